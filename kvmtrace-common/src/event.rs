@@ -1,0 +1,103 @@
+//! The records of the ring buffer: exceptions only, one fixed-size record each.
+
+use crate::flow::FlowKey;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Bytes of a packet's headers that a record carries at most.
+pub const HEADER_BYTES: usize = 160;
+
+/// `Record::reason` on a kernel whose `kfree_skb` tracepoint tells none (before 5.17).
+pub const NO_REASON: u32 = u32::MAX;
+
+/// Why a record was made: `Record::kind`.
+pub struct RecordKind;
+
+impl RecordKind {
+    /// `kfree_skb`: the kernel dropped the packet.
+    pub const DROP: u32 = 1;
+    /// The first packet of a flow at this point.
+    pub const FIRST: u32 = 2;
+    /// An ICMP or ICMPv6 error (destination unreachable, too big, time exceeded, …).
+    pub const ICMP_ERROR: u32 = 3;
+    /// The flow's source MAC address is not the one that it began with.
+    pub const MAC_CHANGED: u32 = 4;
+    /// A packet like any other: every packet is wanted (`record --packets`).
+    pub const PACKET: u32 = 5;
+}
+
+/// Where `Record::header` begins: `Record::layer`.
+pub struct Layer;
+
+impl Layer {
+    /// At the Ethernet header.
+    pub const ETHERNET: u8 = 2;
+    /// At the IP or ARP header; `Record::ether_type` tells which.
+    pub const NETWORK: u8 = 3;
+}
+
+/// One record of the ring buffer.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Record {
+    /// When (`CLOCK_MONOTONIC`).
+    pub time_ns: u64,
+    /// Drop: the address of the instruction that freed the packet; else 0.
+    pub location: u64,
+    /// Drop: how many packets this site has taken from this flow so far; else how many packets the flow has had at
+    /// this point. Records are made at 1, 2, 4, 8, … so that a flood can't fill the ring.
+    pub count: u64,
+    /// The flow, the device and the direction.
+    pub flow: FlowKey,
+    /// See [`RecordKind`].
+    pub kind: u32,
+    /// Drop: `enum skb_drop_reason` of the running kernel, or [`NO_REASON`].
+    pub reason: u32,
+    /// Drop: id in the stack map, negative when there is none.
+    pub stack_id: i32,
+    /// Length in bytes from the layer that `layer` names.
+    pub length: u32,
+    /// The device that the packet came in by (`skb->skb_iif`), 0 when it was made on this host.
+    pub input_ifindex: u32,
+    /// Bytes of payload in each segment of a GSO frame, 0 when it is none.
+    pub gso_size: u16,
+    /// Number of segments of a GSO frame (at least 1).
+    pub segments: u16,
+    /// `EtherType` of the packet.
+    pub ether_type: u16,
+    /// Bytes of `header` that are filled.
+    pub header_length: u16,
+    /// See [`Layer`].
+    pub layer: u8,
+    /// `skb->pkt_type` (`if_packet.h`): 0 for us, 1 broadcast, 2 multicast, 3 for another host, 4 outgoing.
+    pub packet_type: u8,
+    /// Zero.
+    pub _pad: [u8; 2],
+    /// The packet's first bytes.
+    pub header: [u8; HEADER_BYTES],
+}
+
+/// What the programs could not tell, a count each: the index in the `LOSSES` array.
+pub struct LossIndex;
+
+impl LossIndex {
+    /// The ring buffer was full.
+    pub const RING_EVENTS: u32 = 0;
+    /// The flow map was full: packets that were counted for their device only.
+    pub const FLOW_MAP_FULL: u32 = 1;
+    /// The drop map was full.
+    pub const DROP_MAP_FULL: u32 = 2;
+    /// A stack could not be stored.
+    pub const STACKS: u32 = 3;
+    /// Number of counters.
+    pub const COUNT: u32 = 4;
+}
+
+/// Packets of a device that no flow entry could be made for (the flow map was full): key `ifindex << 1 | direction`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct OverflowCounters {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes.
+    pub bytes: u64,
+}

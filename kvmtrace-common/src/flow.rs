@@ -1,0 +1,142 @@
+//! The key and the counters of a flow at one observation point.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// What kind of addresses a [`FlowKey`] holds.
+pub struct Family;
+
+impl Family {
+    /// Neither IP nor ARP: the MAC addresses fill the first six bytes of the addresses, `source_port` is the EtherType.
+    pub const ETHERNET: u8 = 0;
+    /// IPv4.
+    pub const IPV4: u8 = 4;
+    /// IPv6.
+    pub const IPV6: u8 = 6;
+    /// ARP for IPv4: the sender's and the target's protocol address; `protocol` is the operation (1 request, 2 reply).
+    pub const ARP: u8 = 1;
+}
+
+/// Where on a device a packet was seen.
+pub struct Direction;
+
+impl Direction {
+    /// Received by the device: on a tap, that is what the guest sent.
+    pub const INGRESS: u8 = 0;
+    /// Sent by the device: on a tap, that is what goes to the guest.
+    pub const EGRESS: u8 = 1;
+    /// Not a tc hook: the key of a drop.
+    pub const DROP: u8 = 2;
+}
+
+/// `FlowKey::vlan` of an untagged frame.
+pub const NO_VLAN: u16 = 0xffff;
+
+/// One direction of one conversation at one observation point.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct FlowKey {
+    /// Source address, see [`Family`].
+    pub source: [u8; 16],
+    /// Destination address, see [`Family`].
+    pub destination: [u8; 16],
+    /// TCP, UDP or SCTP source port; ICMP echo: the identifier; ICMP error: a hash of the flow that it is about;
+    /// Ethernet: the `EtherType`; else 0.
+    pub source_port: u16,
+    /// Destination port; ICMP and ICMPv6: `type << 8 | code`; else 0.
+    pub destination_port: u16,
+    /// VLAN id of the outermost tag (0–4095), [`NO_VLAN`] when untagged.
+    pub vlan: u16,
+    /// See [`Family`].
+    pub family: u8,
+    /// IP protocol number (the last IPv6 header's), or the ARP operation.
+    pub protocol: u8,
+    /// The device that saw it.
+    pub ifindex: u32,
+    /// See [`Direction`].
+    pub direction: u8,
+    /// Zero.
+    pub _pad: [u8; 3],
+}
+
+/// `FlowCounters::flags`.
+pub struct FlowFlags;
+
+impl FlowFlags {
+    /// A packet had the don't-fragment bit (all IPv6 packets count as such).
+    pub const DONT_FRAGMENT: u32 = 1 << 0;
+    /// A packet without the don't-fragment bit was seen.
+    pub const MAY_FRAGMENT: u32 = 1 << 1;
+    /// Two different source MAC addresses sent this flow at this point.
+    pub const SOURCE_MAC_CHANGED: u32 = 1 << 2;
+    /// Headers were cut short or malformed.
+    pub const MALFORMED: u32 = 1 << 3;
+}
+
+/// What was counted of a flow at one observation point since the programs were attached. All counts are of packets on
+/// the wire: a GSO frame counts as the segments that it will become.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct FlowCounters {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes with the Ethernet header.
+    pub bytes: u64,
+    /// When the first packet was seen.
+    pub first_ns: u64,
+    /// Packets that were fragments, the first ones included.
+    pub fragments: u32,
+    /// First fragments: the number of datagrams that came in pieces.
+    pub fragmented: u32,
+    /// Socket buffers with GSO (each holds several packets).
+    pub gso: u32,
+    /// Length at layer 3 of the largest packet on the wire (for GSO: of the largest segment).
+    pub largest: u32,
+    /// TCP segments with SYN and without ACK.
+    pub tcp_syn: u32,
+    /// TCP segments with SYN and ACK.
+    pub tcp_syn_ack: u32,
+    /// TCP segments with RST.
+    pub tcp_reset: u32,
+    /// TCP segments with FIN.
+    pub tcp_fin: u32,
+    /// See [`FlowFlags`].
+    pub flags: u32,
+    /// Source MAC address of the first packet.
+    pub source_mac: [u8; 6],
+    /// Destination MAC address of the first packet.
+    pub destination_mac: [u8; 6],
+    /// TTL or hop limit of the first packet.
+    pub time_to_live: u8,
+    /// Zero.
+    pub _pad: [u8; 7],
+}
+
+/// A drop site as one flow suffers it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct DropKey {
+    /// The flow; its `ifindex` is `skb->dev` (0 when that is null), its direction [`Direction::DROP`].
+    pub flow: FlowKey,
+    /// The address of the instruction that freed the packet.
+    pub location: u64,
+    /// `enum skb_drop_reason` of the running kernel; [`crate::event::NO_REASON`] where it has none.
+    pub reason: u32,
+    /// Zero.
+    pub _pad: u32,
+}
+
+/// What a drop site took from a flow.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct DropCounters {
+    /// Packets (GSO frames count as their segments).
+    pub packets: u64,
+    /// Bytes from the layer-3 header on.
+    pub bytes: u64,
+    /// When the first was dropped.
+    pub first_ns: u64,
+    /// Length at layer 3 of the largest packet dropped.
+    pub largest: u32,
+    /// Zero.
+    pub _pad: u32,
+}

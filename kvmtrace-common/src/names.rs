@@ -1,0 +1,23 @@
+//! Names of maps and programs, so that loader and object can't disagree.
+
+/// Ring buffer of [`crate::event::Record`].
+pub const EVENTS: &str = "EVENTS";
+/// Hash of [`crate::flow::FlowKey`] to [`crate::flow::FlowCounters`].
+pub const FLOWS: &str = "FLOWS";
+/// Hash of [`crate::flow::DropKey`] to [`crate::flow::DropCounters`].
+pub const DROPS: &str = "DROPS";
+/// Per-CPU array of `u64`, indexed by [`crate::event::LossIndex`].
+pub const LOSSES: &str = "LOSSES";
+/// Hash of `ifindex << 1 | direction` to [`crate::event::OverflowCounters`].
+pub const OVERFLOW: &str = "OVERFLOW";
+/// Stack traces of drops.
+pub const STACKS: &str = "STACKS";
+/// The filter's instructions.
+pub const FILTER: &str = "FILTER";
+
+/// tc program, ingress.
+pub const TC_INGRESS: &str = "kvmtrace_in";
+/// tc program, egress.
+pub const TC_EGRESS: &str = "kvmtrace_out";
+/// `tp_btf/kfree_skb`.
+pub const KFREE_SKB: &str = "kvmtrace_drop";

@@ -1,0 +1,462 @@
+//! The host's network as it was at one moment: pure data. `crate::host` fills it from netlink, `/proc` and the
+//! firewall's own tools; the rules read it; recordings hold it.
+
+use super::units::{IfIndex, MacAddress};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// Everything about the host that a verdict may need.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HostState {
+    /// Host name.
+    pub name: String,
+    /// Kernel release (`uname -r`).
+    pub kernel: String,
+    /// Devices of this network namespace.
+    pub links: BTreeMap<IfIndex, Link>,
+    /// Unicast, blackhole, prohibit and unreachable routes of all tables but `local`.
+    pub routes: Vec<Route>,
+    /// Neighbour table (ARP and ND).
+    pub neighbours: Vec<Neighbour>,
+    /// Forwarding database of all bridges and VXLAN devices.
+    pub forwarding: Vec<FdbEntry>,
+    /// Queueing disciplines with their counters.
+    pub qdiscs: Vec<Qdisc>,
+    /// Sysctls that matter, by their dotted names: `net.ipv4.ip_forward`, `net.ipv4.conf.eth0.rp_filter`. The device
+    /// name stands as it is, so names with dots are no trouble when the key is built the same way.
+    pub sysctls: BTreeMap<String, String>,
+    /// Counters of `/proc/net/{snmp,snmp6,netstat}`, as `Ip.FragFails`, `Icmp6.OutPktTooBigs`, `TcpExt.ListenDrops`,
+    /// of conntrack as `conntrack.drop`, and of softnet as `softnet.dropped`.
+    pub counters: BTreeMap<String, u64>,
+    /// The firewall's rules.
+    pub netfilter: Netfilter,
+    /// Guests and their interfaces.
+    pub guests: Vec<Guest>,
+    /// Parts that could not be read: what, why.
+    pub missing: Vec<(String, String)>,
+}
+
+/// A network device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// Its index.
+    pub index: IfIndex,
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub kind: LinkKind,
+    /// Its own MAC address.
+    pub mac: Option<MacAddress>,
+    /// Largest layer-3 packet in bytes.
+    pub mtu: u32,
+    /// Administratively up (`IFF_UP`).
+    pub up: bool,
+    /// It has a carrier (`IFF_LOWER_UP`).
+    pub carrier: bool,
+    /// The bridge or bond that it belongs to.
+    pub master: Option<IfIndex>,
+    /// The device that it is stacked on (VLAN, macvlan, macvtap, vxlan), if that is in this namespace.
+    pub lower: Option<IfIndex>,
+    /// Length of the transmit queue; on a tap: of the ring that the guest reads.
+    pub queue_length: u32,
+    /// Root queueing discipline.
+    pub qdisc: String,
+    /// Its state as a port, when `master` is a bridge.
+    pub port: Option<BridgePort>,
+    /// An XDP program is attached: `generic`, `native` or `offload`.
+    pub xdp: Option<String>,
+    /// Its IP addresses with their prefix lengths.
+    pub addresses: Vec<Network>,
+    /// Its counters.
+    pub statistics: LinkStatistics,
+}
+
+/// An address or network with its prefix length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Network {
+    /// The address (of a host or of the network).
+    pub address: IpAddr,
+    /// Prefix length in bits: 0–32 or 0–128.
+    pub prefix: u8,
+}
+
+impl Network {
+    /// `address` lies in this network.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address) {
+            (IpAddr::V4(network), IpAddr::V4(address)) => {
+                let shift = 32 - u32::from(self.prefix.min(32));
+                (u32::from(network) ^ u32::from(address)).checked_shr(shift).unwrap_or(0) == 0
+            }
+            (IpAddr::V6(network), IpAddr::V6(address)) => {
+                let shift = 128 - u32::from(self.prefix.min(128));
+                (u128::from(network) ^ u128::from(address)).checked_shr(shift).unwrap_or(0) == 0
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        }
+    }
+}
+
+impl std::fmt::Display for Network {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+/// What kind of device a [`Link`] is (`IFLA_INFO_KIND`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LinkKind {
+    /// The loopback device.
+    Loopback,
+    /// A tap (or tun) device.
+    Tun,
+    /// A bridge.
+    Bridge(BridgeState),
+    /// One end of a veth pair.
+    Veth,
+    /// A VXLAN tunnel.
+    Vxlan {
+        /// VXLAN network identifier.
+        vni: u32,
+        /// Default remote, if any.
+        remote: Option<IpAddr>,
+        /// Local address, if set.
+        local: Option<IpAddr>,
+        /// UDP port, in host order.
+        port: u16,
+        /// `df` setting: 0 unset, 1 set, 2 inherit.
+        dont_fragment: u8,
+    },
+    /// A macvtap on `Link::lower`.
+    Macvtap {
+        /// `bridge`, `vepa`, `private`, `passthru`.
+        mode: String,
+    },
+    /// A macvlan on `Link::lower`.
+    Macvlan,
+    /// An 802.1Q device on `Link::lower`.
+    Vlan {
+        /// VLAN id.
+        id: u16,
+    },
+    /// A bond.
+    Bond,
+    /// A NIC: it has no kind.
+    Physical,
+    /// Something else, by the kernel's name.
+    Other(String),
+}
+
+/// Settings of a bridge.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BridgeState {
+    /// STP is on.
+    pub stp: bool,
+    /// Forward delay in hundredths of a second.
+    pub forward_delay: u32,
+    /// VLAN filtering is on.
+    pub vlan_filtering: bool,
+    /// PVID that new ports get.
+    pub default_pvid: u16,
+    /// IGMP and MLD snooping is on.
+    pub multicast_snooping: bool,
+    /// It asks for group members itself.
+    pub multicast_querier: bool,
+    /// Link-local groups that are forwarded: bit n for 01:80:c2:00:00:0n.
+    pub group_forward_mask: u16,
+    /// br_netfilter is on for this bridge alone (`nf_call_iptables`).
+    pub netfilter_ip: bool,
+    /// The same for IPv6.
+    pub netfilter_ip6: bool,
+    /// The same for ARP.
+    pub netfilter_arp: bool,
+    /// The bridge's own VLAN memberships.
+    pub vlans: Vec<PortVlan>,
+}
+
+/// Settings and state of a bridge port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BridgePort {
+    /// STP state.
+    pub state: PortState,
+    /// Isolated from other isolated ports.
+    pub isolated: bool,
+    /// Takes only frames of sources that are in the FDB.
+    pub locked: bool,
+    /// Gets unknown unicast.
+    pub flood: bool,
+    /// Gets unknown multicast.
+    pub multicast_flood: bool,
+    /// Gets broadcast.
+    pub broadcast_flood: bool,
+    /// Learns source addresses.
+    pub learning: bool,
+    /// May send a frame back to where it came from.
+    pub hairpin: bool,
+    /// Drops received BPDUs.
+    pub bpdu_guard: bool,
+    /// VLAN memberships (empty when VLAN filtering is off or unknown).
+    pub vlans: Vec<PortVlan>,
+}
+
+/// STP state of a port (`BR_STATE_*`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PortState {
+    /// 0
+    Disabled,
+    /// 1
+    Listening,
+    /// 2
+    Learning,
+    /// 3
+    Forwarding,
+    /// 4
+    Blocking,
+}
+
+/// A VLAN membership.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortVlan {
+    /// VLAN id.
+    pub id: u16,
+    /// Untagged frames that come in belong to it.
+    pub pvid: bool,
+    /// Frames leave untagged.
+    pub untagged: bool,
+}
+
+/// `rtnl_link_stats64`, those that explain losses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the kernel's own names, documented in if_link.h")]
+pub struct LinkStatistics {
+    pub rx_packets: u64,
+    pub tx_packets: u64,
+    pub rx_bytes: u64,
+    pub tx_bytes: u64,
+    pub rx_errors: u64,
+    pub tx_errors: u64,
+    pub rx_dropped: u64,
+    pub tx_dropped: u64,
+    pub rx_missed: u64,
+    pub rx_nohandler: u64,
+}
+
+/// A route.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// Where to.
+    pub destination: Network,
+    /// Next hop.
+    pub gateway: Option<IpAddr>,
+    /// By which device.
+    pub device: Option<IfIndex>,
+    /// Preferred source address.
+    pub source: Option<IpAddr>,
+    /// Table (254 is `main`).
+    pub table: u32,
+    /// Priority; lower wins.
+    pub metric: u32,
+    /// `unicast`, `blackhole`, `unreachable`, `prohibit`.
+    pub kind: String,
+    /// MTU set on the route, in bytes.
+    pub mtu: Option<u32>,
+}
+
+/// An entry of the neighbour table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Neighbour {
+    /// Its address.
+    pub address: IpAddr,
+    /// On which device.
+    pub device: IfIndex,
+    /// Its MAC address, null while unresolved.
+    pub mac: Option<MacAddress>,
+    /// `reachable`, `stale`, `delay`, `probe`, `incomplete`, `failed`, `permanent`, `noarp`.
+    pub state: String,
+}
+
+/// An entry of a bridge's or VXLAN device's forwarding database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FdbEntry {
+    /// The address.
+    pub mac: MacAddress,
+    /// The port behind which it is.
+    pub device: IfIndex,
+    /// The bridge, for bridge entries.
+    pub bridge: Option<IfIndex>,
+    /// VLAN, if any.
+    pub vlan: Option<u16>,
+    /// The address is the bridge's or port's own, or set to be local.
+    pub permanent: bool,
+    /// Set by hand, does not age.
+    pub fixed: bool,
+    /// Does not move to another port.
+    pub sticky: bool,
+    /// VXLAN: the remote tunnel end.
+    pub remote: Option<IpAddr>,
+}
+
+/// A queueing discipline.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Qdisc {
+    /// On which device.
+    pub device: IfIndex,
+    /// `tbf`, `htb`, `fq_codel`, `clsact`, …
+    pub kind: String,
+    /// `8001:`, as tc writes it.
+    pub handle: String,
+    /// `root`, `ingress` or a class.
+    pub parent: String,
+    /// Packets dropped since it was made.
+    pub drops: u64,
+    /// Packets that had to wait for the limit since it was made.
+    pub overlimits: u64,
+    /// Packets waiting.
+    pub backlog: u32,
+}
+
+/// The firewall's rules, of all back ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Netfilter {
+    /// Chains in the order in which they were read.
+    pub chains: Vec<Chain>,
+}
+
+/// Which tool owns a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Backend {
+    /// `nft`
+    Nft,
+    /// `iptables`, `ip6tables`, `ebtables` or `arptables` of the nft back end.
+    IptablesNft,
+    /// `iptables-legacy`, `ip6tables-legacy`, `ebtables-legacy`, `arptables-legacy`.
+    IptablesLegacy,
+}
+
+/// A chain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chain {
+    /// Which tool owns it.
+    pub backend: Backend,
+    /// `ip`, `ip6`, `inet`, `bridge`, `arp`, `netdev`.
+    pub family: String,
+    /// Table.
+    pub table: String,
+    /// Name.
+    pub name: String,
+    /// `prerouting`, `input`, `forward`, `output`, `postrouting`, `ingress`, `egress`; null for a chain that is only
+    /// jumped to.
+    pub hook: Option<String>,
+    /// `filter`, `nat`, `route`.
+    pub kind: Option<String>,
+    /// Order among the chains of a hook.
+    pub priority: Option<i32>,
+    /// `accept` or `drop`, for base chains.
+    pub policy: Option<String>,
+    /// Packets that the policy has met, where counted (iptables).
+    pub policy_packets: Option<u64>,
+    /// The device of a netdev chain.
+    pub device: Option<String>,
+    /// Rules in order.
+    pub rules: Vec<Rule>,
+}
+
+/// A rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rule {
+    /// nft's handle.
+    pub handle: Option<u64>,
+    /// Its place in the chain, from 1.
+    pub number: u32,
+    /// Its text as the tool that owns it prints it (nft: without the handle; iptables: from `-A` on).
+    pub text: String,
+    /// Packets counted, where the rule has a counter.
+    pub packets: Option<u64>,
+    /// `accept`, `drop`, `reject`, `return`, `jump NAME`, `goto NAME`, `masquerade`, `snat`, `dnat`, …; null when the rule
+    /// only counts or marks.
+    pub verdict: Option<String>,
+}
+
+/// A virtual machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Guest {
+    /// Its name; where none is known, the name of its first interface.
+    pub name: String,
+    /// Its UUID, if the process or its manager tells.
+    pub uuid: Option<String>,
+    /// The process that reads the tap, null when there is none (the guest is gone).
+    pub pid: Option<u32>,
+    /// `libvirt`, `proxmox`, `openstack`, `qemu`, `firecracker`, `cloud-hypervisor`, …; null when unknown.
+    pub manager: Option<String>,
+    /// Its interfaces, ordered by index.
+    pub interfaces: Vec<GuestInterface>,
+}
+
+/// A guest's interface as the host sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestInterface {
+    /// The tap or macvtap.
+    pub device: IfIndex,
+    /// `tap` or `macvtap`.
+    pub kind: String,
+    /// The guest's own MAC address (not the tap's), when configured or seen.
+    pub mac: Option<MacAddress>,
+    /// IP addresses seen behind that MAC address (neighbour tables).
+    pub addresses: Vec<IpAddr>,
+}
+
+impl HostState {
+    /// The device with this index.
+    pub fn link(&self, index: IfIndex) -> Option<&Link> {
+        self.links.get(&index)
+    }
+
+    /// The device with this name.
+    pub fn link_named(&self, name: &str) -> Option<&Link> {
+        self.links.values().find(|link| link.name == name)
+    }
+
+    /// The name of a device, or `if7` when it is not known.
+    pub fn link_name(&self, index: IfIndex) -> String {
+        self.link(index).map_or_else(|| index.to_string(), |link| link.name.clone())
+    }
+
+    /// The ports of a bridge.
+    pub fn ports(&self, bridge: IfIndex) -> impl Iterator<Item = &Link> {
+        self.links.values().filter(move |link| link.master == Some(bridge))
+    }
+
+    /// The guest that owns an interface.
+    pub fn guest_of(&self, device: IfIndex) -> Option<&Guest> {
+        self.guests.iter().find(|guest| guest.interfaces.iter().any(|interface| interface.device == device))
+    }
+
+    /// The value of a sysctl.
+    pub fn sysctl(&self, name: &str) -> Option<&str> {
+        self.sysctls.get(name).map(String::as_str)
+    }
+
+    /// The devices by which a bridge reaches beyond this host: its ports that are no guest's interface.
+    pub fn uplinks(&self, bridge: IfIndex) -> impl Iterator<Item = &Link> {
+        self.ports(bridge).filter(|port| !matches!(port.kind, LinkKind::Tun) && self.guest_of(port.index).is_none())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_contain_what_their_prefix_says() {
+        let network = |text: &str, prefix| Network { address: text.parse().unwrap(), prefix };
+        assert!(network("10.1.0.0", 16).contains("10.1.2.3".parse().unwrap()));
+        assert!(!network("10.1.0.0", 16).contains("10.2.0.1".parse().unwrap()));
+        assert!(network("0.0.0.0", 0).contains("192.0.2.1".parse().unwrap()));
+        assert!(network("::", 0).contains("2001:db8::1".parse().unwrap()));
+        assert!(network("fd00::", 8).contains("fd77::1".parse().unwrap()));
+        assert!(!network("fd00::", 8).contains("10.0.0.1".parse().unwrap()));
+    }
+}

@@ -1,0 +1,233 @@
+//! The one vocabulary: everything between the kernel and the sinks is an [`Event`].
+//!
+//! An event holds names, not numbers of the running kernel (drop reasons, functions, devices are resolved when it is
+//! made), so that it can be written to a file and judged again elsewhere with the same result. Nothing that handles
+//! events asks the kernel or a clock.
+#![forbid(unsafe_code)]
+
+pub mod decode;
+pub mod host;
+pub mod packet;
+pub mod units;
+
+pub use host::HostState;
+pub use packet::{Address, FlowKey, Protocol};
+pub use units::{IfIndex, MacAddress, Nanoseconds, Timestamp};
+
+use serde::{Deserialize, Serialize};
+
+/// Something that the trace learnt, and when.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// When it happened; for counters: when they were read. Never earlier than the [`EventKind::Started`] before it,
+    /// but records of several CPUs may stand a little out of order.
+    pub time: Timestamp,
+    /// What.
+    pub kind: EventKind,
+}
+
+/// What an [`Event`] tells.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum EventKind {
+    /// The first event of every trace: everything is attached from here on.
+    Started(Started),
+    /// The host's network as it is now: once right after `Started`, again on each change, and once before `Ended`.
+    Host(Box<HostState>),
+    /// The counters of one flow at one place, absolute since the start.
+    Flow(FlowSample),
+    /// What a drop site took from one flow, absolute since the start.
+    Drop(DropSample),
+    /// One packet in full: an example of a drop, an ICMP error, a flow's first packet.
+    Packet(Box<PacketRecord>),
+    /// What could not be told, absolute since the start.
+    Loss(Loss),
+    /// A part of the trace is missing.
+    Degraded(Degraded),
+    /// The last event of a trace that ended in order.
+    Ended,
+}
+
+/// Who traces, and what.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    /// kvmtrace's version.
+    pub version: String,
+    /// Devices asked for by name (`-i`), empty for all.
+    pub devices: Vec<String>,
+    /// Guests asked for by name (`-g`), empty for all.
+    pub guests: Vec<String>,
+    /// `--all`: also what touches no guest.
+    pub all: bool,
+    /// The filter expression, empty for none.
+    pub filter: String,
+}
+
+/// Side of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Direction {
+    /// Received by the device; on a tap: sent by the guest.
+    Ingress,
+    /// Sent by the device; on a tap: on its way to the guest.
+    Egress,
+}
+
+/// An observation point: a tc hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Place {
+    /// The device.
+    pub device: IfIndex,
+    /// Its side.
+    pub direction: Direction,
+}
+
+/// The counters of one flow at one place. Counts are of packets on the wire (a GSO frame is as many as its segments)
+/// and absolute since the start of the trace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowSample {
+    /// Which flow.
+    pub flow: FlowKey,
+    /// Seen where.
+    pub place: Place,
+    /// What was counted.
+    pub counters: FlowCounters,
+}
+
+/// See [`kvmtrace_common::flow::FlowCounters`], of which this is the decoded form.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowCounters {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes with the Ethernet header.
+    pub bytes: u64,
+    /// When the first packet was seen.
+    pub first: Timestamp,
+    /// Packets that were fragments.
+    pub fragments: u32,
+    /// Datagrams that came in fragments.
+    pub fragmented: u32,
+    /// GSO frames.
+    pub gso: u32,
+    /// Length at layer 3 of the largest packet on the wire, in bytes.
+    pub largest: u32,
+    /// TCP segments with SYN and without ACK.
+    pub tcp_syn: u32,
+    /// TCP segments with SYN and ACK.
+    pub tcp_syn_ack: u32,
+    /// TCP segments with RST.
+    pub tcp_reset: u32,
+    /// TCP segments with FIN.
+    pub tcp_fin: u32,
+    /// At least one packet must not be fragmented (DF, or IPv6).
+    pub dont_fragment: bool,
+    /// At least one packet may be fragmented.
+    pub may_fragment: bool,
+    /// More than one source MAC address was seen here.
+    pub source_mac_changed: bool,
+    /// A packet's headers were cut short or malformed.
+    pub malformed: bool,
+    /// Source MAC address of the first packet.
+    pub source_mac: MacAddress,
+    /// Destination MAC address of the first packet.
+    pub destination_mac: MacAddress,
+    /// TTL or hop limit of the first packet.
+    pub time_to_live: u8,
+}
+
+/// Where in the kernel a packet was dropped.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct DropSite {
+    /// Name of the drop reason in the running kernel, without `SKB_DROP_REASON_`: `NETFILTER_DROP`; null where the
+    /// kernel tells none (before 5.17).
+    pub reason: Option<String>,
+    /// The kernel function, null where kallsyms does not tell.
+    pub function: Option<String>,
+    /// Offset of the call in that function, in bytes.
+    pub offset: u32,
+    /// `skb->dev`; null when the packet had none (made on this host).
+    pub device: Option<IfIndex>,
+}
+
+/// What a drop site took from one flow, absolute since the start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropSample {
+    /// Which flow; the key of the packet as it was when it died (after NAT, say).
+    pub flow: FlowKey,
+    /// Where.
+    pub site: DropSite,
+    /// Packets.
+    pub packets: u64,
+    /// Bytes from the layer-3 header on.
+    pub bytes: u64,
+    /// When the first was dropped.
+    pub first: Timestamp,
+    /// Length at layer 3 of the largest packet, in bytes.
+    pub largest: u32,
+}
+
+/// Why a packet is shown in full.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PacketCause {
+    /// It was dropped.
+    Dropped {
+        /// Where.
+        site: DropSite,
+        /// Function names, the innermost first.
+        stack: Vec<String>,
+    },
+    /// The first of its flow at this place.
+    First,
+    /// An ICMP error.
+    IcmpError,
+    /// It bears another source MAC address than its flow began with.
+    MacChanged,
+    /// All packets are wanted.
+    Wanted,
+}
+
+/// One packet as it was seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PacketRecord {
+    /// Why it is shown.
+    pub cause: PacketCause,
+    /// Its flow.
+    pub flow: FlowKey,
+    /// Where it was seen; null for drops, whose site tells.
+    pub place: Option<Place>,
+    /// The device that it came in by, null when it was made on this host.
+    pub input_device: Option<IfIndex>,
+    /// How many packets this flow has had here so far.
+    pub count: u64,
+    /// Length in bytes from where `header` begins; of the whole GSO frame if it is one.
+    pub length: u32,
+    /// Bytes of payload per segment, 0 when it is no GSO frame.
+    pub gso_size: u16,
+    /// Segments (at least 1).
+    pub segments: u16,
+    /// `EtherType`.
+    pub ether_type: u16,
+    /// `header` begins at the Ethernet header (else at layer 3).
+    pub ethernet: bool,
+    /// The first bytes.
+    pub header: Vec<u8>,
+}
+
+/// What could not be told, absolute since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loss {
+    /// Records that found the ring full.
+    pub ring_events: u64,
+    /// Flows that had to make room for others in user space.
+    pub flows_evicted: u64,
+    /// Packets that found a map full.
+    pub map_full: u64,
+}
+
+/// A part of the trace is missing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Degraded {
+    /// What is missing: `drop reasons`.
+    pub what: String,
+    /// Why: `this kernel (5.10.0) has none; they came with 5.17`.
+    pub why: String,
+}

@@ -1,0 +1,135 @@
+//! Newtypes for ids and units.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::str::FromStr;
+
+/// A device's index in its network namespace; never 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct IfIndex(pub u32);
+
+impl IfIndex {
+    /// The kernel's 0 means "none".
+    pub fn from_kernel(index: u32) -> Option<Self> {
+        (index != 0).then_some(Self(index))
+    }
+}
+
+impl fmt::Display for IfIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "if{}", self.0)
+    }
+}
+
+/// A duration in nanoseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Nanoseconds(pub u64);
+
+/// A point in time: nanoseconds since 1970-01-01 UTC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Timestamp(pub u64);
+
+impl Timestamp {
+    /// The time since `earlier`, zero if that is later.
+    pub fn since(self, earlier: Self) -> Nanoseconds {
+        Nanoseconds(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// RFC 3339 with nanoseconds, UTC.
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // jiff covers years -9999 to 9999; u64 nanoseconds end in 2554, so this can't fail.
+        match jiff::Timestamp::from_nanosecond(i128::from(self.0)) {
+            Ok(time) => write!(f, "{time:.9}"),
+            Err(_) => f.write_str("1970-01-01T00:00:00.000000000Z"),
+        }
+    }
+}
+
+/// An Ethernet address.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct MacAddress(pub [u8; 6]);
+
+impl MacAddress {
+    /// All zero: none known.
+    pub fn is_zero(self) -> bool {
+        self.0 == [0; 6]
+    }
+
+    /// The group bit is set: multicast or broadcast.
+    pub fn is_multicast(self) -> bool {
+        self.0[0] & 1 == 1
+    }
+}
+
+impl fmt::Display for MacAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl fmt::Debug for MacAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Not six hexadecimal bytes with colons.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a MAC address; one looks like 52:54:00:12:34:56")]
+pub struct BadMacAddress(String);
+
+impl FromStr for MacAddress {
+    type Err = BadMacAddress;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut address = [0; 6];
+        let mut parts = text.split([':', '-']);
+        for byte in &mut address {
+            let part = parts.next().filter(|part| (1..=2).contains(&part.len()));
+            *byte = part
+                .and_then(|part| u8::from_str_radix(part, 16).ok())
+                .ok_or_else(|| BadMacAddress(text.to_owned()))?;
+        }
+        if parts.next().is_some() { Err(BadMacAddress(text.to_owned())) } else { Ok(Self(address)) }
+    }
+}
+
+impl From<MacAddress> for String {
+    fn from(address: MacAddress) -> Self {
+        address.to_string()
+    }
+}
+
+impl TryFrom<String> for MacAddress {
+    type Error = BadMacAddress;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_read_as_rfc_3339_with_nanoseconds() {
+        assert_eq!(Timestamp(1_795_000_000_000_000_005).to_string(), "2026-11-18T14:13:20.000000005Z");
+    }
+
+    #[test]
+    fn mac_addresses_survive_a_round_trip_and_nonsense_is_refused() {
+        let text = "52:54:00:aa:00:01";
+        assert_eq!(text.parse::<MacAddress>().unwrap().to_string(), text);
+        for nonsense in ["", "52:54", "52:54:00:aa:00:01:02", "52:54:00:aa:00:zz", "525400aa0001"] {
+            assert!(nonsense.parse::<MacAddress>().is_err(), "{nonsense}");
+        }
+    }
+}

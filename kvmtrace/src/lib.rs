@@ -1,0 +1,11 @@
+//! kvmtrace tells where, why and at which device of a KVM host a guest's packets are dropped or fragmented, and which
+//! command mends it.
+//!
+//! Data flows one way: kernel → [`event::decode`] → [`track`] → [`diagnose`] → [`sink`]. See ARCHITECTURE.md.
+
+pub mod diagnose;
+pub mod event;
+pub mod pipeline;
+pub mod sink;
+pub mod source;
+pub mod track;

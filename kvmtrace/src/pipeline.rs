@@ -1,0 +1,30 @@
+//! One step of the middle: an event in, what it means out. A pure fold: the same events give the same report.
+
+use crate::diagnose::notice::Notice;
+use crate::diagnose::report::Report;
+use crate::event::Event;
+use crate::track::Track;
+
+/// All state between a source and the sinks.
+#[derive(Debug, Default)]
+pub struct Pipeline {
+    track: Track,
+}
+
+impl Pipeline {
+    /// Takes one event in and tells what an onlooker should hear of at once (`kvmtrace watch`).
+    pub fn step(&mut self, event: &Event) -> Vec<Notice> {
+        self.track.apply(event);
+        Vec::new()
+    }
+
+    /// The verdicts over everything that was stepped through so far.
+    pub fn report(&self) -> Report {
+        crate::diagnose::report(&self.track)
+    }
+
+    /// What is known of the flows and the host, for views that show more than the report.
+    pub fn track(&self) -> &Track {
+        &self.track
+    }
+}

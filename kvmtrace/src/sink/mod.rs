@@ -1,0 +1,2 @@
+//! Where verdicts go: text, JSON, and more.
+#![forbid(unsafe_code)]
