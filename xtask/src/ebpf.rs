@@ -95,6 +95,16 @@ pub(crate) fn toolchain() -> Result<Toolchain> {
     )
 }
 
+/// Whether clippy can be run with it.
+pub(crate) fn has_clippy(toolchain: &Toolchain) -> bool {
+    match toolchain {
+        Toolchain::Prebuilt(rustc) => rustc.with_file_name("clippy-driver").is_file(),
+        Toolchain::Nightly => {
+            shell::output(shell::command("rustup").args(["run", "nightly", "clippy-driver", "-V"])).is_some()
+        }
+    }
+}
+
 fn has_core(rustc: &Path) -> bool {
     rustc.is_file()
         && shell::output(shell::command(rustc).args(["--print", "sysroot"]))

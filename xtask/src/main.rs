@@ -2,14 +2,19 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stderr, clippy::print_stdout, reason = "a task runner talks to its caller")]
 
+mod ci;
 mod ebpf;
+mod layers;
+mod product;
+mod setup;
 mod shell;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-/// Tasks of the kvmtrace project.
+/// Tasks of the kvmtrace project. Each works from a fresh clone: what is missing is installed first.
 #[derive(Parser)]
 #[command(bin_name = "cargo xtask")]
 struct Cli {
@@ -19,12 +24,48 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Show kvmtrace at work: on this host's guests if there are any, else in the lab
+    Demo,
+    /// Build everything and run every test; arguments go to `cargo nextest run`
+    Test {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Build kvmtrace and run it as root with these arguments
+    Run {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Build kvmtrace with its BPF programs inside
+    Build {
+        /// Optimised, as for an installation
+        #[arg(long)]
+        release: bool,
+    },
+    /// Play with the lab of guests, networks and faults, as root: `lab list`, `lab up NAME`, `lab down`
+    Lab {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Run every fault of the lab and print the table: cause, place, cure
+    Matrix {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Install what is missing to build, test and play
+    Setup,
     /// Build the BPF programs
     Ebpf,
+    /// Check which module knows which, and where aya, ratatui and unsafe code appear
+    Layers,
+    /// All checks but the tests: format, layers, lints, documentation, dependencies
+    Check,
+    /// All checks, then all tests
+    Ci,
 }
 
 fn main() -> ExitCode {
-    match run(&Cli::parse().task) {
+    match run(Cli::parse().task) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("xtask: {error:#}");
@@ -33,11 +74,25 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(task: &Task) -> Result<ExitCode> {
+fn run(task: Task) -> Result<ExitCode> {
     match task {
-        Task::Ebpf => {
-            ebpf::build()?;
+        Task::Demo => return product::demo(),
+        Task::Test { arguments } => return product::test(&arguments),
+        Task::Run { arguments } => return product::run(&arguments),
+        Task::Build { release } => println!("{}", product::build(release)?.display()),
+        Task::Lab { arguments } => return product::lab(&arguments),
+        Task::Matrix { mut arguments } => {
+            arguments.insert(0, "matrix".into());
+            return product::lab(&arguments);
         }
+        Task::Setup => {
+            setup::ensure(setup::Need::Test)?;
+            eprintln!("xtask: everything is here");
+        }
+        Task::Ebpf => println!("{}", ebpf::build()?.display()),
+        Task::Layers => layers::check()?,
+        Task::Check => ci::checks()?,
+        Task::Ci => ci::all()?,
     }
     Ok(ExitCode::SUCCESS)
 }

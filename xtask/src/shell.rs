@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, bail};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
 /// The root of the workspace.
 pub(crate) fn root() -> PathBuf {
@@ -24,12 +24,22 @@ pub(crate) fn cargo() -> Command {
 
 /// Prints the command, runs it, and fails when it fails.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    eprintln!("+ {}", shown(command));
-    let status = command.status().with_context(|| format!("can't run {}", command.get_program().display()))?;
+    let status = status(command)?;
     if !status.success() {
         bail!("{} failed ({status})", command.get_program().display());
     }
     Ok(())
+}
+
+/// Prints the command, runs it, and tells how it ended.
+pub(crate) fn status(command: &mut Command) -> Result<ExitStatus> {
+    show(command);
+    command.status().with_context(|| format!("can't run {}", command.get_program().display()))
+}
+
+/// Prints the command as a shell would take it.
+pub(crate) fn show(command: &Command) {
+    eprintln!("+ {}", shown(command));
 }
 
 /// What the command prints, trimmed; `None` when it can't be run or fails.

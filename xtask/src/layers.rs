@@ -1,0 +1,227 @@
+//! The architecture, checked: which module may know which, where aya, ratatui and unsafe code may appear, and how long
+//! a file may be. Reads the source text; comments and the tests of a module don't count.
+
+use crate::shell;
+use anyhow::{Context as _, Result, bail};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+/// What each module of the crate `kvmtrace` may import from its siblings. `app`, `main` and `lib` put the parts together
+/// and may import all of them; nothing may import those.
+const LAYERS: &[(&str, &[&str])] = &[
+    ("cli", &[]),
+    ("diagnose", &["event", "track"]),
+    ("event", &[]),
+    ("host", &["event", "kernel"]),
+    ("kernel", &["event"]),
+    ("pipeline", &["diagnose", "event", "track"]),
+    ("plan", &["cli", "event"]),
+    ("probe", &["event", "kernel", "source"]),
+    ("record", &["diagnose", "event", "source", "track"]),
+    ("sink", &["diagnose", "event", "track"]),
+    ("source", &["event"]),
+    ("track", &["event"]),
+    ("tui", &["diagnose", "event", "pipeline", "track"]),
+];
+const COMPOSITION: &[&str] = &["app", "lib", "main"];
+
+/// Crates that only some modules may import.
+const CRATES: &[(&str, &[&str])] =
+    &[("aya", &["probe"]), ("aya_obj", &["probe"]), ("ratatui", &["tui"]), ("crossterm", &["tui"])];
+
+/// Modules that forbid unsafe code at their top.
+const SAFE: &[&str] = &["event", "track", "diagnose", "record", "sink", "tui"];
+
+/// A file longer than this says why, in its head.
+const LONGEST: usize = 500;
+const LENGTH_REASON: &str = "long because";
+
+/// Checks the whole source; fails when a rule is broken, naming each place.
+pub(crate) fn check() -> Result<()> {
+    let root = shell::root();
+    let mut faults = Vec::new();
+    for member in ["kvmtrace", "kvmtrace-common", "kvmtrace-ebpf", "tests", "xtask"] {
+        for file in sources(&root.join(member))? {
+            let text = std::fs::read_to_string(&file).with_context(|| format!("can't read {}", file.display()))?;
+            let name = file.strip_prefix(&root).unwrap_or(&file).display().to_string();
+            let lines = text.lines().count();
+            if lines > LONGEST && !head(&text).contains(LENGTH_REASON) {
+                faults.push(format!("{name}: {lines} lines; split it, or say `{LENGTH_REASON} …` in its head"));
+            }
+            if let Ok(path) = file.strip_prefix(root.join("kvmtrace/src")) {
+                faults.extend(
+                    module_faults(&module_path(path), &text).into_iter().map(|fault| format!("{name}: {fault}")),
+                );
+            }
+        }
+    }
+    if !faults.is_empty() {
+        bail!("layers:\n  {}", faults.join("\n  "));
+    }
+    Ok(())
+}
+
+/// What is wrong with one file of the crate `kvmtrace`.
+fn module_faults(path: &[String], text: &str) -> Vec<String> {
+    let Some(module) = path.first().map(String::as_str) else { return Vec::new() };
+    let code = code(text);
+    let mut faults = Vec::new();
+    if !COMPOSITION.contains(&module) {
+        match LAYERS.iter().find(|(name, _)| *name == module) {
+            None => faults.push(format!("the module `{module}` has no place in the layers: xtask/src/layers.rs")),
+            Some((_, allowed)) => {
+                let known = |name: &str| LAYERS.iter().any(|(other, _)| *other == name) || COMPOSITION.contains(&name);
+                let imported = imports(path, &code);
+                let wrong = imported
+                    .iter()
+                    .filter(|name| known(name) && name.as_str() != module && !allowed.contains(&name.as_str()));
+                faults.extend(wrong.map(|name| format!("`{module}` must not know `{name}`")));
+            }
+        }
+    }
+    for (name, allowed) in CRATES {
+        if !allowed.contains(&module) && mentions(&code, &format!("{name}::")) {
+            faults.push(format!("`{name}` is for {} only", allowed.join(", ")));
+        }
+    }
+    if path.len() == 1 && SAFE.contains(&module) && !text.contains("#![forbid(unsafe_code)]") {
+        faults.push("lacks #![forbid(unsafe_code)]".to_owned());
+    }
+    faults
+}
+
+/// The names of the top-level modules that the code reaches by `crate::` or `super::`.
+fn imports(path: &[String], code: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    // `super` once per level leads to the root of the crate.
+    for prefix in ["crate::".to_owned(), "super::".repeat(path.len())] {
+        for (at, _) in code.match_indices(&prefix) {
+            if code[..at].ends_with(|last: char| last.is_alphanumeric() || last == '_' || last == ':') {
+                continue;
+            }
+            let rest = &code[at + prefix.len()..];
+            match rest.strip_prefix('{') {
+                Some(list) => found.extend(first_names(list)),
+                None => found.extend(identifier(rest)),
+            }
+        }
+    }
+    found
+}
+
+/// The first name of each entry of `a, b::{c, d}, e}…`.
+fn first_names(list: &str) -> Vec<String> {
+    let (mut depth, mut start, mut names) = (0, true, Vec::new());
+    for (at, character) in list.char_indices() {
+        match character {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => start = true,
+            _ if start && !character.is_whitespace() => {
+                names.extend(identifier(&list[at..]));
+                start = false;
+            }
+            _ => {}
+        }
+    }
+    names
+}
+
+fn identifier(text: &str) -> Option<String> {
+    let end = text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
+    (end > 0).then(|| text[..end].to_owned())
+}
+
+fn mentions(code: &str, word: &str) -> bool {
+    code.match_indices(word)
+        .any(|(at, _)| !code[..at].ends_with(|last: char| last.is_alphanumeric() || last == '_' || last == ':'))
+}
+
+/// The text without comments and without the tests at its end.
+fn code(text: &str) -> String {
+    let text = text.split("#[cfg(test)]\nmod ").next().unwrap_or(text);
+    let lines = text.lines().map(|line| line.split("//").next().unwrap_or(line));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// The module documentation.
+fn head(text: &str) -> String {
+    text.lines().take_while(|line| line.starts_with("//!")).collect::<Vec<_>>().join("\n")
+}
+
+/// `track/flow.rs` → `[track, flow]`, `track/mod.rs` → `[track]`.
+fn module_path(file: &Path) -> Vec<String> {
+    let parts = file.with_extension("");
+    let mut parts: Vec<_> = parts.iter().map(|part| part.to_string_lossy().into_owned()).collect();
+    if parts.last().is_some_and(|last| last == "mod") {
+        parts.pop();
+    }
+    parts
+}
+
+/// Every Rust file below a directory but its build products, in order.
+fn sources(directory: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    let entries = std::fs::read_dir(directory).with_context(|| format!("can't read {}", directory.display()))?;
+    for entry in entries {
+        let path = entry?.path();
+        if path.is_dir() && !path.ends_with("target") {
+            files.extend(sources(&path)?);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{first_names, module_faults};
+
+    fn faults(path: &[&str], text: &str) -> Vec<String> {
+        module_faults(&path.iter().map(|part| (*part).to_owned()).collect::<Vec<_>>(), text)
+    }
+
+    #[test]
+    fn what_points_down_is_allowed() {
+        assert!(faults(&["diagnose", "rules"], "use crate::{event::{Event, Place}, track::Track};").is_empty());
+        assert!(faults(&["app"], "use crate::probe::Probe;").is_empty());
+    }
+
+    #[test]
+    fn what_points_up_is_a_fault() {
+        assert_eq!(faults(&["track", "flow"], "use crate::diagnose::Verdict;"), ["`track` must not know `diagnose`"]);
+        assert_eq!(faults(&["track", "flow"], "use super::super::sink;"), ["`track` must not know `sink`"]);
+        assert_eq!(
+            faults(&["sink"], "#![forbid(unsafe_code)]\nlet x = crate::host::links();"),
+            ["`sink` must not know `host`"]
+        );
+        assert_eq!(faults(&["event", "decode"], "use crate::{app, event};"), ["`event` must not know `app`"]);
+    }
+
+    #[test]
+    fn comments_and_tests_do_not_count() {
+        assert!(
+            faults(&["track", "flow"], "// crate::diagnose\n#[cfg(test)]\nmod tests {\nuse crate::sink::Text;\n}")
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn aya_belongs_to_probe() {
+        assert!(faults(&["probe", "loader"], "use aya::Ebpf;").is_empty());
+        assert_eq!(faults(&["host", "links"], "use aya::Ebpf;"), ["`aya` is for probe only"]);
+    }
+
+    #[test]
+    fn a_pure_module_forbids_unsafe_code() {
+        assert_eq!(faults(&["sink"], "//! Text."), ["lacks #![forbid(unsafe_code)]"]);
+    }
+
+    #[test]
+    fn a_list_of_imports_is_read() {
+        assert_eq!(first_names("a, b::{c, d}, e::f}; use g"), ["a", "b", "e"]);
+    }
+}

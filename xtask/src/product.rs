@@ -1,0 +1,105 @@
+//! Building, running and testing kvmtrace.
+
+use crate::setup::{self, Need};
+use crate::{ebpf, shell};
+use anyhow::{Context as _, Result, bail};
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+/// Builds kvmtrace with its BPF programs inside; returns the binary.
+pub(crate) fn build(release: bool) -> Result<PathBuf> {
+    setup::ensure(Need::Build)?;
+    ebpf::build()?;
+    let mut command = shell::cargo();
+    command.args(["build", "--package", "kvmtrace", "--bin", "kvmtrace"]);
+    if release {
+        command.arg("--release");
+    }
+    shell::run(&mut command)?;
+    Ok(target_directory().join(if release { "release" } else { "debug" }).join("kvmtrace"))
+}
+
+/// Builds kvmtrace and runs it as root with these arguments; its exit status is ours.
+pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode> {
+    let binary = build(false)?;
+    become_command(setup::as_root(binary)?.args(arguments))
+}
+
+/// Builds everything, then runs every test; ends with the closing line of the test runner.
+pub(crate) fn test(arguments: &[OsString]) -> Result<ExitCode> {
+    become_command(&mut test_command(arguments)?)
+}
+
+/// Builds what the tests need; returns the command that runs them.
+pub(crate) fn test_command(arguments: &[OsString]) -> Result<Command> {
+    setup::ensure(Need::Test)?;
+    ebpf::build()?;
+    // The whole workspace, as the tests are built: another choice of packages would choose other features of the
+    // dependencies, and build those twice.
+    shell::run(shell::cargo().args(["build", "--workspace", "--bins"]))?;
+    let nextest = setup::find("cargo-nextest").context("cargo-nextest is not installed")?;
+    let mut command = shell::command(nextest);
+    command.args(["nextest", "run", "--workspace"]).args(arguments);
+    command.env("KVMTRACE_BIN", target_directory().join("debug/kvmtrace"));
+    if !setup::is_root() {
+        // Only the tests run as root; cargo and what it writes stay the user's.
+        if setup::find("sudo").is_none() {
+            bail!("the lab's tests need root: run this as root, or install sudo");
+        }
+        let runner = format!("CARGO_TARGET_{}_RUNNER", host_triple()?.to_uppercase().replace('-', "_"));
+        command.env(runner, "sudo --preserve-env");
+    }
+    Ok(command)
+}
+
+/// Builds the lab and runs it as root with these arguments.
+pub(crate) fn lab(arguments: &[OsString]) -> Result<ExitCode> {
+    setup::ensure(Need::Lab)?;
+    let kvmtrace = build(false)?;
+    shell::run(shell::cargo().args(["build", "--package", "kvmtrace-tests", "--bin", "lab"]))?;
+    let lab = target_directory().join("debug/lab");
+    become_command(setup::as_root(lab)?.args(arguments).env("KVMTRACE_BIN", kvmtrace))
+}
+
+/// kvmtrace at work: on this host's own guests if there are any, else on a guest of the lab with a fault.
+pub(crate) fn demo() -> Result<ExitCode> {
+    setup::ensure(Need::Lab)?;
+    let kvmtrace = build(false)?;
+    let guests = shell::output(setup::as_root(&kvmtrace)?.args(["guests", "--json"]))
+        .context("`kvmtrace guests --json` failed: run it by hand to see why")?;
+    if count_guests(&guests)? == 0 {
+        return lab(&["demo".into()]);
+    }
+    eprintln!("This host has guests: their packets, for ten seconds.");
+    shell::run(setup::as_root(&kvmtrace)?.arg("guests"))?;
+    let mut verdict = setup::as_root(&kvmtrace)?;
+    match shell::status(verdict.args(["verdict", "-d", "10s"]))?.code() {
+        // 1 is no failure of the demo: it means that a fault was found.
+        Some(0 | 1) => Ok(ExitCode::SUCCESS),
+        _ => Ok(ExitCode::FAILURE),
+    }
+}
+
+fn count_guests(json: &str) -> Result<usize> {
+    let value: serde_json::Value = serde_json::from_str(json).context("`kvmtrace guests --json` is no JSON")?;
+    value["guests"].as_array().map(Vec::len).context("`kvmtrace guests --json` has no list of guests")
+}
+
+/// Where cargo puts what it builds.
+pub(crate) fn target_directory() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| shell::root().join("target"), |path| shell::root().join(path))
+}
+
+fn host_triple() -> Result<String> {
+    let version = shell::output(shell::command("rustc").arg("-vV")).context("can't run rustc -vV")?;
+    version.lines().find_map(|line| line.strip_prefix("host: ")).map(str::to_owned).context("rustc -vV names no host")
+}
+
+/// Becomes the command: its exit status is the task's, and signals reach it and nobody else.
+fn become_command(command: &mut Command) -> Result<ExitCode> {
+    shell::show(command);
+    let error = command.exec();
+    Err(error).with_context(|| format!("can't run {}", command.get_program().display()))
+}
