@@ -138,6 +138,7 @@ impl FlowKey {
     /// The flow that answers this one: ends swapped, echo request ↔ reply, ARP request ↔ reply, neighbour solicitation
     /// ↔ advertisement. The addresses of an ND answer may differ (a solicitation goes to a multicast group).
     #[must_use]
+    #[expect(clippy::wildcard_enum_match_arm, reason = "every other protocol is answered in kind")]
     pub fn reverse(self) -> Self {
         let protocol = match self.protocol {
             Protocol::Icmp { kind: 8, code, id } => Protocol::Icmp { kind: 0, code, id },
