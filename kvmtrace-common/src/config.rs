@@ -1,18 +1,16 @@
 //! What the loader tells the programs before they are loaded: frozen constants (`Global`, set by `override_global`).
 //!
 //! Offsets come from the running kernel's BTF. A frozen constant lets the verifier fold `skb + offset` into a plain
-//! typed load, so tracing works where `bpf_probe_read_kernel` of structs would not be needed.
+//! typed load, which needs no `bpf_probe_read_kernel`.
 
 /// Number of flows (per observation point) that the kernel side can count at once.
 pub const FLOW_ENTRIES: u32 = 65_536;
 /// Number of (flow, drop site) pairs that the kernel side can count at once.
 pub const DROP_ENTRIES: u32 = 16_384;
 /// Size of the ring buffer in bytes (a power of two, a multiple of the page size).
-pub const RING_BYTES: u32 = 1 << 20;
-/// Number of distinct stacks kept.
-pub const STACK_ENTRIES: u32 = 4_096;
-/// Depth of a stack.
-pub const STACK_DEPTH: u32 = 32;
+pub const RING_BYTES: u32 = 1 << 22;
+/// Number of datagrams in fragments whose ports are remembered for their later fragments.
+pub const FRAGMENT_ENTRIES: u32 = 4_096;
 
 /// Names of the frozen constants, all `u32`: offsets in bytes from the start of the structure that the name begins with.
 pub mod global {

@@ -6,16 +6,17 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 /// Bytes of a packet's headers that a record carries at most.
 pub const HEADER_BYTES: usize = 160;
 
-/// `Record::reason` on a kernel whose `kfree_skb` tracepoint tells none (before 5.17).
+/// [`RecordFacts::reason`] on a kernel whose `kfree_skb` tracepoint tells none (before 5.17).
 pub const NO_REASON: u32 = u32::MAX;
 
-/// Why a record was made: `Record::kind`.
+/// Why a record was made: [`RecordFacts::kind`].
 pub struct RecordKind;
 
 impl RecordKind {
     /// `kfree_skb`: the kernel dropped the packet.
     pub const DROP: u32 = 1;
-    /// The first packet of a flow at this point.
+    /// The first packet of a flow at this point. A sample: at most [`FIRST_PER_SLICE`] are made per CPU and time slice,
+    /// for a guest may open flows as fast as it sends; the counters know all of them.
     pub const FIRST: u32 = 2;
     /// An ICMP or ICMPv6 error (destination unreachable, too big, time exceeded, …).
     pub const ICMP_ERROR: u32 = 3;
@@ -25,26 +26,49 @@ impl RecordKind {
     pub const PACKET: u32 = 5;
 }
 
-/// Where `Record::header` begins: `Record::layer`.
+/// At most so many [`RecordKind::FIRST`] records per CPU in a time slice.
+pub const FIRST_PER_SLICE: u64 = 32;
+/// Length of that time slice: 2^26 ns are 67 ms.
+pub const FIRST_SLICE_SHIFT: u32 = 26;
+
+/// Where [`Record::header`] begins: [`RecordFacts::layer`].
 pub struct Layer;
 
 impl Layer {
     /// At the Ethernet header.
     pub const ETHERNET: u8 = 2;
-    /// At the IP or ARP header; `Record::ether_type` tells which.
+    /// At the IP or ARP header; [`RecordFacts::ether_type`] tells which.
     pub const NETWORK: u8 = 3;
+}
+
+/// A packet's first bytes.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Header {
+    /// The bytes; how many of them are the packet's is told beside it.
+    pub bytes: [u8; HEADER_BYTES],
 }
 
 /// One record of the ring buffer.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct Record {
+    /// Why, when and where.
+    pub facts: RecordFacts,
+    /// The packet's first bytes.
+    pub header: Header,
+}
+
+/// A [`Record`] but for the packet's bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct RecordFacts {
     /// When (`CLOCK_MONOTONIC`).
     pub time_ns: u64,
     /// Drop: the address of the instruction that freed the packet; else 0.
     pub location: u64,
     /// Drop: how many packets this site has taken from this flow so far; else how many packets the flow has had at
-    /// this point. Records are made at 1, 2, 4, 8, … so that a flood can't fill the ring.
+    /// this point; on this CPU. Records are made at 1, 2, 4, 8, … so that a flood can't fill the ring.
     pub count: u64,
     /// The flow, the device and the direction.
     pub flow: FlowKey,
@@ -52,8 +76,8 @@ pub struct Record {
     pub kind: u32,
     /// Drop: `enum skb_drop_reason` of the running kernel, or [`NO_REASON`].
     pub reason: u32,
-    /// Drop: id in the stack map, negative when there is none.
-    pub stack_id: i32,
+    /// Drop: bytes of [`DropRecord::stack`] that are filled; else 0.
+    pub stack_bytes: u32,
     /// Length in bytes from the layer that `layer` names.
     pub length: u32,
     /// The device that the packet came in by (`skb->skb_iif`), 0 when it was made on this host.
@@ -64,7 +88,7 @@ pub struct Record {
     pub segments: u16,
     /// `EtherType` of the packet.
     pub ether_type: u16,
-    /// Bytes of `header` that are filled.
+    /// Bytes of [`Record::header`] that are filled.
     pub header_length: u16,
     /// See [`Layer`].
     pub layer: u8,
@@ -72,8 +96,19 @@ pub struct Record {
     pub packet_type: u8,
     /// Zero.
     pub _pad: [u8; 2],
-    /// The packet's first bytes.
-    pub header: [u8; HEADER_BYTES],
+}
+
+/// Depth of the stack that a drop is shown with.
+pub const STACK_DEPTH: usize = 32;
+
+/// The record of a drop: [`Record`] and how the kernel came there.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct DropRecord {
+    /// The packet.
+    pub record: Record,
+    /// Return addresses, the innermost first.
+    pub stack: [u64; STACK_DEPTH],
 }
 
 /// What the programs could not tell, a count each: the index in the `LOSSES` array.
@@ -86,13 +121,11 @@ impl LossIndex {
     pub const FLOW_MAP_FULL: u32 = 1;
     /// The drop map was full.
     pub const DROP_MAP_FULL: u32 = 2;
-    /// A stack could not be stored.
-    pub const STACKS: u32 = 3;
     /// Number of counters.
-    pub const COUNT: u32 = 4;
+    pub const COUNT: u32 = 3;
 }
 
-/// Packets of a device that no flow entry could be made for (the flow map was full): key `ifindex << 1 | direction`.
+/// Packets of a device that no flow entry could be made for (the flow map was full), by [`overflow_key`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct OverflowCounters {
@@ -100,4 +133,10 @@ pub struct OverflowCounters {
     pub packets: u64,
     /// Bytes.
     pub bytes: u64,
+}
+
+/// The key of [`OverflowCounters`]: the observation point and the CPU.
+#[inline(always)]
+pub fn overflow_key(ifindex: u32, direction: u8, cpu: u16) -> u64 {
+    (ifindex as u64) << 32 | (direction as u64) << 16 | cpu as u64
 }

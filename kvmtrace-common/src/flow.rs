@@ -31,7 +31,10 @@ impl Direction {
 /// `FlowKey::vlan` of an untagged frame.
 pub const NO_VLAN: u16 = 0xffff;
 
-/// One direction of one conversation at one observation point.
+/// One direction of one conversation at one observation point, as one CPU saw it.
+///
+/// The CPU is part of the key so that no two ever write one entry: plain additions are exact, and cost no locked
+/// instruction (which stable Rust could not express for BPF either). The loader adds the CPUs up.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct FlowKey {
@@ -55,7 +58,9 @@ pub struct FlowKey {
     /// See [`Direction`].
     pub direction: u8,
     /// Zero.
-    pub _pad: [u8; 3],
+    pub _pad: u8,
+    /// The CPU that counted.
+    pub cpu: u16,
 }
 
 /// `FlowCounters::flags`.

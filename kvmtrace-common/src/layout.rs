@@ -1,6 +1,6 @@
 //! The layout, locked: a change of size or offset is a compile error here before it is a wrong number on a screen.
 
-use crate::event::{HEADER_BYTES, OverflowCounters, Record};
+use crate::event::{HEADER_BYTES, DropRecord, OverflowCounters, Record, RecordFacts};
 use crate::flow::{DropCounters, DropKey, FlowCounters, FlowKey};
 use core::mem::{offset_of, size_of};
 
@@ -13,7 +13,8 @@ const _: () = assert!(offset_of!(FlowCounters, flags) == 56);
 const _: () = assert!(size_of::<DropKey>() == 64);
 const _: () = assert!(size_of::<DropCounters>() == 32);
 const _: () = assert!(size_of::<OverflowCounters>() == 16);
-const _: () = assert!(offset_of!(Record, flow) == 24);
-const _: () = assert!(offset_of!(Record, header) == 72 + 32);
+const _: () = assert!(offset_of!(RecordFacts, flow) == 24);
+const _: () = assert!(offset_of!(Record, header) == 104);
 const _: () = assert!(size_of::<Record>() == 104 + HEADER_BYTES);
 const _: () = assert!(size_of::<Record>().is_multiple_of(8));
+const _: () = assert!(offset_of!(DropRecord, stack) == size_of::<Record>());

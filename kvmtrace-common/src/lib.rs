@@ -15,3 +15,4 @@ pub mod event;
 pub mod flow;
 pub mod layout;
 pub mod names;
+pub mod parse;

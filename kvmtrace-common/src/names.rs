@@ -8,10 +8,8 @@ pub const FLOWS: &str = "FLOWS";
 pub const DROPS: &str = "DROPS";
 /// Per-CPU array of `u64`, indexed by [`crate::event::LossIndex`].
 pub const LOSSES: &str = "LOSSES";
-/// Hash of `ifindex << 1 | direction` to [`crate::event::OverflowCounters`].
+/// Hash of [`crate::event::overflow_key`] to [`crate::event::OverflowCounters`].
 pub const OVERFLOW: &str = "OVERFLOW";
-/// Stack traces of drops.
-pub const STACKS: &str = "STACKS";
 /// The filter's instructions.
 pub const FILTER: &str = "FILTER";
 

@@ -1,2 +1,67 @@
-//! The kernel side.
+//! kvmtrace's kernel side: entry points only. Each gives its context to a module of [`probe`] and ends in one place,
+//! whatever happened there: a packet is never changed, delayed or dropped, and a tracing error is a count.
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::inline_always,
+    reason = "aya's macros make undocumented public functions; what the verifier reads must be one function"
+)]
+
+mod emit;
+mod error;
+mod filter;
+mod flow;
+mod packet;
+mod probe;
+mod skb;
+
+use aya_ebpf::bindings::TC_ACT_UNSPEC;
+use aya_ebpf::macros::{btf_tracepoint, classifier};
+use aya_ebpf::programs::{BtfTracePointContext, TcContext};
+use error::Error;
+use kvmtrace_common::flow::Direction;
+
+/// What a device received.
+#[classifier]
+pub fn kvmtrace_in(context: TcContext) -> i32 {
+    pass(probe::tc::packet(&context, Direction::INGRESS))
+}
+
+/// What a device sends.
+#[classifier]
+pub fn kvmtrace_out(context: TcContext) -> i32 {
+    pass(probe::tc::packet(&context, Direction::EGRESS))
+}
+
+/// What the kernel drops.
+#[btf_tracepoint(function = "kfree_skb")]
+pub fn kvmtrace_drop(context: BtfTracePointContext) -> i32 {
+    pass(probe::drop::packet(&context))
+}
+
+/// Whatever happened: the next program decides (`TC_ACT_UNSPEC` is `TCX_NEXT`).
+#[inline(always)]
+fn pass(result: Result<(), Error>) -> i32 {
+    if let Err(error) = result {
+        error.count();
+    }
+    TC_ACT_UNSPEC
+}
+
+/// The BPF programs are `GPL`-compatible: some helpers ask for it.
+#[cfg(target_arch = "bpf")]
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// On the host this crate is a stub: it is there to be checked and linted.
+#[cfg(not(target_arch = "bpf"))]
 fn main() {}

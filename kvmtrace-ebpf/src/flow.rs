@@ -1,0 +1,225 @@
+//! The counters: one entry per flow and observation point, one per flow and drop site.
+//!
+//! The CPU is part of every key, so an entry has one writer: tc programs run with bottom halves off, and the kernel
+//! does not run a tracepoint's program inside itself on one CPU (`__bpf_trace_run`). Plain additions are exact.
+
+use crate::error::Error;
+use crate::packet::Workspace;
+use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{HashMap, LruHashMap};
+use kvmtrace_common::config::{DROP_ENTRIES, FLOW_ENTRIES, FRAGMENT_ENTRIES};
+use kvmtrace_common::event::{Header, OverflowCounters, overflow_key};
+use kvmtrace_common::flow::{DropCounters, DropKey, FlowCounters, FlowFlags, FlowKey};
+use kvmtrace_common::parse::{Parsed, tcp_flag};
+
+#[map]
+static FLOWS: HashMap<FlowKey, FlowCounters> = HashMap::with_max_entries(FLOW_ENTRIES, 0);
+#[map]
+static DROPS: HashMap<DropKey, DropCounters> = HashMap::with_max_entries(DROP_ENTRIES, 0);
+#[map]
+static OVERFLOW: HashMap<u64, OverflowCounters> = HashMap::with_max_entries(1_024, 0);
+#[map]
+static FRAGMENTS: LruHashMap<FragmentKey, u32> = LruHashMap::with_max_entries(FRAGMENT_ENTRIES, 0);
+
+/// A datagram that travels in fragments.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct FragmentKey {
+    source: [u8; 16],
+    destination: [u8; 16],
+    id: u32,
+    protocol: u32,
+}
+
+/// The CPU that runs this program.
+#[inline(always)]
+pub(crate) fn this_cpu() -> u16 {
+    // SAFETY: the helper has no precondition.
+    unsafe { bpf_get_smp_processor_id() as u16 }
+}
+
+/// What one packet adds to the counters.
+pub(crate) struct Size {
+    /// Packets on the wire.
+    pub(crate) packets: u64,
+    /// Bytes on the wire, all headers of all segments included.
+    pub(crate) bytes: u64,
+    /// Length at layer 3 of the largest of them.
+    pub(crate) largest: u32,
+    /// It is a GSO frame.
+    pub(crate) gso: bool,
+}
+
+impl Size {
+    /// Of a packet of `length` bytes, `headers` of which every segment repeats and `link` of which are layer 2.
+    #[inline(always)]
+    pub(crate) fn new(length: u32, link: u32, parsed: &Parsed, gso_size: u32, gso_segments: u32) -> Self {
+        if gso_size == 0 {
+            let largest =
+                if parsed.network_length == 0 { length.saturating_sub(link) } else { parsed.network_length };
+            return Self { packets: 1, bytes: u64::from(length), largest, gso: false };
+        }
+        let headers = link + parsed.header_length;
+        // A tap leaves gso_segs at 0 (virtio_net_hdr_to_skb, SKB_GSO_DODGY): count as tcp_gso_segment will.
+        let segments = if gso_segments == 0 {
+            length.saturating_sub(headers).wrapping_add(gso_size - 1) / gso_size
+        } else {
+            gso_segments
+        };
+        let segments = if segments == 0 { 1 } else { segments };
+        let bytes = u64::from(length) + u64::from(segments - 1) * u64::from(headers);
+        Self { packets: u64::from(segments), bytes, largest: parsed.header_length + gso_size, gso: true }
+    }
+}
+
+/// What counting a packet told.
+pub(crate) struct Counted {
+    /// Packets of the flow at this point so far; with GSO the step is larger than one.
+    pub(crate) packets: u64,
+    /// It is the flow's first here; when.
+    pub(crate) first: Option<u64>,
+    /// It bears another source MAC address than the first, and is the first to do so.
+    pub(crate) mac_changed: bool,
+}
+
+/// Adds one packet to its flow at its observation point.
+#[inline(always)]
+pub(crate) fn count(workspace: &mut Workspace, size: &Size) -> Result<Counted, Error> {
+    let Workspace { header, parsed, counters } = workspace;
+    if let Some(entry) = FLOWS.get_ptr_mut(&parsed.key) {
+        // SAFETY: the map gave a valid pointer, and this CPU is the entry's only writer.
+        return Ok(add(unsafe { &mut *entry }, parsed, size, header));
+    }
+    // SAFETY: the helper has no precondition.
+    let now = unsafe { bpf_ktime_get_ns() };
+    *counters = FlowCounters::default();
+    counters.first_ns = now;
+    counters.time_to_live = parsed.time_to_live;
+    let [destination, source] = macs(header);
+    counters.destination_mac = destination;
+    counters.source_mac = source;
+    let counted = add(counters, parsed, size, header);
+    if FLOWS.insert(&parsed.key, counters, u64::from(BPF_NOEXIST)).is_ok() {
+        return Ok(Counted { first: Some(now), ..counted });
+    }
+    overflow(&parsed.key, size);
+    Err(Error::FlowMapFull)
+}
+
+/// Destination and source of the Ethernet header.
+#[inline(always)]
+fn macs(header: &Header) -> [[u8; 6]; 2] {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, ..] = header.bytes;
+    [[a, b, c, d, e, f], [g, h, i, j, k, l]]
+}
+
+#[inline(always)]
+fn add(entry: &mut FlowCounters, parsed: &Parsed, size: &Size, header: &Header) -> Counted {
+    entry.packets += size.packets;
+    entry.bytes += size.bytes;
+    if entry.largest < size.largest {
+        entry.largest = size.largest;
+    }
+    if parsed.fragment == 1 {
+        entry.fragments += 1;
+        if parsed.later_fragment == 0 {
+            entry.fragmented += 1;
+        }
+    }
+    if size.gso {
+        entry.gso += 1;
+    }
+    if parsed.tcp_flags & (tcp_flag::SYN | tcp_flag::RST | tcp_flag::FIN) != 0 {
+        entry.tcp_syn += u32::from(parsed.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN);
+        entry.tcp_syn_ack += u32::from(parsed.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) > tcp_flag::ACK);
+        entry.tcp_reset += u32::from(parsed.tcp_flags & tcp_flag::RST != 0);
+        entry.tcp_fin += u32::from(parsed.tcp_flags & tcp_flag::FIN != 0);
+    }
+    let known = entry.flags;
+    let mut flags = known | if parsed.dont_fragment == 1 { FlowFlags::DONT_FRAGMENT } else { FlowFlags::MAY_FRAGMENT };
+    if parsed.malformed == 1 {
+        flags |= FlowFlags::MALFORMED;
+    }
+    let [_, source] = macs(header);
+    let mac_changed = known & FlowFlags::SOURCE_MAC_CHANGED == 0 && entry.source_mac != source;
+    if mac_changed {
+        flags |= FlowFlags::SOURCE_MAC_CHANGED;
+    }
+    entry.flags = flags;
+    Counted { packets: entry.packets, first: None, mac_changed }
+}
+
+/// The flow map is full: at least the device's sums stay right.
+#[inline(always)]
+fn overflow(key: &FlowKey, size: &Size) {
+    let point = overflow_key(key.ifindex, key.direction, key.cpu);
+    if let Some(entry) = OVERFLOW.get_ptr_mut(&point) {
+        // SAFETY: as in add().
+        unsafe {
+            (*entry).packets += size.packets;
+            (*entry).bytes += size.bytes;
+        }
+    } else if OVERFLOW.insert(&point, &OverflowCounters { packets: size.packets, bytes: size.bytes }, 0).is_err() {
+        // More than a thousand points: the loss counter alone has to tell.
+    }
+}
+
+/// Adds one packet to a drop site; gives how many it has taken from this flow so far and in which step.
+#[inline(always)]
+pub(crate) fn count_drop(key: &DropKey, size: &Size) -> Result<u64, Error> {
+    if let Some(entry) = DROPS.get_ptr_mut(key) {
+        // SAFETY: as in add().
+        return Ok(unsafe { add_drop(entry, size) });
+    }
+    // SAFETY: the helper has no precondition.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let counters =
+        DropCounters { packets: size.packets, bytes: size.bytes, first_ns: now, largest: size.largest, _pad: 0 };
+    if DROPS.insert(key, &counters, u64::from(BPF_NOEXIST)).is_ok() {
+        return Ok(size.packets);
+    }
+    Err(Error::DropMapFull)
+}
+
+/// # Safety
+/// `entry` must be a pointer that the map gave.
+#[inline(always)]
+unsafe fn add_drop(entry: *mut DropCounters, size: &Size) -> u64 {
+    // SAFETY: as in add().
+    unsafe {
+        (*entry).packets += size.packets;
+        (*entry).bytes += size.bytes;
+        if (*entry).largest < size.largest {
+            (*entry).largest = size.largest;
+        }
+        (*entry).packets
+    }
+}
+
+/// Gives a later fragment the ports of its datagram's first, so that both are one flow; remembers those of a first.
+#[inline(always)]
+pub(crate) fn join_fragments(parsed: &mut Parsed) {
+    if parsed.fragment == 0 {
+        return;
+    }
+    let key = FragmentKey {
+        source: parsed.key.source,
+        destination: parsed.key.destination,
+        id: parsed.fragment_id,
+        protocol: u32::from(parsed.key.protocol),
+    };
+    if parsed.later_fragment == 1 {
+        // SAFETY: a torn read would need the entry to be reused for another datagram at this very moment; the ports
+        // would be another flow's, the counts one packet off.
+        if let Some(ports) = unsafe { FRAGMENTS.get(&key) } {
+            parsed.key.source_port = (*ports >> 16) as u16;
+            parsed.key.destination_port = *ports as u16;
+        }
+        return;
+    }
+    let ports = u32::from(parsed.key.source_port) << 16 | u32::from(parsed.key.destination_port);
+    // Without the entry the later fragments stand as a flow without ports: said in docs/limits.md.
+    if FRAGMENTS.insert(&key, &ports, 0).is_err() {}
+}

@@ -1,0 +1,4 @@
+//! The probe points, one subject each.
+
+pub(crate) mod drop;
+pub(crate) mod tc;
