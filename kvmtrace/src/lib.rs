@@ -5,6 +5,7 @@
 
 pub mod diagnose;
 pub mod event;
+pub mod kernel;
 pub mod pipeline;
 pub mod sink;
 pub mod source;
