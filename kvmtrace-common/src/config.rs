@@ -20,7 +20,7 @@ pub mod global {
     pub const ALL_NETNS: &str = "ALL_NETNS";
     /// 1 when the `kfree_skb` tracepoint has a reason as its third argument.
     pub const HAS_REASON: &str = "HAS_REASON";
-    /// Number of instructions in the filter, 0 for none.
+    /// Number of instructions in the filter, 0 for none (then the filter's map need not be looked up at all).
     pub const FILTER_LENGTH: &str = "FILTER_LENGTH";
     /// 1: a record per packet.
     pub const EVERY_PACKET: &str = "EVERY_PACKET";

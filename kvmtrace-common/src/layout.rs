@@ -1,6 +1,7 @@
 //! The layout, locked: a change of size or offset is a compile error here before it is a wrong number on a screen.
 
-use crate::event::{HEADER_BYTES, DropRecord, OverflowCounters, Record, RecordFacts};
+use crate::event::{DropRecord, HEADER_BYTES, OverflowCounters, Record, RecordFacts};
+use crate::filter::{INSTRUCTIONS, Instruction, MacAddresses, Program};
 use crate::flow::{DropCounters, DropKey, FlowCounters, FlowKey};
 use core::mem::{offset_of, size_of};
 
@@ -18,3 +19,7 @@ const _: () = assert!(offset_of!(Record, header) == 104);
 const _: () = assert!(size_of::<Record>() == 104 + HEADER_BYTES);
 const _: () = assert!(size_of::<Record>().is_multiple_of(8));
 const _: () = assert!(offset_of!(DropRecord, stack) == size_of::<Record>());
+const _: () = assert!(size_of::<Instruction>() == 44);
+const _: () = assert!(offset_of!(Instruction, value) == 12);
+const _: () = assert!(size_of::<Program>() == 44 * INSTRUCTIONS);
+const _: () = assert!(size_of::<MacAddresses>() == 12);

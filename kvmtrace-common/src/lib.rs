@@ -12,6 +12,7 @@
 
 pub mod config;
 pub mod event;
+pub mod filter;
 pub mod flow;
 pub mod layout;
 pub mod names;

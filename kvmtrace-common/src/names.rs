@@ -10,7 +10,7 @@ pub const DROPS: &str = "DROPS";
 pub const LOSSES: &str = "LOSSES";
 /// Hash of [`crate::event::overflow_key`] to [`crate::event::OverflowCounters`].
 pub const OVERFLOW: &str = "OVERFLOW";
-/// The filter's instructions.
+/// Array with one entry: the filter, a [`crate::filter::Program`].
 pub const FILTER: &str = "FILTER";
 
 /// tc program, ingress.

@@ -5,6 +5,7 @@
 
 pub mod diagnose;
 pub mod event;
+pub mod filter;
 pub mod kernel;
 pub mod pipeline;
 pub mod sink;

@@ -144,7 +144,8 @@ fn place(key: &wire::FlowKey) -> Option<Place> {
 pub fn key(key: &wire::FlowKey) -> FlowKey {
     let [a, b, c, d, ..] = key.source;
     let [e, f, g, h, ..] = key.destination;
-    let v4 = || (Address::Ip(IpAddr::V4(Ipv4Addr::new(a, b, c, d))), Address::Ip(IpAddr::V4(Ipv4Addr::new(e, f, g, h))));
+    let v4 =
+        || (Address::Ip(IpAddr::V4(Ipv4Addr::new(a, b, c, d))), Address::Ip(IpAddr::V4(Ipv4Addr::new(e, f, g, h))));
     let [kind, code] = key.destination_port.to_be_bytes();
     let id = key.source_port;
     let (protocol, (source, destination)) = match key.family {

@@ -12,8 +12,7 @@ pub struct Clock {
 
 fn nanoseconds(clock: ClockId) -> u64 {
     // These two clocks always exist.
-    clock_gettime(clock)
-        .map_or(0, |time| time.tv_sec().unsigned_abs() * 1_000_000_000 + time.tv_nsec().unsigned_abs())
+    clock_gettime(clock).map_or(0, |time| time.tv_sec().unsigned_abs() * 1_000_000_000 + time.tv_nsec().unsigned_abs())
 }
 
 impl Clock {

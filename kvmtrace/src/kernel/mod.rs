@@ -65,7 +65,8 @@ impl Kernel {
         if symbols.is_empty() {
             degraded.push(Degraded {
                 what: "function names".to_owned(),
-                why: "/proc/kallsyms shows no addresses; `sysctl kernel.kptr_restrict=1` and CAP_SYSLOG let it".to_owned(),
+                why: "/proc/kallsyms shows no addresses; `sysctl kernel.kptr_restrict=1` and CAP_SYSLOG let it"
+                    .to_owned(),
             });
         }
         Ok(Self { version, btf, reasons, symbols, clock: clock::Clock::read(), degraded })

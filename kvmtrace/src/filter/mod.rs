@@ -1,0 +1,64 @@
+//! The filter at the end of a command line: from a pcap-filter expression to the program that the kernel side runs.
+//!
+//! The useful part of pcap-filter(7) with its precedences (`and` and `or` bind equally, from left to right) and its way
+//! of repeating what was said before (`port 80 or 443`). It differs where a flow is not a packet:
+//! - A VLAN tag hides nothing: `host 10.0.0.5` holds inside any VLAN, `vlan 5 and host 10.0.0.5` in that one.
+//! - `proto` and its kind look at the last header of IPv6, as `protochain` does.
+//! - An address alone, `10.0.0.5` or `10.0.0.0/8`, is one; no `host` or `net` is needed.
+//! - A service's name is its number in all of TCP, UDP and SCTP: `port https` takes QUIC in.
+//! - Tests of packet bytes and of lengths are not supported, and are refused by name.
+#![forbid(unsafe_code)]
+
+mod compile;
+mod error;
+mod expression;
+mod names;
+mod parse;
+mod primitive;
+mod token;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::FilterError;
+pub use expression::{Expression, Side, Test};
+
+use kvmtrace_common::filter::Program;
+
+/// A filter that was understood.
+#[derive(Clone, Debug)]
+pub struct Filter {
+    text: String,
+    program: Box<Program>,
+    length: u32,
+}
+
+impl Default for Filter {
+    fn default() -> Self {
+        Self { text: String::new(), program: Box::new(Program::EVERYTHING), length: 0 }
+    }
+}
+
+impl Filter {
+    /// Understands an expression; an empty one wants everything.
+    pub fn parse(text: &str) -> Result<Self, FilterError> {
+        let Some(expression) = parse::parse(text)? else { return Ok(Self::default()) };
+        let (program, length) = compile::compile(&expression)?;
+        Ok(Self { text: text.trim().to_owned(), program: Box::new(program), length })
+    }
+
+    /// The expression as it was written, empty for none.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The program for the kernel side.
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// Number of instructions in the program, 0 when everything is wanted.
+    pub fn length(&self) -> u32 {
+        self.length
+    }
+}
