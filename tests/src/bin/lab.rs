@@ -1,0 +1,174 @@
+//! `lab`: build a lab to play with, run the scenarios, tell the demo's story.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "it talks to the person at the terminal")]
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::{Parser, Subcommand};
+use kvmtrace_tests::lab::draw::Seed;
+use kvmtrace_tests::lab::relay::Relay;
+use kvmtrace_tests::lab::traffic::programs::Program;
+use kvmtrace_tests::lab::{self, state};
+use kvmtrace_tests::product::Product;
+use kvmtrace_tests::scenario::Scenario;
+use kvmtrace_tests::{demo, matrix, playground};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// A KVM host made of network namespaces, to play with and to test kvmtrace.
+#[derive(Debug, Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Build a topology (bridge, routed, nat, vxlan, macvtap) or a broken scenario (area/name), and keep it.
+    Up {
+        /// What to build.
+        name: String,
+        /// How many guests a topology has.
+        #[arg(long, default_value_t = 2)]
+        guests: usize,
+    },
+    /// Take labs down.
+    Down {
+        /// Which.
+        name: Option<String>,
+        /// Every lab of `lab up`, and leftovers of dead tests.
+        #[arg(long)]
+        all: bool,
+    },
+    /// The labs that are up.
+    List,
+    /// The scenarios.
+    Scenarios,
+    /// Run the scenarios and print a table.
+    Matrix {
+        /// The seed of names and addresses.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Only those whose name holds this.
+        #[arg(long, default_value = "")]
+        filter: String,
+        /// The kvmtrace to test.
+        #[arg(long)]
+        bin: Option<PathBuf>,
+        /// Prove only that the scenarios are sound.
+        #[arg(long)]
+        no_verdict: bool,
+        /// How many at a time.
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
+    },
+    /// Tell kvmtrace's story on a lab.
+    Demo {
+        /// The kvmtrace to show.
+        #[arg(long)]
+        bin: Option<PathBuf>,
+    },
+    /// Holds a lab in the background.
+    #[command(hide = true)]
+    Keep {
+        /// What to build.
+        name: String,
+        /// How many guests.
+        #[arg(long, default_value_t = 2)]
+        guests: usize,
+    },
+    /// One of the traffic's small programs.
+    #[command(hide = true)]
+    Program {
+        #[command(subcommand)]
+        program: Program,
+    },
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("lab: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run() -> Result<bool> {
+    if let Some(relay) = Relay::of_this_process() {
+        return relay?.run().map(|()| true);
+    }
+    match Arguments::parse().task {
+        Task::Program { program } => {
+            if let Some(facts) = program.run()? {
+                println!("{}", serde_json::to_string(&facts)?);
+            }
+        }
+        Task::Up { name, guests } => println!("{}", playground::up(&name, guests)?),
+        Task::Keep { name, guests } => playground::keep(&name, guests)?,
+        Task::Down { name, all } => down(name.as_deref(), all)?,
+        Task::List => list(),
+        Task::Scenarios => {
+            for scenario in Scenario::all()? {
+                println!("{:<44} {}", scenario.name, scenario.about);
+            }
+        }
+        Task::Matrix { seed, filter, bin, no_verdict, jobs } => {
+            lab::require_root()?;
+            matrix::clean_on_signal()?;
+            let seed = seed.map_or_else(Seed::choose, |seed| Ok(Seed(seed)))?;
+            let product = if no_verdict { None } else { Some(product(bin)?) };
+            return matrix::run(product, seed, &filter, jobs, &mut std::io::stdout());
+        }
+        Task::Demo { bin } => {
+            lab::require_root()?;
+            matrix::clean_on_signal()?;
+            demo::run(product(bin)?.path(), &mut std::io::stdout())?;
+        }
+    }
+    Ok(true)
+}
+
+fn product(bin: Option<PathBuf>) -> Result<Product> {
+    let product = bin.map_or_else(Product::find, |path| Ok(Product::at(&path)))?;
+    ensure!(product.path().is_file(), "no such file: {}", product.path().display());
+    Ok(product)
+}
+
+fn down(name: Option<&str>, all: bool) -> Result<()> {
+    lab::require_root()?;
+    let swept = state::sweep();
+    let ours: Vec<_> = state::list().into_iter().filter(|record| record.topic.is_some()).collect();
+    let chosen: Vec<_> = ours
+        .iter()
+        .filter(|record| match name {
+            Some(name) => record.topic.as_deref() == Some(name) || record.name == name,
+            None => all || ours.len() == 1,
+        })
+        .collect();
+    if let (Some(name), true) = (name, chosen.is_empty()) {
+        bail!("no lab called {name} is up; `lab list` shows those that are");
+    }
+    ensure!(all || name.is_some() || ours.len() < 2, "several labs are up: name one, or use --all");
+    for record in chosen {
+        state::end(record);
+        println!("{} is down", record.topic.as_deref().context("a lab of `lab up`")?);
+    }
+    for name in swept {
+        println!("removed what {name} had left behind");
+    }
+    Ok(())
+}
+
+fn list() {
+    let labs = state::list();
+    for record in &labs {
+        let topic = record.topic.as_deref().unwrap_or("(a test's)");
+        let owner = if record.is_alive() { format!("pid {}", record.owner) } else { "owner dead".to_owned() };
+        println!("{topic:<32} {:<14} {}", owner, record.namespaces.values().cloned().collect::<Vec<_>>().join(" "));
+    }
+    if labs.is_empty() {
+        println!("no lab is up");
+    }
+}

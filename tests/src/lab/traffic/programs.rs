@@ -1,0 +1,167 @@
+//! The small programs that make the traffic: they run inside the lab's namespaces as subcommands of `lab`, and print
+//! their facts as one line of JSON.
+
+use super::Facts;
+use super::{programs_tcp as tcp, programs_udp as udp};
+use crate::lab::raw::FrameSocket;
+use anyhow::{Context as _, Result};
+use clap::{Args, Subcommand};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::path::PathBuf;
+
+/// What one exchange is like.
+#[derive(Clone, Debug, Args)]
+pub struct Exchange {
+    /// The server's address.
+    #[arg(long)]
+    pub address: IpAddr,
+    /// The server's port.
+    #[arg(long)]
+    pub port: u16,
+    /// Bytes of each datagram, or of the transfer.
+    #[arg(long)]
+    pub size: u32,
+    /// How many datagrams or connections.
+    #[arg(long)]
+    pub count: u32,
+    /// Milliseconds between two.
+    #[arg(long)]
+    pub interval: u64,
+    /// Forbids or asks for fragments.
+    #[arg(long)]
+    pub df: Option<bool>,
+    /// A new socket for each.
+    #[arg(long)]
+    pub fresh: bool,
+    /// The server sends.
+    #[arg(long)]
+    pub down: bool,
+    /// The device, for groups and frames.
+    #[arg(long)]
+    pub device: Option<String>,
+}
+
+impl Exchange {
+    /// The same as command-line arguments.
+    pub fn arguments(&self) -> Vec<String> {
+        let mut arguments = vec![
+            format!("--address={}", self.address),
+            format!("--port={}", self.port),
+            format!("--size={}", self.size),
+            format!("--count={}", self.count),
+            format!("--interval={}", self.interval),
+        ];
+        arguments.extend(self.df.map(|df| format!("--df={df}")));
+        arguments.extend(self.device.as_ref().map(|device| format!("--device={device}")));
+        arguments.extend(self.fresh.then(|| "--fresh".to_owned()));
+        arguments.extend(self.down.then(|| "--down".to_owned()));
+        arguments
+    }
+
+    /// Where to connect or send to.
+    pub(super) fn target(&self) -> Result<SocketAddr> {
+        Ok(match self.address {
+            IpAddr::V4(address) => SocketAddrV4::new(address, self.port).into(),
+            IpAddr::V6(address) => SocketAddrV6::new(address, self.port, 0, self.scope()?).into(),
+        })
+    }
+
+    /// The index of the device, 0 where none is named.
+    pub(super) fn scope(&self) -> Result<u32> {
+        let Some(device) = &self.device else { return Ok(0) };
+        nix::net::if_::if_nametoindex(device.as_str()).with_context(|| format!("no device {device}"))
+    }
+}
+
+/// One small program.
+#[derive(Debug, Subcommand)]
+pub enum Program {
+    /// Echoes datagrams.
+    UdpEcho(Server),
+    /// Sends datagrams and counts the echoes.
+    UdpAsk(Exchange),
+    /// Counts datagrams, also those of a group.
+    UdpSink(Server),
+    /// Sends datagrams.
+    UdpSend(Exchange),
+    /// Answers connections.
+    TcpServe(Server),
+    /// Makes connections.
+    TcpAsk(Exchange),
+    /// Sends ARP requests as fast as they go.
+    ArpStorm(Exchange),
+    /// Holds a UDP port with a small buffer and never reads.
+    UdpStuck(Stuck),
+    /// Listens with a backlog of one and never accepts.
+    TcpStuck(Stuck),
+}
+
+/// A server, which makes a file once it listens.
+#[derive(Clone, Debug, Args)]
+pub struct Server {
+    /// What it serves.
+    #[command(flatten)]
+    pub exchange: Exchange,
+    /// Made once it listens.
+    #[arg(long)]
+    pub ready: PathBuf,
+}
+
+impl Server {
+    /// Tells that it listens.
+    pub(super) fn is_ready(&self) -> Result<()> {
+        std::fs::write(&self.ready, "").with_context(|| format!("cannot write {}", self.ready.display()))
+    }
+}
+
+/// A program that holds a port badly.
+#[derive(Clone, Debug, Args)]
+pub struct Stuck {
+    /// Where.
+    #[arg(long)]
+    pub address: IpAddr,
+    /// The port.
+    #[arg(long)]
+    pub port: u16,
+}
+
+impl Program {
+    /// Runs it to its end; the facts, where it has some.
+    pub fn run(&self) -> Result<Option<Facts>> {
+        match self {
+            Self::UdpEcho(server) => udp::echo(server).map(|()| None),
+            Self::UdpAsk(exchange) => udp::ask(exchange).map(Some),
+            Self::UdpSink(server) => udp::sink(server).map(Some),
+            Self::UdpSend(exchange) => udp::send(exchange).map(Some),
+            Self::UdpStuck(stuck) => udp::stuck(stuck).map(|()| None),
+            Self::TcpServe(server) => tcp::serve(server).map(|()| None),
+            Self::TcpAsk(exchange) => tcp::ask(exchange).map(Some),
+            Self::TcpStuck(stuck) => tcp::stuck(stuck).map(|()| None),
+            Self::ArpStorm(exchange) => arp_storm(exchange).map(Some),
+        }
+    }
+}
+
+/// Broadcasts ARP requests from a device, each for the same address.
+fn arp_storm(exchange: &Exchange) -> Result<Facts> {
+    let device = exchange.device.as_deref().context("a device is needed")?;
+    let mac = std::fs::read_to_string(format!("/sys/class/net/{device}/address"))?;
+    let mac: Vec<u8> = mac.trim().split(':').filter_map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
+    let IpAddr::V4(target) = exchange.address else { anyhow::bail!("ARP is IPv4's") };
+    let mut sender = target.octets();
+    sender[3] = 222;
+    let frame = [
+        &[0xff; 6][..],
+        &mac,
+        &[0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 1],
+        &mac,
+        &sender,
+        &[0; 6],
+        &target.octets(),
+        &[0; 18],
+    ]
+    .concat();
+    let socket = FrameSocket::open(device)?;
+    let sent = (0..exchange.count).filter(|_| socket.send(&frame).is_ok()).count() as u32;
+    Ok(Facts { sent, received: sent, connected: 0 })
+}

@@ -1,0 +1,78 @@
+//! Every scenario, as a table.
+
+use crate::lab::draw::Seed;
+use crate::lab::state;
+use crate::product::Product;
+use crate::scenario::{Outcome, Runner, Scenario};
+use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::{SigSet, Signal};
+use std::io::Write;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+/// Runs the scenarios whose name holds `filter`, `jobs` at a time; whether all are as they should be.
+pub fn run(
+    product: Option<Product>,
+    seed: Seed,
+    filter: &str,
+    jobs: usize,
+    out: &mut (impl Write + Send),
+) -> Result<bool> {
+    let scenarios: Vec<Scenario> =
+        Scenario::all()?.into_iter().filter(|scenario| scenario.name.contains(filter)).collect();
+    ensure!(!scenarios.is_empty(), "no scenario's name holds {filter:?}");
+    writeln!(out, "KVMTRACE_LAB_SEED={seed}, {} scenarios", scenarios.len())?;
+    writeln!(out, "{:<44} {:<24} {:<34} {:<6} {:<6}", "SCENARIO", "CAUSE", "WHERE", "CURE", "UNDO")?;
+    let runner = Runner { product, seed };
+    let (next, out) = (AtomicUsize::new(0), Mutex::new((out, [0_usize; 3])));
+    thread::scope(|scope| {
+        for _ in 0..jobs.max(1) {
+            scope.spawn(|| {
+                while let Some(scenario) = scenarios.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let result = runner.run(scenario);
+                    let Ok(mut guard) = out.lock() else { return };
+                    let (out, counts) = &mut *guard;
+                    counts[match &result {
+                        Ok(Outcome::Passed(_)) => 0,
+                        Ok(Outcome::Skipped(_)) => 1,
+                        Err(_) => 2,
+                    }] += 1;
+                    writeln!(out, "{}", row(scenario, &result)).ok();
+                    out.flush().ok();
+                }
+            });
+        }
+    });
+    let (out, [passed, skipped, failed]) = out.into_inner().ok().context("a scenario's thread panicked")?;
+    writeln!(out, "{passed} right, {failed} wrong, {skipped} skipped; KVMTRACE_LAB_SEED={seed}")?;
+    Ok(failed == 0)
+}
+
+fn row(scenario: &Scenario, result: &Result<Outcome>) -> String {
+    let name = &scenario.name;
+    match result {
+        Ok(Outcome::Passed(run)) => {
+            let judgement = run.judgement.clone().unwrap_or_default();
+            let mark = |fact: Option<bool>| if fact == Some(true) { "yes" } else { "-" };
+            let (cured, undone) = (mark(run.cured), mark(run.undone));
+            format!("{name:<44} {:<24} {:<34} {cured:<6} {undone:<6}", judgement.cause, judgement.place)
+                .trim_end()
+                .to_owned()
+        }
+        Ok(Outcome::Skipped(why)) => format!("{name:<44} SKIP: {why}"),
+        Err(error) => format!("{name:<44} WRONG: {error:#}"),
+    }
+}
+
+/// On Ctrl-C and its like, the labs of this process go before it does.
+pub fn clean_on_signal() -> Result<()> {
+    let signals = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect::<SigSet>();
+    signals.thread_block()?;
+    thread::spawn(move || {
+        let code = signals.wait().map_or(1, |signal| 128 + signal as i32);
+        state::list().iter().filter(|record| record.owner == std::process::id()).for_each(state::end);
+        std::process::exit(code)
+    });
+    Ok(())
+}

@@ -1,0 +1,152 @@
+//! Whether kvmtrace said what a scenario expects.
+
+use super::{Cure, Expect, OneOrMore, Scenario};
+use crate::lab::traffic::fill;
+use crate::product::Verdict;
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// What was told, and the cure that was proposed.
+#[derive(Clone, Debug, Default)]
+pub struct Judgement {
+    /// The cause.
+    pub cause: String,
+    /// `device point`.
+    pub place: String,
+    /// The first proposed command.
+    pub command: Option<String>,
+    /// Its undo.
+    pub undo: Option<String>,
+}
+
+/// Judges a verdict; an error says what is wrong and what was said.
+pub(super) fn judge(
+    scenario: &Scenario,
+    verdict: &Verdict,
+    placeholders: &BTreeMap<String, String>,
+) -> Result<Judgement> {
+    let result = match &scenario.expect {
+        Some(expect) => faulty(expect, scenario.cure, verdict, placeholders),
+        None => healthy(verdict),
+    };
+    result.with_context(|| format!("kvmtrace said:\n{}", shown(verdict)))
+}
+
+fn is_alarm(item: &Value) -> bool {
+    matches!(item["severity"].as_str(), Some("warning" | "error"))
+}
+
+fn healthy(verdict: &Verdict) -> Result<Judgement> {
+    ensure!(!verdict.items().any(is_alarm), "a false alarm on a healthy host");
+    let flows = verdict.json["flows"].as_array().map_or(0, Vec::len);
+    ensure!(flows > 0, "no flow was seen");
+    let delivered = |flow: &&Value| flow["verdict"] == "delivered";
+    ensure!(
+        verdict.json["flows"].as_array().into_iter().flatten().any(|flow| delivered(&flow)),
+        "no flow counts as delivered"
+    );
+    ensure!(verdict.code == 0, "exit {} in place of 0", verdict.code);
+    Ok(Judgement { cause: "healthy".into(), ..Judgement::default() })
+}
+
+fn faulty(
+    expect: &Expect,
+    cure: Cure,
+    verdict: &Verdict,
+    placeholders: &BTreeMap<String, String>,
+) -> Result<Judgement> {
+    let filled =
+        |choices: &OneOrMore| choices.list().iter().map(|text| fill(text, placeholders)).collect::<Result<Vec<_>>>();
+    let causes = expect.cause.list();
+    let severities =
+        expect.severity.as_ref().map_or_else(|| vec!["warning".into(), "error".into()], |s| s.list().to_vec());
+    let candidates: Vec<&Value> =
+        verdict.items().filter(|item| causes.iter().any(|cause| item["cause"] == *cause)).collect();
+    ensure!(!candidates.is_empty(), "nothing has the cause {}", causes.join(" or "));
+    // Each wish narrows the candidates; the first that leaves none is the mistake.
+    let mut wishes: Vec<(&str, &[&str], Vec<String>)> = vec![("severity", &["severity"], severities)];
+    let optional: [(&str, &[&str], &Option<OneOrMore>); 4] = [
+        ("device", &["where", "device"], &expect.device),
+        ("point", &["where", "point"], &expect.point),
+        ("direction", &["direction"], &expect.direction),
+        ("verdict", &["verdict"], &expect.verdict),
+    ];
+    for (name, path, wish) in optional {
+        if let Some(wish) = wish {
+            wishes.push((name, path, filled(wish)?));
+        }
+    }
+    if let Some(guest) = &expect.guest {
+        wishes.push(("guest", &["guest"], vec![fill(guest, placeholders)?]));
+    }
+    let mut left = candidates;
+    for (name, path, allowed) in wishes {
+        let value = |item: &Value| path.iter().fold(item.clone(), |value, key| value[*key].clone());
+        let told: Vec<String> = left.iter().map(|item| value(item).to_string()).collect();
+        // A finding has neither direction nor verdict: those wishes are about flows.
+        left.retain(|item| value(item).as_str().is_some_and(|value| allowed.iter().any(|a| a == value)));
+        ensure!(!left.is_empty(), "{name} should be {}, is {}", allowed.join(" or "), told.join(", "));
+    }
+    let allowed = |item: &&Value| causes.iter().chain(&expect.also).any(|cause| item["cause"] == *cause);
+    if let Some(item) = verdict.items().filter(|item| is_alarm(item)).find(|item| !allowed(item)) {
+        bail!("a consequence or nothing was told as a cause of its own: {} ({})", item["cause"], item["explanation"]);
+    }
+    let alarm = verdict.items().any(is_alarm);
+    ensure!(verdict.code == i32::from(alarm), "exit {} does not fit", verdict.code);
+    let item = left[0];
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let fixes = item["fixes"].as_array().map_or(&[][..], Vec::as_slice);
+    if cure == Cure::Elsewhere {
+        let first = fixes.first().context("no word about the cure")?;
+        ensure!(first["command"].is_null(), "the cure lies elsewhere, but this is proposed: {}", first["command"]);
+    }
+    let fix = fixes.iter().find(|fix| !fix["command"].is_null());
+    Ok(Judgement {
+        cause: text(&item["cause"]).unwrap_or_default(),
+        place: ["device", "point"].map(|key| text(&item["where"][key]).unwrap_or_default()).join(" "),
+        command: fix.and_then(|fix| text(&fix["command"])),
+        undo: fix.and_then(|fix| text(&fix["undo"])),
+    })
+}
+
+/// The report in few lines, for the message of a failure.
+fn shown(verdict: &Verdict) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for flow in verdict.json["flows"].as_array().into_iter().flatten() {
+        lines.push(format!(
+            "  flow {} {} {}→{} {} {} cause={} packets={} dropped={} where={} {}",
+            flow["guest"],
+            flow["direction"],
+            flow["source"],
+            flow["destination"],
+            flow["protocol"],
+            flow["verdict"],
+            flow["cause"],
+            flow["packets"],
+            flow["dropped"],
+            flow["where"],
+            flow["explanation"],
+        ));
+        let fixes = flow["fixes"].as_array().into_iter().flatten();
+        lines.extend(fixes.map(|fix| format!("    fix {} undo {}", fix["command"], fix["undo"])));
+    }
+    for finding in verdict.json["findings"].as_array().into_iter().flatten() {
+        lines.push(format!(
+            "  finding {} {} {} where={} count={} {}",
+            finding["severity"],
+            finding["cause"],
+            finding["guest"],
+            finding["where"],
+            finding["count"],
+            finding["explanation"]
+        ));
+        let fixes = finding["fixes"].as_array().into_iter().flatten();
+        lines.extend(fixes.map(|fix| format!("    fix {} undo {}", fix["command"], fix["undo"])));
+    }
+    for key in ["degraded", "lost", "totals", "guests"] {
+        lines.push(format!("  {key} {}", verdict.json[key]));
+    }
+    lines.truncate(60);
+    lines.join("\n")
+}

@@ -1,0 +1,201 @@
+//! Scenarios: what is built, what is broken, which traffic suffers, what kvmtrace must say, and how it is mended. Each is
+//! a file under `tests/scenarios`; one runner proves them all.
+
+mod judge;
+mod runner;
+
+pub use judge::Judgement;
+pub use runner::{Outcome, Run, Runner, prepare};
+
+use crate::lab::plan::Options;
+use crate::lab::traffic::Traffic;
+use anyhow::{Context as _, Result};
+use serde::Deserialize;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A scenario file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Scenario {
+    /// `area/name`, from the file's path.
+    #[serde(skip)]
+    pub name: String,
+    /// What goes wrong, for people.
+    pub about: String,
+    /// What the kernel or the machine must have.
+    #[serde(default)]
+    pub requires: Vec<Requirement>,
+    /// What is built.
+    #[serde(default)]
+    pub lab: Options,
+    /// Commands after building, `PLACE: COMMAND`; all still works.
+    #[serde(default)]
+    pub setup: Vec<String>,
+    /// The fault, `PLACE: COMMAND`.
+    #[serde(default, rename = "break")]
+    pub fault: Vec<String>,
+    /// What is sent.
+    pub traffic: Vec<Traffic>,
+    /// What kvmtrace must say; nothing for a healthy scenario.
+    pub expect: Option<Expect>,
+    /// Where the cure lies.
+    #[serde(default)]
+    pub cure: Cure,
+    /// What a person would type to mend it: proves the scenario itself.
+    #[serde(default)]
+    pub cure_by_hand: Vec<String>,
+    /// Milliseconds until the fault has taken hold.
+    #[serde(default)]
+    pub wait: u64,
+}
+
+/// Something that not every machine has.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Requirement {
+    /// What it is, for the reason of a skip.
+    pub what: String,
+    /// A command that succeeds in a fresh namespace where it is there.
+    pub command: String,
+}
+
+/// Where the cure lies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cure {
+    /// A command on the host mends it, its undo breaks it again.
+    #[default]
+    Host,
+    /// A command on the host mends it; the traffic need not fail again after the undo.
+    HostOnce,
+    /// In a guest or beyond the host: kvmtrace must not propose a command first.
+    Elsewhere,
+    /// Nothing to mend, or either is right.
+    Any,
+}
+
+/// What kvmtrace must say.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Expect {
+    /// The cause id; several where the evidence allows each.
+    pub cause: OneOrMore,
+    /// Cause ids that may be told besides.
+    #[serde(default)]
+    pub also: Vec<String>,
+    /// The device of `where`.
+    pub device: Option<OneOrMore>,
+    /// The point of `where`.
+    pub point: Option<OneOrMore>,
+    /// The flow's direction.
+    pub direction: Option<OneOrMore>,
+    /// The gravity; else warning or error.
+    pub severity: Option<OneOrMore>,
+    /// The flow's verdict.
+    pub verdict: Option<OneOrMore>,
+    /// The guest's name.
+    pub guest: Option<String>,
+}
+
+/// One right answer, or several.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum OneOrMore {
+    /// One.
+    One(String),
+    /// Each is right.
+    More(Vec<String>),
+}
+
+impl OneOrMore {
+    /// As a list.
+    pub fn list(&self) -> &[String] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::More(more) => more,
+        }
+    }
+}
+
+impl Scenario {
+    /// Reads one file.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let mut scenario: Self = toml::from_str(&text).with_context(|| path.display().to_string())?;
+        let part = |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
+        let area = part(path.parent().and_then(Path::file_name));
+        scenario.name = format!("{area}/{}", part(path.file_stem()));
+        Ok(scenario)
+    }
+
+    /// Every scenario, by name.
+    pub fn all() -> Result<Vec<Self>> {
+        let mut paths = Vec::new();
+        collect(&directory(), &mut paths)?;
+        paths.sort();
+        paths.iter().map(|path| Self::read(path)).collect()
+    }
+
+    /// One by its name.
+    pub fn find(name: &str) -> Result<Self> {
+        Self::all()?.into_iter().find(|scenario| scenario.name == name).with_context(|| format!("no scenario {name}"))
+    }
+
+    /// Whether nothing is broken in it.
+    pub fn is_healthy(&self) -> bool {
+        self.expect.is_none()
+    }
+}
+
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios")
+}
+
+fn collect(directory: &Path, paths: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))? {
+        let path = entry?.path();
+        if path.is_dir() {
+            collect(&path, paths)?;
+        } else if path.extension().is_some_and(|extension| extension == "toml") {
+            paths.push(path);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::draw::Seed;
+    use crate::lab::plan::Plan;
+    use crate::lab::traffic::fill;
+
+    #[test]
+    fn every_scenario_file_reads_and_names_only_known_placeholders() {
+        let scenarios = Scenario::all().unwrap();
+        assert!(!scenarios.is_empty());
+        for scenario in scenarios {
+            let mut known = Plan::drawn("kt", &scenario.lab, &mut Seed(1).draw(&scenario.name)).placeholders();
+            known.insert("lab".into(), "lab".into());
+            for line in scenario.setup.iter().chain(&scenario.fault).chain(&scenario.cure_by_hand) {
+                fill(line, &known).unwrap_or_else(|error| panic!("{}: {line}: {error}", scenario.name));
+                assert!(line.contains(": "), "{}: `{line}` says no place", scenario.name);
+            }
+            assert!(scenario.is_healthy() || !scenario.fault.is_empty(), "{} breaks nothing", scenario.name);
+        }
+    }
+
+    #[test]
+    fn every_expected_cause_is_one_of_the_schema() {
+        let schema: serde_json::Value =
+            serde_json::from_str(include_str!("../../../docs/verdict.schema.json")).unwrap();
+        let causes = schema["$defs"]["cause"]["enum"].as_array().unwrap();
+        for scenario in Scenario::all().unwrap() {
+            let expected = scenario.expect.iter().flat_map(|expect| expect.cause.list().iter().chain(&expect.also));
+            for cause in expected {
+                assert!(causes.iter().any(|known| known == cause), "{}: {cause}", scenario.name);
+            }
+        }
+    }
+}

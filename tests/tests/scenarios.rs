@@ -1,0 +1,53 @@
+//! One test per file of `tests/scenarios`.
+
+#![expect(clippy::print_stderr, reason = "the reason of a skip is for the person who runs the tests")]
+
+use anyhow::Result;
+use kvmtrace_tests::lab::draw::Seed;
+use kvmtrace_tests::lab::require_root;
+use kvmtrace_tests::product::Product;
+use kvmtrace_tests::scenario::{Outcome, Runner, Scenario};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+
+fn main() -> Result<()> {
+    let mut arguments = Arguments::from_args();
+    // Two at a time: a scenario waits more than it works, but its packets must not starve.
+    arguments.test_threads = Some(arguments.test_threads.unwrap_or(2).min(3));
+    let seed = Seed::choose()?;
+    let trials = Scenario::all()?.into_iter().map(|scenario| {
+        let name = scenario.name.clone();
+        Trial::ignorable_test(name, move || test(&scenario, seed))
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit()
+}
+
+fn test(scenario: &Scenario, seed: Seed) -> Result<Completion, Failed> {
+    if require_root().is_err() {
+        return Ok(skip(scenario, "the lab needs root"));
+    }
+    let runner = Runner { product: product(), seed };
+    match runner.run(scenario) {
+        Ok(Outcome::Passed(_)) => Ok(Completion::Completed),
+        Ok(Outcome::Skipped(why)) if std::env::var_os("CI").is_some() && scenario.requires.is_empty() => {
+            Err(why.into())
+        }
+        Ok(Outcome::Skipped(why)) => Ok(skip(scenario, &why)),
+        Err(error) => Err(format!("{error:#}").into()),
+    }
+}
+
+fn skip(scenario: &Scenario, why: &str) -> Completion {
+    eprintln!("SKIP {}: {why}", scenario.name);
+    Completion::ignored_with(why)
+}
+
+/// The binary under test; none where it can't judge yet.
+fn product() -> Option<Product> {
+    if std::env::var_os("KVMTRACE_NO_VERDICT").is_some() {
+        return None;
+    }
+    let product = Product::find().ok()?;
+    let help = std::process::Command::new(product.path()).args(["verdict", "--help"]).output();
+    // A binary without that command says what it is and succeeds, too: only one that explains --cmd can judge.
+    help.is_ok_and(|help| String::from_utf8_lossy(&help.stdout).contains("--cmd")).then_some(product)
+}
