@@ -6,8 +6,9 @@
 //!
 //! `kvmtrace/build.rs` embeds the object from [`object`].
 
-use crate::shell;
+use crate::{setup, shell};
 use anyhow::{Context as _, Result, bail};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -41,8 +42,13 @@ pub(crate) fn build() -> Result<PathBuf> {
     Ok(object)
 }
 
+/// Builds the programs that `bench` measures against.
+pub(crate) fn build_bench() -> Result<PathBuf> {
+    build_binary("bench-programs")
+}
+
 /// Builds one binary of the BPF crate.
-pub(crate) fn build_binary(name: &str) -> Result<PathBuf> {
+fn build_binary(name: &str) -> Result<PathBuf> {
     let mut command = cargo(&toolchain()?, "build");
     shell::run(command.args(["--bin", name]))?;
     Ok(shell::root().join("target/bpf").join(TARGET).join("bpf").join(name))
@@ -69,8 +75,23 @@ pub(crate) fn cargo(toolchain: &Toolchain, subcommand: &str) -> Command {
         std::env::consts::ARCH
     );
     command.env_remove("CARGO_ENCODED_RUSTFLAGS").env("RUSTFLAGS", flags);
+    if let Some(path) = path_with_linker() {
+        command.env("PATH", path);
+    }
     command.args(["--package", PACKAGE, "--target", TARGET, "--profile", "bpf", "--target-dir", "target/bpf"]);
     command
+}
+
+/// A `PATH` that leads to bpf-linker, when the present one does not.
+fn path_with_linker() -> Option<OsString> {
+    let linker = setup::find("bpf-linker")?;
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let directories: Vec<_> = std::env::split_paths(&path).collect();
+    let home = linker.parent()?.to_path_buf();
+    if directories.contains(&home) {
+        return None;
+    }
+    std::env::join_paths(directories.into_iter().chain([home])).ok()
 }
 
 /// The first toolchain of this machine that can compile for BPF.

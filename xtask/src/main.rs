@@ -52,6 +52,11 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Measure what tracing costs: per packet in the kernel, and in forwarded packets per second
+    Bench {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Install what is missing to build, test and play
     Setup,
     /// Build the BPF programs
@@ -85,6 +90,7 @@ fn run(task: Task) -> Result<ExitCode> {
             arguments.insert(0, "matrix".into());
             return product::lab(&arguments);
         }
+        Task::Bench { arguments } => return product::bench(&arguments),
         Task::Setup => {
             setup::ensure(setup::Need::Test)?;
             eprintln!("xtask: everything is here");

@@ -63,6 +63,20 @@ pub(crate) fn lab(arguments: &[OsString]) -> Result<ExitCode> {
     become_command(setup::as_root(lab)?.args(arguments).env("KVMTRACE_BIN", kvmtrace))
 }
 
+/// Measures what tracing costs, with an optimised kvmtrace.
+pub(crate) fn bench(arguments: &[OsString]) -> Result<ExitCode> {
+    setup::ensure(Need::Lab)?;
+    let kvmtrace = build(true)?;
+    let programs = ebpf::build_bench()?;
+    shell::run(shell::cargo().args(["build", "--release", "--package", "kvmtrace-tests", "--bin", "bench"]))?;
+    let mut bench = setup::as_root(target_directory().join("release/bench"))?;
+    bench
+        .env("KVMTRACE_BIN", kvmtrace)
+        .env("KVMTRACE_BPF_OBJECT", ebpf::object())
+        .env("KVMTRACE_BENCH_OBJECT", programs);
+    become_command(bench.args(arguments))
+}
+
 /// kvmtrace at work: on this host's own guests if there are any, else on a guest of the lab with a fault.
 pub(crate) fn demo() -> Result<ExitCode> {
     setup::ensure(Need::Lab)?;
