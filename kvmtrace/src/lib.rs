@@ -7,6 +7,7 @@ pub mod diagnose;
 pub mod event;
 pub mod filter;
 pub mod kernel;
+pub mod host;
 pub mod pipeline;
 pub mod sink;
 pub mod source;

@@ -1,0 +1,3 @@
+//! stub
+use crate::event::HostState;
+pub(super) fn read(_state: &mut HostState) {}

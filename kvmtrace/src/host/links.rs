@@ -1,0 +1,181 @@
+//! Devices: `RTM_GETLINK`, `RTM_GETADDR`, and the VLAN memberships of bridge ports.
+
+use super::bridge;
+use super::netlink::{Attributes, Message, Netlink, attribute, read_u16, read_u32, read_u64};
+use crate::event::IfIndex;
+use crate::event::host::{Link, LinkKind, LinkStatistics, Network};
+use nix::libc;
+use std::collections::BTreeMap;
+use std::io;
+
+/// `struct ifinfomsg`
+const LINK_HEADER: usize = 16;
+/// `struct ifaddrmsg`
+const ADDRESS_HEADER: usize = 8;
+
+/// All devices of this network namespace, with addresses and VLANs.
+pub(super) fn read(netlink: &mut Netlink) -> io::Result<BTreeMap<IfIndex, Link>> {
+    let mut links: BTreeMap<_, _> = netlink
+        .dump(libc::RTM_GETLINK, &[0; LINK_HEADER])?
+        .iter()
+        .filter_map(link)
+        .map(|link| (link.index, link))
+        .collect();
+    for message in netlink.dump(libc::RTM_GETADDR, &[0; ADDRESS_HEADER])? {
+        if let Some((index, network)) = address(&message)
+            && let Some(link) = links.get_mut(&index)
+        {
+            link.addresses.push(network);
+        }
+    }
+    Ok(links)
+}
+
+/// Adds the VLAN memberships of bridges and their ports.
+pub(super) fn read_vlans(netlink: &mut Netlink, links: &mut BTreeMap<IfIndex, Link>) -> io::Result<()> {
+    const RTEXT_FILTER_BRVLAN_COMPRESSED: u32 = 1 << 2;
+    let mut request = vec![0; LINK_HEADER];
+    request[0] = libc::AF_BRIDGE as u8;
+    request.extend(attribute(libc::IFLA_EXT_MASK, &RTEXT_FILTER_BRVLAN_COMPRESSED.to_ne_bytes()));
+    for message in netlink.dump(libc::RTM_GETLINK, &request)? {
+        let Some((header, attributes)) = message.split(LINK_HEADER) else { continue };
+        let Some(link) = index(&header[4..]).and_then(|index| links.get_mut(&index)) else { continue };
+        let vlans = bridge::vlans(attributes.nested(libc::IFLA_AF_SPEC));
+        if let LinkKind::Bridge(bridge) = &mut link.kind {
+            bridge.vlans = vlans;
+        } else if let Some(port) = &mut link.port {
+            port.vlans = vlans;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn index(bytes: &[u8]) -> Option<IfIndex> {
+    IfIndex::from_kernel(read_u32(bytes)?)
+}
+
+fn link(message: &Message) -> Option<Link> {
+    let (header, attributes) = message.split(LINK_HEADER)?;
+    if message.kind != libc::RTM_NEWLINK {
+        return None;
+    }
+    let hardware = read_u16(&header[2..])?;
+    let flags = read_u32(&header[8..])?;
+    let set = |flag: i32| flags & flag.cast_unsigned() != 0;
+    let info = attributes.nested(libc::IFLA_LINKINFO);
+    let kind = if hardware == libc::ARPHRD_LOOPBACK { LinkKind::Loopback } else { kind(info) };
+    let is_port = info.text(libc::IFLA_INFO_SLAVE_KIND).as_deref() == Some("bridge");
+    Some(Link {
+        index: index(&header[4..])?,
+        name: attributes.text(libc::IFLA_IFNAME)?,
+        // Tun devices and tunnels have no Ethernet address.
+        mac: attributes.mac(libc::IFLA_ADDRESS).filter(|mac| !mac.is_zero()),
+        mtu: attributes.u32(libc::IFLA_MTU).unwrap_or(0),
+        up: set(libc::IFF_UP),
+        carrier: set(libc::IFF_LOWER_UP),
+        master: attributes.u32(libc::IFLA_MASTER).and_then(IfIndex::from_kernel),
+        lower: lower(&kind, info, attributes),
+        queue_length: attributes.u32(libc::IFLA_TXQLEN).unwrap_or(0),
+        qdisc: attributes.text(libc::IFLA_QDISC).unwrap_or_default(),
+        port: is_port.then(|| bridge::port(info.nested(libc::IFLA_INFO_SLAVE_DATA))),
+        xdp: xdp(attributes.nested(libc::IFLA_XDP)),
+        addresses: Vec::new(),
+        statistics: attributes.get(libc::IFLA_STATS64).map(statistics).unwrap_or_default(),
+        kind,
+    })
+}
+
+fn kind(info: Attributes<'_>) -> LinkKind {
+    let data = info.nested(libc::IFLA_INFO_DATA);
+    let Some(kind) = info.text(libc::IFLA_INFO_KIND) else { return LinkKind::Physical };
+    match kind.as_str() {
+        "tun" => LinkKind::Tun,
+        "bridge" => LinkKind::Bridge(bridge::state(data)),
+        "veth" => LinkKind::Veth,
+        "bond" => LinkKind::Bond,
+        "macvlan" => LinkKind::Macvlan,
+        "vlan" => LinkKind::Vlan { id: data.u16(1).unwrap_or(0) },
+        "macvtap" => LinkKind::Macvtap { mode: macvlan_mode(data.u32(1).unwrap_or(0)).to_owned() },
+        "vxlan" => vxlan(data),
+        _ => LinkKind::Other(kind),
+    }
+}
+
+/// `MACVLAN_MODE_*`
+fn macvlan_mode(mode: u32) -> &'static str {
+    match mode {
+        1 => "private",
+        2 => "vepa",
+        4 => "bridge",
+        8 => "passthru",
+        16 => "source",
+        _ => "unknown",
+    }
+}
+
+fn vxlan(data: Attributes<'_>) -> LinkKind {
+    const IFLA_VXLAN_ID: u16 = 1;
+    const IFLA_VXLAN_GROUP: u16 = 2;
+    const IFLA_VXLAN_LOCAL: u16 = 4;
+    const IFLA_VXLAN_PORT: u16 = 15;
+    const IFLA_VXLAN_GROUP6: u16 = 16;
+    const IFLA_VXLAN_LOCAL6: u16 = 17;
+    const IFLA_VXLAN_DF: u16 = 29;
+    LinkKind::Vxlan {
+        vni: data.u32(IFLA_VXLAN_ID).unwrap_or(0),
+        remote: data.address(IFLA_VXLAN_GROUP).or_else(|| data.address(IFLA_VXLAN_GROUP6)),
+        local: data.address(IFLA_VXLAN_LOCAL).or_else(|| data.address(IFLA_VXLAN_LOCAL6)),
+        port: data.u16(IFLA_VXLAN_PORT).map_or(0, u16::from_be),
+        dont_fragment: data.u8(IFLA_VXLAN_DF).unwrap_or(0),
+    }
+}
+
+/// The device below, unless it lives in another namespace.
+fn lower(kind: &LinkKind, info: Attributes<'_>, attributes: Attributes<'_>) -> Option<IfIndex> {
+    const IFLA_VXLAN_LINK: u16 = 3;
+    let lower = if matches!(kind, LinkKind::Vxlan { .. }) {
+        info.nested(libc::IFLA_INFO_DATA).u32(IFLA_VXLAN_LINK)
+    } else if matches!(kind, LinkKind::Veth) {
+        // A veth's link is its peer, which is beside it, not below.
+        None
+    } else {
+        attributes.u32(libc::IFLA_LINK)
+    };
+    lower.filter(|_| attributes.get(libc::IFLA_LINK_NETNSID).is_none()).and_then(IfIndex::from_kernel)
+}
+
+fn xdp(attributes: Attributes<'_>) -> Option<String> {
+    const IFLA_XDP_ATTACHED: u16 = 2;
+    let mode = match attributes.u8(IFLA_XDP_ATTACHED)? {
+        0 => return None,
+        2 => "generic",
+        3 => "offload",
+        // 1: native; 4: several, of which one is native or offloaded.
+        _ => "native",
+    };
+    Some(mode.to_owned())
+}
+
+/// `struct rtnl_link_stats64`
+fn statistics(bytes: &[u8]) -> LinkStatistics {
+    let field = |number: usize| bytes.get(number * 8..).and_then(read_u64).unwrap_or(0);
+    LinkStatistics {
+        rx_packets: field(0),
+        tx_packets: field(1),
+        rx_bytes: field(2),
+        tx_bytes: field(3),
+        rx_errors: field(4),
+        tx_errors: field(5),
+        rx_dropped: field(6),
+        tx_dropped: field(7),
+        rx_missed: field(15),
+        rx_nohandler: field(23),
+    }
+}
+
+fn address(message: &Message) -> Option<(IfIndex, Network)> {
+    let (header, attributes) = message.split(ADDRESS_HEADER)?;
+    // With a peer, IFA_ADDRESS is the other end and IFA_LOCAL the own address.
+    let address = attributes.address(libc::IFA_LOCAL).or_else(|| attributes.address(libc::IFA_ADDRESS))?;
+    Some((index(&header[4..])?, Network { address, prefix: header[1] }))
+}

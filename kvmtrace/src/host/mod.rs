@@ -1,0 +1,61 @@
+//! The host's network as it is now: devices, bridges, routes, neighbours, sysctls, counters, the firewall's rules, and
+//! the guests with their interfaces. Everything is read, nothing is changed, no kernel module is loaded.
+//!
+//! Everything is of the network namespace that the calling thread is in.
+
+mod bridge;
+mod guests;
+mod kernel_files;
+mod links;
+mod netlink;
+mod tables;
+
+use crate::event::HostState;
+use netlink::Netlink;
+use std::io;
+
+/// The host's network could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// No netlink socket.
+    #[error("opening a netlink socket")]
+    Open(#[source] io::Error),
+    /// The devices, without which nothing else makes sense.
+    #[error("listing the network devices over netlink")]
+    Links(#[source] io::Error),
+    /// The reading thread ended early.
+    #[error("reading the host's network was interrupted")]
+    Interrupted(#[source] tokio::task::JoinError),
+}
+
+/// The host as it is now.
+pub async fn snapshot() -> Result<HostState, HostError> {
+    // A thread of the blocking pool is a child of this one and so shares its network namespace.
+    tokio::task::spawn_blocking(read).await.map_err(HostError::Interrupted)?
+}
+
+/// What the kernel and the process table tell.
+fn read() -> Result<HostState, HostError> {
+    let mut netlink = Netlink::open().map_err(HostError::Open)?;
+    let mut state = HostState { links: links::read(&mut netlink).map_err(HostError::Links)?, ..HostState::default() };
+    let mut missing = Vec::new();
+    let mut optional = |what: &str, result: io::Result<()>| {
+        if let Err(error) = result {
+            missing.push((what.to_owned(), error.to_string()));
+        }
+    };
+    optional("VLAN memberships", links::read_vlans(&mut netlink, &mut state.links));
+    optional("routes", tables::routes(&mut netlink).map(|routes| state.routes = routes));
+    optional("neighbours", tables::neighbours(&mut netlink).map(|neighbours| state.neighbours = neighbours));
+    optional("forwarding database", tables::forwarding(&mut netlink).map(|entries| state.forwarding = entries));
+    optional("queueing disciplines", tables::qdiscs(&mut netlink).map(|qdiscs| state.qdiscs = qdiscs));
+    state.missing = missing;
+    state.sysctls = kernel_files::sysctls(state.links.values().map(|link| link.name.as_str()));
+    state.counters = kernel_files::counters();
+    if let Ok(system) = nix::sys::utsname::uname() {
+        state.name = system.nodename().to_string_lossy().into_owned();
+        state.kernel = system.release().to_string_lossy().into_owned();
+    }
+    guests::read(&mut state);
+    Ok(state)
+}

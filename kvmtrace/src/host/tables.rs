@@ -1,0 +1,203 @@
+//! Routes, neighbours, forwarding databases and queueing disciplines.
+
+use super::links::index;
+use super::netlink::{Attributes, Message, Netlink, read_address, read_u16, read_u32};
+use crate::event::host::{FdbEntry, Neighbour, Network, Qdisc, Route};
+use nix::libc;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// `struct rtmsg`
+const ROUTE_HEADER: usize = 12;
+/// `struct ndmsg`
+const NEIGHBOUR_HEADER: usize = 12;
+/// `struct tcmsg`
+const QDISC_HEADER: usize = 20;
+
+/// Routes of all tables but `local`, IPv4 first. A route over several next hops is told once for each.
+pub(super) fn routes(netlink: &mut Netlink) -> io::Result<Vec<Route>> {
+    let mut routes = Vec::new();
+    for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
+        let mut request = [0; ROUTE_HEADER];
+        request[0] = family;
+        for message in netlink.dump(libc::RTM_GETROUTE, &request)? {
+            routes.extend(route(&message));
+        }
+    }
+    Ok(routes)
+}
+
+fn route(message: &Message) -> Vec<Route> {
+    const RTAX_MTU: u16 = 2;
+    let Some((header, attributes)) = message.split(ROUTE_HEADER) else { return Vec::new() };
+    let table = attributes.u32(libc::RTA_TABLE).unwrap_or(u32::from(header[4]));
+    let kind = match header[7] {
+        libc::RTN_UNICAST => "unicast",
+        libc::RTN_BLACKHOLE => "blackhole",
+        libc::RTN_UNREACHABLE => "unreachable",
+        libc::RTN_PROHIBIT => "prohibit",
+        _ => return Vec::new(),
+    };
+    if table == u32::from(libc::RT_TABLE_LOCAL) {
+        return Vec::new();
+    }
+    let any = if i32::from(header[0]) == libc::AF_INET6 {
+        IpAddr::from(Ipv6Addr::UNSPECIFIED)
+    } else {
+        Ipv4Addr::UNSPECIFIED.into()
+    };
+    let route = Route {
+        destination: Network { address: attributes.address(libc::RTA_DST).unwrap_or(any), prefix: header[1] },
+        gateway: gateway(attributes),
+        // IPv6 hangs its blackholes on the loopback device.
+        device: attributes.get(libc::RTA_OIF).filter(|_| kind == "unicast").and_then(index),
+        source: attributes.address(libc::RTA_PREFSRC),
+        table,
+        metric: attributes.u32(libc::RTA_PRIORITY).unwrap_or(0),
+        kind: kind.to_owned(),
+        mtu: attributes.nested(libc::RTA_METRICS).u32(RTAX_MTU),
+    };
+    let hops = next_hops(attributes.get(libc::RTA_MULTIPATH).unwrap_or_default());
+    if hops.is_empty() {
+        return vec![route];
+    }
+    hops.into_iter().map(|(gateway, device)| Route { gateway, device, ..route.clone() }).collect()
+}
+
+fn gateway(attributes: Attributes<'_>) -> Option<IpAddr> {
+    // RTA_VIA: an IPv4 route by an IPv6 next hop; the address stands after its family.
+    attributes
+        .address(libc::RTA_GATEWAY)
+        .or_else(|| attributes.get(libc::RTA_VIA).and_then(|value| value.get(2..)).and_then(read_address))
+}
+
+/// `struct rtnexthop` entries.
+fn next_hops(mut bytes: &[u8]) -> Vec<(Option<IpAddr>, Option<crate::event::IfIndex>)> {
+    let mut hops = Vec::new();
+    while let Some(hop) = read_u16(bytes).and_then(|length| bytes.get(..usize::from(length)))
+        && hop.len() >= 8
+    {
+        hops.push((gateway(Attributes(&hop[8..])), index(&hop[4..])));
+        bytes = bytes.get(hop.len().next_multiple_of(4)..).unwrap_or_default();
+    }
+    hops
+}
+
+/// The ARP and ND tables.
+pub(super) fn neighbours(netlink: &mut Netlink) -> io::Result<Vec<Neighbour>> {
+    let mut neighbours = Vec::new();
+    for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
+        let mut request = [0; NEIGHBOUR_HEADER];
+        request[0] = family;
+        neighbours.extend(netlink.dump(libc::RTM_GETNEIGH, &request)?.iter().filter_map(neighbour));
+    }
+    neighbours.sort_by_key(|neighbour| (neighbour.device, neighbour.address));
+    Ok(neighbours)
+}
+
+fn neighbour(message: &Message) -> Option<Neighbour> {
+    let (header, attributes) = message.split(NEIGHBOUR_HEADER)?;
+    let address = attributes.address(libc::NDA_DST)?;
+    if address.is_multicast() {
+        return None;
+    }
+    let state = match read_u16(&header[8..])? {
+        libc::NUD_INCOMPLETE => "incomplete",
+        libc::NUD_REACHABLE => "reachable",
+        libc::NUD_STALE => "stale",
+        libc::NUD_DELAY => "delay",
+        libc::NUD_PROBE => "probe",
+        libc::NUD_FAILED => "failed",
+        libc::NUD_NOARP => "noarp",
+        libc::NUD_PERMANENT => "permanent",
+        _ => "none",
+    };
+    let mac = attributes.mac(libc::NDA_LLADDR).filter(|mac| !mac.is_zero());
+    Some(Neighbour { address, device: index(&header[4..])?, mac, state: state.to_owned() })
+}
+
+/// The forwarding databases of bridges and VXLAN devices.
+pub(super) fn forwarding(netlink: &mut Netlink) -> io::Result<Vec<FdbEntry>> {
+    let mut request = [0; NEIGHBOUR_HEADER];
+    request[0] = libc::AF_BRIDGE as u8;
+    let mut entries: Vec<_> = netlink.dump(libc::RTM_GETNEIGH, &request)?.iter().filter_map(forwarding_entry).collect();
+    // The kernel walks hash tables.
+    entries.sort_by_key(|entry| (entry.device, entry.mac, entry.vlan, entry.bridge, entry.remote));
+    Ok(entries)
+}
+
+fn forwarding_entry(message: &Message) -> Option<FdbEntry> {
+    const NTF_STICKY: u8 = 1 << 6;
+    const NDA_NH_ID: u16 = 13;
+    let (header, attributes) = message.split(NEIGHBOUR_HEADER)?;
+    let state = read_u16(&header[8..])?;
+    // Every NIC tells its multicast filter in the same dump; that is no forwarding database.
+    if [libc::NDA_MASTER, libc::NDA_DST, NDA_NH_ID].iter().all(|&kind| attributes.get(kind).is_none()) {
+        return None;
+    }
+    Some(FdbEntry {
+        mac: attributes.mac(libc::NDA_LLADDR)?,
+        device: index(&header[4..])?,
+        bridge: attributes.get(libc::NDA_MASTER).and_then(index),
+        vlan: attributes.u16(libc::NDA_VLAN),
+        permanent: state & libc::NUD_PERMANENT != 0,
+        fixed: state & (libc::NUD_NOARP | libc::NUD_PERMANENT) != 0,
+        sticky: header[10] & NTF_STICKY != 0,
+        remote: attributes.address(libc::NDA_DST),
+    })
+}
+
+/// Queueing disciplines with their counters.
+pub(super) fn qdiscs(netlink: &mut Netlink) -> io::Result<Vec<Qdisc>> {
+    let messages = netlink.dump(libc::RTM_GETQDISC, &[0; QDISC_HEADER])?;
+    Ok(messages.iter().filter_map(qdisc).collect())
+}
+
+fn qdisc(message: &Message) -> Option<Qdisc> {
+    const TCA_KIND: u16 = 1;
+    const TCA_STATS2: u16 = 7;
+    const TCA_STATS_QUEUE: u16 = 3;
+    let (header, attributes) = message.split(QDISC_HEADER)?;
+    // struct gnet_stats_queue: qlen, backlog, drops, requeues, overlimits.
+    let queue = attributes.nested(TCA_STATS2).get(TCA_STATS_QUEUE).unwrap_or_default();
+    let counter = |number: usize| queue.get(number * 4..).and_then(read_u32).unwrap_or(0);
+    Some(Qdisc {
+        device: index(&header[4..])?,
+        kind: attributes.text(TCA_KIND)?,
+        handle: handle(read_u32(&header[8..])?),
+        parent: parent(read_u32(&header[12..])?),
+        drops: counter(2).into(),
+        overlimits: counter(4).into(),
+        backlog: counter(0),
+    })
+}
+
+/// `8001:` or, for a class, `1:10`.
+fn handle(handle: u32) -> String {
+    match (handle >> 16, handle & 0xffff) {
+        (major, 0) => format!("{major:x}:"),
+        (major, minor) => format!("{major:x}:{minor:x}"),
+    }
+}
+
+fn parent(parent: u32) -> String {
+    match parent {
+        0xffff_ffff => "root".to_owned(),
+        // TC_H_INGRESS, which is also TC_H_CLSACT.
+        0xffff_fff1 => "ingress".to_owned(),
+        class => handle(class),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn handles_read_as_tc_writes_them() {
+        assert_eq!(handle(0x8001_0000), "8001:");
+        assert_eq!(handle(0x0001_0010), "1:10");
+        assert_eq!(parent(0xffff_ffff), "root");
+        assert_eq!(parent(0xffff_fff1), "ingress");
+    }
+}
