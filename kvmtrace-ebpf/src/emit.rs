@@ -8,7 +8,9 @@ use aya_ebpf::maps::{PerCpuArray, RingBuf};
 use aya_ebpf::programs::BtfTracePointContext;
 use core::mem::size_of;
 use kvmtrace_common::config::RING_BYTES;
-use kvmtrace_common::event::{DropRecord, FIRST_PER_SLICE, FIRST_SLICE_SHIFT, Header, Record, RecordFacts, STACK_DEPTH};
+use kvmtrace_common::event::{
+    DropRecord, FIRST_PER_SLICE, FIRST_SLICE_SHIFT, Header, Record, RecordFacts, STACK_DEPTH,
+};
 
 #[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(RING_BYTES, 0);

@@ -57,8 +57,7 @@ impl Size {
     #[inline(always)]
     pub(crate) fn new(length: u32, link: u32, parsed: &Parsed, gso_size: u32, gso_segments: u32) -> Self {
         if gso_size == 0 {
-            let largest =
-                if parsed.network_length == 0 { length.saturating_sub(link) } else { parsed.network_length };
+            let largest = if parsed.network_length == 0 { length.saturating_sub(link) } else { parsed.network_length };
             return Self { packets: 1, bytes: u64::from(length), largest, gso: false };
         }
         let headers = link + parsed.header_length;

@@ -1,7 +1,6 @@
 //! kvmtrace's kernel side: entry points only. Each gives its context to a module of [`probe`] and ends in one place,
 //! whatever happened there: a packet is never changed, delayed or dropped, and a tracing error is a count.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
-
 #![allow(
     missing_docs,
     unreachable_pub,

@@ -6,8 +6,8 @@
 pub mod diagnose;
 pub mod event;
 pub mod filter;
-pub mod kernel;
 pub mod host;
+pub mod kernel;
 pub mod pipeline;
 pub mod sink;
 pub mod source;
