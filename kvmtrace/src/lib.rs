@@ -9,6 +9,7 @@ pub mod filter;
 pub mod host;
 pub mod kernel;
 pub mod pipeline;
+pub mod record;
 pub mod sink;
 pub mod source;
 pub mod track;

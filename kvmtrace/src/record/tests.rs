@@ -1,0 +1,324 @@
+//! Writer and reader together, and readers of what no writer wrote.
+
+use super::format::{BlockHeader, EVENTS, LARGEST_BLOCK, prelude};
+use super::samples::trace;
+use super::*;
+use crate::event::{Event, EventKind, Timestamp};
+use proptest::prelude::*;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+/// A stream whose bytes can be looked at afterwards, with room for so many.
+#[derive(Clone, Default)]
+struct Shared(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Shared {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn options(rotation: Option<Rotation>) -> Options {
+    let command = vec!["kvmtrace".to_owned(), "record".to_owned()];
+    Options { header: Header { command, clock_offset_ns: 7, ..Header::default() }, rotation }
+}
+
+fn record(events: &[Event]) -> Vec<u8> {
+    let shared = Shared::default();
+    let mut writer = Writer::stream(Box::new(shared.clone()), options(None)).unwrap();
+    for event in events {
+        writer.write(event).unwrap();
+    }
+    writer.finish().unwrap();
+    std::mem::take(&mut *shared.0.lock().unwrap())
+}
+
+fn read(bytes: &[u8]) -> Result<(Vec<Event>, Damage), ReadError> {
+    let mut reader = Reader::new(bytes, "test")?;
+    let mut events = Vec::new();
+    while let Some(event) = reader.next_event()? {
+        events.push(event);
+    }
+    Ok((events, reader.damage()))
+}
+
+/// A directory of our own that goes with the value.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("kvmtrace-record-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+#[test]
+fn what_is_recorded_is_what_is_read() {
+    let bytes = record(&trace());
+    let mut reader = Reader::new(bytes.as_slice(), "test").unwrap();
+    let header = reader.header().unwrap().clone();
+    assert_eq!((header.format, header.host.as_str(), header.clock_offset_ns), (1, "kvm7", 7));
+    assert_eq!(header.guests[0].devices, ["vnet0"]);
+    assert_eq!(header.degraded[0].what, "icmp errors");
+    let mut events = Vec::new();
+    while let Some(event) = reader.next_event().unwrap() {
+        events.push(event);
+    }
+    assert_eq!(events, trace());
+    assert_eq!(reader.damage(), Damage::default());
+    let trailer = reader.trailer().unwrap();
+    assert_eq!(trailer.events, trace().len() as u64);
+    assert_eq!(trailer.symbols, ["br_dev_queue_push_xmit"]);
+}
+
+#[test]
+fn events_wait_no_longer_than_a_second_of_their_own_time() {
+    let shared = Shared::default();
+    let mut writer = Writer::stream(Box::new(shared.clone()), options(None)).unwrap();
+    let event = |second: u64| Event { time: Timestamp(second * 1_000_000_000), kind: EventKind::Ended };
+    let saved = || read(&shared.0.lock().unwrap()).map_or(0, |(events, _)| events.len());
+    writer.write(&event(100)).unwrap();
+    assert_eq!(saved(), 0);
+    writer.write(&event(101)).unwrap();
+    assert_eq!(saved(), 1);
+    writer.flush().unwrap();
+    assert_eq!(saved(), 2);
+}
+
+#[test]
+fn a_recording_cut_anywhere_gives_the_events_of_its_whole_blocks() {
+    let bytes = record(&trace());
+    let whole = trace();
+    let mut counts = Vec::new();
+    for cut in format::PRELUDE..bytes.len() {
+        let (events, damage) = read(&bytes[..cut]).unwrap();
+        assert_eq!(events, whole[..events.len()], "cut at {cut}");
+        assert!(damage.unfinished, "cut at {cut}");
+        counts.push(events.len());
+    }
+    assert!(counts.is_sorted());
+    assert!(counts.iter().any(|count| (1..whole.len()).contains(count)), "several blocks");
+    assert_eq!(counts.last(), Some(&whole.len()));
+    for cut in 0..format::PRELUDE {
+        assert!(matches!(read(&bytes[..cut]), Err(ReadError::Empty { .. })), "cut at {cut}");
+    }
+}
+
+/// Where each block begins and ends.
+fn blocks(bytes: &[u8]) -> Vec<(usize, usize)> {
+    let mut blocks = Vec::new();
+    let mut at = format::PRELUDE;
+    while at < bytes.len() {
+        let header = BlockHeader::parse(bytes[at..at + format::BLOCK_HEADER].try_into().unwrap()).unwrap();
+        let end = at + format::BLOCK_HEADER + header.stored as usize;
+        blocks.push((at, end));
+        at = end;
+    }
+    blocks
+}
+
+#[test]
+fn a_corrupt_block_loses_itself_only() {
+    let bytes = record(&trace());
+    let blocks = blocks(&bytes);
+    assert!(blocks.len() >= 4, "header, several of events, trailer: {blocks:?}");
+    for (number, (start, end)) in blocks.iter().enumerate() {
+        let others: usize = {
+            let mut without = bytes[..*start].to_vec();
+            without.extend(&bytes[*end..]);
+            read(&without).unwrap().0.len()
+        };
+        for at in *start..*end {
+            let mut spoilt = bytes.clone();
+            spoilt[at] ^= 0x10;
+            let (events, damage) = read(&spoilt).unwrap();
+            assert_eq!(events.len(), others, "block {number}, byte {at}");
+            assert!(damage.any() && damage.bytes as usize >= end - start, "block {number}, byte {at}: {damage:?}");
+        }
+        // Torn: some of its bytes are missing.
+        let mut torn = bytes[..start + (end - start) / 2].to_vec();
+        torn.extend(&bytes[*end..]);
+        assert_eq!(read(&torn).unwrap().0.len(), others, "block {number} torn");
+    }
+}
+
+#[test]
+fn unknown_blocks_are_passed_over() {
+    let events = trace();
+    let mut bytes = record(&events);
+    for (tag, flags) in [(*b"NEWS", 0), (EVENTS, 0x100)] {
+        bytes.extend(BlockHeader::new(tag, flags, b"payload", 7).bytes());
+        bytes.extend(b"payload");
+    }
+    let (read, damage) = read(&bytes).unwrap();
+    assert_eq!(read, events);
+    assert_eq!((damage.unknown, damage.any()), (2, false));
+}
+
+#[test]
+fn what_is_no_recording_is_told_in_one_line() {
+    let directory = Directory::new("bad");
+    let file = |name: &str, bytes: &[u8]| {
+        let path = directory.0.join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    };
+    let mut newer = prelude();
+    newer[12] = 9;
+    let mut swapped = prelude();
+    swapped[8..12].reverse();
+    let mut events = Vec::new();
+    schema::begin(&mut events);
+    events[0] = 77;
+    let mut newer_events = prelude().to_vec();
+    newer_events.extend(BlockHeader::new(EVENTS, 0, &events, events.len()).bytes());
+    newer_events.extend(events);
+    let fifo = directory.0.join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let cases = [
+        (file("empty", b""), "is empty: nothing was recorded"),
+        (file("cut", b"KVMTRACE\x0d"), "is empty: nothing was recorded"),
+        (file("text", b"hello, this is some text"), "is not a recording of kvmtrace"),
+        (file("short", b"hi"), "is not a recording of kvmtrace"),
+        (file("newer", &newer), "was written by a newer kvmtrace (format 9, this one reads up to 1): use that version"),
+        (file("newer-events", &newer_events), "was written by a newer kvmtrace (events 77"),
+        (file("swapped", &swapped), "has big-endian numbers"),
+        (directory.0.clone(), "is a directory, not a recording"),
+        (fifo, "is a pipe or device, not a recording"),
+        (directory.0.join("absent"), "No such file or directory"),
+    ];
+    for (path, expected) in cases {
+        let error = Reader::open(&path).and_then(|mut reader| reader.next_event()).expect_err(expected).to_string();
+        assert!(error.contains(expected) && !error.contains('\n'), "{error}");
+        assert!(error.contains(path.to_str().unwrap()), "{error}");
+    }
+}
+
+#[test]
+fn an_existing_file_is_not_written_over_without_force() {
+    let directory = Directory::new("force");
+    let path = directory.0.join("trace");
+    std::fs::write(&path, "precious").unwrap();
+    let create = |force| Writer::create(&Destination::new(&path, force), options(None));
+    let error = create(false).unwrap_err().to_string();
+    assert!(error.ends_with("trace exists; --force writes over it"), "{error}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+    create(true).unwrap().finish().unwrap();
+    assert_eq!(Reader::open(&path).unwrap().next_event().unwrap(), None);
+}
+
+#[test]
+fn a_full_disk_is_told_with_what_was_saved() {
+    let full = Destination::new(std::path::Path::new("/dev/full"), true);
+    let error = Writer::create(&full, options(None)).unwrap_err().to_string();
+    assert_eq!(error, "no space left for /dev/full: it was closed with 0 events in 0 bytes; it can be read");
+}
+
+#[test]
+fn rotation_keeps_the_newest_files_and_each_stands_alone() {
+    let directory = Directory::new("rotate");
+    let path = directory.0.join("trace");
+    let rotation = Rotation { size: 1, count: Some(2) };
+    let mut writer = Writer::create(&Destination::new(&path, false), options(Some(rotation))).unwrap();
+    for event in trace() {
+        writer.write(&event).unwrap();
+    }
+    let written = writer.finish().unwrap();
+    assert_eq!(written.events, trace().len() as u64);
+    assert!(written.files > 2, "{written:?}");
+    let mut names: Vec<_> = std::fs::read_dir(&directory.0).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["trace".to_owned(), format!("trace.{}", written.files - 2)].map(std::ffi::OsString::from));
+
+    let mut alone = Reader::open(&path).unwrap();
+    assert_eq!(alone.header().unwrap().sequence, written.files - 1);
+    assert!(matches!(alone.next_event().unwrap().unwrap().kind, EventKind::Started(_)));
+    let mut after = Reader::open(&path).unwrap();
+    after.skip_snapshot();
+    assert_eq!(after.next_event().unwrap(), None, "all but the snapshot went into the files before");
+
+    let again = |force| Writer::create(&Destination::new(&directory.0.join("trace"), force), options(Some(rotation)));
+    assert!(again(false).unwrap_err().to_string().contains("exists; --force"));
+    again(true).unwrap().finish().unwrap();
+    assert_eq!(std::fs::read_dir(&directory.0).unwrap().count(), 1, "the older recording's files are gone");
+}
+
+#[test]
+fn a_bomb_is_not_unpacked() {
+    let bomb = zstd::bulk::compress(&vec![0; 1 << 28], 19).unwrap();
+    for plain in [LARGEST_BLOCK, 100] {
+        let mut bytes = prelude().to_vec();
+        bytes.extend(BlockHeader::new(EVENTS, format::COMPRESSED, &bomb, plain).bytes());
+        bytes.extend(&bomb);
+        let (events, damage) = read(&bytes).unwrap();
+        assert_eq!((events.len(), damage.stretches), (0, 1));
+    }
+}
+
+#[test]
+fn a_file_of_promises_does_not_take_for_ever() {
+    // Each block's header promises eight megabytes that the checksum then refutes.
+    let header = BlockHeader { stored: LARGEST_BLOCK as u32, ..BlockHeader::new(EVENTS, 0, b"", 0) };
+    let mut bytes = prelude().to_vec();
+    while bytes.len() < 2 * LARGEST_BLOCK {
+        bytes.extend(header.bytes());
+    }
+    let begin = cpu_time();
+    let (events, damage) = read(&bytes).unwrap();
+    assert_eq!((events.len(), damage.stretches), (0, 1));
+    assert!(cpu_time() - begin < 30_000, "{} ms", cpu_time() - begin);
+}
+
+/// Milliseconds of processor time that this process has used.
+fn cpu_time() -> i64 {
+    let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_PROCESS_CPUTIME_ID).unwrap();
+    time.tv_sec() * 1000 + time.tv_nsec() / 1_000_000
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_break_the_reader(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
+        read(&bytes).ok();
+        let mut recording = prelude().to_vec();
+        recording.extend(&bytes);
+        prop_assert!(read(&recording).is_ok());
+    }
+
+    #[test]
+    fn no_events_block_breaks_the_decoder(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
+        let mut payload = Vec::new();
+        schema::begin(&mut payload);
+        payload.extend(bytes);
+        let mut recording = prelude().to_vec();
+        recording.extend(BlockHeader::new(EVENTS, 0, &payload, payload.len()).bytes());
+        recording.extend(payload);
+        prop_assert!(read(&recording).is_ok());
+    }
+
+    #[test]
+    fn no_change_to_a_recording_breaks_the_reader(
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..20),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut bytes = record(&trace());
+        for (at, byte) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        bytes.truncate(cut.index(bytes.len()));
+        read(&bytes).ok();
+    }
+}
