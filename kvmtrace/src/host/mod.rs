@@ -9,6 +9,8 @@ mod kernel_files;
 mod links;
 mod netlink;
 mod tables;
+#[cfg(test)]
+mod test_hosts;
 
 use crate::event::HostState;
 use netlink::Netlink;

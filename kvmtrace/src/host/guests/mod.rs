@@ -1,3 +1,223 @@
-//! stub
-use crate::event::HostState;
-pub(super) fn read(_state: &mut HostState) {}
+//! Guests: which process reads which tap, whose virtual machine it runs, and under which addresses that is seen.
+//!
+//! Processes and their command lines are written by whoever likes to: names are cleaned and cut, sizes are bounded, and
+//! a process that ends meanwhile is no error.
+
+mod addresses;
+mod command_line;
+mod managers;
+mod open_taps;
+mod process;
+
+use crate::event::host::{Guest, GuestInterface, Link, LinkKind};
+use crate::event::{HostState, IfIndex};
+use open_taps::OpenTap;
+use process::Process;
+use std::collections::BTreeMap;
+
+/// Fills `state.guests` from the process table; wants the rest of `state` to be there.
+pub(super) fn read(state: &mut HostState) {
+    if !state.links.values().any(|link| interface_kind(link).is_some()) {
+        return;
+    }
+    let open = open_taps::find(state);
+    let mut processes: Vec<_> = open.iter().map(|open| open.pid).collect();
+    processes.sort_unstable();
+    processes.dedup();
+    let processes: BTreeMap<_, _> = processes.into_iter().filter_map(|pid| Some((pid, Process::read(pid)?))).collect();
+    state.guests = assemble(state, &open, &processes);
+}
+
+/// `tap` or `macvtap`, for devices that a guest can sit behind.
+fn interface_kind(link: &Link) -> Option<&'static str> {
+    if matches!(link.kind, LinkKind::Tun) {
+        // A tun device without Ethernet is a VPN's.
+        return link.mac.map(|_| "tap");
+    }
+    open_taps::is_macvtap(&link.kind).then_some("macvtap")
+}
+
+/// Puts interfaces and processes together.
+fn assemble(state: &HostState, open: &[OpenTap], processes: &BTreeMap<u32, Process>) -> Vec<Guest> {
+    let mut by_process = BTreeMap::<u32, Vec<&Link>>::new();
+    let mut guests = Vec::new();
+    for link in state.links.values().filter(|link| interface_kind(link).is_some()) {
+        // A manager may hold the tap too, before or after the hypervisor does: the one that is surely a hypervisor wins.
+        let holders = open.iter().filter(|open| open.device == link.index);
+        let holder = holders.filter_map(|open| processes.get(&open.pid)).min_by_key(|process| process.rank());
+        match holder {
+            Some(process) => by_process.entry(process.pid).or_default().push(link),
+            None => guests.push(gone(state, link)),
+        }
+    }
+    for (pid, links) in by_process {
+        let Some(process) = processes.get(&pid) else { continue };
+        if process.is_guest() {
+            guests.push(guest(state, process, &links, open));
+        } else {
+            // Whatever copies frames for several taps (a relay, a switch) is not one machine with several cards.
+            guests.extend(links.iter().map(|link| guest(state, process, &[link], open)));
+        }
+    }
+    guests.sort_by_key(|guest| guest.interfaces.first().map(|interface| interface.device));
+    make_names_unique(state, &mut guests);
+    guests
+}
+
+fn guest(state: &HostState, process: &Process, links: &[&Link], open: &[OpenTap]) -> Guest {
+    let identity = process.identity(links);
+    let interfaces = links
+        .iter()
+        .map(|link| {
+            let descriptors: Vec<_> = open
+                .iter()
+                .filter(|open| open.device == link.index && open.pid == process.pid)
+                .map(|open| open.descriptor)
+                .collect();
+            let configured = identity.macs.get(&link.name).copied().or_else(|| process.mac(link, &descriptors, links));
+            interface(state, link, configured)
+        })
+        .collect();
+    let first = links.first().map(|link| link.name.clone()).unwrap_or_default();
+    Guest {
+        name: identity.name.unwrap_or(first),
+        uuid: identity.uuid,
+        pid: Some(process.pid),
+        manager: identity.manager.map(str::to_owned),
+        interfaces,
+    }
+}
+
+/// A tap that nobody reads.
+fn gone(state: &HostState, link: &Link) -> Guest {
+    let manager = managers::from_interface(&link.name);
+    let proxmox = managers::proxmox_id(&link.name).and_then(managers::proxmox_guest);
+    let (name, macs) = proxmox.map(|guest| (guest.name, guest.macs)).unwrap_or_default();
+    Guest {
+        name: name.as_deref().and_then(process::clean).unwrap_or_else(|| link.name.clone()),
+        uuid: None,
+        pid: None,
+        manager: manager.map(str::to_owned),
+        interfaces: vec![interface(state, link, macs.get(&link.name).copied())],
+    }
+}
+
+fn interface(state: &HostState, link: &Link, configured: Option<crate::event::MacAddress>) -> GuestInterface {
+    let mac = configured.or_else(|| addresses::mac(state, link));
+    GuestInterface {
+        device: link.index,
+        kind: interface_kind(link).unwrap_or("tap").to_owned(),
+        mac,
+        addresses: addresses::addresses(state, link, mac),
+    }
+}
+
+/// `-g NAME` must mean one guest: guests of the same name get their first interface's name behind an `@`, and those
+/// that only have the name of their program get the interface's name alone.
+fn make_names_unique(state: &HostState, guests: &mut [Guest]) {
+    let mut count = BTreeMap::<String, usize>::new();
+    for guest in guests.iter() {
+        *count.entry(guest.name.clone()).or_default() += 1;
+    }
+    let device = |index: IfIndex| state.link_name(index);
+    for guest in guests.iter_mut().filter(|guest| count.get(&guest.name).is_some_and(|&count| count > 1)) {
+        let Some(first) = guest.interfaces.first().map(|interface| device(interface.device)) else { continue };
+        guest.name = if guest.manager.is_some() { format!("{}@{first}", guest.name) } else { first };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::test_hosts::{link, state};
+
+    fn process(pid: u32, line: &str) -> (u32, Process) {
+        let arguments: Vec<_> = line.split(' ').map(str::to_owned).collect();
+        let program = arguments[0].rsplit('/').next().unwrap().to_owned();
+        (pid, Process::new(pid, &program, &arguments))
+    }
+
+    fn open(device: u32, pid: u32, descriptor: u32) -> OpenTap {
+        OpenTap { device: IfIndex(device), pid, descriptor }
+    }
+
+    fn names(guests: &[Guest]) -> Vec<&str> {
+        guests.iter().map(|guest| guest.name.as_str()).collect()
+    }
+
+    #[test]
+    fn a_machine_with_two_cards_is_one_guest_with_its_own_macs() {
+        let state = state([link(2, "vnet0", LinkKind::Tun), link(3, "vnet1", LinkKind::Tun)]);
+        let line = "qemu-system-x86_64 -name guest=web1 -netdev tap,id=a,fd=31 -device virtio-net-pci,netdev=a,mac=52:54:00:00:00:01 \
+                    -netdev tap,id=b,ifname=vnet1 -device virtio-net-pci,netdev=b,mac=52:54:00:00:00:02";
+        let guests = assemble(&state, &[open(2, 10, 31), open(3, 10, 35)], &BTreeMap::from([process(10, line)]));
+        assert_eq!(names(&guests), ["web1"]);
+        assert_eq!(guests[0].manager.as_deref(), Some("qemu"));
+        assert_eq!(guests[0].pid, Some(10));
+        let macs: Vec<_> = guests[0].interfaces.iter().map(|interface| interface.mac.unwrap().to_string()).collect();
+        assert_eq!(macs, ["52:54:00:00:00:01", "52:54:00:00:00:02"]);
+    }
+
+    #[test]
+    fn the_hypervisor_wins_over_whoever_else_holds_its_tap() {
+        let state = state([link(2, "vnet0", LinkKind::Tun)]);
+        let processes =
+            BTreeMap::from([process(5, "/usr/sbin/libvirtd"), process(10, "qemu-system-x86_64 -name web1")]);
+        let guests = assemble(&state, &[open(2, 5, 40), open(2, 10, 31)], &processes);
+        assert_eq!(names(&guests), ["web1"]);
+    }
+
+    #[test]
+    fn a_relay_of_two_taps_is_two_guests_named_by_their_taps() {
+        let state = state([link(2, "vnet0", LinkKind::Tun), link(3, "vnet1", LinkKind::Tun)]);
+        let guests = assemble(&state, &[open(2, 10, 3), open(3, 10, 4)], &BTreeMap::from([process(10, "relay")]));
+        assert_eq!(names(&guests), ["vnet0", "vnet1"]);
+        assert_eq!(guests[0].manager, None);
+    }
+
+    #[test]
+    fn an_unknown_program_with_one_tap_lends_its_name() {
+        let state = state([link(2, "vnet0", LinkKind::Tun)]);
+        let guests = assemble(&state, &[open(2, 10, 3)], &BTreeMap::from([process(10, "/opt/bin/myvmm --fast")]));
+        assert_eq!(names(&guests), ["myvmm"]);
+    }
+
+    #[test]
+    fn guests_of_one_name_are_told_apart_by_their_taps() {
+        let state = state([link(2, "vnet0", LinkKind::Tun), link(3, "vnet1", LinkKind::Tun)]);
+        let processes = BTreeMap::from([process(10, "qemu-kvm -name web"), process(11, "qemu-kvm -name web")]);
+        let guests = assemble(&state, &[open(2, 10, 3), open(3, 11, 3)], &processes);
+        assert_eq!(names(&guests), ["web@vnet0", "web@vnet1"]);
+    }
+
+    #[test]
+    fn a_tap_that_nobody_reads_is_a_guest_without_a_process_but_a_vpn_is_none() {
+        let mut vpn = link(3, "tun0", LinkKind::Tun);
+        vpn.mac = None;
+        let state = state([link(2, "vnet0", LinkKind::Tun), vpn]);
+        let guests = assemble(&state, &[], &BTreeMap::new());
+        assert_eq!(names(&guests), ["vnet0"]);
+        assert_eq!(guests[0].pid, None);
+    }
+
+    #[test]
+    fn a_name_can_not_write_to_the_terminal_or_be_endless() {
+        let state = state([link(2, "vnet0", LinkKind::Tun)]);
+        let line = format!("qemu-kvm -name guest=\u{1b}[31mred\u{202e}{}", "x".repeat(100_000));
+        let guests = assemble(&state, &[open(2, 10, 3)], &BTreeMap::from([process(10, &line)]));
+        assert!(!guests[0].name.chars().any(|c| c.is_control() || c == '\u{202e}'), "{:?}", guests[0].name);
+        assert!(guests[0].name.len() < 600);
+    }
+
+    #[test]
+    fn taps_of_openstack_and_proxmox_tell_their_manager() {
+        let state = state([link(2, "tap1a2b3c4d-5e", LinkKind::Tun), link(3, "tap100i0", LinkKind::Tun)]);
+        let processes = BTreeMap::from([
+            process(10, "qemu-kvm -name guest=instance-1"),
+            process(11, "kvm -name web1,debug-threads=on"),
+        ]);
+        let guests = assemble(&state, &[open(2, 10, 3), open(3, 11, 3)], &processes);
+        assert_eq!(guests[0].manager.as_deref(), Some("openstack"));
+        assert_eq!(guests[1].manager.as_deref(), Some("proxmox"));
+    }
+}
