@@ -1,0 +1,71 @@
+//! The faults: a list, and below it the selected one with its evidence and cures.
+
+use super::super::snapshot::{Fault, Snapshot};
+use super::super::state::State;
+use super::super::theme::{self, Theme};
+use super::super::{layout, text};
+use super::story;
+use super::table::{self, Column, numbers, words};
+use crate::diagnose::report::{Cause, Severity};
+use ratatui::Frame;
+use ratatui::layout::Rect;
+use ratatui::style::Style;
+use ratatui::text::Line;
+use ratatui::widgets::Paragraph;
+
+pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Theme) {
+    let columns = columns(area.width);
+    let list = &state.faults;
+    let mut lines = vec![table::heading(&columns, theme)];
+    let height = usize::from(layout::rows(area).height);
+    let snapshot = state.snapshot();
+    for (index, row) in list.rows.iter().enumerate().skip(list.offset).take(height) {
+        let fault = &snapshot.faults[*row as usize];
+        lines.push(table::row(&columns, cells(snapshot, fault, theme), index == list.selected, theme));
+    }
+    if list.rows.is_empty() && list.filter.is_empty() {
+        lines.push(Line::raw(""));
+        lines.push(Line::styled(format!("  {} no fault found so far", theme::mark(Severity::Ok)), theme.severity(Severity::Ok)));
+    } else if list.rows.is_empty() {
+        lines.extend(table::empty("no fault matches the filter", theme));
+    }
+    frame.render_widget(Paragraph::new(lines), area);
+}
+
+fn columns(width: u16) -> Vec<Column> {
+    let guest = if width >= 120 { 20 } else { 12 };
+    let mut columns = vec![words("", 1), words("CAUSE", 23), words("GUEST", guest), words("DEVICE", 15), numbers("FLOWS", 5), numbers("COUNT", 6)];
+    let rest = table::rest(&columns, width).saturating_sub(1);
+    if rest >= 20 {
+        columns.push(words("WHAT", rest));
+    }
+    columns
+}
+
+fn cells(snapshot: &Snapshot, fault: &Fault, theme: Theme) -> Vec<(String, Style)> {
+    let said = snapshot.fault_text(fault);
+    let style = theme.severity(fault.severity);
+    let count = |number: u64| if number == 0 { String::new() } else { text::number(number) };
+    vec![
+        (theme::mark(fault.severity).to_owned(), style),
+        (fault.cause.map_or("dropped", Cause::id).to_owned(), style),
+        (said.guest.unwrap_or("").to_owned(), Style::new()),
+        (said.place.and_then(|place| place.device.clone()).unwrap_or_default(), Style::new()),
+        (count(fault.flows), Style::new()),
+        (count(fault.count), Style::new()),
+        (said.explanation.to_owned(), Style::new()),
+    ]
+}
+
+pub(super) fn detail(state: &State, width: u16, theme: Theme) -> Vec<Line<'static>> {
+    let snapshot = state.snapshot();
+    let mut lines = vec![story::rule(width, theme)];
+    if let Some(fault) = state.faults.current().and_then(|index| snapshot.faults.get(index)) {
+        lines.extend(story::of_fault(snapshot.fault_text(fault), fault.cause, fault.severity, width, theme, Some(state.fix)));
+    }
+    for degraded in &snapshot.report.degraded {
+        let text = format!("{}: {}", degraded.what, degraded.why);
+        story::paragraph(&mut lines, " degraded: ", &text, width, theme.severity(Severity::Warning));
+    }
+    lines
+}

@@ -1,0 +1,88 @@
+//! Drawing: state and theme in, cells out. Nothing here changes anything; one file per panel.
+
+mod events;
+mod faults;
+mod flows;
+mod footer;
+mod guests;
+mod header;
+mod help;
+mod packet;
+mod path;
+mod story;
+mod table;
+
+use super::layout::{self, SMALLEST};
+use super::state::{Screen, State};
+use super::theme::{Palette, Theme};
+use ratatui::Frame;
+use ratatui::layout::{Alignment, Rect};
+use ratatui::text::Line;
+use ratatui::widgets::Paragraph;
+
+/// Draws a whole frame.
+pub fn draw(frame: &mut Frame<'_>, state: &State, theme: Theme) {
+    let whole = frame.area();
+    match layout::areas((whole.width, whole.height), state.screen, state.open) {
+        None => too_small(frame, whole),
+        Some(areas) => {
+            header::draw(frame, areas.header, state, theme);
+            header::draw_tabs(frame, areas.tabs, state, theme);
+            let body = Rect { height: areas.list.height + areas.detail.height, ..areas.list };
+            match state.screen {
+                _ if state.help => help::draw(frame, body, state, theme),
+                Screen::Guests => guests::draw(frame, areas.list, state, theme),
+                Screen::Flows => flows::draw(frame, areas.list, state, theme),
+                Screen::Faults => faults::draw(frame, areas.list, state, theme),
+                Screen::Events => events::draw(frame, areas.list, state, theme),
+                Screen::Path => {}
+            }
+            if !state.help {
+                draw_detail(frame, areas.detail, state, theme);
+            }
+            footer::draw(frame, areas.footer, state, theme);
+        }
+    }
+    theme.finish(frame.buffer_mut());
+}
+
+/// What belongs below the list of the screen, or is the whole screen.
+fn detail(state: &State, width: u16, theme: Theme) -> Vec<Line<'static>> {
+    match state.screen {
+        Screen::Guests => Vec::new(),
+        Screen::Flows => flows::detail(state, width, theme),
+        Screen::Path => path::detail(state, width, theme),
+        Screen::Faults => faults::detail(state, width, theme),
+        Screen::Events => events::detail(state, width, theme),
+    }
+}
+
+/// Lines of the text in `area`, so that scrolling knows its end.
+pub(super) fn detail_length(state: &State, area: Rect) -> u16 {
+    let theme = Theme::new(Palette::Plain, false);
+    u16::try_from(detail(state, area.width, theme).len()).unwrap_or(u16::MAX)
+}
+
+fn draw_detail(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Theme) {
+    if area.height == 0 {
+        return;
+    }
+    let lines = detail(state, area.width, theme);
+    let last = lines.len().saturating_sub(usize::from(area.height));
+    let first = usize::from(state.scroll).min(last);
+    let hidden = lines.len().saturating_sub(first + usize::from(area.height));
+    let seen: Vec<Line<'_>> = lines.into_iter().skip(first).take(usize::from(area.height)).collect();
+    frame.render_widget(Paragraph::new(seen), area);
+    if hidden > 0 {
+        let more = if state.screen == Screen::Flows { " Enter: more ".to_owned() } else { format!(" {hidden} more lines: PgDn ") };
+        let width = (more.chars().count() as u16).min(area.width);
+        let corner = Rect::new(area.right() - width, area.bottom() - 1, width, 1);
+        frame.render_widget(Line::styled(more, theme.selected()), corner);
+    }
+}
+
+fn too_small(frame: &mut Frame<'_>, area: Rect) {
+    let text = format!("kvmtrace needs {}×{} here; this is {}×{}", SMALLEST.0, SMALLEST.1, area.width, area.height);
+    let lines: Vec<Line<'_>> = super::text::wrap(&text, usize::from(area.width)).into_iter().map(Line::from).collect();
+    frame.render_widget(Paragraph::new(lines).alignment(Alignment::Center), area);
+}

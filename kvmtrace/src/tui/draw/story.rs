@@ -1,0 +1,105 @@
+//! What is wrong, in sentences: explanation, evidence, fixes.
+
+use super::super::snapshot::FaultText;
+use super::super::text;
+use super::super::theme::{self, Theme};
+use crate::diagnose::report::{Cause, Fix, FlowReport, Point, Severity, Where};
+use ratatui::style::Style;
+use ratatui::text::{Line, Span};
+
+/// A line across.
+pub(super) fn rule(width: u16, theme: Theme) -> Line<'static> {
+    Line::styled("─".repeat(usize::from(width)), theme.faint())
+}
+
+/// A fault with all that is known of it. `fix` is the one that `y` copies.
+pub(super) fn of_fault(fault: FaultText<'_>, cause: Option<Cause>, severity: Severity, width: u16, theme: Theme, fix: Option<usize>) -> Vec<Line<'static>> {
+    let mut lines = Vec::new();
+    let mut title = format!(" {} {}", theme::mark(severity), cause.map_or("dropped", Cause::id));
+    if let Some(guest) = fault.guest {
+        title = format!("{title}  guest {}", text::cut(guest, 32));
+    }
+    lines.push(Line::styled(title, theme.severity(severity)));
+    if let Some(place) = fault.place {
+        paragraph(&mut lines, "   at ", &place_text(place), width, Style::new());
+    }
+    paragraph(&mut lines, "   ", fault.explanation, width, Style::new());
+    for fact in fault.evidence {
+        paragraph(&mut lines, "   · ", fact, width, theme.faint());
+    }
+    for (index, cure) in fault.fixes.iter().enumerate() {
+        let chosen = fix == Some(index);
+        let number = if fault.fixes.len() > 1 { format!(" {} of {}", index + 1, fault.fixes.len()) } else { String::new() };
+        let hint = if chosen && cure.command.is_some() { "   y copies the command, u the undo" } else { "" };
+        let marker = if chosen { "▸" } else { " " };
+        lines.push(Line::from(vec![Span::styled(format!(" {marker} fix{number}"), theme.accent()), Span::styled(hint, theme.faint())]));
+        cure_lines(&mut lines, cure, width, theme);
+    }
+    lines
+}
+
+/// A flow's fault, or that there is none.
+pub(super) fn of_flow(flow: &FlowReport, width: u16, theme: Theme, fix: Option<usize>) -> Vec<Line<'static>> {
+    let mut lines = Vec::new();
+    if flow.severity == Severity::Ok {
+        let verdict = theme::verdict(flow.verdict);
+        let counts = format!(" {verdict}: {} packets, {} bytes, {} dropped, {} fragments", flow.packets, flow.bytes, flow.dropped, flow.fragments);
+        lines.push(Line::from(vec![Span::styled(format!(" {}", theme::mark(flow.severity)), theme.severity(flow.severity)), Span::raw(counts)]));
+        paragraph(&mut lines, "   ", &flow.explanation, width, Style::new());
+    } else {
+        let said = FaultText { guest: flow.guest.as_deref(), place: flow.place.as_ref(), explanation: &flow.explanation, evidence: &flow.evidence, fixes: &flow.fixes };
+        lines = of_fault(said, flow.cause, flow.severity, width, theme, fix);
+    }
+    if let Some(translated) = &flow.translated {
+        let source = text::end_point(&translated.source, translated.source_port);
+        let destination = text::end_point(&translated.destination, translated.destination_port);
+        paragraph(&mut lines, "   · ", &format!("after NAT: {source} → {destination}"), width, theme.faint());
+    }
+    if !flow.complete {
+        paragraph(&mut lines, "   ? ", "incomplete: events were lost near this flow, so counts may be too low", width, theme.severity(Severity::Warning));
+    }
+    lines
+}
+
+fn cure_lines(lines: &mut Vec<Line<'static>>, fix: &Fix, width: u16, theme: Theme) {
+    if let Some(command) = &fix.command {
+        paragraph(lines, "   $ ", command, width, theme.severity(Severity::Ok));
+    }
+    paragraph(lines, "   why   ", &fix.why, width, Style::new());
+    for (label, value) in [("   risk  ", &fix.risk), ("   undo  ", &fix.undo), ("   keep  ", &fix.persist)] {
+        if let Some(value) = value {
+            paragraph(lines, label, value, width, Style::new());
+        }
+    }
+}
+
+/// Text behind a label, its further lines indented.
+pub(super) fn paragraph(lines: &mut Vec<Line<'static>>, label: &'static str, value: &str, width: u16, style: Style) {
+    if value.is_empty() {
+        return;
+    }
+    let indent = label.chars().count();
+    for (index, line) in text::wrap(value, usize::from(width).saturating_sub(indent + 1)).into_iter().enumerate() {
+        let before = if index == 0 { Span::raw(label) } else { Span::raw(" ".repeat(indent)) };
+        lines.push(Line::from(vec![before, Span::styled(line, style)]));
+    }
+}
+
+/// `eth0, bridge-egress (NOT_SPECIFIED in br_dev_queue_push_xmit)`
+fn place_text(place: &Where) -> String {
+    let mut result = match &place.device {
+        Some(device) => format!("{device}, {}", point(place.point)),
+        None => point(place.point),
+    };
+    match (&place.reason, &place.function) {
+        (Some(reason), Some(function)) => result = format!("{result} ({reason} in {function})"),
+        (Some(one), None) | (None, Some(one)) => result = format!("{result} ({one})"),
+        (None, None) => {}
+    }
+    result
+}
+
+/// The contract's name of a point, which serde knows.
+fn point(point: Point) -> String {
+    serde_json::to_value(point).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}

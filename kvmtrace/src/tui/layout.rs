@@ -1,0 +1,69 @@
+//! Where things are on the screen; drawing and the mouse ask the same functions.
+
+use super::snapshot::Snapshot;
+use super::state::Screen;
+use ratatui::layout::{Constraint, Layout, Rect};
+
+/// The smallest screen that is drawn.
+pub const SMALLEST: (u16, u16) = (60, 16);
+
+/// The parts of the screen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Areas {
+    pub(super) header: Rect,
+    pub(super) tabs: Rect,
+    /// The list with its heading; empty on the path screen.
+    pub(super) list: Rect,
+    /// The text below it; empty where there is none.
+    pub(super) detail: Rect,
+    pub(super) footer: Rect,
+}
+
+/// The parts of a screen of this size; nothing when it is too small.
+pub(super) fn areas((width, height): (u16, u16), screen: Screen, open: bool) -> Option<Areas> {
+    if width < SMALLEST.0 || height < SMALLEST.1 {
+        return None;
+    }
+    let whole = Rect::new(0, 0, width, height);
+    let [header, tabs, body, footer] =
+        Layout::vertical([Constraint::Length(2), Constraint::Length(1), Constraint::Fill(1), Constraint::Length(1)]).areas(whole);
+    let text = match screen {
+        Screen::Guests => 0,
+        Screen::Flows if body.height >= 30 => 12,
+        Screen::Flows => 0,
+        Screen::Path => body.height,
+        Screen::Faults => body.height - (body.height / 3).max(4),
+        Screen::Events if open => body.height - (body.height / 3).max(4),
+        Screen::Events => 0,
+    };
+    let [list, detail] = Layout::vertical([Constraint::Fill(1), Constraint::Length(text)]).areas(body);
+    Some(Areas { header, tabs, list, detail, footer })
+}
+
+/// The rows of a list without its heading.
+pub(super) fn rows(list: Rect) -> Rect {
+    Rect { y: list.y.saturating_add(1), height: list.height.saturating_sub(1), ..list }
+}
+
+/// The names of the screens, as they stand on the screen, with their columns.
+pub(super) fn tabs(snapshot: &Snapshot) -> Vec<(Screen, String, std::ops::Range<u16>)> {
+    let mut column = 1;
+    let faults = snapshot.faults.iter().filter(|fault| fault.severity >= crate::diagnose::report::Severity::Warning).count();
+    Screen::ALL
+        .into_iter()
+        .map(|screen| {
+            let count = match screen {
+                Screen::Guests => Some(snapshot.guests.len()),
+                Screen::Flows => Some(snapshot.flows.len()),
+                Screen::Faults => Some(faults),
+                Screen::Path | Screen::Events => None,
+            };
+            let count = count.map(|count| format!(" {}", super::text::number(count as u64))).unwrap_or_default();
+            let title = format!(" {} {}{count} ", screen.number(), screen.title());
+            let width = title.chars().count() as u16;
+            let columns = column..column + width;
+            column += width + 1;
+            (screen, title, columns)
+        })
+        .collect()
+}

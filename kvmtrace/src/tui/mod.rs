@@ -1,0 +1,33 @@
+//! The live view: a screen over a running trace or a recording. The only importer of ratatui.
+//!
+//! Data goes one way. A feed folds events into [`Snapshot`]s; the screen's thread shows the newest one. A key becomes
+//! an [`Action`], [`update`] turns it into a new [`State`] and into [`Effect`]s, and one place carries those out.
+//! Drawing only reads.
+#![forbid(unsafe_code)]
+
+mod action;
+mod draw;
+pub mod fixture;
+mod history;
+mod layout;
+mod log;
+mod path;
+mod snapshot;
+mod state;
+#[cfg(test)]
+mod tests;
+mod text;
+mod theme;
+pub mod update;
+mod view;
+
+pub use action::{Action, BINDINGS, Binding, Key, Scope};
+pub use draw::draw;
+pub use history::{FlowRates, GuestHistory, HISTORY_LENGTH, History};
+pub use layout::SMALLEST;
+pub use log::{Log, LogEntry, LogKind};
+pub use snapshot::{Cost, Fault, FaultSource, FaultText, FlowFacts, GuestFacts, Replay, Snapshot, Status};
+pub use state::{Focus, List, Prompt, Screen, State};
+pub use theme::{Palette, Theme};
+pub use update::{Command, Effect};
+pub use view::{FlowColumn, GuestColumn, Sort};

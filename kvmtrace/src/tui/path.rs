@@ -1,0 +1,283 @@
+//! The way of a flow or of a guest as a row of nodes: guest, tap, bridge, netfilter or routing, NIC, LAN.
+//!
+//! The report tells counts per device; what stands between the devices (the bridge that a frame crossed unseen, the LAN
+//! behind the NIC) is added here from the guests' interfaces and from where the fault sits.
+
+use super::snapshot::Snapshot;
+use crate::diagnose::report::{Cause, FlowDirection, FlowReport, GuestReport, Hop, InterfaceReport, Point, Report, Severity, Where};
+use crate::event::Direction;
+
+/// What stands at a place of the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// The virtual machine.
+    Guest,
+    /// Its interface on the host.
+    Tap,
+    /// A bridge.
+    Bridge,
+    /// The firewall.
+    Netfilter,
+    /// The host's routing.
+    Routing,
+    /// Another device, most often a NIC.
+    Nic,
+    /// The host's own sockets.
+    Host,
+    /// Everything beyond.
+    Lan,
+}
+
+impl Role {
+    /// In a word.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Guest => "guest",
+            Self::Tap => "tap",
+            Self::Bridge => "bridge",
+            Self::Netfilter => "netfilter",
+            Self::Routing => "routing",
+            Self::Nic => "NIC",
+            Self::Host => "host",
+            Self::Lan => "LAN",
+        }
+    }
+}
+
+/// A place of the way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Node {
+    /// What it is.
+    pub(super) role: Role,
+    /// Its name, empty when it has none.
+    pub(super) name: String,
+    /// Packets seen here; null where nothing is counted.
+    pub(super) packets: Option<u64>,
+    /// Packets seen on their way back, for a guest's whole traffic.
+    pub(super) back: Option<u64>,
+    /// Time from the node before.
+    pub(super) latency_ns: Option<u64>,
+    /// Packets that died here.
+    pub(super) dropped: u64,
+    /// The fault sits here, and how grave it is.
+    pub(super) fault: Option<Severity>,
+}
+
+/// A way and what is wrong on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Way {
+    /// What it shows.
+    pub(super) title: String,
+    /// From the sender on.
+    pub(super) nodes: Vec<Node>,
+    /// Why it is broken, if it is.
+    pub(super) cause: Option<Cause>,
+}
+
+fn node(role: Role, name: &str) -> Node {
+    Node { role, name: name.to_owned(), packets: None, back: None, latency_ns: None, dropped: 0, fault: None }
+}
+
+fn interface<'a>(report: &'a Report, device: &str) -> Option<(&'a GuestReport, &'a InterfaceReport)> {
+    report.guests.iter().find_map(|guest| Some((guest, guest.interfaces.iter().find(|interface| interface.device == device)?)))
+}
+
+fn role(report: &Report, device: &str) -> Role {
+    if interface(report, device).is_some() {
+        return Role::Tap;
+    }
+    let mut bridges = report.guests.iter().flat_map(|guest| &guest.interfaces).filter_map(|interface| interface.bridge.as_deref());
+    if bridges.any(|bridge| bridge == device) { Role::Bridge } else { Role::Nic }
+}
+
+/// The way of one flow.
+pub(super) fn of_flow(report: &Report, flow: &FlowReport) -> Way {
+    let mut nodes = Vec::new();
+    for hop in &flow.path {
+        push_hop(report, &mut nodes, hop);
+    }
+    let ours = flow.device.as_deref().and_then(|device| interface(report, device));
+    if nodes.is_empty() && let Some(device) = &flow.device {
+        nodes.push(node(role(report, device), device));
+    }
+    add_bridges(report, &mut nodes);
+    let outward = flow.direction == FlowDirection::FromGuest || (flow.direction == FlowDirection::GuestToGuest && nodes.len() > 1);
+    if let Some((_, interface)) = ours {
+        add_device_of_fault(report, &mut nodes, flow.place.as_ref(), interface, outward);
+    }
+    add_host(&mut nodes, flow, outward);
+    add_ends(report, &mut nodes, flow, ours.map(|(_, interface)| interface));
+    mark_fault(&mut nodes, flow.place.as_ref(), flow.severity, flow.dropped, outward);
+    let source = super::text::end_point(&flow.source, flow.source_port);
+    let destination = super::text::end_point(&flow.destination, flow.destination_port);
+    Way { title: format!("{} {source} → {destination}", flow.protocol), nodes, cause: flow.cause }
+}
+
+/// Counts of both sides of a device are one node: what left it in the end counts.
+fn push_hop(report: &Report, nodes: &mut Vec<Node>, hop: &Hop) {
+    if let Some(last) = nodes.last_mut().filter(|last| last.name == hop.device) {
+        last.packets = Some(hop.packets);
+        last.latency_ns = last.latency_ns.or(hop.latency_ns);
+        return;
+    }
+    let mut next = node(role(report, &hop.device), &hop.device);
+    (next.packets, next.latency_ns) = (Some(hop.packets), hop.latency_ns);
+    nodes.push(next);
+}
+
+/// Frames cross a bridge between two of its ports without being counted on it.
+fn add_bridges(report: &Report, nodes: &mut Vec<Node>) {
+    let mut index = 0;
+    while index < nodes.len() {
+        if nodes[index].role == Role::Tap && let Some((_, InterfaceReport { bridge: Some(bridge), .. })) = interface(report, &nodes[index].name) {
+            let known = nodes.iter().any(|node| node.role == Role::Bridge && node.name == *bridge);
+            if !known {
+                let sends = index == 0;
+                nodes.insert(if sends { index + 1 } else { index }, node(Role::Bridge, bridge));
+                index += usize::from(!sends);
+            }
+        }
+        index += 1;
+    }
+}
+
+/// The device where the packets died may never have counted one.
+fn add_device_of_fault(report: &Report, nodes: &mut Vec<Node>, place: Option<&Where>, interface: &InterfaceReport, outward: bool) {
+    let device = place.and_then(|place| place.device.as_deref());
+    let Some(device) = device.filter(|device| !nodes.iter().any(|node| node.name == *device)) else { return };
+    let mut missing = node(role(report, device), device);
+    missing.packets = Some(0);
+    let sent_by_us = nodes.first().is_some_and(|node| node.name == interface.device);
+    if outward || sent_by_us { nodes.push(missing) } else { nodes.insert(0, missing) }
+}
+
+/// Netfilter, routing and the host's own sockets, where the flow meets them.
+fn add_host(nodes: &mut Vec<Node>, flow: &FlowReport, outward: bool) {
+    let point = flow.place.as_ref().map(|place| place.point);
+    let crossed = nodes.iter().any(|node| node.role == Role::Bridge && node.packets.is_some());
+    let role = match point {
+        Some(point) if is_netfilter(point) => Some(Role::Netfilter),
+        Some(Point::Routing) => Some(Role::Routing),
+        _ if crossed && nodes.iter().any(|node| node.role == Role::Nic) => Some(Role::Routing),
+        _ => None,
+    };
+    if let Some(role) = role {
+        let bridge = nodes.iter().position(|node| node.role == Role::Bridge);
+        let at = match (bridge, outward) {
+            (Some(bridge), true) => bridge + 1,
+            (Some(bridge), false) => bridge,
+            (None, true) => nodes.len(),
+            (None, false) => 0,
+        };
+        nodes.insert(at.min(nodes.len()), node(role, ""));
+    }
+    if matches!(point, Some(Point::HostInput | Point::NetfilterInput | Point::Socket)) {
+        nodes.push(node(Role::Host, ""));
+    } else if matches!(point, Some(Point::HostOutput | Point::NetfilterOutput)) {
+        nodes.insert(0, node(Role::Host, ""));
+    }
+}
+
+fn is_netfilter(point: Point) -> bool {
+    matches!(
+        point,
+        Point::NetfilterPrerouting | Point::NetfilterInput | Point::NetfilterForward | Point::NetfilterOutput | Point::NetfilterPostrouting | Point::NetfilterIngress
+    )
+}
+
+/// Who sends and who receives.
+fn add_ends(report: &Report, nodes: &mut Vec<Node>, flow: &FlowReport, ours: Option<&InterfaceReport>) {
+    let guest_at = |node: Option<&Node>| node.filter(|node| node.role == Role::Tap).and_then(|node| interface(report, &node.name)).map(|(guest, _)| guest.name.as_str());
+    let first = guest_at(nodes.first());
+    let last = guest_at(nodes.last()).filter(|_| nodes.len() > 1);
+    let (sender, receiver) = match flow.direction {
+        FlowDirection::ToGuest if nodes.len() == 1 => (None, first),
+        FlowDirection::FromGuest | FlowDirection::ToGuest | FlowDirection::GuestToGuest | FlowDirection::Host => (first, last),
+    };
+    // A way that ends on the bridge or before it, and whose packets were to leave, goes on to the uplink.
+    let ends_inside = nodes.last().is_some_and(|node| matches!(node.role, Role::Tap | Role::Bridge | Role::Netfilter | Role::Routing));
+    let uplink = ours.and_then(|interface| interface.uplinks.first());
+    if flow.direction == FlowDirection::FromGuest && receiver.is_none() && ends_inside && let Some(uplink) = uplink.filter(|_| flow.place.is_some()) {
+        let mut nic = node(Role::Nic, uplink);
+        nic.packets = Some(0);
+        nodes.push(nic);
+    }
+    let end = |node: Option<&Node>, guest: Option<&str>, address: &str| match (guest, node.map(|node| node.role)) {
+        (Some(guest), _) => Some(self::node(Role::Guest, guest)),
+        (None, Some(Role::Nic)) => Some(self::node(Role::Lan, address)),
+        (None, Some(Role::Bridge | Role::Routing | Role::Netfilter)) => Some(self::node(Role::Host, address)),
+        (None, _) => None,
+    };
+    let (before, after) = (end(nodes.first(), sender, &flow.source), end(nodes.last(), receiver, &flow.destination));
+    if let Some(before) = before {
+        nodes.insert(0, before);
+    }
+    nodes.extend(after);
+}
+
+/// Marks the node where the fault sits.
+fn mark_fault(nodes: &mut [Node], place: Option<&Where>, severity: Severity, dropped: u64, outward: bool) {
+    let Some(place) = place.filter(|_| severity > Severity::Ok) else { return };
+    let by_role = |role: Role| nodes.iter().position(|node| node.role == role);
+    let by_point = match place.point {
+        point if is_netfilter(point) => by_role(Role::Netfilter),
+        Point::Routing => by_role(Role::Routing),
+        Point::BeyondHost => by_role(Role::Lan),
+        Point::Guest => by_role(Role::Guest),
+        Point::HostInput | Point::HostOutput | Point::Socket => by_role(Role::Host),
+        _ => None,
+    };
+    let by_device = place.device.as_deref().and_then(|device| nodes.iter().position(|node| node.name == device && node.role != Role::Guest));
+    let fallback = if outward { nodes.iter().rposition(|node| node.packets.is_some_and(|packets| packets > 0)) } else { None };
+    if let Some(index) = by_point.or(by_device).or(fallback) {
+        nodes[index].fault = Some(severity);
+        nodes[index].dropped = dropped;
+    }
+}
+
+/// The ways of a guest's interfaces, with all its flows summed: what it sent, and what came back.
+pub(super) fn of_guest(snapshot: &Snapshot, guest: &GuestReport) -> Vec<Way> {
+    guest.interfaces.iter().map(|interface| of_interface(snapshot, guest, interface)).collect()
+}
+
+fn of_interface(snapshot: &Snapshot, guest: &GuestReport, interface: &InterfaceReport) -> Way {
+    let mut nodes = vec![node(Role::Guest, &guest.name), node(Role::Tap, &interface.device)];
+    nodes.extend(interface.bridge.as_deref().map(|bridge| node(Role::Bridge, bridge)));
+    let report = &snapshot.report;
+    let flows = || report.flows.iter().filter(|flow| flow.device.as_deref() == Some(&interface.device));
+    let worst = flows().max_by_key(|flow| (flow.severity, flow.dropped)).filter(|flow| flow.severity > Severity::Ok);
+    let finding = report
+        .findings
+        .iter()
+        .filter(|finding| finding.severity > Severity::Ok && finding.place.as_ref().and_then(|place| place.device.as_deref()) == Some(&interface.device))
+        .max_by_key(|finding| finding.severity);
+    let (severity, cause, place) = match (worst, finding) {
+        (Some(flow), Some(finding)) if finding.severity > flow.severity => (finding.severity, Some(finding.cause), finding.place.as_ref()),
+        (Some(flow), _) => (flow.severity, flow.cause, flow.place.as_ref()),
+        (None, Some(finding)) => (finding.severity, Some(finding.cause), finding.place.as_ref()),
+        (None, None) => (Severity::Ok, None, None),
+    };
+    match place.map(|place| place.point) {
+        Some(point) if is_netfilter(point) => nodes.push(node(Role::Netfilter, "")),
+        Some(Point::Routing) => nodes.push(node(Role::Routing, "")),
+        _ => {}
+    }
+    nodes.extend(interface.uplinks.iter().map(|uplink| node(Role::Nic, uplink)));
+    nodes.push(node(if interface.uplinks.is_empty() { Role::Host } else { Role::Lan }, ""));
+    for flow in flows() {
+        count_flow(&mut nodes, flow, &interface.device);
+    }
+    let dropped = flows().filter(|flow| flow.cause == cause).map(|flow| flow.dropped).sum();
+    mark_fault(&mut nodes, place, severity, dropped, false);
+    Way { title: format!("{} by {}", guest.name, interface.device), nodes, cause }
+}
+
+fn count_flow(nodes: &mut [Node], flow: &FlowReport, tap: &str) {
+    for hop in &flow.path {
+        let Some(node) = nodes.iter_mut().find(|node| node.name == hop.device && node.role != Role::Guest) else { continue };
+        // Outward is: into the tap, out of anything else.
+        let outward = (hop.device == tap) == (hop.direction == Direction::Ingress);
+        let sum = if outward { &mut node.packets } else { &mut node.back };
+        *sum = Some(sum.unwrap_or(0) + hop.packets);
+    }
+}

@@ -1,0 +1,312 @@
+//! What the screens draw: a report and what belongs to it, made once and then only read.
+//!
+//! A snapshot is built beside the screen's thread. Everything that costs time per flow (rates, sort keys, the text that
+//! a filter searches) is worked out here, so that drawing formats only the rows that are seen.
+
+use super::history::{FlowRates, GuestHistory, History};
+use super::log::LogEntry;
+use crate::diagnose::report::{Cause, FlowReport, Report, Severity, Where};
+use crate::event::Timestamp;
+use std::collections::BTreeMap;
+use std::collections::hash_map::DefaultHasher;
+use std::fmt::Write as _;
+use std::hash::{Hash as _, Hasher as _};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// Everything that a frame shows, at one moment.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Rises with every snapshot.
+    pub serial: u64,
+    /// The moment.
+    pub now: Timestamp,
+    /// The verdicts.
+    pub report: Report,
+    /// What belongs to `report.flows`, at the same index.
+    pub flows: Vec<FlowFacts>,
+    /// The guests, worst first.
+    pub guests: Vec<GuestFacts>,
+    /// Findings and faulty flows, those of one cause and place together, worst first.
+    pub faults: Vec<Fault>,
+    /// The newest events, oldest first.
+    pub events: Vec<Arc<LogEntry>>,
+    /// Sums over all guests.
+    pub rates: FlowRates,
+    /// What is not in the events.
+    pub status: Status,
+}
+
+/// What the program knows of itself.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Status {
+    /// What tracing costs, where that is known.
+    pub cost: Cost,
+    /// The file that is being written.
+    pub recording: Option<String>,
+    /// Where in a recording the screen is.
+    pub replay: Option<Replay>,
+    /// Something that went wrong beside the screen.
+    pub trouble: Option<String>,
+}
+
+/// What tracing costs.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Cost {
+    /// This process' share of one CPU, in per mille.
+    pub cpu_per_mille: Option<u32>,
+    /// Mean time of the kernel programs per packet, where the kernel counts it.
+    pub nanoseconds_per_packet: Option<u64>,
+}
+
+/// Where in a recording the screen is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Replay {
+    /// First event.
+    pub start: Timestamp,
+    /// Last event.
+    pub end: Timestamp,
+    /// Stands still.
+    pub paused: bool,
+    /// How much faster than it happened, in quarters.
+    pub quarter_speed: u32,
+}
+
+/// What is worked out per flow.
+#[derive(Debug, Default)]
+pub struct FlowFacts {
+    /// The same flow has the same id in every snapshot.
+    pub id: u64,
+    /// Packets, bytes and drops per second.
+    pub rates: FlowRates,
+    /// From the first hop to the last, where both were seen.
+    pub latency_ns: Option<u64>,
+    /// Sort keys of the two ends.
+    pub ends: [u128; 2],
+    /// Rank of the guest's name.
+    pub guest_rank: u32,
+    /// What a filter searches, in lower case.
+    pub text: String,
+}
+
+/// A guest over all its flows.
+#[derive(Debug)]
+pub struct GuestFacts {
+    /// Index in `report.guests`.
+    pub index: usize,
+    /// Its rates and their past.
+    pub history: GuestHistory,
+    /// Number of its flows.
+    pub flows: u64,
+    /// Packets dropped.
+    pub dropped: u64,
+    /// Fragments.
+    pub fragments: u64,
+    /// The worst that it suffers.
+    pub severity: Severity,
+    /// Why.
+    pub cause: Option<Cause>,
+    /// What a filter searches, in lower case.
+    pub text: String,
+}
+
+/// Findings and flows of one cause, guest and place.
+#[derive(Debug)]
+pub struct Fault {
+    /// The same fault has the same id in every snapshot.
+    pub id: u64,
+    /// Why; null for a flow that suffers without a known cause.
+    pub cause: Option<Cause>,
+    /// How grave.
+    pub severity: Severity,
+    /// The first one's index; it tells the story.
+    pub source: FaultSource,
+    /// How many flows.
+    pub flows: u64,
+    /// Packets dropped, or the finding's count.
+    pub count: u64,
+    /// What a filter searches, in lower case.
+    pub text: String,
+}
+
+/// Where a fault's explanation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultSource {
+    /// Index in `report.flows`.
+    Flow(usize),
+    /// Index in `report.findings`.
+    Finding(usize),
+}
+
+/// The parts of a fault that flows and findings share.
+#[derive(Clone, Copy, Debug)]
+pub struct FaultText<'a> {
+    /// Whose.
+    pub guest: Option<&'a str>,
+    /// Where.
+    pub place: Option<&'a Where>,
+    /// In a sentence.
+    pub explanation: &'a str,
+    /// Facts.
+    pub evidence: &'a [String],
+    /// Cures.
+    pub fixes: &'a [crate::diagnose::report::Fix],
+}
+
+impl Snapshot {
+    /// Builds one from a report; `history` remembers what rates need.
+    pub fn new(serial: u64, now: Timestamp, report: Report, history: &mut History, events: Vec<Arc<LogEntry>>, status: Status) -> Self {
+        let ranks = guest_ranks(&report);
+        let mut flows: Vec<FlowFacts> = report.flows.iter().map(|flow| flow_facts(flow, &ranks)).collect();
+        history.measure(now, &report, &mut flows);
+        let mut rates = FlowRates::default();
+        for flow in &flows {
+            rates.add(flow.rates);
+        }
+        let guests = guests(&report, history);
+        let faults = faults(&report);
+        Self { serial, now, report, flows, guests, faults, events, rates, status }
+    }
+
+    /// What a fault says.
+    pub fn fault_text(&self, fault: &Fault) -> FaultText<'_> {
+        match fault.source {
+            FaultSource::Flow(index) => {
+                let flow = &self.report.flows[index];
+                FaultText {
+                    guest: flow.guest.as_deref(),
+                    place: flow.place.as_ref(),
+                    explanation: &flow.explanation,
+                    evidence: &flow.evidence,
+                    fixes: &flow.fixes,
+                }
+            }
+            FaultSource::Finding(index) => {
+                let finding = &self.report.findings[index];
+                FaultText {
+                    guest: finding.guest.as_deref(),
+                    place: finding.place.as_ref(),
+                    explanation: &finding.explanation,
+                    evidence: &finding.evidence,
+                    fixes: &finding.fixes,
+                }
+            }
+        }
+    }
+
+    /// Seconds traced so far.
+    pub fn seconds(&self) -> u64 {
+        self.now.since(self.report.window.start).0 / 1_000_000_000
+    }
+}
+
+fn guest_ranks(report: &Report) -> BTreeMap<&str, u32> {
+    let mut ranks: BTreeMap<&str, u32> = report.guests.iter().map(|guest| (guest.name.as_str(), 0)).collect();
+    for (rank, value) in (1..).zip(ranks.values_mut()) {
+        *value = rank;
+    }
+    ranks
+}
+
+fn flow_facts(flow: &FlowReport, ranks: &BTreeMap<&str, u32>) -> FlowFacts {
+    let mut hasher = DefaultHasher::new();
+    (&flow.guest, &flow.device, flow.direction, &flow.protocol, flow.vlan).hash(&mut hasher);
+    (&flow.source, flow.source_port, &flow.destination, flow.destination_port).hash(&mut hasher);
+    let mut text = String::with_capacity(96);
+    for part in [flow.guest.as_deref(), flow.device.as_deref(), Some(flow.protocol.as_str()), flow.cause.map(Cause::id)].into_iter().flatten() {
+        text.push_str(part);
+        text.push(' ');
+    }
+    // Writing to a String can't fail.
+    let _infallible = write!(
+        text,
+        "{} {} {}",
+        super::theme::verdict(flow.verdict),
+        super::text::end_point(&flow.source, flow.source_port),
+        super::text::end_point(&flow.destination, flow.destination_port)
+    );
+    text.make_ascii_lowercase();
+    let latencies = flow.path.iter().filter_map(|hop| hop.latency_ns);
+    FlowFacts {
+        id: hasher.finish(),
+        rates: FlowRates::default(),
+        latency_ns: latencies.reduce(u64::saturating_add),
+        ends: [end_key(&flow.source, flow.source_port), end_key(&flow.destination, flow.destination_port)],
+        guest_rank: flow.guest.as_deref().and_then(|guest| ranks.get(guest).copied()).unwrap_or(u32::MAX),
+        text,
+    }
+}
+
+/// Addresses in numeric order, IPv4 before IPv6, then ports. The lowest bits of IPv6 addresses give way to the port.
+fn end_key(address: &str, port: Option<u16>) -> u128 {
+    let port = u128::from(port.unwrap_or(0));
+    match address.parse() {
+        Ok(IpAddr::V4(address)) => u128::from(u32::from(address)) << 16 | port,
+        Ok(IpAddr::V6(address)) => u128::from(address) & !0xffff | port,
+        Err(_) => u128::MAX,
+    }
+}
+
+fn guests(report: &Report, history: &History) -> Vec<GuestFacts> {
+    let mut guests: BTreeMap<&str, GuestFacts> = BTreeMap::new();
+    for (index, guest) in report.guests.iter().enumerate() {
+        let mut text = guest.name.to_lowercase();
+        for interface in &guest.interfaces {
+            let parts = [Some(&interface.device), interface.mac.as_ref(), interface.bridge.as_ref()];
+            for part in parts.into_iter().flatten().chain(&interface.uplinks).chain(&interface.addresses) {
+                text.push(' ');
+                text.push_str(&part.to_lowercase());
+            }
+        }
+        let history = history.guest(&guest.name);
+        let (severity, cause) = (Severity::Ok, None);
+        guests.insert(&guest.name, GuestFacts { index, history, flows: 0, dropped: 0, fragments: 0, severity, cause, text });
+    }
+    for flow in &report.flows {
+        let Some(guest) = flow.guest.as_deref().and_then(|name| guests.get_mut(name)) else { continue };
+        guest.flows += 1;
+        guest.dropped += flow.dropped;
+        guest.fragments += flow.fragments;
+        if flow.severity > guest.severity {
+            (guest.severity, guest.cause) = (flow.severity, flow.cause);
+        }
+    }
+    for finding in &report.findings {
+        let Some(guest) = finding.guest.as_deref().and_then(|name| guests.get_mut(name)) else { continue };
+        if finding.severity > guest.severity {
+            (guest.severity, guest.cause) = (finding.severity, Some(finding.cause));
+        }
+    }
+    let mut guests: Vec<GuestFacts> = guests.into_values().collect();
+    guests.sort_by_key(|guest| std::cmp::Reverse(guest.severity));
+    guests
+}
+
+fn faults(report: &Report) -> Vec<Fault> {
+    let mut groups: BTreeMap<_, Fault> = BTreeMap::new();
+    let findings = report.findings.iter().enumerate().map(|(index, finding)| {
+        let key = (Some(finding.cause), finding.guest.as_deref(), finding.place.as_ref().and_then(|place| place.device.as_deref()));
+        (key, finding.severity, FaultSource::Finding(index), finding.count.unwrap_or(0), finding.explanation.as_str())
+    });
+    let suffering = report.flows.iter().enumerate().filter(|(_, flow)| flow.severity > Severity::Ok).map(|(index, flow)| {
+        let key = (flow.cause, flow.guest.as_deref(), flow.place.as_ref().and_then(|place| place.device.as_deref()));
+        (key, flow.severity, FaultSource::Flow(index), flow.dropped, flow.explanation.as_str())
+    });
+    for (key, severity, source, count, explanation) in findings.chain(suffering) {
+        let fault = groups.entry(key).or_insert_with(|| {
+            let mut hasher = DefaultHasher::new();
+            key.hash(&mut hasher);
+            let (cause, guest, device) = key;
+            let text = [cause.map(Cause::id), guest, device, Some(explanation)].into_iter().flatten().collect::<Vec<_>>().join(" ").to_lowercase();
+            Fault { id: hasher.finish(), cause, severity, source, flows: 0, count: 0, text }
+        });
+        if severity > fault.severity {
+            (fault.severity, fault.source) = (severity, source);
+        }
+        fault.count = fault.count.saturating_add(count);
+        fault.flows += u64::from(matches!(source, FaultSource::Flow(_)));
+    }
+    let mut faults: Vec<Fault> = groups.into_values().collect();
+    faults.sort_by_key(|fault| (std::cmp::Reverse(fault.severity), std::cmp::Reverse(fault.count)));
+    faults
+}

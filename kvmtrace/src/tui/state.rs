@@ -1,0 +1,291 @@
+//! What the screen is about: which screen, which row, which filter. It knows nothing of a terminal.
+
+use super::layout;
+use super::snapshot::Snapshot;
+use super::view::{self, FlowColumn, GuestColumn, Sort};
+use std::sync::Arc;
+
+/// The screens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Screen {
+    /// Each guest with its path and rates.
+    Guests,
+    /// Each flow with its verdict.
+    Flows,
+    /// One flow's or guest's way as a picture.
+    Path,
+    /// What is wrong and how to mend it.
+    Faults,
+    /// What happened.
+    Events,
+}
+
+impl Screen {
+    /// In the order of their numbers.
+    pub(super) const ALL: [Self; 5] = [Self::Guests, Self::Flows, Self::Path, Self::Faults, Self::Events];
+
+    /// As in the tabs.
+    pub(super) fn title(self) -> &'static str {
+        match self {
+            Self::Guests => "Guests",
+            Self::Flows => "Flows",
+            Self::Path => "Path",
+            Self::Faults => "Faults",
+            Self::Events => "Events",
+        }
+    }
+
+    /// Its key.
+    pub(super) fn number(self) -> usize {
+        self as usize + 1
+    }
+}
+
+/// A list with a cursor.
+#[derive(Clone, Debug, Default)]
+pub struct List {
+    /// Index of the row under the cursor.
+    pub selected: usize,
+    /// Index of the first row that is seen.
+    pub offset: usize,
+    /// What was typed to filter.
+    pub filter: String,
+    /// The cursor stays on its item (events: on the newest) when the order changes.
+    pub follow: bool,
+    /// Indices into the snapshot.
+    pub rows: Vec<u32>,
+    anchor: Option<u64>,
+}
+
+impl List {
+    /// The item under the cursor, as an index into the snapshot.
+    pub(super) fn current(&self) -> Option<usize> {
+        self.rows.get(self.selected).map(|row| *row as usize)
+    }
+
+    /// Brings the cursor into the list and onto the screen.
+    fn settle(&mut self, height: usize) {
+        self.selected = self.selected.min(self.rows.len().saturating_sub(1));
+        let height = height.max(1);
+        let last = self.rows.len().saturating_sub(height);
+        self.offset = self.offset.clamp(self.selected.saturating_sub(height - 1), self.selected).min(last);
+    }
+}
+
+/// What the path screen shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Focus {
+    /// The guest under the cursor of the guest list.
+    Guest,
+    /// The flow under the cursor of the flow list.
+    Flow,
+    /// The fault under the cursor of the fault list.
+    Fault,
+}
+
+/// What is being typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prompt {
+    /// A filter.
+    Filter,
+    /// A time of the recording.
+    Time,
+}
+
+/// Everything that keys and the mouse change.
+#[derive(Debug)]
+pub struct State {
+    /// Columns and rows of the terminal.
+    pub size: (u16, u16),
+    /// What is shown.
+    pub screen: Screen,
+    /// Where one came from.
+    pub(super) trail: Vec<Screen>,
+    /// The keys are shown.
+    pub help: bool,
+    /// The detail of an event is open.
+    pub open: bool,
+    /// What is being typed, if anything.
+    pub prompt: Option<Prompt>,
+    /// A time, half typed.
+    pub typed_time: String,
+    /// What the path screen shows.
+    pub focus: Focus,
+    /// First line of the text that is seen.
+    pub scroll: u16,
+    /// Which fix is chosen.
+    pub fix: usize,
+    /// A word to the operator, until the next key.
+    pub message: Option<String>,
+    /// Order of the flows.
+    pub flow_sort: Sort<FlowColumn>,
+    /// Order of the guests.
+    pub guest_sort: Sort<GuestColumn>,
+    /// Guests.
+    pub guests: List,
+    /// Flows.
+    pub flows: List,
+    /// Faults.
+    pub faults: List,
+    /// Events.
+    pub events: List,
+    /// The snapshot that is shown.
+    shown: Arc<Snapshot>,
+    /// The newest, while the screen is frozen.
+    newest: Option<Arc<Snapshot>>,
+}
+
+impl State {
+    /// The first screen.
+    pub fn new(snapshot: Arc<Snapshot>, size: (u16, u16)) -> Self {
+        let list = || List { follow: true, ..List::default() };
+        let mut state = Self {
+            size,
+            screen: Screen::Guests,
+            trail: Vec::new(),
+            help: false,
+            open: false,
+            prompt: None,
+            typed_time: String::new(),
+            focus: Focus::Guest,
+            scroll: 0,
+            fix: 0,
+            message: None,
+            flow_sort: Sort { column: FlowColumn::Worst, reversed: false },
+            guest_sort: Sort { column: GuestColumn::Worst, reversed: false },
+            guests: list(),
+            flows: list(),
+            faults: list(),
+            events: list(),
+            shown: snapshot,
+            newest: None,
+        };
+        state.refresh();
+        state
+    }
+
+    /// The snapshot to draw.
+    pub fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.shown
+    }
+
+    /// The screen stands still while the trace goes on.
+    pub fn frozen(&self) -> bool {
+        self.newest.is_some()
+    }
+
+    /// It is a recording that is shown.
+    pub fn replaying(&self) -> bool {
+        self.shown.status.replay.is_some()
+    }
+
+    /// Takes a new snapshot in; tells whether the screen changes.
+    pub fn show(&mut self, snapshot: Arc<Snapshot>) -> bool {
+        if self.newest.is_some() {
+            self.newest = Some(snapshot);
+            return false;
+        }
+        self.shown = snapshot;
+        self.refresh();
+        true
+    }
+
+    /// Freezes the screen or lets it go on.
+    pub(super) fn toggle_freeze(&mut self) {
+        match self.newest.take() {
+            Some(newest) => {
+                self.shown = newest;
+                self.refresh();
+            }
+            None => self.newest = Some(Arc::clone(&self.shown)),
+        }
+    }
+
+    /// The list of a screen.
+    pub(super) fn list(&self, screen: Screen) -> &List {
+        match screen {
+            Screen::Guests => &self.guests,
+            Screen::Flows => &self.flows,
+            Screen::Faults => &self.faults,
+            Screen::Events => &self.events,
+            Screen::Path => match self.focus {
+                Focus::Guest => &self.guests,
+                Focus::Flow => &self.flows,
+                Focus::Fault => &self.faults,
+            },
+        }
+    }
+
+    /// The list that keys move in now.
+    pub(super) fn list_mut(&mut self) -> &mut List {
+        match (self.screen, self.focus) {
+            (Screen::Guests, _) | (Screen::Path, Focus::Guest) => &mut self.guests,
+            (Screen::Flows, _) | (Screen::Path, Focus::Flow) => &mut self.flows,
+            (Screen::Faults, _) | (Screen::Path, Focus::Fault) => &mut self.faults,
+            (Screen::Events, _) => &mut self.events,
+        }
+    }
+
+    /// Rows that a list shows.
+    pub(super) fn list_height(&self) -> usize {
+        let screen = match (self.screen, self.focus) {
+            (Screen::Path, Focus::Guest) => Screen::Guests,
+            (Screen::Path, Focus::Flow) => Screen::Flows,
+            (Screen::Path, Focus::Fault) => Screen::Faults,
+            (screen, _) => screen,
+        };
+        layout::areas(self.size, screen, self.open).map_or(1, |areas| usize::from(layout::rows(areas.list).height))
+    }
+
+    /// Works out the rows of the list on the screen anew.
+    pub(super) fn refresh(&mut self) {
+        let snapshot = Arc::clone(&self.shown);
+        let (screen, focus) = (self.screen, self.focus);
+        let rows = match (screen, focus) {
+            (Screen::Guests, _) | (Screen::Path, Focus::Guest) => view::guests(&snapshot, &self.guests.filter, self.guest_sort),
+            (Screen::Flows, _) | (Screen::Path, Focus::Flow) => view::flows(&snapshot, &self.flows.filter, self.flow_sort),
+            (Screen::Faults, _) | (Screen::Path, Focus::Fault) => view::faults(&snapshot, &self.faults.filter),
+            (Screen::Events, _) => view::events(&snapshot, &self.events.filter),
+        };
+        let height = self.list_height();
+        let events = screen == Screen::Events;
+        let id = |row: u32| self.item_id(&snapshot, row as usize);
+        let list = self.list(screen);
+        let found = match (list.follow, list.anchor) {
+            (true, _) if events => Some(rows.len().saturating_sub(1)),
+            (true, Some(anchor)) => rows.iter().position(|row| id(*row) == anchor),
+            (false, Some(anchor)) if events => rows.iter().position(|row| id(*row) == anchor),
+            (true, None) | (false, _) => None,
+        };
+        let list = self.list_mut();
+        list.rows = rows;
+        if let Some(found) = found {
+            // The row keeps its place on the screen while others come and go above it.
+            list.offset = (list.offset + found).saturating_sub(list.selected);
+            list.selected = found;
+        }
+        list.settle(height);
+    }
+
+    /// Remembers what is under the cursor, after it was moved.
+    pub(super) fn hold(&mut self) {
+        let height = self.list_height();
+        self.list_mut().settle(height);
+        let anchor = self.list(self.screen).current().map(|index| self.item_id(&self.shown, index));
+        self.list_mut().anchor = anchor;
+    }
+
+    fn item_id(&self, snapshot: &Snapshot, index: usize) -> u64 {
+        match (self.screen, self.focus) {
+            (Screen::Guests, _) | (Screen::Path, Focus::Guest) => {
+                use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+                let mut hasher = DefaultHasher::new();
+                snapshot.report.guests[snapshot.guests[index].index].name.hash(&mut hasher);
+                hasher.finish()
+            }
+            (Screen::Flows, _) | (Screen::Path, Focus::Flow) => snapshot.flows[index].id,
+            (Screen::Faults, _) | (Screen::Path, Focus::Fault) => snapshot.faults[index].id,
+            (Screen::Events, _) => snapshot.events[index].serial,
+        }
+    }
+}

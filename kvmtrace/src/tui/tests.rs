@@ -1,0 +1,310 @@
+//! The screens as text, and what keys do to the state.
+
+use super::fixture::{self, HOSTILE_NAMES};
+use super::*;
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
+use proptest::prelude::*;
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+use std::sync::Arc;
+
+const SMALL: (u16, u16) = (80, 24);
+const LARGE: (u16, u16) = (160, 50);
+
+/// The screen as the operator sees it, one line each.
+fn render(state: &State) -> String {
+    let mut terminal = Terminal::new(TestBackend::new(state.size.0, state.size.1)).unwrap();
+    let frame = terminal.draw(|frame| draw(frame, state, Theme::new(Palette::Dark, false))).unwrap();
+    let rows = frame.buffer.content.chunks(usize::from(state.size.0));
+    rows.map(|row| row.iter().map(|cell| cell.symbol()).collect::<String>().trim_end().to_owned() + "\n").collect()
+}
+
+fn press(state: &mut State, keys: &str) -> Vec<Effect> {
+    let mut effects = Vec::new();
+    for key in keys.split(' ') {
+        let code = match key {
+            "Enter" => KeyCode::Enter,
+            "Esc" => KeyCode::Esc,
+            "Tab" => KeyCode::Tab,
+            "S-Tab" => KeyCode::BackTab,
+            "Space" => KeyCode::Char(' '),
+            "Down" => KeyCode::Down,
+            "PgDn" => KeyCode::PageDown,
+            "PgUp" => KeyCode::PageUp,
+            "Backspace" => KeyCode::Backspace,
+            text => {
+                for character in text.chars() {
+                    effects.extend(update::key(state, KeyEvent::new(KeyCode::Char(character), KeyModifiers::NONE)));
+                }
+                continue;
+            }
+        };
+        effects.extend(update::key(state, KeyEvent::new(code, KeyModifiers::NONE)));
+    }
+    effects
+}
+
+fn healthy() -> Arc<Snapshot> {
+    fixture::snapshot_over_time(fixture::healthy_report)
+}
+
+fn broken() -> Arc<Snapshot> {
+    fixture::snapshot_over_time(fixture::mtu_report)
+}
+
+/// The screen after some keys.
+fn screen(snapshot: Arc<Snapshot>, size: (u16, u16), keys: &str) -> String {
+    let mut state = State::new(snapshot, size);
+    if !keys.is_empty() {
+        press(&mut state, keys);
+    }
+    render(&state)
+}
+
+#[test]
+fn every_screen_of_a_healthy_host() {
+    for (name, keys) in [("guests", "1"), ("flows", "2"), ("path", "1 Enter"), ("faults", "4"), ("events", "5")] {
+        insta::assert_snapshot!(format!("healthy-{name}-80x24"), screen(healthy(), SMALL, keys));
+    }
+    insta::assert_snapshot!("healthy-guests-160x50", screen(healthy(), LARGE, "1"));
+    insta::assert_snapshot!("healthy-flow-path-80x24", screen(healthy(), SMALL, "2 Enter"));
+}
+
+#[test]
+fn every_screen_of_a_host_with_an_mtu_black_hole() {
+    let screens = [("guests", "1"), ("flows", "2"), ("flow-path", "2 Enter"), ("guest-path", "1 Enter"), ("faults", "4"), ("events", "5"), ("event", "5 Enter"), ("help", "?")];
+    for (name, keys) in screens {
+        insta::assert_snapshot!(format!("mtu-{name}-80x24"), screen(broken(), SMALL, keys));
+        insta::assert_snapshot!(format!("mtu-{name}-160x50"), screen(broken(), LARGE, keys));
+    }
+    insta::assert_snapshot!("mtu-finding-path-80x24", screen(broken(), SMALL, "4 j Enter"));
+}
+
+#[test]
+fn other_states_of_the_screen() {
+    let nothing = || fixture::snapshot(fixture::empty_report(), Status::default());
+    for (name, keys) in [("guests", "1"), ("flows", "2"), ("path", "3"), ("faults", "4"), ("events", "5")] {
+        insta::assert_snapshot!(format!("empty-{name}-80x24"), screen(nothing(), SMALL, keys));
+    }
+    insta::assert_snapshot!("frozen-80x24", screen(broken(), SMALL, "2 Space"));
+    insta::assert_snapshot!("filter-80x24", screen(broken(), SMALL, "2 /web2"));
+    insta::assert_snapshot!("many-flows-80x24", screen(fixture::snapshot(fixture::many_report(100_000), Status::default()), SMALL, "2 G"));
+    insta::assert_snapshot!("replay-80x24", screen(fixture::snapshot(fixture::mtu_report(60), fixture::replay_status()), SMALL, "2"));
+    insta::assert_snapshot!("replay-help-80x24", screen(fixture::snapshot(fixture::mtu_report(60), fixture::replay_status()), SMALL, "?"));
+    insta::assert_snapshot!("too-small-40x10", screen(broken(), (40, 10), "2"));
+    insta::assert_snapshot!("smallest-60x16", screen(broken(), SMALLEST, "2 Enter"));
+    let hostile = || fixture::snapshot(fixture::hostile_report(&HOSTILE_NAMES), Status::default());
+    for (name, keys) in [("guests", "1"), ("flows", "2"), ("path", "2 Enter"), ("faults", "4")] {
+        insta::assert_snapshot!(format!("hostile-{name}-80x24"), screen(hostile(), SMALL, keys));
+    }
+}
+
+#[test]
+fn on_a_plain_terminal_the_screen_is_ascii_without_colours() {
+    for keys in ["1", "2", "2 Enter", "4", "5 Enter", "?"] {
+        let mut state = State::new(broken(), SMALL);
+        press(&mut state, keys);
+        let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
+        let frame = terminal.draw(|frame| draw(frame, &state, Theme::new(Palette::Plain, true))).unwrap();
+        for cell in &frame.buffer.content {
+            assert!(cell.symbol().is_ascii(), "{:?} on screen {keys}", cell.symbol());
+            assert_eq!((cell.fg, cell.bg), (ratatui::style::Color::Reset, ratatui::style::Color::Reset), "on screen {keys}");
+        }
+    }
+}
+
+#[test]
+fn the_help_has_every_key() {
+    for status in [Status::default(), fixture::replay_status()] {
+        let replay = status.replay.is_some();
+        let text = screen(fixture::snapshot(fixture::mtu_report(60), status), SMALL, "?");
+        for binding in BINDINGS.iter().filter(|binding| binding.applies(replay)) {
+            assert!(text.contains(binding.help), "{:?} is missing in\n{text}", binding.help);
+            for key in binding.keys {
+                assert!(text.contains(&key.to_string()), "{key} is missing in\n{text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn tab_walks_all_screens_and_escape_walks_back() {
+    let mut state = State::new(broken(), SMALL);
+    let mut seen = vec![state.screen];
+    for _ in 0..5 {
+        press(&mut state, "Tab");
+        seen.push(state.screen);
+    }
+    assert_eq!(seen, [Screen::Guests, Screen::Flows, Screen::Path, Screen::Faults, Screen::Events, Screen::Guests]);
+    press(&mut state, "Esc Esc");
+    assert_eq!(state.screen, Screen::Faults);
+    press(&mut state, "S-Tab");
+    assert_eq!(state.screen, Screen::Path);
+}
+
+#[test]
+fn a_filter_narrows_the_flows_with_every_key() {
+    let mut state = State::new(broken(), SMALL);
+    press(&mut state, "2 /");
+    let all = state.flows.rows.len();
+    press(&mut state, "db");
+    let narrowed = state.flows.rows.len();
+    assert!(narrowed < all && narrowed > 0, "{narrowed} of {all}");
+    press(&mut state, "q");
+    assert_eq!(state.flows.rows.len(), 0, "q is a letter while typing, and no flow holds dbq");
+    press(&mut state, "Backspace Enter");
+    assert_eq!((state.prompt, state.flows.rows.len()), (None, narrowed));
+    assert_eq!(press(&mut state, "q"), [Effect::Quit]);
+    press(&mut state, "Esc");
+    assert_eq!(state.flows.rows.len(), all, "Esc clears the filter first");
+    assert_eq!(state.screen, Screen::Flows);
+}
+
+#[test]
+fn sorting_goes_through_the_columns_and_turns_round() {
+    let mut state = State::new(broken(), SMALL);
+    press(&mut state, "2");
+    while state.flow_sort.column != FlowColumn::Packets {
+        press(&mut state, "s");
+    }
+    let packets = |state: &State| -> Vec<u64> { state.flows.rows.iter().map(|row| state.snapshot().report.flows[*row as usize].packets).collect() };
+    assert!(packets(&state).is_sorted_by(|a, b| a >= b), "{:?}", packets(&state));
+    press(&mut state, "S");
+    assert!(packets(&state).is_sorted(), "{:?}", packets(&state));
+}
+
+#[test]
+fn the_cursor_stays_on_its_flow_when_the_order_changes() {
+    let mut state = State::new(fixture::snapshot(fixture::mtu_report(60), Status::default()), SMALL);
+    press(&mut state, "2 jjj");
+    let selected = |state: &State| state.flows.rows[state.flows.selected] as usize;
+    let id = state.snapshot().flows[selected(&state)].id;
+    let mut report = fixture::mtu_report(61);
+    report.flows.rotate_right(2);
+    assert!(state.show(fixture::snapshot(report, Status::default())));
+    assert_eq!(state.snapshot().flows[selected(&state)].id, id);
+    assert_eq!(state.flows.selected, 5, "two flows came before it");
+}
+
+#[test]
+fn freezing_keeps_the_screen_and_going_on_shows_the_newest() {
+    let mut state = State::new(fixture::snapshot(fixture::healthy_report(10), Status::default()), SMALL);
+    press(&mut state, "2 Space");
+    let before = render(&state);
+    assert!(!state.show(fixture::snapshot(fixture::mtu_report(20), Status::default())), "nothing to draw");
+    assert_eq!(render(&state), before);
+    press(&mut state, "Space");
+    assert!(render(&state).contains("bridge-mtu-"));
+}
+
+#[test]
+fn copying_gives_the_command_of_the_chosen_fix() {
+    let mut state = State::new(broken(), SMALL);
+    assert_eq!(press(&mut state, "4 y"), [Effect::Copy("ip link set dev eth0 mtu 9000".to_owned())]);
+    assert_eq!(press(&mut state, "u"), [Effect::Copy("ip link set dev eth0 mtu 1500".to_owned())]);
+    assert_eq!(press(&mut state, "l y"), [], "the second fix lies in the guest");
+    assert!(render(&state).contains("the cure lies elsewhere"));
+    assert_eq!(press(&mut state, "h j y"), [Effect::Copy("ip link set dev vnet3 txqueuelen 2000".to_owned())]);
+}
+
+#[test]
+fn recording_and_resetting_belong_to_a_running_trace_and_seeking_to_a_recording() {
+    let mut live = State::new(broken(), SMALL);
+    assert_eq!(press(&mut live, "w r n"), [Effect::Command(Command::Record), Effect::Command(Command::Reset)]);
+    let mut replay = State::new(fixture::snapshot(fixture::mtu_report(60), fixture::replay_status()), SMALL);
+    let effects = press(&mut replay, "w r Space + - ] [ n N");
+    let commands = [Command::Pause, Command::Speed(1), Command::Speed(-1), Command::Seek(10), Command::Seek(-10), Command::Fault(1), Command::Fault(-1)];
+    assert_eq!(effects, commands.map(Effect::Command));
+    assert!(!replay.frozen());
+    let Effect::Command(Command::SeekTo(time)) = press(&mut replay, "t 90 Enter")[0].clone() else { panic!("no seek") };
+    assert_eq!(time.since(fixture::snapshot(fixture::empty_report(), Status::default()).report.window.start).0, 90_000_000_000);
+}
+
+#[test]
+fn the_newest_event_stays_in_sight_until_one_moves_up() {
+    let mut state = State::new(broken(), SMALL);
+    press(&mut state, "5");
+    let last = state.events.rows.len() - 1;
+    assert_eq!(state.events.selected, last);
+    press(&mut state, "kk");
+    assert!(!state.events.follow);
+    press(&mut state, "G");
+    assert!(state.events.follow);
+}
+
+#[test]
+fn clicks_select_rows_and_screens_and_the_wheel_moves() {
+    let mut state = State::new(broken(), SMALL);
+    let at = |kind, column, row| MouseEvent { kind, column, row, modifiers: KeyModifiers::NONE };
+    update::mouse(&mut state, at(MouseEventKind::Down(MouseButton::Left), 20, 2));
+    assert_eq!(state.screen, Screen::Flows);
+    update::mouse(&mut state, at(MouseEventKind::Down(MouseButton::Left), 20, 6));
+    assert_eq!(state.flows.selected, 2);
+    update::mouse(&mut state, at(MouseEventKind::ScrollDown, 20, 8));
+    assert_eq!(state.flows.selected, 5);
+    update::mouse(&mut state, at(MouseEventKind::Down(MouseButton::Left), 20, 9));
+    assert_eq!(state.screen, Screen::Path, "a second click opens");
+    update::mouse(&mut state, at(MouseEventKind::Down(MouseButton::Left), 20, 200));
+}
+
+#[test]
+fn a_terminal_that_grows_again_shows_the_screen_again() {
+    let mut state = State::new(broken(), SMALL);
+    press(&mut state, "2");
+    let before = render(&state);
+    update::resize(&mut state, (20, 5));
+    assert!(render(&state).contains("kvmtrace needs"));
+    press(&mut state, "jjG PgDn PgUp g");
+    update::resize(&mut state, SMALL);
+    assert_eq!(render(&state), before);
+}
+
+#[test]
+fn text_scrolls_to_its_end_and_no_further() {
+    let mut state = State::new(broken(), SMALL);
+    press(&mut state, "4 PgDn PgDn PgDn PgDn PgDn PgDn PgDn PgDn PgDn");
+    let end = state.scroll;
+    assert!(end > 0 && render(&state).contains("degraded"), "{}", render(&state));
+    press(&mut state, "PgDn");
+    assert_eq!(state.scroll, end);
+    press(&mut state, "PgUp");
+    assert!(state.scroll < end);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// The frame of a screen is where it is whatever a guest calls itself.
+    #[test]
+    fn no_name_breaks_a_row(names in proptest::collection::vec(any::<String>(), 1..4), size in (60u16..170, 16u16..50)) {
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let snapshot = fixture::snapshot(fixture::hostile_report(&names), Status::default());
+        for keys in ["1", "2", "2 Enter", "1 Enter", "4", "4 Enter", "5 Enter"] {
+            let mut state = State::new(Arc::clone(&snapshot), size);
+            press(&mut state, keys);
+            let mut terminal = Terminal::new(TestBackend::new(size.0, size.1)).unwrap();
+            let frame = terminal.draw(|frame| draw(frame, &state, Theme::new(Palette::Dark, false))).unwrap();
+            for cell in &frame.buffer.content {
+                let mut characters = cell.symbol().chars();
+                let one = characters.next().is_some() && characters.next().is_none();
+                prop_assert!(one && text::clean(cell.symbol()) == cell.symbol(), "{:?} reached the screen", cell.symbol());
+            }
+        }
+    }
+
+    /// Whatever is pressed, nothing panics and the screen can be drawn.
+    #[test]
+    fn no_key_breaks_the_state(keys in proptest::collection::vec(0usize..BINDINGS.len(), 0..60), size in (1u16..200, 1u16..60), typed in ".{0,8}") {
+        let mut state = State::new(fixture::snapshot(fixture::mtu_report(60), Status::default()), size);
+        for key in keys {
+            update::apply(&mut state, BINDINGS[key].action);
+            if state.prompt.is_some() {
+                for character in typed.chars() {
+                    update::key(&mut state, KeyEvent::new(KeyCode::Char(character), KeyModifiers::NONE));
+                }
+                update::key(&mut state, KeyEvent::new(KeyCode::Enter, KeyModifiers::NONE));
+            }
+            render(&state);
+        }
+    }
+}

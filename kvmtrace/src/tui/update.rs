@@ -1,0 +1,362 @@
+//! From what the operator did to a new state, and to the effects that someone else must carry out. Pure.
+
+use super::action::{self, Action};
+use super::layout;
+use super::snapshot::FaultSource;
+use super::state::{Focus, Prompt, Screen, State};
+use crate::diagnose::report::Fix;
+use crate::event::Timestamp;
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
+use ratatui::layout::Position;
+
+/// What the state cannot do by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Leave.
+    Quit,
+    /// Give the terminal back to the shell.
+    Suspend,
+    /// Draw everything anew.
+    Redraw,
+    /// Put this on the operator's clipboard.
+    Copy(String),
+    /// Tell those who make the snapshots.
+    Command(Command),
+}
+
+/// What is told to those who make the snapshots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Write a recording from now on, or end it.
+    Record,
+    /// Begin to count anew.
+    Reset,
+    /// Recording: play or stand still.
+    Pause,
+    /// Recording: faster or slower.
+    Speed(i8),
+    /// Recording: seconds forth or back.
+    Seek(i16),
+    /// Recording: to a time.
+    SeekTo(Timestamp),
+    /// Recording: to the next fault or the one before.
+    Fault(i8),
+}
+
+/// A key was pressed.
+pub fn key(state: &mut State, event: KeyEvent) -> Vec<Effect> {
+    state.message = None;
+    if let Some(prompt) = state.prompt {
+        return typed(state, prompt, event);
+    }
+    let Some(action) = action::action(event, state.replaying()) else { return Vec::new() };
+    apply(state, action)
+}
+
+/// The mouse did something.
+pub fn mouse(state: &mut State, event: MouseEvent) -> Vec<Effect> {
+    let Some(areas) = layout::areas(state.size, state.screen, state.open) else { return Vec::new() };
+    let position = Position::new(event.column, event.row);
+    match event.kind {
+        MouseEventKind::ScrollDown | MouseEventKind::ScrollUp => {
+            let step = if event.kind == MouseEventKind::ScrollDown { 3 } else { -3 };
+            if areas.detail.contains(position) {
+                scroll(state, step);
+                return Vec::new();
+            }
+            apply(state, Action::Move(step))
+        }
+        MouseEventKind::Down(MouseButton::Left) if areas.tabs.contains(position) => {
+            let tab = layout::tabs(state.snapshot()).into_iter().find(|(_, _, columns)| columns.contains(&event.column));
+            tab.map(|(screen, ..)| apply(state, Action::Go(screen))).unwrap_or_default()
+        }
+        MouseEventKind::Down(MouseButton::Left) if layout::rows(areas.list).contains(position) => {
+            let list = state.list_mut();
+            let row = list.offset + usize::from(event.row - layout::rows(areas.list).y);
+            if row >= list.rows.len() {
+                return Vec::new();
+            }
+            if row == list.selected {
+                return apply(state, Action::Enter);
+            }
+            list.selected = row;
+            moved(state);
+            Vec::new()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The terminal has another size.
+pub fn resize(state: &mut State, size: (u16, u16)) {
+    state.size = size;
+    state.refresh();
+}
+
+/// A key while something is typed.
+fn typed(state: &mut State, prompt: Prompt, event: KeyEvent) -> Vec<Effect> {
+    let filter = prompt == Prompt::Filter;
+    let text = if filter { &mut state.list_mut().filter } else { &mut state.typed_time };
+    match (event.code, event.modifiers.contains(KeyModifiers::CONTROL)) {
+        (KeyCode::Enter, _) => {
+            state.prompt = None;
+            return if filter { Vec::new() } else { seek_to_typed(state) };
+        }
+        (KeyCode::Esc, _) | (KeyCode::Char('c'), true) => {
+            text.clear();
+            state.prompt = None;
+        }
+        (KeyCode::Char('u'), true) => text.clear(),
+        (KeyCode::Char('w'), true) => {
+            let kept = text.trim_end().rfind(' ').map_or(0, |space| space + 1);
+            text.truncate(kept);
+        }
+        (KeyCode::Backspace, _) => {
+            text.pop();
+        }
+        // A filter longer than any screen helps nobody, and pasting must not bloat the program.
+        (KeyCode::Char(character), false) if text.len() < 200 => text.push(character),
+        (KeyCode::Down, _) if filter => return apply(state, Action::Move(1)),
+        (KeyCode::Up, _) if filter => return apply(state, Action::Move(-1)),
+        _ => return Vec::new(),
+    }
+    if filter {
+        state.refresh();
+    }
+    Vec::new()
+}
+
+fn seek_to_typed(state: &mut State) -> Vec<Effect> {
+    let text = std::mem::take(&mut state.typed_time);
+    let start = state.snapshot().status.replay.as_ref().map(|replay| replay.start).unwrap_or_default();
+    match parse_time(&text, start) {
+        Some(time) => vec![Effect::Command(Command::SeekTo(time))],
+        None => {
+            state.message = Some(format!("{text:?} is no time; one looks like 15:28:12, 15:28 or 90 (seconds from the start)"));
+            Vec::new()
+        }
+    }
+}
+
+/// A time of the recording: seconds from its start, or a time of day (UTC).
+fn parse_time(text: &str, start: Timestamp) -> Option<Timestamp> {
+    const SECOND: u64 = 1_000_000_000;
+    const DAY: u64 = 86_400 * SECOND;
+    let text = text.trim();
+    let parts = text.split(':').map(|part| part.parse::<u64>().ok()).collect::<Option<Vec<u64>>>();
+    let in_day = match (parts?.as_slice(), text.contains(':')) {
+        ([seconds], false) => return Some(Timestamp(start.0.checked_add(seconds.checked_mul(SECOND)?)?)),
+        ([hours @ 0..24, minutes @ 0..60], true) => (hours * 60 + minutes) * 60 * SECOND,
+        ([hours @ 0..24, minutes @ 0..60, seconds @ 0..60], true) => ((hours * 60 + minutes) * 60 + seconds) * SECOND,
+        _ => return None,
+    };
+    let time = start.0 / DAY * DAY + in_day;
+    // Before the start can only mean the day after, in a recording over midnight.
+    Some(Timestamp(if time + 60 * SECOND < start.0 { time + DAY } else { time }))
+}
+
+/// Carries an action out.
+pub fn apply(state: &mut State, action: Action) -> Vec<Effect> {
+    if state.help && !matches!(action, Action::Quit | Action::Redraw | Action::Suspend) {
+        state.help = false;
+        if matches!(action, Action::Help | Action::Back | Action::Enter) {
+            return Vec::new();
+        }
+    }
+    match action {
+        Action::Quit => return vec![Effect::Quit],
+        Action::Suspend => return vec![Effect::Suspend],
+        Action::Redraw => return vec![Effect::Redraw],
+        Action::Help => state.help = true,
+        Action::Go(screen) => go(state, screen),
+        Action::NextScreen => go(state, Screen::ALL[(state.screen as usize + 1) % Screen::ALL.len()]),
+        Action::PreviousScreen => go(state, Screen::ALL[(state.screen as usize + Screen::ALL.len() - 1) % Screen::ALL.len()]),
+        Action::Move(rows) => step(state, isize::from(rows)),
+        Action::Page(pages) => {
+            let half = i16::try_from(state.list_height() / 2).unwrap_or(i16::MAX).max(1);
+            match state.screen {
+                Screen::Path | Screen::Faults => scroll(state, pages.saturating_mul(half)),
+                Screen::Guests | Screen::Flows | Screen::Events => step(state, isize::from(pages.saturating_mul(half))),
+            }
+        }
+        Action::First => step(state, isize::MIN),
+        Action::Last => step(state, isize::MAX),
+        Action::Enter => enter(state),
+        Action::Back => back(state),
+        Action::Pause if state.replaying() => return vec![Effect::Command(Command::Pause)],
+        Action::Pause => state.toggle_freeze(),
+        Action::Filter if state.screen == Screen::Path => state.message = Some("nothing to filter here".to_owned()),
+        Action::Filter => state.prompt = Some(Prompt::Filter),
+        Action::Sort | Action::Reverse => sort(state, action == Action::Reverse),
+        Action::Follow => follow(state),
+        Action::Record => return vec![Effect::Command(Command::Record)],
+        Action::Reset => {
+            state.message = Some("counting anew".to_owned());
+            return vec![Effect::Command(Command::Reset)];
+        }
+        Action::Copy => return copy(state, |fix| fix.command.as_ref(), "no command to copy here: the cure lies elsewhere, or nothing is wrong"),
+        Action::CopyUndo => return copy(state, |fix| fix.undo.as_ref(), "nothing to copy that would take it back"),
+        Action::Fix(step) => {
+            let count = chosen_fixes(state).len().max(1);
+            state.fix = (state.fix as isize + isize::from(step)).rem_euclid(count as isize) as usize;
+        }
+        Action::Seek(seconds) => return vec![Effect::Command(Command::Seek(seconds))],
+        Action::Fault(step) => return vec![Effect::Command(Command::Fault(step))],
+        Action::Speed(step) => return vec![Effect::Command(Command::Speed(step))],
+        Action::SeekTo => state.prompt = Some(Prompt::Time),
+    }
+    Vec::new()
+}
+
+fn go(state: &mut State, screen: Screen) {
+    if screen == state.screen {
+        return;
+    }
+    if screen == Screen::Path {
+        state.focus = match state.screen {
+            Screen::Flows => Focus::Flow,
+            Screen::Faults => Focus::Fault,
+            Screen::Guests => Focus::Guest,
+            Screen::Path | Screen::Events => state.focus,
+        };
+    }
+    state.trail.push(state.screen);
+    // Nobody remembers more than the last few; an endless Tab must not grow the program.
+    if state.trail.len() > 16 {
+        state.trail.remove(0);
+    }
+    show(state, screen);
+}
+
+fn show(state: &mut State, screen: Screen) {
+    state.screen = screen;
+    state.scroll = 0;
+    state.fix = 0;
+    state.refresh();
+}
+
+fn enter(state: &mut State) {
+    match state.screen {
+        Screen::Guests | Screen::Flows | Screen::Faults => go(state, Screen::Path),
+        Screen::Path => go(state, Screen::Faults),
+        Screen::Events => {
+            state.open = !state.open;
+            state.scroll = 0;
+            state.refresh();
+        }
+    }
+}
+
+fn back(state: &mut State) {
+    if state.screen == Screen::Events && state.open {
+        state.open = false;
+        state.refresh();
+    } else if state.screen != Screen::Path && !state.list_mut().filter.is_empty() {
+        state.list_mut().filter.clear();
+        state.refresh();
+    } else if let Some(screen) = state.trail.pop() {
+        show(state, screen);
+    }
+}
+
+/// Moves the cursor.
+fn step(state: &mut State, rows: isize) {
+    let events = state.screen == Screen::Events;
+    let list = state.list_mut();
+    let last = list.rows.len().saturating_sub(1);
+    list.selected = list.selected.saturating_add_signed(rows).min(last);
+    if events {
+        list.follow = list.selected == last;
+    }
+    moved(state);
+}
+
+fn moved(state: &mut State) {
+    state.hold();
+    state.scroll = 0;
+    state.fix = 0;
+}
+
+/// Scrolls the text, as far as there is some.
+fn scroll(state: &mut State, rows: i16) {
+    let Some(areas) = layout::areas(state.size, state.screen, state.open) else { return };
+    let length = super::draw::detail_length(state, areas.detail);
+    let last = length.saturating_sub(areas.detail.height);
+    state.scroll = state.scroll.saturating_add_signed(rows).min(last);
+}
+
+fn sort(state: &mut State, reverse: bool) {
+    match state.screen {
+        Screen::Guests if reverse => state.guest_sort.reversed = !state.guest_sort.reversed,
+        Screen::Guests => state.guest_sort = state.guest_sort.next(),
+        Screen::Flows if reverse => state.flow_sort.reversed = !state.flow_sort.reversed,
+        Screen::Flows => state.flow_sort = state.flow_sort.next(),
+        Screen::Path | Screen::Faults | Screen::Events => {
+            state.message = Some("this list has one order".to_owned());
+            return;
+        }
+    }
+    state.refresh();
+}
+
+fn follow(state: &mut State) {
+    let list = state.list_mut();
+    list.follow = !list.follow;
+    let follows = list.follow;
+    if follows {
+        state.refresh();
+    }
+    state.hold();
+    state.message = Some(if follows { "following" } else { "not following" }.to_owned());
+}
+
+/// The fixes of what is under the cursor.
+pub(super) fn chosen_fixes(state: &State) -> &[Fix] {
+    let snapshot = state.snapshot();
+    let Some(index) = state.list(state.screen).current() else { return &[] };
+    match (state.screen, state.focus) {
+        (Screen::Faults, _) | (Screen::Path, Focus::Fault) => {
+            snapshot.faults.get(index).map_or(&[], |fault| snapshot.fault_text(fault).fixes)
+        }
+        (Screen::Flows, _) | (Screen::Path, Focus::Flow) => snapshot.report.flows.get(index).map_or(&[], |flow| flow.fixes.as_slice()),
+        (Screen::Guests | Screen::Events, _) | (Screen::Path, Focus::Guest) => &[],
+    }
+}
+
+fn copy(state: &mut State, part: impl Fn(&Fix) -> Option<&String>, nothing: &str) -> Vec<Effect> {
+    let Some(text) = chosen_fixes(state).get(state.fix).and_then(part).cloned() else {
+        state.message = Some(nothing.to_owned());
+        return Vec::new();
+    };
+    state.message = Some(format!("copied: {text}"));
+    vec![Effect::Copy(text)]
+}
+
+/// The flow that the fault under the cursor tells of.
+pub(super) fn flow_of_fault(state: &State) -> Option<usize> {
+    let fault = state.snapshot().faults.get(state.faults.current()?)?;
+    match fault.source {
+        FaultSource::Flow(index) => Some(index),
+        FaultSource::Finding(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn typed_times_are_seconds_or_times_of_day() {
+        let second = 1_000_000_000;
+        // 2026-11-18T11:06:40Z
+        let start = Timestamp(1_795_000_000 * second);
+        let after = |text: &str| parse_time(text, start).map(|time| time.0.wrapping_sub(start.0) / second);
+        assert_eq!(after("90"), Some(90));
+        assert_eq!(after("11:07:20"), Some(40));
+        assert_eq!(after("11:10"), Some(200));
+        assert_eq!(after("00:00"), Some(46_400), "the midnight to come");
+        for nonsense in ["", "x", "25:00", "14:60", "1:2:3:4", "-5", "14:"] {
+            assert_eq!(after(nonsense), None, "{nonsense}");
+        }
+    }
+}
