@@ -22,7 +22,7 @@ pub(crate) enum Need {
 
 /// Programs that the lab uses, and the Debian package of each.
 const LAB_PROGRAMS: &[(&str, &str)] = &[
-    ("bpftool", "bpftool"),
+    ("conntrack", "conntrack"),
     ("ebtables", "ebtables"),
     ("ethtool", "ethtool"),
     ("ip", "iproute2"),
@@ -58,7 +58,9 @@ pub(crate) fn ensure(need: Need) -> Result<()> {
         apt(&packages)?;
     }
     if need == Need::Test && find("cargo-nextest").is_none() {
-        cargo_install("cargo-nextest", NEXTEST, &["--no-default-features", "--features", "default-no-update"], &[])?;
+        // Optimising the test runner would take longer than it could ever save.
+        let arguments = ["--debug", "--no-default-features", "--features", "default-no-update"];
+        cargo_install("cargo-nextest", NEXTEST, &arguments, &[("CARGO_PROFILE_DEV_DEBUG", "0")])?;
     }
     Ok(())
 }
