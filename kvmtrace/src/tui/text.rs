@@ -106,7 +106,6 @@ pub(super) fn scaled(value: u64) -> String {
     let (whole, tenths) = (rounded(u128::from(value)), rounded(u128::from(value) * 10));
     if tenths < 100 { format!("{}.{}{unit}", tenths / 10, tenths % 10) } else { format!("{whole}{unit}") }
 }
-}
 
 /// A rate in bits, as links are measured: `3.4Mbit/s`.
 pub(super) fn bits_per_second(bytes_per_second: u64) -> String {
