@@ -100,10 +100,14 @@ unsafe fn copy<const WORDS: usize>(to: *mut u8, from: usize) {
 #[inline(always)]
 pub(crate) fn from_memory(address: u64, length: u32) -> Result<(&'static mut Workspace, u32), Error> {
     let workspace = workspace(DROP)?;
-    let available = if length < HEADER_BYTES as u32 { length } else { HEADER_BYTES as u32 };
+    // In 64 bits, so that the comparison and the helper's argument are one register: the verifier sees the bound. No
+    // packet is longer than the mask (GSO_MAX_SIZE is 8 * 65535).
+    let length = u64::from(length) & 0xf_ffff;
+    let available = if length < HEADER_BYTES as u64 { length } else { HEADER_BYTES as u64 };
     if available == 0 {
         return Err(Error::Skipped);
     }
+    let available = available as u32;
     // SAFETY: the buffer has HEADER_BYTES ≥ available bytes; the helper checks the source.
     let result = unsafe { bpf_probe_read_kernel((&raw mut workspace.header).cast(), available, address as *const _) };
     if result != 0 {

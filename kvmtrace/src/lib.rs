@@ -3,6 +3,8 @@
 //!
 //! Data flows one way: kernel → [`event::decode`] → [`track`] → [`diagnose`] → [`sink`]. See ARCHITECTURE.md.
 
+pub mod app;
+pub mod cli;
 pub mod diagnose;
 pub mod event;
 pub mod filter;
@@ -10,6 +12,7 @@ pub mod host;
 pub mod kernel;
 pub mod pipeline;
 pub mod record;
+pub mod probe;
 pub mod sink;
 pub mod source;
 pub mod track;

@@ -1,3 +1,10 @@
 //! Parse, run, exit code.
 
-fn main() {}
+use clap::Parser as _;
+use kvmtrace::{app, cli};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    app::main(&cli)
+}

@@ -31,7 +31,7 @@ pub(crate) fn packet(context: &BtfTracePointContext) -> Result<(), Error> {
     flow::join_fragments(parsed);
     parsed.key.ifindex = ifindex;
     parsed.key.cpu = flow::this_cpu();
-    if !filter::wants(&parsed.key) {
+    if !filter::wants(&parsed.key, &workspace.header, facts.ethernet != 0) {
         return Ok(());
     }
     let (gso_size, gso_segments) = facts.gso();

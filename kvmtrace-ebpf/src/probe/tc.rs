@@ -45,7 +45,7 @@ pub(crate) fn packet(context: &TcContext, direction: u8) -> Result<(), Error> {
     parsed.key.ifindex = ifindex;
     parsed.key.cpu = flow::this_cpu();
     parsed.key.direction = direction;
-    if !filter::wants(&parsed.key) {
+    if !filter::wants(&parsed.key, &workspace.header, true) {
         return Ok(());
     }
     let length = context.len();

@@ -4,13 +4,17 @@
 //! Everything is of the network namespace that the calling thread is in.
 
 mod bridge;
+mod changes;
 mod guests;
 mod kernel_files;
 mod links;
 mod netlink;
+pub mod path;
 mod tables;
 #[cfg(test)]
 mod test_hosts;
+
+pub use changes::Changes;
 
 use crate::event::HostState;
 use netlink::Netlink;

@@ -1,0 +1,124 @@
+//! The composition root: the one place that knows all the parts. Turns what was typed into a source, the pipeline and a
+//! sink, and the outcome into an exit status.
+
+mod session;
+
+use crate::cli::{Cli, Color, Command, Verdict};
+use crate::diagnose::report::Severity;
+use crate::pipeline::Pipeline;
+use crate::source::Source as _;
+use session::{End, Session};
+use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
+
+/// How a command ended in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// No fault found.
+    Clean,
+    /// Faults found.
+    Faults,
+}
+
+impl Outcome {
+    fn of(severity: Severity) -> Self {
+        if severity >= Severity::Warning { Self::Faults } else { Self::Clean }
+    }
+}
+
+/// Runs the command. Errors are told in one line on standard error.
+pub fn main(cli: &Cli) -> ExitCode {
+    log(cli);
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&anyhow::Error::new(error).context("starting")),
+    };
+    match runtime.block_on(run(cli)) {
+        Ok(Outcome::Clean) => ExitCode::SUCCESS,
+        Ok(Outcome::Faults) => ExitCode::from(1),
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
+/// Nobody reads any more (`kvmtrace watch | head`): not an error.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+    })
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    let line: Vec<String> = error.chain().map(|cause| cause.to_string().replace('\n', " ")).collect();
+    // Standard error may be gone too; then there is nobody to tell.
+    drop(writeln!(std::io::stderr(), "kvmtrace: {}", line.join(": ")));
+    ExitCode::from(2)
+}
+
+fn log(cli: &Cli) {
+    let level = match (cli.common.quiet, cli.common.verbose) {
+        (true, _) => tracing::Level::ERROR,
+        (false, 0) => tracing::Level::WARN,
+        (false, 1) => tracing::Level::INFO,
+        (false, 2) => tracing::Level::DEBUG,
+        // Every event, as it crosses the middle.
+        (false, _) => tracing::Level::TRACE,
+    };
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .with_ansi(colored(cli, &std::io::stderr()))
+        .without_time()
+        .with_target(false)
+        .init();
+}
+
+fn colored(cli: &Cli, stream: &impl std::io::IsTerminal) -> bool {
+    match cli.common.color {
+        Color::Always => true,
+        Color::Never => false,
+        Color::Auto => {
+            let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+                || std::env::var_os("TERM").is_some_and(|value| value == "dumb");
+            !unwanted && stream.is_terminal()
+        }
+    }
+}
+
+async fn run(cli: &Cli) -> anyhow::Result<Outcome> {
+    match &cli.command {
+        Command::Verdict(options) => verdict(cli, options).await,
+        Command::Completions { shell } => {
+            let mut command = <Cli as clap::CommandFactory>::command();
+            clap_complete::generate(*shell, &mut command, "kvmtrace", &mut std::io::stdout());
+            Ok(Outcome::Clean)
+        }
+        Command::Man => {
+            clap_mangen::Man::new(<Cli as clap::CommandFactory>::command()).render(&mut std::io::stdout())?;
+            Ok(Outcome::Clean)
+        }
+    }
+}
+
+async fn verdict(cli: &Cli, options: &Verdict) -> anyhow::Result<Outcome> {
+    let end = match (&options.cmd, options.duration) {
+        (Some(command), duration) => End::Command(command.clone(), duration),
+        (None, Some(duration)) => End::After(duration),
+        (None, None) => End::Signal,
+    };
+    if end == End::Signal && !cli.common.quiet && std::io::stderr().is_terminal() {
+        drop(writeln!(std::io::stderr(), "tracing; Ctrl-C ends it and shows the verdicts"));
+    }
+    let mut session = Session::start(&options.scope, end).await?;
+    let mut pipeline = Pipeline::default();
+    while let Some(event) = session.source.next().await? {
+        tracing::trace!(?event);
+        pipeline.step(&event);
+    }
+    let report = pipeline.report();
+    let mut out = std::io::stdout().lock();
+    serde_json::to_writer(&mut out, &report)?;
+    writeln!(out)?;
+    out.flush()?;
+    Ok(Outcome::of(report.severity()))
+}

@@ -1,0 +1,144 @@
+//! A live trace from its start to its end: the source, what ends it, the ready file.
+
+use crate::cli::Scope;
+use crate::event::Started;
+use crate::filter::Filter;
+use crate::host::path;
+use crate::kernel::privilege;
+use crate::probe::{Live, Plan};
+use anyhow::Context as _;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// What ends a trace. SIGINT, SIGTERM and SIGHUP always do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// Only a signal.
+    Signal,
+    /// Time.
+    After(Duration),
+    /// The end of a command, or time if that is over first.
+    Command(String, Option<Duration>),
+}
+
+/// A live trace.
+pub(super) struct Session {
+    /// Where the events come from; it ends by itself.
+    pub(super) source: Live,
+    _ready: Option<ReadyFile>,
+}
+
+impl Session {
+    /// Attaches everything, then begins to wait for the end.
+    pub(super) async fn start(scope: &Scope, end: End) -> anyhow::Result<Self> {
+        let (stop, stopped) = watch::channel(false);
+        let filter = scope.filter.join(" ");
+        let parsed = (!filter.trim().is_empty()).then(|| Filter::parse(&filter)).transpose()?;
+        let plan = Plan {
+            scope: path::Scope { guests: scope.guests.clone(), devices: scope.interfaces.clone(), all: scope.all },
+            started: Some(Started {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                devices: scope.interfaces.clone(),
+                guests: scope.guests.clone(),
+                all: scope.all,
+                filter,
+            }),
+            filter: parsed,
+            every_packet: false,
+        };
+        privilege::check()?;
+        // Before attaching: a signal from here on ends the trace in order.
+        let mut signals = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()]
+            .into_iter()
+            .map(signal)
+            .collect::<Result<Vec<_>, _>>()
+            .context("listening for signals")?;
+        let ready_file = scope.ready_file.as_ref().map(|path| ReadyFile::check(path.clone())).transpose()?;
+        let source = Live::start(plan, stopped).await?;
+        let ready = ready_file.map(ReadyFile::create).transpose()?;
+        // The command gets what the operator may do; the tracer keeps only what it needs from here on.
+        let child = if let End::Command(command, _) = &end { Some(spawn(command)?) } else { None };
+        privilege::drop_unneeded().context("giving up privileges")?;
+        let duration = match end {
+            End::Signal => None,
+            End::After(duration) => Some(duration),
+            End::Command(_, duration) => duration,
+        };
+        tokio::spawn(async move {
+            let signalled = async {
+                let [interrupt, terminate, hangup] = signals.as_mut_slice() else { return };
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                    _ = hangup.recv() => {}
+                }
+            };
+            let command = async {
+                match child {
+                    Some(mut child) => match child.wait().await {
+                        Ok(status) if !status.success() => tracing::info!(%status, "the command ended"),
+                        Ok(_) => {}
+                        Err(error) => tracing::warn!(%error, "waiting for the command"),
+                    },
+                    None => std::future::pending().await,
+                }
+            };
+            let time = async {
+                match duration {
+                    Some(duration) => tokio::time::sleep(duration).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! { () = signalled => {} () = command => {} () = time => {} }
+            if stop.send(true).is_err() {
+                tracing::debug!("the trace had ended already");
+            }
+        });
+        Ok(Self { source, _ready: ready })
+    }
+}
+
+/// Runs a command line; its output goes to standard error, for ours may be JSON.
+fn spawn(command: &str) -> anyhow::Result<tokio::process::Child> {
+    let stderr = std::os::fd::AsFd::as_fd(&std::io::stderr()).try_clone_to_owned().context("standard error")?;
+    tokio::process::Command::new("/bin/sh")
+        .arg("-c")
+        .arg(command)
+        .stdin(std::process::Stdio::null())
+        .stdout(stderr)
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| format!("running {command:?}"))
+}
+
+/// Exists while everything is attached.
+struct ReadyFile(PathBuf);
+
+impl ReadyFile {
+    /// It could be created: told before anything is attached.
+    fn check(path: PathBuf) -> anyhow::Result<Self> {
+        std::fs::OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .and_then(|_| std::fs::remove_file(&path))
+            .with_context(|| format!("--ready-file {}: can't be created", path.display()))?;
+        Ok(Self(path))
+    }
+
+    fn create(self) -> anyhow::Result<Self> {
+        std::fs::File::create(&self.0)
+            .with_context(|| format!("--ready-file {}: can't be created", self.0.display()))?;
+        Ok(self)
+    }
+}
+
+impl Drop for ReadyFile {
+    fn drop(&mut self) {
+        // Somebody else may have removed it.
+        drop(std::fs::remove_file(&self.0));
+    }
+}

@@ -1,0 +1,146 @@
+//! What was typed.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Where did my guest's packet go?
+///
+/// kvmtrace tells, for every flow of every guest of this KVM host, whether its packets were delivered, dropped,
+/// fragmented, refused or never answered; at which device and in which kernel function; why; and which command mends it.
+#[derive(Debug, Parser)]
+#[command(name = "kvmtrace", version, max_term_width = 110, after_help = EXIT_STATUS)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Options of all commands.
+    #[command(flatten)]
+    pub common: Common,
+}
+
+const EXIT_STATUS: &str = "Exit status: 0 no fault found, 1 faults found (verdict, report, check), 2 could not run.";
+
+/// Options of all commands.
+#[derive(Args, Clone, Debug)]
+pub struct Common {
+    /// Say nothing but results and errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Say more (twice: much more)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Colour the output
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
+    pub color: Color,
+}
+
+/// When to colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal, unless `NO_COLOR` is set
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Trace for a while, then tell a verdict per flow
+    Verdict(Verdict),
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    Man,
+}
+
+/// What to trace.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Scope {
+    /// Only this guest and its path (may be given several times)
+    #[arg(short, long = "guest", value_name = "NAME")]
+    pub guests: Vec<String>,
+    /// Only this device (may be given several times)
+    #[arg(short, long = "interface", value_name = "DEV")]
+    pub interfaces: Vec<String>,
+    /// Also what touches no guest
+    #[arg(long)]
+    pub all: bool,
+    /// Create this file once everything is attached; remove it at the end
+    #[arg(long, value_name = "PATH")]
+    pub ready_file: Option<PathBuf>,
+    /// A pcap-filter expression, as for tcpdump: host 10.0.0.5 and tcp port 443
+    #[arg(trailing_var_arg = true, value_name = "FILTER")]
+    pub filter: Vec<String>,
+}
+
+/// `kvmtrace verdict`
+#[derive(Args, Clone, Debug)]
+pub struct Verdict {
+    /// What to trace.
+    #[command(flatten)]
+    pub scope: Scope,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Trace for so long: 5, 5s, 2m (default: until Ctrl-C)
+    #[arg(short, long, value_name = "TIME", value_parser = duration)]
+    pub duration: Option<Duration>,
+    /// Trace while this command runs
+    #[arg(long, value_name = "COMMAND")]
+    pub cmd: Option<String>,
+}
+
+/// `5`, `5s`, `1.5s`, `200ms`, `2m`, `1h`
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor = match &text[digits.len()..] {
+        "" | "s" => 1.0,
+        "ms" => 0.001,
+        "m" => 60.0,
+        "h" => 3600.0,
+        unit => return Err(format!("{unit:?} is no unit of time; use ms, s, m or h")),
+    };
+    let number: f64 = digits.parse().map_err(|_| format!("{text:?} is no time; 5, 5s and 2m are"))?;
+    Duration::try_from_secs_f64(number * factor)
+        .ok()
+        .filter(|time| !time.is_zero())
+        .ok_or_else(|| format!("{text:?} is no time to trace for"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_of_the_command_line_is_sound() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_are_understood_and_nonsense_is_refused() {
+        assert_eq!(duration("5"), Ok(Duration::from_secs(5)));
+        assert_eq!(duration("5s"), Ok(Duration::from_secs(5)));
+        assert_eq!(duration("200ms"), Ok(Duration::from_millis(200)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        for nonsense in ["", "s", "-1", "5x", "0", "1e30h", "nan", "5 s"] {
+            assert!(duration(nonsense).is_err(), "{nonsense}");
+        }
+    }
+
+    #[test]
+    fn a_filter_is_the_rest_of_the_line() {
+        let cli = Cli::try_parse_from(["kvmtrace", "verdict", "-d", "5", "--json", "host", "10.0.0.5", "and", "tcp"])
+            .unwrap();
+        let Command::Verdict(verdict) = cli.command else { panic!("not verdict") };
+        assert_eq!(verdict.scope.filter, ["host", "10.0.0.5", "and", "tcp"]);
+        assert!(verdict.json);
+    }
+}

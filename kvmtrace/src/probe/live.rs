@@ -1,0 +1,299 @@
+//! The live source: one task that owns the programs, reads ring and counters, keeps the host's state current and
+//! attaches to guests that start while it traces.
+
+use super::counters::Reader;
+use super::loader::{Attached, ProbeError, Programs, Settings};
+use crate::event::{Degraded, Event, EventKind, HostState, IfIndex, Started, decode};
+use crate::filter::Filter;
+use crate::host::path::{Scope, devices_to_trace};
+use crate::host::{self, Changes};
+use crate::kernel::Kernel;
+use crate::source::Source;
+use anyhow::Context as _;
+use aya::maps::RingBuf;
+use kvmtrace_common::names;
+use std::collections::{BTreeMap, VecDeque};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::time::Duration;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+/// How often the counters are read.
+const POLL: Duration = Duration::from_millis(500);
+/// Records taken from the ring before the counters get their turn again.
+const RING_BATCH: usize = 4_096;
+/// Packets in flight when the end is called: how long their last hops get.
+const GRACE: Duration = Duration::from_millis(50);
+
+/// What to trace.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// Which devices.
+    pub scope: Scope,
+    /// What the first event tells of it.
+    pub started: Option<Started>,
+    /// Which packets are wanted; all when there is none.
+    pub filter: Option<Filter>,
+    /// A record for each packet.
+    pub every_packet: bool,
+}
+
+/// Tells a source to end in order.
+pub type Stop = watch::Receiver<bool>;
+
+/// Traces the running kernel.
+#[derive(Debug)]
+pub struct Live {
+    kernel: Kernel,
+    scope: Scope,
+    programs: Programs,
+    ring: AsyncFd<Ring>,
+    counters: Reader,
+    attached: BTreeMap<IfIndex, (String, Attached)>,
+    changes: Changes,
+    host: HostState,
+    ticks: Interval,
+    stop: Stop,
+    state: State,
+    queue: VecDeque<Event>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Running,
+    /// The host's network has changed since it was read.
+    Stale,
+    /// The end was called.
+    Ending,
+    Ended,
+}
+
+/// What happened while waiting.
+enum Woken {
+    Stop,
+    Tick,
+    Change,
+    Ring,
+}
+
+/// The ring, with the file descriptor that tells when there is something in it.
+struct Ring(RingBuf<aya::maps::MapData>);
+
+impl AsFd for Ring {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsRawFd for Ring {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+impl std::fmt::Debug for Ring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Ring")
+    }
+}
+
+impl std::fmt::Debug for Attached {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Attached")
+    }
+}
+
+impl Live {
+    /// Loads and attaches everything; when this returns, every packet is seen. `stop` ends the trace once it is true or
+    /// its sender is gone.
+    pub async fn start(plan: Plan, stop: Stop) -> anyhow::Result<Self> {
+        let kernel = Kernel::read()?;
+        let changes = Changes::open().context("listening for changes of the network")?;
+        let host = host::snapshot().await.context("reading the host's network")?;
+        // A name that does not exist is told before anything is loaded.
+        devices_to_trace(&host, &plan.scope)?;
+        let mut programs =
+            Programs::load(&kernel, Settings { filter: plan.filter.as_ref(), every_packet: plan.every_packet })?;
+        let ring = RingBuf::try_from(programs.take_map(names::EVENTS)?).map_err(ProbeError::load)?;
+        // SAFETY: the ring owns its descriptor and keeps it open and the same until it is dropped, with the AsyncFd.
+        let ring = unsafe { AsyncFd::register_with_interest(Ring(ring), tokio::io::Interest::READABLE) }
+            .context("polling the ring buffer")?;
+        let counters = Reader::new(&mut programs)?;
+        let mut ticks = interval(POLL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut live = Self {
+            kernel,
+            scope: plan.scope,
+            programs,
+            ring,
+            counters,
+            attached: BTreeMap::new(),
+            changes,
+            host,
+            ticks,
+            stop,
+            state: State::Running,
+            queue: VecDeque::new(),
+        };
+        live.attach(true)?;
+        let started = plan.started.unwrap_or_else(|| Started {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            devices: Vec::new(),
+            guests: Vec::new(),
+            all: false,
+            filter: String::new(),
+        });
+        live.tell(EventKind::Started(started));
+        for degraded in live.kernel.degraded.clone() {
+            live.tell(EventKind::Degraded(degraded));
+        }
+        live.tell_host();
+        Ok(live)
+    }
+
+    fn tell(&mut self, kind: EventKind) {
+        self.queue.push_back(Event { time: self.kernel.clock.now(), kind });
+    }
+
+    fn tell_host(&mut self) {
+        self.tell(EventKind::Host(Box::new(self.host.clone())));
+    }
+
+    /// Attaches to all devices of the scope that are not attached yet, forgets those that are gone. At the start a device
+    /// that can't be attached is an error, later it is told.
+    fn attach(&mut self, must: bool) -> anyhow::Result<()> {
+        // A guest asked for by name may have ended meanwhile: then only the rest is traced.
+        let wanted = match devices_to_trace(&self.host, &self.scope) {
+            Ok(wanted) => wanted,
+            Err(error) if must => return Err(error.into()),
+            Err(_) => Vec::new(),
+        };
+        let gone: Vec<IfIndex> =
+            self.attached.keys().copied().filter(|index| !self.host.links.contains_key(index)).collect();
+        for (_, attached) in gone.into_iter().filter_map(|index| self.attached.remove(&index)) {
+            self.programs.detach(attached);
+        }
+        for index in wanted {
+            let Some(name) = self.host.link(index).map(|link| link.name.clone()) else { continue };
+            if self.attached.contains_key(&index) {
+                continue;
+            }
+            match self.programs.attach(&name) {
+                Ok(attached) => {
+                    self.attached.insert(index, (name, attached));
+                }
+                Err(error) if must => return Err(error.into()),
+                Err(error) => {
+                    self.tell(EventKind::Degraded(Degraded { what: format!("device {name}"), why: error.to_string() }));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Names of the devices that are traced.
+    pub fn devices(&self) -> impl Iterator<Item = &str> {
+        self.attached.values().map(|(name, _)| name.as_str())
+    }
+
+    /// The host as it is now.
+    pub fn host(&self) -> &HostState {
+        &self.host
+    }
+
+    fn drain_ring(&mut self) -> usize {
+        let ring = &mut self.ring.get_mut().0;
+        let mut count = 0;
+        while count < RING_BATCH
+            && let Some(record) = ring.next()
+        {
+            count += 1;
+            self.queue.extend(decode::record(&record, &self.kernel));
+        }
+        count
+    }
+
+    fn read_counters(&mut self) {
+        let now = self.kernel.clock.now();
+        self.queue.extend(self.counters.changes(now, &self.kernel));
+    }
+
+    async fn refresh_host(&mut self) {
+        match host::snapshot().await {
+            Ok(host) => self.host = host,
+            Err(error) => {
+                self.tell(EventKind::Degraded(Degraded {
+                    what: "the host's state".to_owned(),
+                    why: error.to_string(),
+                }));
+            }
+        }
+    }
+
+    /// Detach, drain, last look at the host.
+    async fn finish(&mut self) {
+        tokio::time::sleep(GRACE).await;
+        for (_, attached) in std::mem::take(&mut self.attached).into_values() {
+            self.programs.detach(attached);
+        }
+        while self.drain_ring() > 0 {}
+        self.read_counters();
+        self.refresh_host().await;
+        self.tell_host();
+        self.tell(EventKind::Ended);
+        self.state = State::Ended;
+    }
+}
+
+impl Source for Live {
+    // Cancel-safe: what a step has begun is noted in `state` before it waits, and begun again by the next call.
+    async fn next(&mut self) -> anyhow::Result<Option<Event>> {
+        loop {
+            if let Some(event) = self.queue.pop_front() {
+                return Ok(Some(event));
+            }
+            match self.state {
+                State::Ended => return Ok(None),
+                State::Ending => self.finish().await,
+                State::Stale => {
+                    self.refresh_host().await;
+                    self.state = State::Running;
+                    self.attach(false)?;
+                    self.tell_host();
+                }
+                State::Running => match self.wait().await? {
+                    Woken::Stop => self.state = State::Ending,
+                    Woken::Change => self.state = State::Stale,
+                    // The ring too: a batch that was cut short left records that nothing will wake us for.
+                    Woken::Tick => {
+                        self.drain_ring();
+                        self.read_counters();
+                    }
+                    Woken::Ring => {
+                        self.drain_ring();
+                    }
+                },
+            }
+        }
+    }
+}
+
+impl Live {
+    async fn wait(&mut self) -> anyhow::Result<Woken> {
+        tokio::select! {
+            biased;
+            // An error means that nobody can stop it any more: the same as being stopped.
+            _ = self.stop.wait_for(|stop| *stop) => Ok(Woken::Stop),
+            _ = self.ticks.tick() => Ok(Woken::Tick),
+            changed = self.changes.changed() => {
+                changed.context("listening for changes of the network")?;
+                Ok(Woken::Change)
+            }
+            ready = self.ring.readable_mut() => {
+                ready.context("waiting for the ring buffer")?.clear_ready();
+                Ok(Woken::Ring)
+            }
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Loading and attaching.
+
+use crate::filter::Filter;
+use crate::kernel::Kernel;
+use crate::kernel::btf::BtfError;
+use crate::kernel::version::TCX;
+use aya::maps::Array;
+use aya::programs::links::LinkOrder;
+use aya::programs::tc::{NlOptions, SchedClassifierLinkId, TcAttachOptions};
+use aya::programs::{BtfTracePoint, ProgramError, SchedClassifier, TcAttachType};
+use aya::{Btf, Ebpf, EbpfLoader};
+use kvmtrace_common::config::global;
+use kvmtrace_common::names;
+
+/// The kernel's offsets, each with the frozen constant that it goes to.
+const OFFSETS: [(&str, &str); 20] = [
+    (global::SKB_DEV, "sk_buff.dev"),
+    (global::SKB_SK, "sk_buff.sk"),
+    (global::SKB_LEN, "sk_buff.len"),
+    (global::SKB_DATA, "sk_buff.data"),
+    (global::SKB_HEAD, "sk_buff.head"),
+    (global::SKB_END, "sk_buff.end"),
+    (global::SKB_PROTOCOL, "sk_buff.protocol"),
+    (global::SKB_MAC_HEADER, "sk_buff.mac_header"),
+    (global::SKB_NETWORK_HEADER, "sk_buff.network_header"),
+    (global::SKB_IIF, "sk_buff.skb_iif"),
+    (global::SKB_VLAN_TCI, "sk_buff.vlan_tci"),
+    (global::SKB_VLAN_PROTO, "sk_buff.vlan_proto"),
+    (global::SKB_PKT_TYPE, "sk_buff.pkt_type"),
+    (global::DEV_IFINDEX, "net_device.ifindex"),
+    (global::DEV_NET, "net_device.nd_net.net"),
+    (global::NET_INUM, "net.ns.inum"),
+    (global::SOCK_NET, "sock.__sk_common.skc_net.net"),
+    (global::SOCK_FAMILY, "sock.__sk_common.skc_family"),
+    (global::SHINFO_GSO_SIZE, "skb_shared_info.gso_size"),
+    (global::SHINFO_GSO_SEGS, "skb_shared_info.gso_segs"),
+];
+
+/// The probes can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// The binary holds no BPF object.
+    #[error("built without BPF programs: run `cargo xtask build`")]
+    NoObject,
+    /// The kernel's types are not what the programs need.
+    #[error(transparent)]
+    Btf(#[from] BtfError),
+    /// The object did not load.
+    #[error("loading the BPF programs: {0}")]
+    Load(String),
+    /// The object lacks a map or a program.
+    #[error("the BPF object has no {0}; it and this binary are of different versions")]
+    Absent(&'static str),
+    /// The network namespace has no number.
+    #[error("/proc/self/ns/net: {0}")]
+    Namespace(#[source] nix::Error),
+    /// A program could not be attached.
+    #[error("attaching to {device} ({hook}): {reason}")]
+    Attach {
+        /// The device, or the kernel for tracepoints.
+        device: String,
+        /// `ingress`, `egress` or the tracepoint.
+        hook: &'static str,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl ProbeError {
+    pub(super) fn load(error: impl std::error::Error) -> Self {
+        Self::Load(reason(&error))
+    }
+}
+
+/// The chain of causes in one line. The verifier's log, thousands of lines long, goes to the log (`-vv`).
+fn reason(error: &dyn std::error::Error) -> String {
+    let mut text = String::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let message = error.to_string();
+        tracing::debug!("{message}");
+        let line = message.split("Verifier output").next().unwrap_or_default();
+        let line = line.lines().next().unwrap_or_default().trim().trim_end_matches(['.', ':']);
+        if !text.contains(line) {
+            if !text.is_empty() {
+                text.push_str(": ");
+            }
+            text.push_str(line);
+        }
+        next = error.source();
+    }
+    text
+}
+
+/// What differs from trace to trace.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Settings<'a> {
+    /// Which packets are wanted; all when there is none.
+    pub(super) filter: Option<&'a Filter>,
+    /// A record for each packet.
+    pub(super) every_packet: bool,
+}
+
+/// The filter's program as it lies in its map.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct FilterProgram(kvmtrace_common::filter::Program);
+// SAFETY: repr(transparent) over a repr(C) structure of integers without padding (zerocopy's derives say so).
+unsafe impl aya::Pod for FilterProgram {}
+
+/// The loaded programs. All that they attach ends with this value, also when the process is killed (tcx, links).
+pub(super) struct Programs {
+    ebpf: Ebpf,
+    tcx: bool,
+}
+
+/// Both hooks of one device.
+pub(super) struct Attached {
+    ingress: SchedClassifierLinkId,
+    egress: SchedClassifierLinkId,
+}
+
+impl std::fmt::Debug for Programs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Programs").field("tcx", &self.tcx).finish_non_exhaustive()
+    }
+}
+
+impl Programs {
+    /// Loads them and attaches to the drop tracepoint.
+    pub(super) fn load(kernel: &Kernel, settings: Settings<'_>) -> Result<Self, ProbeError> {
+        let object = object().ok_or(ProbeError::NoObject)?;
+        let offsets = OFFSETS
+            .iter()
+            .map(|(name, path)| Ok((*name, kernel.btf.offset(path)?)))
+            .collect::<Result<Vec<(&str, u32)>, BtfError>>()?;
+        // Its signature tells what the tracepoint has, whatever the version says (5.10: 2, 6.1: 3, 6.12: 4 arguments).
+        let has_reason = u32::from(kernel.btf.tracepoint_arguments("kfree_skb").is_some_and(|count| count > 2));
+        let netns = network_namespace()?;
+        let every_packet = u32::from(settings.every_packet);
+        let filter_length = settings.filter.map_or(0, Filter::length);
+        let mut loader = EbpfLoader::new();
+        for (name, offset) in &offsets {
+            loader.override_global(name, offset, true);
+        }
+        loader.override_global(global::NETNS_INUM, &netns, true);
+        loader.override_global(global::HAS_REASON, &has_reason, true);
+        loader.override_global(global::EVERY_PACKET, &every_packet, true);
+        loader.override_global(global::FILTER_LENGTH, &filter_length, true);
+        let mut ebpf = loader.load(object).map_err(ProbeError::load)?;
+        if let Some(filter) = settings.filter {
+            let map = ebpf.map_mut(names::FILTER).ok_or(ProbeError::Absent(names::FILTER))?;
+            let mut map: Array<_, FilterProgram> = Array::try_from(map).map_err(ProbeError::load)?;
+            map.set(0, FilterProgram(*filter.program()), 0).map_err(ProbeError::load)?;
+        }
+        for name in [names::TC_INGRESS, names::TC_EGRESS] {
+            classifier(&mut ebpf, name)?.load().map_err(ProbeError::load)?;
+        }
+        let mut programs = Self { ebpf, tcx: kernel.version >= TCX };
+        programs.attach_drop()?;
+        Ok(programs)
+    }
+
+    fn attach_drop(&mut self) -> Result<(), ProbeError> {
+        let failed = |error: &dyn std::error::Error| ProbeError::Attach {
+            device: "the kernel".to_owned(),
+            hook: "tp_btf/kfree_skb",
+            reason: reason(error),
+        };
+        let btf = Btf::from_sys_fs().map_err(|error| failed(&error))?;
+        let program: &mut BtfTracePoint = self
+            .ebpf
+            .program_mut(names::KFREE_SKB)
+            .ok_or(ProbeError::Absent(names::KFREE_SKB))?
+            .try_into()
+            .map_err(|error: ProgramError| failed(&error))?;
+        program.load("kfree_skb", &btf).map_err(|error| failed(&error))?;
+        program.attach().map_err(|error| failed(&error))?;
+        Ok(())
+    }
+
+    /// Attaches to both sides of a device.
+    pub(super) fn attach(&mut self, device: &str) -> Result<Attached, ProbeError> {
+        if !self.tcx {
+            // Exists already: fine. It can't be had: attaching will say so.
+            if let Err(error) = aya::programs::tc::qdisc_add_clsact(device) {
+                tracing::debug!(device, %error, "clsact");
+            }
+        }
+        // First on the way in: a packet is counted before another program can drop it. Last on the way out: it is counted
+        // when all others have let it pass.
+        let ingress = self.attach_hook(device, names::TC_INGRESS, TcAttachType::Ingress, LinkOrder::first())?;
+        let egress = self.attach_hook(device, names::TC_EGRESS, TcAttachType::Egress, LinkOrder::last())?;
+        Ok(Attached { ingress, egress })
+    }
+
+    fn attach_hook(
+        &mut self,
+        device: &str,
+        name: &'static str,
+        hook: TcAttachType,
+        order: LinkOrder,
+    ) -> Result<SchedClassifierLinkId, ProbeError> {
+        let options = if self.tcx {
+            TcAttachOptions::TcxOrder(order)
+        } else {
+            // Before the filters that others have: those are numbered from 49152 down, or by their owners from 1 up.
+            TcAttachOptions::Netlink(NlOptions { priority: 1, ..NlOptions::default() })
+        };
+        classifier(&mut self.ebpf, name)?.attach_with_options(device, hook, options).map_err(|error| {
+            ProbeError::Attach {
+                device: device.to_owned(),
+                hook: if name == names::TC_INGRESS { "ingress" } else { "egress" },
+                reason: reason(&error),
+            }
+        })
+    }
+
+    /// Detaches from a device; one that is gone has detached itself.
+    pub(super) fn detach(&mut self, attached: Attached) {
+        for (name, link) in [(names::TC_INGRESS, attached.ingress), (names::TC_EGRESS, attached.egress)] {
+            if let Ok(program) = classifier(&mut self.ebpf, name)
+                && let Err(error) = program.detach(link)
+            {
+                tracing::debug!(%error, "detach");
+            }
+        }
+    }
+
+    /// Takes a map out; it lives as long as the caller keeps it.
+    pub(super) fn take_map(&mut self, name: &'static str) -> Result<aya::maps::Map, ProbeError> {
+        self.ebpf.take_map(name).ok_or(ProbeError::Absent(name))
+    }
+}
+
+fn classifier<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, ProbeError> {
+    ebpf.program_mut(name).ok_or(ProbeError::Absent(name))?.try_into().map_err(ProbeError::load)
+}
+
+#[cfg(not(no_bpf))]
+fn object() -> Option<&'static [u8]> {
+    Some(aya::include_bytes_aligned!(env!("KVMTRACE_BPF_OBJECT")))
+}
+
+#[cfg(no_bpf)]
+fn object() -> Option<&'static [u8]> {
+    None
+}
+
+/// `net.ns.inum` of this process: the inode of its namespace (fs/nsfs.c).
+fn network_namespace() -> Result<u32, ProbeError> {
+    let status = nix::sys::stat::stat("/proc/self/ns/net").map_err(ProbeError::Namespace)?;
+    Ok(status.st_ino as u32)
+}
