@@ -1,5 +1,6 @@
 //! A host with guests and a LAN, made of network namespaces; gone when dropped.
 
+pub mod bpf;
 pub mod draw;
 pub mod netns;
 pub mod plan;

@@ -177,7 +177,9 @@ mod tests {
         assert!(!scenarios.is_empty());
         for scenario in scenarios {
             let mut known = Plan::drawn("kt", &scenario.lab, &mut Seed(1).draw(&scenario.name)).placeholders();
-            known.insert("lab".into(), "lab".into());
+            for name in ["lab", "ns.host", "ns.lan", "ns.guest1", "ns.guest2"] {
+                known.insert(name.into(), name.into());
+            }
             for line in scenario.setup.iter().chain(&scenario.fault).chain(&scenario.cure_by_hand) {
                 fill(line, &known).unwrap_or_else(|error| panic!("{}: {line}: {error}", scenario.name));
                 assert!(line.contains(": "), "{}: `{line}` says no place", scenario.name);

@@ -103,6 +103,13 @@ struct Steps<'a> {
 
 impl Steps<'_> {
     fn expect(&self, lab: &Lab, phase: Phase) -> Result<()> {
+        if phase == Phase::Mended {
+            // A sender remembers a path's MTU for ten minutes; the test does not wait for it to forget.
+            for namespace in lab.guests.iter().map(|guest| &guest.namespace).chain([&lab.lan]) {
+                namespace.ip(&["route flush cache"])?;
+                namespace.run("ip -6 route flush cache")?;
+            }
+        }
         self.scenario.traffic.iter().try_for_each(|traffic| expect(lab, traffic, phase))
     }
 

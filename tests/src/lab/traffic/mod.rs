@@ -314,6 +314,9 @@ impl Lab {
     /// The plan's placeholders, and the lab's own program.
     pub fn placeholders(&self) -> Result<BTreeMap<String, String>> {
         let mut placeholders = self.plan.placeholders();
+        for (role, namespace) in &self.record.0.namespaces {
+            placeholders.insert(format!("ns.{role}"), namespace.clone());
+        }
         placeholders.insert("lab".into(), lab_binary()?.display().to_string());
         Ok(placeholders)
     }

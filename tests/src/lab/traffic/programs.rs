@@ -3,9 +3,11 @@
 
 use super::Facts;
 use super::{programs_tcp as tcp, programs_udp as udp};
+use crate::lab::bpf;
 use crate::lab::raw::FrameSocket;
 use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
+use std::io::{BufWriter, Write as _};
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::path::PathBuf;
 
@@ -90,6 +92,19 @@ pub enum Program {
     TcpAsk(Exchange),
     /// Sends ARP requests as fast as they go.
     ArpStorm(Exchange),
+    /// Prints entries for `conntrack -R`: enough to fill the table with flows that count as assured.
+    ConntrackEntries {
+        /// How many.
+        count: u32,
+    },
+    /// Pins a BPF program that drops everything.
+    PinDrop {
+        /// Where it will be attached.
+        #[arg(long)]
+        kind: bpf::Kind,
+        /// Where it is pinned.
+        path: PathBuf,
+    },
     /// Holds a UDP port with a small buffer and never reads.
     UdpStuck(Stuck),
     /// Listens with a backlog of one and never accepts.
@@ -137,9 +152,26 @@ impl Program {
             Self::TcpServe(server) => tcp::serve(server).map(|()| None),
             Self::TcpAsk(exchange) => tcp::ask(exchange).map(Some),
             Self::TcpStuck(stuck) => tcp::stuck(stuck).map(|()| None),
+            Self::ConntrackEntries { count } => conntrack_entries(*count).map(|()| None),
+            Self::PinDrop { kind, path } => bpf::pin_drop(*kind, path).map(|()| None),
             Self::ArpStorm(exchange) => arp_storm(exchange).map(Some),
         }
     }
+}
+
+/// Writes entries on standard output; the kernel keeps assured flows when the table is full.
+fn conntrack_entries(count: u32) -> Result<()> {
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    for number in 0..count {
+        let ([_, high, low, _], port) = ((number << 8).to_be_bytes(), 1000 + number % 50000);
+        let (source, destination) = (format!("100.64.{high}.{low}"), format!("100.65.{}.1", number >> 16));
+        writeln!(
+            out,
+            "-A -p udp -s {source} -d {destination} --sport {port} --dport 9 -r {destination} -q {source} \
+             --reply-port-src 9 --reply-port-dst {port} -t 900 -u SEEN_REPLY,ASSURED"
+        )?;
+    }
+    Ok(())
 }
 
 /// Broadcasts ARP requests from a device, each for the same address.

@@ -62,6 +62,8 @@ pub(super) fn ask(exchange: &Exchange) -> Result<Facts> {
 /// Sends datagrams.
 pub(super) fn send(exchange: &Exchange) -> Result<Facts> {
     let socket = open(exchange, exchange.target()?)?;
+    // What does not fit the sender's own buffer is lost, too: it must not wait for a path that is stuck.
+    socket.set_nonblocking(true)?;
     for number in 0..exchange.count {
         socket.send(&datagram(exchange, number)).ok();
         if exchange.interval > 0 {
