@@ -41,13 +41,7 @@ fn skip(scenario: &Scenario, why: &str) -> Completion {
     Completion::ignored_with(why)
 }
 
-/// The binary under test; none where it can't judge yet.
+/// The binary under test, once it can judge; until then `KVMTRACE_BIN` asks for it.
 fn product() -> Option<Product> {
-    if std::env::var_os("KVMTRACE_NO_VERDICT").is_some() {
-        return None;
-    }
-    let product = Product::find().ok()?;
-    let help = std::process::Command::new(product.path()).args(["verdict", "--help"]).output();
-    // A binary without that command says what it is and succeeds, too: only one that explains --cmd can judge.
-    help.is_ok_and(|help| String::from_utf8_lossy(&help.stdout).contains("--cmd")).then_some(product)
+    std::env::var_os("KVMTRACE_BIN").and_then(|_| Product::find().ok())
 }
