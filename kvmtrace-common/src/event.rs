@@ -138,5 +138,5 @@ pub struct OverflowCounters {
 /// The key of [`OverflowCounters`]: the observation point and the CPU.
 #[inline(always)]
 pub fn overflow_key(ifindex: u32, direction: u8, cpu: u16) -> u64 {
-    (ifindex as u64) << 32 | (direction as u64) << 16 | cpu as u64
+    u64::from(ifindex) << 32 | u64::from(direction) << 16 | u64::from(cpu)
 }

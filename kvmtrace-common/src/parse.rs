@@ -6,6 +6,8 @@
 //! them is never looked at. It never fails: what is cut short or malformed gives a key of the layers that were whole,
 //! and [`Parsed::malformed`].
 
+#![allow(clippy::many_single_char_names, reason = "bytes of an address have no names")]
+
 use crate::event::{HEADER_BYTES, Header};
 use crate::flow::{Direction, Family, FlowKey, NO_VLAN};
 

@@ -43,7 +43,7 @@ pub(crate) fn drop(context: &BtfTracePointContext, facts: &mut RecordFacts, head
     unsafe {
         let stack = (&raw mut (*place).stack).cast();
         let written = bpf_get_stack(context.as_ptr(), stack, (STACK_DEPTH * size_of::<u64>()) as u32, 0);
-        facts.stack_bytes = if written > 0 { written as u32 } else { 0 };
+        facts.stack_bytes = if written > 0 { written.cast_unsigned() as u32 } else { 0 };
         fill(&raw mut (*place).record, facts, header);
     }
     entry.submit(0);

@@ -5,7 +5,11 @@
     missing_docs,
     unreachable_pub,
     clippy::inline_always,
-    reason = "aya's macros make undocumented public functions; what the verifier reads must be one function"
+    clippy::needless_borrows_for_generic_args,
+    clippy::needless_pass_by_value,
+    clippy::many_single_char_names,
+    reason = "aya's macros make undocumented public functions that take their context by value; what the verifier reads must \
+              be one function; a key that is borrowed is not copied to the small stack; bytes of an address have no names"
 )]
 
 mod emit;

@@ -107,7 +107,7 @@ fn duration(text: &str) -> Result<Duration, String> {
         "h" => 3600.0,
         unit => return Err(format!("{unit:?} is no unit of time; use ms, s, m or h")),
     };
-    let number: f64 = digits.parse().map_err(|_| format!("{text:?} is no time; 5, 5s and 2m are"))?;
+    let number: f64 = digits.parse().map_err(|error| format!("{text:?} is no time ({error}); 5, 5s and 2m are"))?;
     Duration::try_from_secs_f64(number * factor)
         .ok()
         .filter(|time| !time.is_zero())

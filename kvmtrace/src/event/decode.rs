@@ -141,6 +141,7 @@ fn place(key: &wire::FlowKey) -> Option<Place> {
 }
 
 /// The flow that a key of the kernel side means.
+#[allow(clippy::many_single_char_names, reason = "bytes of an address have no names")]
 pub fn key(key: &wire::FlowKey) -> FlowKey {
     let [a, b, c, d, ..] = key.source;
     let [e, f, g, h, ..] = key.destination;

@@ -53,7 +53,8 @@ struct Type {
     kind: u32,
     members: u32,
     kind_flag: bool,
-    size_or_type: u32,
+    /// Size, or the type referred to.
+    refers_to: u32,
     /// Where what follows the head begins.
     body: usize,
 }
@@ -129,7 +130,7 @@ impl Btf {
             let head = self.by_id(id)?;
             match head.kind {
                 kind::FUNC_PROTO => return head.members.checked_sub(1),
-                kind::TYPEDEF | kind::POINTER | kind::CONST | kind::VOLATILE => id = head.size_or_type,
+                kind::TYPEDEF | kind::POINTER | kind::CONST | kind::VOLATILE => id = head.refers_to,
                 _ => return None,
             }
         }
@@ -175,7 +176,7 @@ impl Btf {
         for _ in 0..DEPTH {
             let head = self.by_id(id)?;
             match head.kind {
-                kind::TYPEDEF | kind::CONST | kind::VOLATILE => id = head.size_or_type,
+                kind::TYPEDEF | kind::CONST | kind::VOLATILE => id = head.refers_to,
                 _ => return Some(id),
             }
         }
@@ -193,7 +194,7 @@ impl Btf {
             kind: info >> 24 & 0x1f,
             members: info & 0xffff,
             kind_flag: info >> 31 == 1,
-            size_or_type: word(&self.bytes, at + 8)?,
+            refers_to: word(&self.bytes, at + 8)?,
             body: at + 12,
         })
     }

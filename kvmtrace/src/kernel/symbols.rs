@@ -17,7 +17,7 @@ impl Symbols {
         Self::parse(lines.map_while(Result::ok))
     }
 
-    /// From lines such as `ffffffff81000000 T _text` or `ffffffffc0001000 t tun_net_xmit	[tun]`.
+    /// From lines such as `ffffffff81000000 T _text` or `ffffffffc0001000 t tun_net_xmit [tun]`.
     fn parse(lines: impl Iterator<Item = String>) -> Self {
         let mut symbols = Self::default();
         for line in lines {

@@ -238,6 +238,7 @@ fn classifier<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Sche
 }
 
 #[cfg(not(no_bpf))]
+#[allow(clippy::unnecessary_wraps, reason = "without an object there is none")]
 fn object() -> Option<&'static [u8]> {
     Some(aya::include_bytes_aligned!(env!("KVMTRACE_BPF_OBJECT")))
 }

@@ -175,7 +175,10 @@ pub(super) fn action(event: KeyEvent, replay: bool) -> Option<Action> {
         _ => event.modifiers,
     };
     let pressed = Key(event.code, modifiers);
-    BINDINGS.iter().find(|binding| binding.applies(replay) && binding.keys.contains(&pressed)).map(|binding| binding.action)
+    BINDINGS
+        .iter()
+        .find(|binding| binding.applies(replay) && binding.keys.contains(&pressed))
+        .map(|binding| binding.action)
 }
 
 /// How a key is written in the help.
@@ -187,7 +190,9 @@ impl std::fmt::Display for Key {
         }
         match code {
             KeyCode::Char(' ') => f.write_str("Space"),
-            KeyCode::Char(character) if modifiers.contains(KeyModifiers::CONTROL) => write!(f, "{}", character.to_ascii_uppercase()),
+            KeyCode::Char(character) if modifiers.contains(KeyModifiers::CONTROL) => {
+                write!(f, "{}", character.to_ascii_uppercase())
+            }
             KeyCode::Char(character) => write!(f, "{character}"),
             KeyCode::Down => f.write_str("↓"),
             KeyCode::Up => f.write_str("↑"),
@@ -222,6 +227,10 @@ mod tests {
         assert_eq!(action(shifted, false), Some(Action::Last));
         let control = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
         assert_eq!(action(control, false), Some(Action::Quit));
-        assert_eq!(action(KeyEvent::new(KeyCode::Char('w'), KeyModifiers::NONE), true), None, "nothing to record in a recording");
+        assert_eq!(
+            action(KeyEvent::new(KeyCode::Char('w'), KeyModifiers::NONE), true),
+            None,
+            "nothing to record in a recording"
+        );
     }
 }

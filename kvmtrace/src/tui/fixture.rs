@@ -3,11 +3,13 @@
 
 use super::{Cost, History, Log, Replay, Snapshot, Status};
 use crate::diagnose::report::{
-    Cause, Finding, Fix, FlowDirection, FlowReport, GuestReport, Hop, Host, InterfaceReport, Point, Report, SCHEMA, Severity, Totals, Verdict, Where, Window,
+    Cause, Finding, Fix, FlowDirection, FlowReport, GuestReport, Hop, Host, InterfaceReport, Point, Report, SCHEMA,
+    Severity, Totals, Verdict, Where, Window,
 };
 use crate::event::host::{Guest, GuestInterface, Link, LinkKind, LinkStatistics};
 use crate::event::{
-    Address, Degraded, Direction, DropSite, Event, EventKind, FlowKey, HostState, IfIndex, Loss, PacketCause, PacketRecord, Place, Protocol, Started, Timestamp,
+    Address, Degraded, Direction, DropSite, Event, EventKind, FlowKey, HostState, IfIndex, Loss, PacketCause,
+    PacketRecord, Place, Protocol, Started, Timestamp,
 };
 use std::sync::Arc;
 
@@ -56,7 +58,15 @@ fn hop(device: &str, direction: Direction, packets: u64, latency_ns: Option<u64>
 }
 
 /// A flow from a guest to the LAN that arrives.
-fn delivered(guest: &str, number: u8, protocol: &str, source_port: u16, destination: &str, destination_port: u16, packets: u64) -> FlowReport {
+fn delivered(
+    guest: &str,
+    number: u8,
+    protocol: &str,
+    source_port: u16,
+    destination: &str,
+    destination_port: u16,
+    packets: u64,
+) -> FlowReport {
     let tap = format!("vnet{number}");
     FlowReport {
         guest: Some(guest.to_owned()),
@@ -94,7 +104,10 @@ fn answer(flow: &FlowReport) -> FlowReport {
         source_port: flow.destination_port,
         destination: flow.source.clone(),
         destination_port: flow.source_port,
-        path: vec![hop("eth0", Direction::Ingress, flow.packets, None), hop(&tap, Direction::Egress, flow.packets, Some(12_700))],
+        path: vec![
+            hop("eth0", Direction::Ingress, flow.packets, None),
+            hop(&tap, Direction::Egress, flow.packets, Some(12_700)),
+        ],
         explanation: format!("All {} packets reached {tap}.", flow.packets),
         ..flow.clone()
     }
@@ -120,7 +133,13 @@ pub fn healthy_report(seconds: u64) -> Report {
 
 fn totals(report: &Report) -> Totals {
     let sum = |part: fn(&FlowReport) -> u64| report.flows.iter().map(part).sum();
-    Totals { flows: report.flows.len() as u64, packets: sum(|flow| flow.packets), bytes: sum(|flow| flow.bytes), dropped: sum(|flow| flow.dropped), fragmented: 0 }
+    Totals {
+        flows: report.flows.len() as u64,
+        packets: sum(|flow| flow.packets),
+        bytes: sum(|flow| flow.bytes),
+        dropped: sum(|flow| flow.dropped),
+        fragmented: 0,
+    }
 }
 
 /// The same host, on which web1 sends jumbo frames through a NIC with an MTU of 1500.
@@ -141,7 +160,9 @@ pub fn mtu_report(seconds: u64) -> Report {
     flow.path[1].packets = 0;
     flow.path[1].bytes = 0;
     flow.path[1].latency_ns = None;
-    flow.explanation = format!("{lost} of {lost} packets were too big (4014 bytes) for eth0 (MTU 1500); a bridge drops these without telling the sender.");
+    flow.explanation = format!(
+        "{lost} of {lost} packets were too big (4014 bytes) for eth0 (MTU 1500); a bridge drops these without telling the sender."
+    );
     flow.evidence = vec![
         format!("{lost} drops in br_dev_queue_push_xmit, reason NOT_SPECIFIED, device eth0"),
         "largest packet on vnet0: 4014 bytes; MTU of vnet0 9000, of br0 9000, of eth0 1500".to_owned(),
@@ -168,9 +189,16 @@ pub fn mtu_report(seconds: u64) -> Report {
         cause: Cause::GuestNotReading,
         severity: Severity::Warning,
         guest: Some("mail".to_owned()),
-        place: Some(Where { device: Some("vnet3".to_owned()), point: Point::TapEgress, function: Some("tun_net_xmit".to_owned()), reason: Some("FULL_RING".to_owned()) }),
+        place: Some(Where {
+            device: Some("vnet3".to_owned()),
+            point: Point::TapEgress,
+            function: Some("tun_net_xmit".to_owned()),
+            reason: Some("FULL_RING".to_owned()),
+        }),
         count: Some(31),
-        explanation: "The guest mail does not read its interface fast enough: the ring of vnet3 (500 packets) was full 31 times.".to_owned(),
+        explanation:
+            "The guest mail does not read its interface fast enough: the ring of vnet3 (500 packets) was full 31 times."
+                .to_owned(),
         evidence: vec!["vnet3 tx_dropped grew by 31".to_owned()],
         fixes: vec![Fix {
             command: Some("ip link set dev vnet3 txqueuelen 2000".to_owned()),
@@ -180,7 +208,10 @@ pub fn mtu_report(seconds: u64) -> Report {
             persist: None,
         }],
     });
-    report.degraded.push(Degraded { what: "run time of the kernel programs".to_owned(), why: "kernel.bpf_stats_enabled is 0".to_owned() });
+    report.degraded.push(Degraded {
+        what: "run time of the kernel programs".to_owned(),
+        why: "kernel.bpf_stats_enabled is 0".to_owned(),
+    });
     report.totals = totals(&report);
     report
 }
@@ -193,13 +224,26 @@ pub fn many_report(flows: u32) -> Report {
         let guest = usize::from(c % 5);
         let name = report.guests[guest].name.clone();
         let port = 1_024 + (number % 60_000) as u16;
-        let mut flow = delivered(&name, c % 5, if c.is_multiple_of(3) { "udp" } else { "tcp" }, port, &format!("198.{a}.{b}.{c}"), 443, u64::from(number % 977));
+        let mut flow = delivered(
+            &name,
+            c % 5,
+            if c.is_multiple_of(3) { "udp" } else { "tcp" },
+            port,
+            &format!("198.{a}.{b}.{c}"),
+            443,
+            u64::from(number % 977),
+        );
         if number % 50 == 7 {
             flow.verdict = Verdict::Dropped;
             flow.severity = Severity::Error;
             flow.cause = Some(Cause::NetfilterForward);
             flow.dropped = flow.packets;
-            flow.place = Some(Where { device: Some("br0".to_owned()), point: Point::NetfilterForward, function: None, reason: Some("NETFILTER_DROP".to_owned()) });
+            flow.place = Some(Where {
+                device: Some("br0".to_owned()),
+                point: Point::NetfilterForward,
+                function: None,
+                reason: Some("NETFILTER_DROP".to_owned()),
+            });
         }
         report.flows.push(flow);
     }
@@ -208,8 +252,14 @@ pub fn many_report(flows: u32) -> Report {
 }
 
 /// Names that try to write to the terminal.
-pub const HOSTILE_NAMES: [&str; 6] =
-    ["\u{1b}[31mred\u{7}", "right\u{202e}to-left", "漢字漢字漢字漢字", "zero\u{200b}\u{feff}width", "e\u{301}a\u{308}combining", "line\nbreak\ttab\u{9b}2J"];
+pub const HOSTILE_NAMES: [&str; 6] = [
+    "\u{1b}[31mred\u{7}",
+    "right\u{202e}to-left",
+    "漢字漢字漢字漢字",
+    "zero\u{200b}\u{feff}width",
+    "e\u{301}a\u{308}combining",
+    "line\nbreak\ttab\u{9b}2J",
+];
 
 /// A host whose guests have [`HOSTILE_NAMES`], in every text that a guest can touch.
 pub fn hostile_report(names: &[&str]) -> Report {
@@ -227,10 +277,21 @@ pub fn hostile_report(names: &[&str]) -> Report {
         flow.severity = Severity::Error;
         flow.verdict = Verdict::Dropped;
         flow.dropped = 5;
-        flow.place = Some(Where { device: Some((*name).to_owned()), point: Point::BridgeForward, function: Some((*name).to_owned()), reason: Some((*name).to_owned()) });
+        flow.place = Some(Where {
+            device: Some((*name).to_owned()),
+            point: Point::BridgeForward,
+            function: Some((*name).to_owned()),
+            reason: Some((*name).to_owned()),
+        });
         flow.explanation = format!("The name is {name}, and {name}.");
         flow.evidence = vec![(*name).to_owned()];
-        flow.fixes = vec![Fix { command: Some((*name).to_owned()), undo: Some((*name).to_owned()), why: (*name).to_owned(), risk: Some((*name).to_owned()), persist: None }];
+        flow.fixes = vec![Fix {
+            command: Some((*name).to_owned()),
+            undo: Some((*name).to_owned()),
+            why: (*name).to_owned(),
+            risk: Some((*name).to_owned()),
+            persist: None,
+        }];
         report.flows.insert(0, flow);
     }
     report
@@ -269,7 +330,13 @@ fn host_state() -> HostState {
 /// The events of [`mtu_report`].
 fn log() -> Log {
     let mut log = Log::default();
-    let started = Started { version: "0.1.0".to_owned(), devices: Vec::new(), guests: Vec::new(), all: false, filter: String::new() };
+    let started = Started {
+        version: "0.1.0".to_owned(),
+        devices: Vec::new(),
+        guests: Vec::new(),
+        all: false,
+        filter: String::new(),
+    };
     log.push(&Event { time: at(0), kind: EventKind::Started(started) });
     log.push(&Event { time: at(0), kind: EventKind::Host(Box::new(host_state())) });
     let flow = FlowKey {
@@ -301,8 +368,20 @@ fn log() -> Log {
     };
     log.push(&Event { time: at(1), kind: EventKind::Packet(Box::new(first.clone())) });
     for (doubling, second) in (0..7).zip(1..) {
-        let site = DropSite { reason: Some("NOT_SPECIFIED".to_owned()), function: Some("br_dev_queue_push_xmit".to_owned()), offset: 0x46, device: Some(IfIndex(2)) };
-        let stack = ["br_dev_queue_push_xmit", "br_forward_finish", "br_handle_frame_finish", "br_handle_frame", "__netif_receive_skb_core", "tun_get_user"];
+        let site = DropSite {
+            reason: Some("NOT_SPECIFIED".to_owned()),
+            function: Some("br_dev_queue_push_xmit".to_owned()),
+            offset: 0x46,
+            device: Some(IfIndex(2)),
+        };
+        let stack = [
+            "br_dev_queue_push_xmit",
+            "br_forward_finish",
+            "br_handle_frame_finish",
+            "br_handle_frame",
+            "__netif_receive_skb_core",
+            "tun_get_user",
+        ];
         let cause = PacketCause::Dropped { site, stack: stack.map(str::to_owned).to_vec() };
         let packet = PacketRecord { cause, place: None, count: 1 << doubling, ..first.clone() };
         log.push(&Event { time: Timestamp(at(second).0 + 4_000_000), kind: EventKind::Packet(Box::new(packet)) });
@@ -320,8 +399,11 @@ pub fn snapshot(report: Report, status: Status) -> Arc<Snapshot> {
 /// A snapshot with a minute of history, second by second.
 pub fn snapshot_over_time(report_after: fn(u64) -> Report) -> Arc<Snapshot> {
     let mut history = History::default();
-    let status = Status { cost: Cost { cpu_per_mille: Some(8), nanoseconds_per_packet: Some(95) }, ..Status::default() };
-    let mut look = |second: u64| Snapshot::new(second, at(second), report_after(second), &mut history, log().entries(), status.clone());
+    let status =
+        Status { cost: Cost { cpu_per_mille: Some(8), nanoseconds_per_packet: Some(95) }, ..Status::default() };
+    let mut look = |second: u64| {
+        Snapshot::new(second, at(second), report_after(second), &mut history, log().entries(), status.clone())
+    };
     for second in 1..60 {
         look(second);
     }

@@ -66,7 +66,9 @@ impl History {
         let Some(before) = self.measured else {
             // The first look: what is there was counted since the start of the trace.
             let span = now.since(report.window.start).0;
-            return if span >= SHORTEST_SPAN_NS { self.advance(now, span, report, flows) };
+            return if span >= SHORTEST_SPAN_NS {
+                self.advance(now, span, report, flows)
+            };
         };
         let span = now.since(before).0;
         if span >= SHORTEST_SPAN_NS {
@@ -83,7 +85,8 @@ impl History {
             let change = u128::from(new.saturating_sub(old));
             u64::try_from((change * 1_000_000_000).div_ceil(u128::from(span))).unwrap_or(u64::MAX)
         };
-        let mut sums: BTreeMap<&str, FlowRates> = report.guests.iter().map(|guest| (guest.name.as_str(), FlowRates::default())).collect();
+        let mut sums: BTreeMap<&str, FlowRates> =
+            report.guests.iter().map(|guest| (guest.name.as_str(), FlowRates::default())).collect();
         let mut counted = HashMap::with_capacity(flows.len());
         for (flow, facts) in report.flows.iter().zip(flows.iter_mut()) {
             let old = self.flows.get(&facts.id).copied().unwrap_or_default();
@@ -92,7 +95,10 @@ impl History {
                 bytes: per_second(flow.bytes, old.bytes),
                 dropped: per_second(flow.dropped, old.dropped),
             };
-            counted.insert(facts.id, Counted { packets: flow.packets, bytes: flow.bytes, dropped: flow.dropped, rates: facts.rates });
+            counted.insert(
+                facts.id,
+                Counted { packets: flow.packets, bytes: flow.bytes, dropped: flow.dropped, rates: facts.rates },
+            );
             if let Some(sum) = flow.guest.as_deref().and_then(|guest| sums.get_mut(guest)) {
                 sum.add(facts.rates);
             }
@@ -102,7 +108,11 @@ impl History {
         for (name, rates) in sums {
             let guest = self.guests.entry(name.to_owned()).or_default();
             guest.rates = rates;
-            for (line, value) in [(&mut guest.packets, rates.packets), (&mut guest.bytes, rates.bytes), (&mut guest.dropped, rates.dropped)] {
+            for (line, value) in [
+                (&mut guest.packets, rates.packets),
+                (&mut guest.bytes, rates.bytes),
+                (&mut guest.dropped, rates.dropped),
+            ] {
                 line.push_back(value);
                 while line.len() > HISTORY_LENGTH {
                     line.pop_front();

@@ -26,7 +26,8 @@ pub(super) fn areas((width, height): (u16, u16), screen: Screen, open: bool) -> 
     }
     let whole = Rect::new(0, 0, width, height);
     let [header, tabs, body, footer] =
-        Layout::vertical([Constraint::Length(2), Constraint::Length(1), Constraint::Fill(1), Constraint::Length(1)]).areas(whole);
+        Layout::vertical([Constraint::Length(2), Constraint::Length(1), Constraint::Fill(1), Constraint::Length(1)])
+            .areas(whole);
     let text = match screen {
         Screen::Guests => 0,
         Screen::Flows if body.height >= 30 => 12,
@@ -48,7 +49,8 @@ pub(super) fn rows(list: Rect) -> Rect {
 /// The names of the screens, as they stand on the screen, with their columns.
 pub(super) fn tabs(snapshot: &Snapshot) -> Vec<(Screen, String, std::ops::Range<u16>)> {
     let mut column = 1;
-    let faults = snapshot.faults.iter().filter(|fault| fault.severity >= crate::diagnose::report::Severity::Warning).count();
+    let faults =
+        snapshot.faults.iter().filter(|fault| fault.severity >= crate::diagnose::report::Severity::Warning).count();
     Screen::ALL
         .into_iter()
         .map(|screen| {

@@ -90,7 +90,10 @@ impl Log {
             }
             EventKind::Loss(loss) => {
                 if *loss != self.loss {
-                    let text = format!("{} records, {} flows evicted, {} packets found a map full", loss.ring_events, loss.flows_evicted, loss.map_full);
+                    let text = format!(
+                        "{} records, {} flows evicted, {} packets found a map full",
+                        loss.ring_events, loss.flows_evicted, loss.map_full
+                    );
                     self.add(event.time, LogKind::Loss, None, String::new(), text, None);
                 }
                 self.loss = *loss;
@@ -99,8 +102,12 @@ impl Log {
                 let text = format!("{}: {}", degraded.what, degraded.why);
                 self.add(event.time, LogKind::Degraded, None, String::new(), text, None);
             }
-            EventKind::Started(_) => self.add(event.time, LogKind::Trace, None, String::new(), "tracing began".to_owned(), None),
-            EventKind::Ended => self.add(event.time, LogKind::Trace, None, String::new(), "tracing ended".to_owned(), None),
+            EventKind::Started(_) => {
+                self.add(event.time, LogKind::Trace, None, String::new(), "tracing began".to_owned(), None)
+            }
+            EventKind::Ended => {
+                self.add(event.time, LogKind::Trace, None, String::new(), "tracing ended".to_owned(), None)
+            }
             EventKind::Flow(_) | EventKind::Drop(_) => {}
         }
     }
@@ -120,7 +127,11 @@ impl Log {
         };
         let host = self.host.as_deref();
         let name = |index| host.map_or_else(|| index_name(index), |host| host.link_name(index));
-        let guest = [device, packet.input_device].into_iter().flatten().find_map(|device| host?.guest_of(device)).map(|guest| guest.name.clone());
+        let guest = [device, packet.input_device]
+            .into_iter()
+            .flatten()
+            .find_map(|device| host?.guest_of(device))
+            .map(|guest| guest.name.clone());
         let mut text = packet.flow.to_string();
         if !why.is_empty() {
             text = format!("{text}  {why}");
@@ -132,10 +143,27 @@ impl Log {
         self.add(time, kind, guest, device, text, Some(Box::new(packet.clone())));
     }
 
-    fn add(&mut self, time: Timestamp, kind: LogKind, guest: Option<String>, device: String, text: String, packet: Option<Box<PacketRecord>>) {
+    fn add(
+        &mut self,
+        time: Timestamp,
+        kind: LogKind,
+        guest: Option<String>,
+        device: String,
+        text: String,
+        packet: Option<Box<PacketRecord>>,
+    ) {
         self.serial += 1;
         let search = format!("{} {} {device} {text}", kind.word(), guest.as_deref().unwrap_or("")).to_lowercase();
-        self.entries.push_back(Arc::new(LogEntry { serial: self.serial, time, kind, guest, device, text, packet, search }));
+        self.entries.push_back(Arc::new(LogEntry {
+            serial: self.serial,
+            time,
+            kind,
+            guest,
+            device,
+            text,
+            packet,
+            search,
+        }));
         if self.entries.len() > LENGTH {
             self.entries.pop_front();
         }
@@ -166,7 +194,11 @@ fn change(before: &HostState, after: &HostState) -> Option<String> {
                     parts.push(format!("{} {}", link.name, if link.up { "up" } else { "down" }));
                 }
                 if old.carrier != link.carrier {
-                    parts.push(format!("{} {}", link.name, if link.carrier { "has a carrier" } else { "lost its carrier" }));
+                    parts.push(format!(
+                        "{} {}",
+                        link.name,
+                        if link.carrier { "has a carrier" } else { "lost its carrier" }
+                    ));
                 }
                 if old.mtu != link.mtu {
                     parts.push(format!("{} MTU {} → {}", link.name, old.mtu, link.mtu));

@@ -4,7 +4,9 @@
 //! behind the NIC) is added here from the guests' interfaces and from where the fault sits.
 
 use super::snapshot::Snapshot;
-use crate::diagnose::report::{Cause, FlowDirection, FlowReport, GuestReport, Hop, InterfaceReport, Point, Report, Severity, Where};
+use crate::diagnose::report::{
+    Cause, FlowDirection, FlowReport, GuestReport, Hop, InterfaceReport, Point, Report, Severity, Where,
+};
 use crate::event::Direction;
 
 /// What stands at a place of the way.
@@ -79,14 +81,18 @@ fn node(role: Role, name: &str) -> Node {
 }
 
 fn interface<'a>(report: &'a Report, device: &str) -> Option<(&'a GuestReport, &'a InterfaceReport)> {
-    report.guests.iter().find_map(|guest| Some((guest, guest.interfaces.iter().find(|interface| interface.device == device)?)))
+    report
+        .guests
+        .iter()
+        .find_map(|guest| Some((guest, guest.interfaces.iter().find(|interface| interface.device == device)?)))
 }
 
 fn role(report: &Report, device: &str) -> Role {
     if interface(report, device).is_some() {
         return Role::Tap;
     }
-    let mut bridges = report.guests.iter().flat_map(|guest| &guest.interfaces).filter_map(|interface| interface.bridge.as_deref());
+    let mut bridges =
+        report.guests.iter().flat_map(|guest| &guest.interfaces).filter_map(|interface| interface.bridge.as_deref());
     if bridges.any(|bridge| bridge == device) { Role::Bridge } else { Role::Nic }
 }
 
@@ -97,11 +103,14 @@ pub(super) fn of_flow(report: &Report, flow: &FlowReport) -> Way {
         push_hop(report, &mut nodes, hop);
     }
     let ours = flow.device.as_deref().and_then(|device| interface(report, device));
-    if nodes.is_empty() && let Some(device) = &flow.device {
+    if nodes.is_empty()
+        && let Some(device) = &flow.device
+    {
         nodes.push(node(role(report, device), device));
     }
     add_bridges(report, &mut nodes);
-    let outward = flow.direction == FlowDirection::FromGuest || (flow.direction == FlowDirection::GuestToGuest && nodes.len() > 1);
+    let outward = flow.direction == FlowDirection::FromGuest
+        || (flow.direction == FlowDirection::GuestToGuest && nodes.len() > 1);
     if let Some((_, interface)) = ours {
         add_device_of_fault(report, &mut nodes, flow.place.as_ref(), interface, outward);
     }
@@ -129,7 +138,9 @@ fn push_hop(report: &Report, nodes: &mut Vec<Node>, hop: &Hop) {
 fn add_bridges(report: &Report, nodes: &mut Vec<Node>) {
     let mut index = 0;
     while index < nodes.len() {
-        if nodes[index].role == Role::Tap && let Some((_, InterfaceReport { bridge: Some(bridge), .. })) = interface(report, &nodes[index].name) {
+        if nodes[index].role == Role::Tap
+            && let Some((_, InterfaceReport { bridge: Some(bridge), .. })) = interface(report, &nodes[index].name)
+        {
             let known = nodes.iter().any(|node| node.role == Role::Bridge && node.name == *bridge);
             if !known {
                 let sends = index == 0;
@@ -142,7 +153,13 @@ fn add_bridges(report: &Report, nodes: &mut Vec<Node>) {
 }
 
 /// The device where the packets died may never have counted one.
-fn add_device_of_fault(report: &Report, nodes: &mut Vec<Node>, place: Option<&Where>, interface: &InterfaceReport, outward: bool) {
+fn add_device_of_fault(
+    report: &Report,
+    nodes: &mut Vec<Node>,
+    place: Option<&Where>,
+    interface: &InterfaceReport,
+    outward: bool,
+) {
     let device = place.and_then(|place| place.device.as_deref());
     let Some(device) = device.filter(|device| !nodes.iter().any(|node| node.name == *device)) else { return };
     let mut missing = node(role(report, device), device);
@@ -181,23 +198,40 @@ fn add_host(nodes: &mut Vec<Node>, flow: &FlowReport, outward: bool) {
 fn is_netfilter(point: Point) -> bool {
     matches!(
         point,
-        Point::NetfilterPrerouting | Point::NetfilterInput | Point::NetfilterForward | Point::NetfilterOutput | Point::NetfilterPostrouting | Point::NetfilterIngress
+        Point::NetfilterPrerouting
+            | Point::NetfilterInput
+            | Point::NetfilterForward
+            | Point::NetfilterOutput
+            | Point::NetfilterPostrouting
+            | Point::NetfilterIngress
     )
 }
 
 /// Who sends and who receives.
 fn add_ends(report: &Report, nodes: &mut Vec<Node>, flow: &FlowReport, ours: Option<&InterfaceReport>) {
-    let guest_at = |node: Option<&Node>| node.filter(|node| node.role == Role::Tap).and_then(|node| interface(report, &node.name)).map(|(guest, _)| guest.name.as_str());
+    let guest_at = |node: Option<&Node>| {
+        node.filter(|node| node.role == Role::Tap)
+            .and_then(|node| interface(report, &node.name))
+            .map(|(guest, _)| guest.name.as_str())
+    };
     let first = guest_at(nodes.first());
     let last = guest_at(nodes.last()).filter(|_| nodes.len() > 1);
     let (sender, receiver) = match flow.direction {
         FlowDirection::ToGuest if nodes.len() == 1 => (None, first),
-        FlowDirection::FromGuest | FlowDirection::ToGuest | FlowDirection::GuestToGuest | FlowDirection::Host => (first, last),
+        FlowDirection::FromGuest | FlowDirection::ToGuest | FlowDirection::GuestToGuest | FlowDirection::Host => {
+            (first, last)
+        }
     };
     // A way that ends on the bridge or before it, and whose packets were to leave, goes on to the uplink.
-    let ends_inside = nodes.last().is_some_and(|node| matches!(node.role, Role::Tap | Role::Bridge | Role::Netfilter | Role::Routing));
+    let ends_inside = nodes
+        .last()
+        .is_some_and(|node| matches!(node.role, Role::Tap | Role::Bridge | Role::Netfilter | Role::Routing));
     let uplink = ours.and_then(|interface| interface.uplinks.first());
-    if flow.direction == FlowDirection::FromGuest && receiver.is_none() && ends_inside && let Some(uplink) = uplink.filter(|_| flow.place.is_some()) {
+    if flow.direction == FlowDirection::FromGuest
+        && receiver.is_none()
+        && ends_inside
+        && let Some(uplink) = uplink.filter(|_| flow.place.is_some())
+    {
         let mut nic = node(Role::Nic, uplink);
         nic.packets = Some(0);
         nodes.push(nic);
@@ -227,8 +261,12 @@ fn mark_fault(nodes: &mut [Node], place: Option<&Where>, severity: Severity, dro
         Point::HostInput | Point::HostOutput | Point::Socket => by_role(Role::Host),
         _ => None,
     };
-    let by_device = place.device.as_deref().and_then(|device| nodes.iter().position(|node| node.name == device && node.role != Role::Guest));
-    let fallback = if outward { nodes.iter().rposition(|node| node.packets.is_some_and(|packets| packets > 0)) } else { None };
+    let by_device = place
+        .device
+        .as_deref()
+        .and_then(|device| nodes.iter().position(|node| node.name == device && node.role != Role::Guest));
+    let fallback =
+        if outward { nodes.iter().rposition(|node| node.packets.is_some_and(|packets| packets > 0)) } else { None };
     if let Some(index) = by_point.or(by_device).or(fallback) {
         nodes[index].fault = Some(severity);
         nodes[index].dropped = dropped;
@@ -249,10 +287,15 @@ fn of_interface(snapshot: &Snapshot, guest: &GuestReport, interface: &InterfaceR
     let finding = report
         .findings
         .iter()
-        .filter(|finding| finding.severity > Severity::Ok && finding.place.as_ref().and_then(|place| place.device.as_deref()) == Some(&interface.device))
+        .filter(|finding| {
+            finding.severity > Severity::Ok
+                && finding.place.as_ref().and_then(|place| place.device.as_deref()) == Some(&interface.device)
+        })
         .max_by_key(|finding| finding.severity);
     let (severity, cause, place) = match (worst, finding) {
-        (Some(flow), Some(finding)) if finding.severity > flow.severity => (finding.severity, Some(finding.cause), finding.place.as_ref()),
+        (Some(flow), Some(finding)) if finding.severity > flow.severity => {
+            (finding.severity, Some(finding.cause), finding.place.as_ref())
+        }
         (Some(flow), _) => (flow.severity, flow.cause, flow.place.as_ref()),
         (None, Some(finding)) => (finding.severity, Some(finding.cause), finding.place.as_ref()),
         (None, None) => (Severity::Ok, None, None),
@@ -274,7 +317,9 @@ fn of_interface(snapshot: &Snapshot, guest: &GuestReport, interface: &InterfaceR
 
 fn count_flow(nodes: &mut [Node], flow: &FlowReport, tap: &str) {
     for hop in &flow.path {
-        let Some(node) = nodes.iter_mut().find(|node| node.name == hop.device && node.role != Role::Guest) else { continue };
+        let Some(node) = nodes.iter_mut().find(|node| node.name == hop.device && node.role != Role::Guest) else {
+            continue;
+        };
         // Outward is: into the tap, out of anything else.
         let outward = (hop.device == tap) == (hop.direction == Direction::Ingress);
         let sum = if outward { &mut node.packets } else { &mut node.back };

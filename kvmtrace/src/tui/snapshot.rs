@@ -155,7 +155,14 @@ pub struct FaultText<'a> {
 
 impl Snapshot {
     /// Builds one from a report; `history` remembers what rates need.
-    pub fn new(serial: u64, now: Timestamp, report: Report, history: &mut History, events: Vec<Arc<LogEntry>>, status: Status) -> Self {
+    pub fn new(
+        serial: u64,
+        now: Timestamp,
+        report: Report,
+        history: &mut History,
+        events: Vec<Arc<LogEntry>>,
+        status: Status,
+    ) -> Self {
         let ranks = guest_ranks(&report);
         let mut flows: Vec<FlowFacts> = report.flows.iter().map(|flow| flow_facts(flow, &ranks)).collect();
         history.measure(now, &report, &mut flows);
@@ -213,7 +220,10 @@ fn flow_facts(flow: &FlowReport, ranks: &BTreeMap<&str, u32>) -> FlowFacts {
     (&flow.guest, &flow.device, flow.direction, &flow.protocol, flow.vlan).hash(&mut hasher);
     (&flow.source, flow.source_port, &flow.destination, flow.destination_port).hash(&mut hasher);
     let mut text = String::with_capacity(96);
-    for part in [flow.guest.as_deref(), flow.device.as_deref(), Some(flow.protocol.as_str()), flow.cause.map(Cause::id)].into_iter().flatten() {
+    for part in [flow.guest.as_deref(), flow.device.as_deref(), Some(flow.protocol.as_str()), flow.cause.map(Cause::id)]
+        .into_iter()
+        .flatten()
+    {
         text.push_str(part);
         text.push(' ');
     }
@@ -260,7 +270,10 @@ fn guests(report: &Report, history: &History) -> Vec<GuestFacts> {
         }
         let history = history.guest(&guest.name);
         let (severity, cause) = (Severity::Ok, None);
-        guests.insert(&guest.name, GuestFacts { index, history, flows: 0, dropped: 0, fragments: 0, severity, cause, text });
+        guests.insert(
+            &guest.name,
+            GuestFacts { index, history, flows: 0, dropped: 0, fragments: 0, severity, cause, text },
+        );
     }
     for flow in &report.flows {
         let Some(guest) = flow.guest.as_deref().and_then(|name| guests.get_mut(name)) else { continue };
@@ -285,19 +298,30 @@ fn guests(report: &Report, history: &History) -> Vec<GuestFacts> {
 fn faults(report: &Report) -> Vec<Fault> {
     let mut groups: BTreeMap<_, Fault> = BTreeMap::new();
     let findings = report.findings.iter().enumerate().map(|(index, finding)| {
-        let key = (Some(finding.cause), finding.guest.as_deref(), finding.place.as_ref().and_then(|place| place.device.as_deref()));
+        let key = (
+            Some(finding.cause),
+            finding.guest.as_deref(),
+            finding.place.as_ref().and_then(|place| place.device.as_deref()),
+        );
         (key, finding.severity, FaultSource::Finding(index), finding.count.unwrap_or(0), finding.explanation.as_str())
     });
-    let suffering = report.flows.iter().enumerate().filter(|(_, flow)| flow.severity > Severity::Ok).map(|(index, flow)| {
-        let key = (flow.cause, flow.guest.as_deref(), flow.place.as_ref().and_then(|place| place.device.as_deref()));
-        (key, flow.severity, FaultSource::Flow(index), flow.dropped, flow.explanation.as_str())
-    });
+    let suffering =
+        report.flows.iter().enumerate().filter(|(_, flow)| flow.severity > Severity::Ok).map(|(index, flow)| {
+            let key =
+                (flow.cause, flow.guest.as_deref(), flow.place.as_ref().and_then(|place| place.device.as_deref()));
+            (key, flow.severity, FaultSource::Flow(index), flow.dropped, flow.explanation.as_str())
+        });
     for (key, severity, source, count, explanation) in findings.chain(suffering) {
         let fault = groups.entry(key).or_insert_with(|| {
             let mut hasher = DefaultHasher::new();
             key.hash(&mut hasher);
             let (cause, guest, device) = key;
-            let text = [cause.map(Cause::id), guest, device, Some(explanation)].into_iter().flatten().collect::<Vec<_>>().join(" ").to_lowercase();
+            let text = [cause.map(Cause::id), guest, device, Some(explanation)]
+                .into_iter()
+                .flatten()
+                .collect::<Vec<_>>()
+                .join(" ")
+                .to_lowercase();
             Fault { id: hasher.finish(), cause, severity, source, flows: 0, count: 0, text }
         });
         if severity > fault.severity {

@@ -242,8 +242,12 @@ impl State {
         let snapshot = Arc::clone(&self.shown);
         let (screen, focus) = (self.screen, self.focus);
         let rows = match (screen, focus) {
-            (Screen::Guests, _) | (Screen::Path, Focus::Guest) => view::guests(&snapshot, &self.guests.filter, self.guest_sort),
-            (Screen::Flows, _) | (Screen::Path, Focus::Flow) => view::flows(&snapshot, &self.flows.filter, self.flow_sort),
+            (Screen::Guests, _) | (Screen::Path, Focus::Guest) => {
+                view::guests(&snapshot, &self.guests.filter, self.guest_sort)
+            }
+            (Screen::Flows, _) | (Screen::Path, Focus::Flow) => {
+                view::flows(&snapshot, &self.flows.filter, self.flow_sort)
+            }
             (Screen::Faults, _) | (Screen::Path, Focus::Fault) => view::faults(&snapshot, &self.faults.filter),
             (Screen::Events, _) => view::events(&snapshot, &self.events.filter),
         };

@@ -72,7 +72,16 @@ fn every_screen_of_a_healthy_host() {
 
 #[test]
 fn every_screen_of_a_host_with_an_mtu_black_hole() {
-    let screens = [("guests", "1"), ("flows", "2"), ("flow-path", "2 Enter"), ("guest-path", "1 Enter"), ("faults", "4"), ("events", "5"), ("event", "5 Enter"), ("help", "?")];
+    let screens = [
+        ("guests", "1"),
+        ("flows", "2"),
+        ("flow-path", "2 Enter"),
+        ("guest-path", "1 Enter"),
+        ("faults", "4"),
+        ("events", "5"),
+        ("event", "5 Enter"),
+        ("help", "?"),
+    ];
     for (name, keys) in screens {
         insta::assert_snapshot!(format!("mtu-{name}-80x24"), screen(broken(), SMALL, keys));
         insta::assert_snapshot!(format!("mtu-{name}-160x50"), screen(broken(), LARGE, keys));
@@ -88,9 +97,18 @@ fn other_states_of_the_screen() {
     }
     insta::assert_snapshot!("frozen-80x24", screen(broken(), SMALL, "2 Space"));
     insta::assert_snapshot!("filter-80x24", screen(broken(), SMALL, "2 /web2"));
-    insta::assert_snapshot!("many-flows-80x24", screen(fixture::snapshot(fixture::many_report(100_000), Status::default()), SMALL, "2 G"));
-    insta::assert_snapshot!("replay-80x24", screen(fixture::snapshot(fixture::mtu_report(60), fixture::replay_status()), SMALL, "2"));
-    insta::assert_snapshot!("replay-help-80x24", screen(fixture::snapshot(fixture::mtu_report(60), fixture::replay_status()), SMALL, "?"));
+    insta::assert_snapshot!(
+        "many-flows-80x24",
+        screen(fixture::snapshot(fixture::many_report(100_000), Status::default()), SMALL, "2 G")
+    );
+    insta::assert_snapshot!(
+        "replay-80x24",
+        screen(fixture::snapshot(fixture::mtu_report(60), fixture::replay_status()), SMALL, "2")
+    );
+    insta::assert_snapshot!(
+        "replay-help-80x24",
+        screen(fixture::snapshot(fixture::mtu_report(60), fixture::replay_status()), SMALL, "?")
+    );
     insta::assert_snapshot!("too-small-40x10", screen(broken(), (40, 10), "2"));
     insta::assert_snapshot!("smallest-60x16", screen(broken(), SMALLEST, "2 Enter"));
     let hostile = || fixture::snapshot(fixture::hostile_report(&HOSTILE_NAMES), Status::default());
@@ -108,7 +126,11 @@ fn on_a_plain_terminal_the_screen_is_ascii_without_colours() {
         let frame = terminal.draw(|frame| draw(frame, &state, Theme::new(Palette::Plain, true))).unwrap();
         for cell in &frame.buffer.content {
             assert!(cell.symbol().is_ascii(), "{:?} on screen {keys}", cell.symbol());
-            assert_eq!((cell.fg, cell.bg), (ratatui::style::Color::Reset, ratatui::style::Color::Reset), "on screen {keys}");
+            assert_eq!(
+                (cell.fg, cell.bg),
+                (ratatui::style::Color::Reset, ratatui::style::Color::Reset),
+                "on screen {keys}"
+            );
         }
     }
 }
@@ -167,7 +189,9 @@ fn sorting_goes_through_the_columns_and_turns_round() {
     while state.flow_sort.column != FlowColumn::Packets {
         press(&mut state, "s");
     }
-    let packets = |state: &State| -> Vec<u64> { state.flows.rows.iter().map(|row| state.snapshot().report.flows[*row as usize].packets).collect() };
+    let packets = |state: &State| -> Vec<u64> {
+        state.flows.rows.iter().map(|row| state.snapshot().report.flows[*row as usize].packets).collect()
+    };
     assert!(packets(&state).is_sorted_by(|a, b| a >= b), "{:?}", packets(&state));
     press(&mut state, "S");
     assert!(packets(&state).is_sorted(), "{:?}", packets(&state));
@@ -213,11 +237,22 @@ fn recording_and_resetting_belong_to_a_running_trace_and_seeking_to_a_recording(
     assert_eq!(press(&mut live, "w r n"), [Effect::Command(Command::Record), Effect::Command(Command::Reset)]);
     let mut replay = State::new(fixture::snapshot(fixture::mtu_report(60), fixture::replay_status()), SMALL);
     let effects = press(&mut replay, "w r Space + - ] [ n N");
-    let commands = [Command::Pause, Command::Speed(1), Command::Speed(-1), Command::Seek(10), Command::Seek(-10), Command::Fault(1), Command::Fault(-1)];
+    let commands = [
+        Command::Pause,
+        Command::Speed(1),
+        Command::Speed(-1),
+        Command::Seek(10),
+        Command::Seek(-10),
+        Command::Fault(1),
+        Command::Fault(-1),
+    ];
     assert_eq!(effects, commands.map(Effect::Command));
     assert!(!replay.frozen());
     let Effect::Command(Command::SeekTo(time)) = press(&mut replay, "t 90 Enter")[0].clone() else { panic!("no seek") };
-    assert_eq!(time.since(fixture::snapshot(fixture::empty_report(), Status::default()).report.window.start).0, 90_000_000_000);
+    assert_eq!(
+        time.since(fixture::snapshot(fixture::empty_report(), Status::default()).report.window.start).0,
+        90_000_000_000
+    );
 }
 
 #[test]

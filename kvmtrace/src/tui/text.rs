@@ -181,7 +181,16 @@ mod tests {
 
     #[test]
     fn numbers_stay_short_and_round_to_the_nearest() {
-        for (value, short) in [(0, "0"), (999, "999"), (1_000, "1.0k"), (1_250, "1.3k"), (99_999, "100k"), (999_949, "1.0M"), (4_500_000, "4.5M"), (u64::MAX, "18E")] {
+        for (value, short) in [
+            (0, "0"),
+            (999, "999"),
+            (1_000, "1.0k"),
+            (1_250, "1.3k"),
+            (99_999, "100k"),
+            (999_949, "1.0M"),
+            (4_500_000, "4.5M"),
+            (u64::MAX, "18E"),
+        ] {
             assert_eq!(scaled(value), short);
         }
         assert_eq!(number(99_999), "99999");

@@ -51,7 +51,9 @@ impl Theme {
         let ascii = !(locale.contains("utf-8") || locale.contains("utf8"));
         let rich = set("COLORTERM").is_some_and(|value| value == "truecolor" || value == "24bit");
         // "15;0" is white on black; rxvt and its like tell the background last.
-        let light = set("COLORFGBG").and_then(|value| value.rsplit(';').next()?.parse::<u8>().ok()).is_some_and(|background| background == 7 || background > 8);
+        let light = set("COLORFGBG")
+            .and_then(|value| value.rsplit(';').next()?.parse::<u8>().ok())
+            .is_some_and(|background| background == 7 || background > 8);
         let palette = match (color && set("NO_COLOR").is_none(), rich, light) {
             (false, _, _) => Palette::Plain,
             (true, false, _) => Palette::Sixteen,
@@ -137,7 +139,9 @@ fn ascii(symbol: &str) -> &'static str {
     match symbol {
         "─" | "━" | "–" => "-",
         "│" | "┃" => "|",
-        "╭" | "╮" | "╰" | "╯" | "┏" | "┓" | "┗" | "┛" | "┌" | "┐" | "└" | "┘" | "├" | "┤" => "+",
+        "╭" | "╮" | "╰" | "╯" | "┏" | "┓" | "┗" | "┛" | "┌" | "┐" | "└" | "┘" | "├" | "┤" => {
+            "+"
+        }
         "▶" | "→" | "▸" => ">",
         "◀" | "←" => "<",
         "▲" | "↑" => "^",
@@ -199,8 +203,14 @@ mod tests {
     fn the_environment_chooses_the_palette() {
         assert_eq!(detect(&[("LANG", "C.UTF-8")]), Theme::new(Palette::Sixteen, false));
         assert_eq!(detect(&[("LANG", "en_GB.UTF-8"), ("COLORTERM", "truecolor")]), Theme::new(Palette::Dark, false));
-        assert_eq!(detect(&[("LANG", "de_DE.utf8"), ("COLORTERM", "24bit"), ("COLORFGBG", "0;15")]), Theme::new(Palette::Light, false));
-        assert_eq!(detect(&[("LC_ALL", "C"), ("LANG", "C.UTF-8"), ("NO_COLOR", "1")]), Theme::new(Palette::Plain, true));
+        assert_eq!(
+            detect(&[("LANG", "de_DE.utf8"), ("COLORTERM", "24bit"), ("COLORFGBG", "0;15")]),
+            Theme::new(Palette::Light, false)
+        );
+        assert_eq!(
+            detect(&[("LC_ALL", "C"), ("LANG", "C.UTF-8"), ("NO_COLOR", "1")]),
+            Theme::new(Palette::Plain, true)
+        );
         assert_eq!(detect(&[("LANG", "C.UTF-8"), ("NO_COLOR", "")]).palette, Palette::Sixteen);
     }
 

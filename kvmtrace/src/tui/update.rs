@@ -67,7 +67,8 @@ pub fn mouse(state: &mut State, event: MouseEvent) -> Vec<Effect> {
             apply(state, Action::Move(step))
         }
         MouseEventKind::Down(MouseButton::Left) if areas.tabs.contains(position) => {
-            let tab = layout::tabs(state.snapshot()).into_iter().find(|(_, _, columns)| columns.contains(&event.column));
+            let tab =
+                layout::tabs(state.snapshot()).into_iter().find(|(_, _, columns)| columns.contains(&event.column));
             tab.map(|(screen, ..)| apply(state, Action::Go(screen))).unwrap_or_default()
         }
         MouseEventKind::Down(MouseButton::Left) if layout::rows(areas.list).contains(position) => {
@@ -132,7 +133,8 @@ fn seek_to_typed(state: &mut State) -> Vec<Effect> {
     match parse_time(&text, start) {
         Some(time) => vec![Effect::Command(Command::SeekTo(time))],
         None => {
-            state.message = Some(format!("{text:?} is no time; one looks like 15:28:12, 15:28 or 90 (seconds from the start)"));
+            state.message =
+                Some(format!("{text:?} is no time; one looks like 15:28:12, 15:28 or 90 (seconds from the start)"));
             Vec::new()
         }
     }
@@ -170,7 +172,9 @@ pub fn apply(state: &mut State, action: Action) -> Vec<Effect> {
         Action::Help => state.help = true,
         Action::Go(screen) => go(state, screen),
         Action::NextScreen => go(state, Screen::ALL[(state.screen as usize + 1) % Screen::ALL.len()]),
-        Action::PreviousScreen => go(state, Screen::ALL[(state.screen as usize + Screen::ALL.len() - 1) % Screen::ALL.len()]),
+        Action::PreviousScreen => {
+            go(state, Screen::ALL[(state.screen as usize + Screen::ALL.len() - 1) % Screen::ALL.len()])
+        }
         Action::Move(rows) => step(state, isize::from(rows)),
         Action::Page(pages) => {
             let half = i16::try_from(state.list_height() / 2).unwrap_or(i16::MAX).max(1);
@@ -194,7 +198,13 @@ pub fn apply(state: &mut State, action: Action) -> Vec<Effect> {
             state.message = Some("counting anew".to_owned());
             return vec![Effect::Command(Command::Reset)];
         }
-        Action::Copy => return copy(state, |fix| fix.command.as_ref(), "no command to copy here: the cure lies elsewhere, or nothing is wrong"),
+        Action::Copy => {
+            return copy(
+                state,
+                |fix| fix.command.as_ref(),
+                "no command to copy here: the cure lies elsewhere, or nothing is wrong",
+            );
+        }
         Action::CopyUndo => return copy(state, |fix| fix.undo.as_ref(), "nothing to copy that would take it back"),
         Action::Fix(step) => {
             let count = chosen_fixes(state).len().max(1);
@@ -318,7 +328,9 @@ pub(super) fn chosen_fixes(state: &State) -> &[Fix] {
         (Screen::Faults, _) | (Screen::Path, Focus::Fault) => {
             snapshot.faults.get(index).map_or(&[], |fault| snapshot.fault_text(fault).fixes)
         }
-        (Screen::Flows, _) | (Screen::Path, Focus::Flow) => snapshot.report.flows.get(index).map_or(&[], |flow| flow.fixes.as_slice()),
+        (Screen::Flows, _) | (Screen::Path, Focus::Flow) => {
+            snapshot.report.flows.get(index).map_or(&[], |flow| flow.fixes.as_slice())
+        }
         (Screen::Guests | Screen::Events, _) | (Screen::Path, Focus::Guest) => &[],
     }
 }

@@ -25,7 +25,10 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Them
     }
     if list.rows.is_empty() {
         let filtered = !list.filter.is_empty();
-        lines.extend(table::empty(if filtered { "no event matches the filter" } else { "nothing has happened yet" }, theme));
+        lines.extend(table::empty(
+            if filtered { "no event matches the filter" } else { "nothing has happened yet" },
+            theme,
+        ));
     }
     frame.render_widget(Paragraph::new(lines), area);
 }
@@ -41,7 +44,9 @@ fn columns(width: u16) -> Vec<Column> {
 fn style(kind: LogKind, theme: Theme) -> Style {
     match kind {
         LogKind::Drop => theme.severity(Severity::Error),
-        LogKind::IcmpError | LogKind::MacChanged | LogKind::Loss | LogKind::Degraded => theme.severity(Severity::Warning),
+        LogKind::IcmpError | LogKind::MacChanged | LogKind::Loss | LogKind::Degraded => {
+            theme.severity(Severity::Warning)
+        }
         LogKind::Host => theme.severity(Severity::Info),
         LogKind::First | LogKind::Packet | LogKind::Trace => Style::new(),
     }

@@ -25,7 +25,10 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Them
     }
     if list.rows.is_empty() && list.filter.is_empty() {
         lines.push(Line::raw(""));
-        lines.push(Line::styled(format!("  {} no fault found so far", theme::mark(Severity::Ok)), theme.severity(Severity::Ok)));
+        lines.push(Line::styled(
+            format!("  {} no fault found so far", theme::mark(Severity::Ok)),
+            theme.severity(Severity::Ok),
+        ));
     } else if list.rows.is_empty() {
         lines.extend(table::empty("no fault matches the filter", theme));
     }
@@ -34,7 +37,14 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Them
 
 fn columns(width: u16) -> Vec<Column> {
     let guest = if width >= 120 { 20 } else { 12 };
-    let mut columns = vec![words("", 1), words("CAUSE", 23), words("GUEST", guest), words("DEVICE", 15), numbers("FLOWS", 5), numbers("COUNT", 6)];
+    let mut columns = vec![
+        words("", 1),
+        words("CAUSE", 23),
+        words("GUEST", guest),
+        words("DEVICE", 15),
+        numbers("FLOWS", 5),
+        numbers("COUNT", 6),
+    ];
     let rest = table::rest(&columns, width).saturating_sub(1);
     if rest >= 20 {
         columns.push(words("WHAT", rest));
@@ -61,7 +71,14 @@ pub(super) fn detail(state: &State, width: u16, theme: Theme) -> Vec<Line<'stati
     let snapshot = state.snapshot();
     let mut lines = vec![story::rule(width, theme)];
     if let Some(fault) = state.faults.current().and_then(|index| snapshot.faults.get(index)) {
-        lines.extend(story::of_fault(snapshot.fault_text(fault), fault.cause, fault.severity, width, theme, Some(state.fix)));
+        lines.extend(story::of_fault(
+            snapshot.fault_text(fault),
+            fault.cause,
+            fault.severity,
+            width,
+            theme,
+            Some(state.fix),
+        ));
     }
     for degraded in &snapshot.report.degraded {
         let text = format!("{}: {}", degraded.what, degraded.why);

@@ -25,7 +25,10 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Them
     }
     if list.rows.is_empty() {
         let filtered = !list.filter.is_empty();
-        lines.extend(table::empty(if filtered { "no flow matches the filter" } else { "no packet of a guest seen yet" }, theme));
+        lines.extend(table::empty(
+            if filtered { "no flow matches the filter" } else { "no packet of a guest seen yet" },
+            theme,
+        ));
     }
     frame.render_widget(Paragraph::new(lines), area);
 }
@@ -35,7 +38,13 @@ const WIDE: u16 = 120;
 
 fn columns(width: u16) -> Vec<Column> {
     let (mut columns, right) = if width >= WIDE {
-        let right = [numbers("PKT/S", 5), numbers("BIT/S", 5), numbers("PACKETS", 7), numbers("DROPS", 6), numbers("LATENCY", 7)];
+        let right = [
+            numbers("PKT/S", 5),
+            numbers("BIT/S", 5),
+            numbers("PACKETS", 7),
+            numbers("DROPS", 6),
+            numbers("LATENCY", 7),
+        ];
         (vec![words("", 1), words("VERDICT", 10), words("CAUSE", 20), words("GUEST", 14)], right.to_vec())
     } else {
         (vec![words("", 1), words("VERDICT", 16), words("GUEST", 8)], vec![numbers("PKT/S", 5), numbers("DROPS", 5)])
@@ -85,7 +94,9 @@ fn cells(width: u16, flow: &FlowReport, facts: &FlowFacts, theme: Theme) -> Vec<
 /// On a tall screen: the way of the selected flow and what is wrong with it.
 pub(super) fn detail(state: &State, width: u16, theme: Theme) -> Vec<Line<'static>> {
     let snapshot = state.snapshot();
-    let Some(flow) = state.flows.current().and_then(|index| snapshot.report.flows.get(index)) else { return Vec::new() };
+    let Some(flow) = state.flows.current().and_then(|index| snapshot.report.flows.get(index)) else {
+        return Vec::new();
+    };
     let mut lines = vec![story::rule(width, theme)];
     lines.extend(picture::picture(&path::of_flow(&snapshot.report, flow), width, theme));
     lines.extend(story::of_flow(flow, width, theme, None));

@@ -14,8 +14,12 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Them
             let list = state.list(state.screen);
             prompt(" /", &list.filter, &format!("  {} match", list.rows.len()), width, theme)
         }
-        (Some(Prompt::Time), _) => prompt(" go to ", &state.typed_time, "  15:28:12, 15:28 or seconds from the start", width, theme),
-        (None, Some(message)) => Line::styled(format!(" {}", text::cut(message, width.saturating_sub(2))), theme.accent()),
+        (Some(Prompt::Time), _) => {
+            prompt(" go to ", &state.typed_time, "  15:28:12, 15:28 or seconds from the start", width, theme)
+        }
+        (None, Some(message)) => {
+            Line::styled(format!(" {}", text::cut(message, width.saturating_sub(2))), theme.accent())
+        }
         (None, None) => hints(state, theme),
     };
     frame.render_widget(line, area);
@@ -27,7 +31,12 @@ fn prompt(label: &'static str, typed: &str, hint: &str, width: usize, theme: The
     let room = width.saturating_sub(label.len() + 20);
     let skip = typed.chars().count().saturating_sub(room);
     let seen: String = typed.chars().skip(skip).collect();
-    Line::from(vec![Span::styled(label, theme.accent()), Span::raw(seen), Span::styled(" ", theme.selected()), Span::styled(hint.to_owned(), theme.faint())])
+    Line::from(vec![
+        Span::styled(label, theme.accent()),
+        Span::raw(seen),
+        Span::styled(" ", theme.selected()),
+        Span::styled(hint.to_owned(), theme.faint()),
+    ])
 }
 
 fn hints(state: &State, theme: Theme) -> Line<'static> {

@@ -24,7 +24,10 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Them
     }
     if list.rows.is_empty() {
         let filtered = !list.filter.is_empty();
-        lines.extend(table::empty(if filtered { "no guest matches the filter" } else { "no guest seen on this host yet" }, theme));
+        lines.extend(table::empty(
+            if filtered { "no guest matches the filter" } else { "no guest seen on this host yet" },
+            theme,
+        ));
     }
     frame.render_widget(Paragraph::new(lines), area);
 }
@@ -68,7 +71,11 @@ fn cells(columns: &[Column], guest: &GuestReport, facts: &GuestFacts, theme: The
     if columns.len() > 9 {
         cells.push((table::sparkline(history.bytes.iter().copied(), columns[6].width), theme.graph()));
     }
-    cells.extend([(text::number(facts.dropped), alarm), (text::number(facts.fragments), Style::new()), (worst.to_owned(), style)]);
+    cells.extend([
+        (text::number(facts.dropped), alarm),
+        (text::number(facts.fragments), Style::new()),
+        (worst.to_owned(), style),
+    ]);
     cells
 }
 

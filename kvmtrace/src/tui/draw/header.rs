@@ -45,7 +45,8 @@ fn position(snapshot: &Snapshot, replay: &Replay, theme: Theme) -> Vec<Span<'sta
     const WIDTH: usize = 10;
     let length = replay.end.since(replay.start).0;
     let done = snapshot.now.since(replay.start).0.min(length);
-    let filled = (u128::from(done) * WIDTH as u128).checked_div(u128::from(length)).map_or(WIDTH, |filled| filled as usize);
+    let filled =
+        (u128::from(done) * WIDTH as u128).checked_div(u128::from(length)).map_or(WIDTH, |filled| filled as usize);
     let speed = match replay.quarter_speed {
         quarters if quarters % 4 == 0 => format!("{}x", quarters / 4),
         quarters => format!("{}.{:02}x", quarters / 4, quarters % 4 * 25),

@@ -16,7 +16,10 @@ const KEYS: usize = 8;
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Theme) {
     let keys = BINDINGS.iter().filter(|binding| binding.applies(state.replaying())).map(|binding| {
         let keys: Vec<String> = binding.keys.iter().map(ToString::to_string).collect();
-        Line::from(vec![Span::styled(format!(" {} ", text::fit(&keys.join(" "), KEYS)), theme.accent()), Span::raw(binding.help)])
+        Line::from(vec![
+            Span::styled(format!(" {} ", text::fit(&keys.join(" "), KEYS)), theme.accent()),
+            Span::raw(binding.help),
+        ])
     });
     let height = usize::from(area.height).max(1);
     let mut entries: Vec<Line<'static>> = keys.collect();
@@ -32,8 +35,16 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Them
 }
 
 fn legend(theme: Theme) -> impl Iterator<Item = Line<'static>> {
-    let marks = [(Severity::Ok, "in order"), (Severity::Info, "worth knowing"), (Severity::Warning, "it hurts, or will"), (Severity::Error, "traffic is lost")];
+    let marks = [
+        (Severity::Ok, "in order"),
+        (Severity::Info, "worth knowing"),
+        (Severity::Warning, "it hurts, or will"),
+        (Severity::Error, "traffic is lost"),
+    ];
     marks.into_iter().map(move |(severity, meaning)| {
-        Line::from(vec![Span::styled(format!(" {} ", text::fit(theme::mark(severity), KEYS)), theme.severity(severity)), Span::raw(meaning)])
+        Line::from(vec![
+            Span::styled(format!(" {} ", text::fit(theme::mark(severity), KEYS)), theme.severity(severity)),
+            Span::raw(meaning),
+        ])
     })
 }

@@ -74,7 +74,11 @@ fn draw_detail(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Theme) {
     let seen: Vec<Line<'_>> = lines.into_iter().skip(first).take(usize::from(area.height)).collect();
     frame.render_widget(Paragraph::new(seen), area);
     if hidden > 0 {
-        let more = if state.screen == Screen::Flows { " Enter: more ".to_owned() } else { format!(" {hidden} more lines: PgDn ") };
+        let more = if state.screen == Screen::Flows {
+            " Enter: more ".to_owned()
+        } else {
+            format!(" {hidden} more lines: PgDn ")
+        };
         let width = (more.chars().count() as u16).min(area.width);
         let corner = Rect::new(area.right() - width, area.bottom() - 1, width, 1);
         frame.render_widget(Line::styled(more, theme.selected()), corner);

@@ -10,7 +10,10 @@ pub(super) fn describe(record: &PacketRecord) -> Vec<(&'static str, String)> {
     let mut parts = vec![("   flow   ", record.flow.to_string())];
     let mut size = format!("{} bytes", record.length);
     if record.segments > 1 {
-        size = format!("{size} in one GSO frame: {} segments with {} bytes of payload each", record.segments, record.gso_size);
+        size = format!(
+            "{size} in one GSO frame: {} segments with {} bytes of payload each",
+            record.segments, record.gso_size
+        );
     }
     parts.push(("   size   ", size));
     if record.count > 0 {
@@ -64,12 +67,21 @@ fn net_line(net: &LaxNetSlice<'_>) -> String {
                 offset => format!(", fragment at {}", u32::from(offset) * 8),
             };
             let (source, destination) = (header.source_addr(), header.destination_addr());
-            format!("IPv4 {source} → {destination}, {} bytes, TTL {}, id {:#06x}{flags}{offset}", header.total_len(), header.ttl(), header.identification())
+            format!(
+                "IPv4 {source} → {destination}, {} bytes, TTL {}, id {:#06x}{flags}{offset}",
+                header.total_len(),
+                header.ttl(),
+                header.identification()
+            )
         }
         LaxNetSlice::Ipv6(ip) => {
             let header = ip.header();
             let (source, destination) = (header.source_addr(), header.destination_addr());
-            format!("IPv6 {source} → {destination}, {} bytes of payload, hop limit {}", header.payload_length(), header.hop_limit())
+            format!(
+                "IPv6 {source} → {destination}, {} bytes of payload, hop limit {}",
+                header.payload_length(),
+                header.hop_limit()
+            )
         }
         LaxNetSlice::Arp(arp) => arp_line(arp),
     }
@@ -81,25 +93,44 @@ fn arp_line(arp: &ArpPacketSlice<'_>) -> String {
         2 => "reply".to_owned(),
         other => format!("operation {other}"),
     };
-    let address = |bytes: &[u8]| <[u8; 4]>::try_from(bytes).map_or_else(|_| format!("{bytes:02x?}"), |bytes| Ipv4Addr::from(bytes).to_string());
+    let address = |bytes: &[u8]| {
+        <[u8; 4]>::try_from(bytes).map_or_else(|_| format!("{bytes:02x?}"), |bytes| Ipv4Addr::from(bytes).to_string())
+    };
     let hardware = |bytes: &[u8]| match (<[u8; 6]>::try_from(bytes), arp.hw_addr_type()) {
         (Ok(bytes), ArpHardwareId::ETHERNET) => MacAddress(bytes).to_string(),
         _ => format!("{bytes:02x?}"),
     };
     let (sender, target) = (address(arp.sender_protocol_addr()), address(arp.target_protocol_addr()));
-    format!("ARP {operation} from {sender} ({}) for {target} ({})", hardware(arp.sender_hw_addr()), hardware(arp.target_hw_addr()))
+    format!(
+        "ARP {operation} from {sender} ({}) for {target} ({})",
+        hardware(arp.sender_hw_addr()),
+        hardware(arp.target_hw_addr())
+    )
 }
 
 fn transport_line(transport: &TransportSlice<'_>) -> String {
     match transport {
         TransportSlice::Tcp(tcp) => {
-            let flags = [(tcp.syn(), "SYN"), (tcp.ack(), "ACK"), (tcp.fin(), "FIN"), (tcp.rst(), "RST"), (tcp.psh(), "PSH"), (tcp.urg(), "URG")];
+            let flags = [
+                (tcp.syn(), "SYN"),
+                (tcp.ack(), "ACK"),
+                (tcp.fin(), "FIN"),
+                (tcp.rst(), "RST"),
+                (tcp.psh(), "PSH"),
+                (tcp.urg(), "URG"),
+            ];
             let flags: Vec<&str> = flags.into_iter().filter(|(set, _)| *set).map(|(_, name)| name).collect();
             let (source, destination) = (tcp.source_port(), tcp.destination_port());
             let (sequence, acknowledged) = (tcp.sequence_number(), tcp.acknowledgment_number());
-            format!("TCP {source} → {destination}, {}, sequence {sequence}, acknowledges {acknowledged}, window {}", flags.join(" "), tcp.window_size())
+            format!(
+                "TCP {source} → {destination}, {}, sequence {sequence}, acknowledges {acknowledged}, window {}",
+                flags.join(" "),
+                tcp.window_size()
+            )
         }
-        TransportSlice::Udp(udp) => format!("UDP {} → {}, {} bytes", udp.source_port(), udp.destination_port(), udp.length()),
+        TransportSlice::Udp(udp) => {
+            format!("UDP {} → {}, {} bytes", udp.source_port(), udp.destination_port(), udp.length())
+        }
         TransportSlice::Igmp(_) => "IGMP".to_owned(),
         TransportSlice::Icmpv4(icmp) => format!("ICMP type {}, code {}", icmp.type_u8(), icmp.code_u8()),
         TransportSlice::Icmpv6(icmp) => format!("ICMPv6 type {}, code {}", icmp.type_u8(), icmp.code_u8()),

@@ -41,9 +41,12 @@ fn of_guest(state: &State, width: u16, theme: Theme) -> Vec<Line<'static>> {
     let finding = snapshot.faults.iter().find(|fault| own(snapshot.fault_text(fault).guest));
     match (worst, finding) {
         (Some(flow), _) => lines.extend(story::of_flow(flow, width, theme, None)),
-        (None, Some(fault)) => lines.extend(story::of_fault(snapshot.fault_text(fault), fault.cause, fault.severity, width, theme, None)),
+        (None, Some(fault)) => {
+            lines.extend(story::of_fault(snapshot.fault_text(fault), fault.cause, fault.severity, width, theme, None))
+        }
         (None, None) => {
-            let well = format!(" {} nothing wrong with this guest so far: {} flows", theme::mark(Severity::Ok), facts.flows);
+            let well =
+                format!(" {} nothing wrong with this guest so far: {} flows", theme::mark(Severity::Ok), facts.flows);
             lines.push(Line::styled(well, theme.severity(Severity::Ok)));
         }
     }
@@ -61,7 +64,10 @@ fn of_flow(state: &State, flow: &FlowReport, width: u16, theme: Theme) -> Vec<Li
         };
         let latency = hop.latency_ns.map(|time| format!("  +{}", text::duration(time))).unwrap_or_default();
         let device = text::fit(&hop.device, 15);
-        lines.push(Line::styled(format!("   {device} {side:<3} {:>10} packets {:>14} bytes{latency}", hop.packets, hop.bytes), theme.faint()));
+        lines.push(Line::styled(
+            format!("   {device} {side:<3} {:>10} packets {:>14} bytes{latency}", hop.packets, hop.bytes),
+            theme.faint(),
+        ));
     }
     lines
 }
@@ -81,7 +87,10 @@ fn of_finding(state: &State, width: u16, theme: Theme) -> Vec<Line<'static>> {
 fn pictures(ways: &[Way], width: u16, theme: Theme) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
     for way in ways {
-        lines.push(Line::styled(format!(" {}", text::cut(&way.title, usize::from(width).saturating_sub(2))), theme.accent()));
+        lines.push(Line::styled(
+            format!(" {}", text::cut(&way.title, usize::from(width).saturating_sub(2))),
+            theme.accent(),
+        ));
         lines.extend(picture(way, width, theme));
     }
     lines
@@ -135,10 +144,13 @@ fn box_of(rows: &mut [Vec<Span<'static>>], node: &Node, inner: usize, beyond: bo
     let role = text::cut(node.role.word(), inner);
     rows[0].push(Span::styled(format!("{left}{role}{}{right}", across.repeat(inner - role.chars().count())), style));
     let both_ways = node.back.is_some();
-    let packets = node.packets.map(|packets| if both_ways { format!("→ {}", text::number(packets)) } else { format!("{} pkt", text::number(packets)) });
+    let packets = node.packets.map(|packets| {
+        if both_ways { format!("→ {}", text::number(packets)) } else { format!("{} pkt", text::number(packets)) }
+    });
     let back = node.back.map(|packets| format!("← {}", text::number(packets)));
     let latency = node.latency_ns.map(|time| format!("+{}", text::duration(time)));
-    let dropped = (node.dropped > 0).then(|| format!("{} {} lost", theme::mark(Severity::Error), text::number(node.dropped)));
+    let dropped =
+        (node.dropped > 0).then(|| format!("{} {} lost", theme::mark(Severity::Error), text::number(node.dropped)));
     let fault = node.fault.map(|severity| format!("{} fault", theme::mark(severity)));
     let inside = [Some(node.name.clone()), packets, back.or(latency), dropped.or(fault)];
     for (row, content) in rows[1..=INSIDE].iter_mut().zip(inside) {
@@ -153,5 +165,8 @@ fn under(severity: Severity, cause: Option<Cause>, middle: usize, width: usize, 
     let label = format!("{} {} here", theme::mark(severity), cause.map_or("dropped", Cause::id));
     let length = label.chars().count();
     let start = middle.saturating_sub(length / 2).min(width.saturating_sub(length + 1));
-    vec![Line::styled(format!("{}▲", " ".repeat(middle)), style), Line::styled(format!("{}{label}", " ".repeat(start)), style)]
+    vec![
+        Line::styled(format!("{}▲", " ".repeat(middle)), style),
+        Line::styled(format!("{}{label}", " ".repeat(start)), style),
+    ]
 }

@@ -13,7 +13,14 @@ pub(super) fn rule(width: u16, theme: Theme) -> Line<'static> {
 }
 
 /// A fault with all that is known of it. `fix` is the one that `y` copies.
-pub(super) fn of_fault(fault: FaultText<'_>, cause: Option<Cause>, severity: Severity, width: u16, theme: Theme, fix: Option<usize>) -> Vec<Line<'static>> {
+pub(super) fn of_fault(
+    fault: FaultText<'_>,
+    cause: Option<Cause>,
+    severity: Severity,
+    width: u16,
+    theme: Theme,
+    fix: Option<usize>,
+) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
     let mut title = format!(" {} {}", theme::mark(severity), cause.map_or("dropped", Cause::id));
     if let Some(guest) = fault.guest {
@@ -29,10 +36,14 @@ pub(super) fn of_fault(fault: FaultText<'_>, cause: Option<Cause>, severity: Sev
     }
     for (index, cure) in fault.fixes.iter().enumerate() {
         let chosen = fix == Some(index);
-        let number = if fault.fixes.len() > 1 { format!(" {} of {}", index + 1, fault.fixes.len()) } else { String::new() };
+        let number =
+            if fault.fixes.len() > 1 { format!(" {} of {}", index + 1, fault.fixes.len()) } else { String::new() };
         let hint = if chosen && cure.command.is_some() { "   y copies the command, u the undo" } else { "" };
         let marker = if chosen { "▸" } else { " " };
-        lines.push(Line::from(vec![Span::styled(format!(" {marker} fix{number}"), theme.accent()), Span::styled(hint, theme.faint())]));
+        lines.push(Line::from(vec![
+            Span::styled(format!(" {marker} fix{number}"), theme.accent()),
+            Span::styled(hint, theme.faint()),
+        ]));
         cure_lines(&mut lines, cure, width, theme);
     }
     lines
@@ -43,11 +54,23 @@ pub(super) fn of_flow(flow: &FlowReport, width: u16, theme: Theme, fix: Option<u
     let mut lines = Vec::new();
     if flow.severity == Severity::Ok {
         let verdict = theme::verdict(flow.verdict);
-        let counts = format!(" {verdict}: {} packets, {} bytes, {} dropped, {} fragments", flow.packets, flow.bytes, flow.dropped, flow.fragments);
-        lines.push(Line::from(vec![Span::styled(format!(" {}", theme::mark(flow.severity)), theme.severity(flow.severity)), Span::raw(counts)]));
+        let counts = format!(
+            " {verdict}: {} packets, {} bytes, {} dropped, {} fragments",
+            flow.packets, flow.bytes, flow.dropped, flow.fragments
+        );
+        lines.push(Line::from(vec![
+            Span::styled(format!(" {}", theme::mark(flow.severity)), theme.severity(flow.severity)),
+            Span::raw(counts),
+        ]));
         paragraph(&mut lines, "   ", &flow.explanation, width, Style::new());
     } else {
-        let said = FaultText { guest: flow.guest.as_deref(), place: flow.place.as_ref(), explanation: &flow.explanation, evidence: &flow.evidence, fixes: &flow.fixes };
+        let said = FaultText {
+            guest: flow.guest.as_deref(),
+            place: flow.place.as_ref(),
+            explanation: &flow.explanation,
+            evidence: &flow.evidence,
+            fixes: &flow.fixes,
+        };
         lines = of_fault(said, flow.cause, flow.severity, width, theme, fix);
     }
     if let Some(translated) = &flow.translated {
@@ -56,7 +79,13 @@ pub(super) fn of_flow(flow: &FlowReport, width: u16, theme: Theme, fix: Option<u
         paragraph(&mut lines, "   · ", &format!("after NAT: {source} → {destination}"), width, theme.faint());
     }
     if !flow.complete {
-        paragraph(&mut lines, "   ? ", "incomplete: events were lost near this flow, so counts may be too low", width, theme.severity(Severity::Warning));
+        paragraph(
+            &mut lines,
+            "   ? ",
+            "incomplete: events were lost near this flow, so counts may be too low",
+            width,
+            theme.severity(Severity::Warning),
+        );
     }
     lines
 }
