@@ -3,10 +3,15 @@
 //! [`format`] is the outer form (blocks), [`schema`] the inner one (events). docs/recording-format.md describes both.
 #![forbid(unsafe_code)]
 
+pub mod export;
 pub mod format;
+mod judge;
 mod output;
+mod progress;
 pub mod reader;
+pub mod recording;
 pub mod schema;
+mod tee;
 mod writer;
 
 #[cfg(test)]
@@ -15,6 +20,10 @@ mod samples;
 mod tests;
 
 pub use format::Header;
+pub use judge::judge;
 pub use output::{BadRotation, Destination, Rotation};
+pub use progress::Progress;
 pub use reader::{Damage, ReadError, Reader};
+pub use recording::Recording;
+pub use tee::Tee;
 pub use writer::{Options, WriteError, Writer, Written};

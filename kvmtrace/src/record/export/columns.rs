@@ -1,0 +1,136 @@
+//! An event as flat fields: what a line of JSON and a row of a table have in common, and the one place that names them.
+
+use super::lookup::DeviceNames;
+use crate::event::{Direction, DropSite, Event, EventKind, FlowKey, PacketCause, Timestamp};
+use serde::Serialize;
+
+/// An event that concerns a flow, flattened. Keys are always there, null where there is nothing to say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct FlowColumns {
+    /// `ingress` or `egress`; null for drops.
+    pub(super) device: Option<String>,
+    pub(super) direction: Option<Direction>,
+    pub(super) protocol: String,
+    pub(super) source: String,
+    pub(super) source_port: Option<u16>,
+    pub(super) destination: String,
+    pub(super) destination_port: Option<u16>,
+    pub(super) vlan: Option<u16>,
+    /// Packets and bytes since the start; of a packet: how many its flow has had here.
+    pub(super) packets: u64,
+    pub(super) bytes: u64,
+    /// Length at layer 3 of the largest packet.
+    pub(super) largest: Option<u32>,
+    /// Why a packet is shown: `dropped`, `first`, `icmp-error`, `mac-changed`, `wanted`.
+    pub(super) cause: Option<&'static str>,
+    pub(super) reason: Option<String>,
+    pub(super) function: Option<String>,
+    pub(super) first: Option<Text<Timestamp>>,
+}
+
+/// A value that is written as its text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Text<T>(pub(super) T);
+
+impl<T: std::fmt::Display> Serialize for Text<T> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+/// The name of an event's kind.
+pub(super) fn kind(event: &Event) -> &'static str {
+    match event.kind {
+        EventKind::Started(_) => "started",
+        EventKind::Host(_) => "host",
+        EventKind::Flow(_) => "flow",
+        EventKind::Drop(_) => "drop",
+        EventKind::Packet(_) => "packet",
+        EventKind::Loss(_) => "loss",
+        EventKind::Degraded(_) => "degraded",
+        EventKind::Ended => "ended",
+    }
+}
+
+/// Why a packet is shown.
+pub(super) fn cause(cause: &PacketCause) -> &'static str {
+    match cause {
+        PacketCause::Dropped { .. } => "dropped",
+        PacketCause::First => "first",
+        PacketCause::IcmpError => "icmp-error",
+        PacketCause::MacChanged => "mac-changed",
+        PacketCause::Wanted => "wanted",
+    }
+}
+
+impl FlowColumns {
+    /// Flattens an event; `None` when it concerns no flow.
+    pub(super) fn of(event: &Event, devices: &DeviceNames) -> Option<Self> {
+        match &event.kind {
+            EventKind::Flow(sample) => Some(Self {
+                device: Some(devices.get(sample.place.device)),
+                direction: Some(sample.place.direction),
+                packets: sample.counters.packets,
+                bytes: sample.counters.bytes,
+                largest: Some(sample.counters.largest),
+                first: Some(Text(sample.counters.first)),
+                ..Self::of_flow(&sample.flow)
+            }),
+            EventKind::Drop(sample) => Some(Self {
+                packets: sample.packets,
+                bytes: sample.bytes,
+                largest: Some(sample.largest),
+                first: Some(Text(sample.first)),
+                ..Self::of_flow(&sample.flow).at(&sample.site, devices)
+            }),
+            EventKind::Packet(packet) => {
+                let mut columns = Self {
+                    device: packet.place.map(|place| devices.get(place.device)),
+                    direction: packet.place.map(|place| place.direction),
+                    packets: packet.count,
+                    bytes: u64::from(packet.length),
+                    cause: Some(cause(&packet.cause)),
+                    ..Self::of_flow(&packet.flow)
+                };
+                if let PacketCause::Dropped { site, .. } = &packet.cause {
+                    columns = columns.at(site, devices);
+                }
+                Some(columns)
+            }
+            EventKind::Started(_)
+            | EventKind::Host(_)
+            | EventKind::Loss(_)
+            | EventKind::Degraded(_)
+            | EventKind::Ended => None,
+        }
+    }
+
+    fn of_flow(flow: &FlowKey) -> Self {
+        Self {
+            device: None,
+            direction: None,
+            protocol: flow.protocol.to_string(),
+            source: flow.source.to_string(),
+            source_port: flow.source_port,
+            destination: flow.destination.to_string(),
+            destination_port: flow.destination_port,
+            vlan: flow.vlan,
+            packets: 0,
+            bytes: 0,
+            largest: None,
+            cause: None,
+            reason: None,
+            function: None,
+            first: None,
+        }
+    }
+
+    fn at(self, site: &DropSite, devices: &DeviceNames) -> Self {
+        Self {
+            device: site.device.map(|device| devices.get(device)),
+            reason: site.reason.clone(),
+            function: site.function.clone(),
+            ..self
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Recordings in other people's forms.
+//!
+//! An export reads the recording twice: first to judge it, then to write each event, with the verdict where the form
+//! has a place for it. So it needs no more memory than a report does.
+
+mod columns;
+mod json;
+mod lookup;
+#[cfg(feature = "parquet")]
+mod parquet;
+mod pcapng;
+
+#[cfg(test)]
+mod tests;
+
+use super::reader::ReadError;
+use super::{Header, judge, progress::Progress};
+use crate::diagnose::report::Report;
+use crate::event::Event;
+use std::fs::OpenOptions;
+use std::io::{BufWriter, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+/// A form to export to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Form {
+    /// Packets for Wireshark and tshark, one interface per observation point, verdicts as comments
+    Pcapng,
+    /// A line per event and verdict (docs/export.schema.json)
+    Json,
+    /// A directory with events.parquet and flows.parquet
+    Parquet,
+}
+
+/// Why nothing was exported.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The recording can't be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// There is a file already.
+    #[error("{} exists; --force writes over it", .0.display())]
+    Exists(PathBuf),
+    /// The output can't be written.
+    #[error("cannot write {name}: {source}")]
+    Write {
+        /// Its path.
+        name: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It does not go to standard output.
+    #[error("parquet makes a directory of two files; give its name with -o")]
+    NoStream,
+    /// Left out when kvmtrace was built.
+    #[error("this kvmtrace was built without parquet: build it with --features parquet, or export to json")]
+    NoParquet,
+}
+
+impl ExportError {
+    /// Nobody reads any more: no fault.
+    pub fn is_broken_pipe(&self) -> bool {
+        matches!(self, Self::Write { source, .. } if source.kind() == ErrorKind::BrokenPipe)
+    }
+}
+
+/// Writes the events of a recording in some form.
+trait Exporter {
+    /// Writes one event.
+    fn event(&mut self, event: &Event) -> std::io::Result<()>;
+    /// Writes what comes last.
+    fn finish(&mut self) -> std::io::Result<()>;
+}
+
+/// What an exporter knows beforehand.
+struct Context {
+    header: Header,
+    report: Report,
+}
+
+/// Exports the recording in `files` to `output`, `-` for standard output.
+pub fn export(files: &[PathBuf], form: Form, output: &Path, force: bool, quiet: bool) -> Result<(), ExportError> {
+    let name = output.display().to_string();
+    let failed = |source: std::io::Error| match source.kind() {
+        ErrorKind::AlreadyExists => ExportError::Exists(output.to_owned()),
+        _ => ExportError::Write { name: name.clone(), source },
+    };
+    for mut recording in super::recording::open(files)? {
+        let report = judge(&mut recording, quiet)?;
+        let header = recording.header().cloned().unwrap_or_default();
+        let mut recording = recording.again()?;
+        let context = Context { header, report };
+        let mut exporter = exporter(context, form, output, force, &failed)?;
+        let mut progress = Progress::new(&recording, quiet);
+        while let Some(event) = recording.next_event()? {
+            exporter.event(&event).map_err(failed)?;
+            progress.step(&recording);
+        }
+        exporter.finish().map_err(failed)?;
+    }
+    Ok(())
+}
+
+fn exporter(
+    context: Context,
+    form: Form,
+    output: &Path,
+    force: bool,
+    failed: &dyn Fn(std::io::Error) -> ExportError,
+) -> Result<Box<dyn Exporter>, ExportError> {
+    if form == Form::Parquet {
+        return parquet_exporter(context, output, force, failed);
+    }
+    let stream: Box<dyn Write> = if output == Path::new("-") {
+        Box::new(BufWriter::new(std::io::stdout()))
+    } else {
+        let mut options = OpenOptions::new();
+        options.write(true);
+        if force {
+            options.create(true).truncate(true)
+        } else {
+            options.create_new(true)
+        };
+        Box::new(BufWriter::new(options.open(output).map_err(failed)?))
+    };
+    if form == Form::Json {
+        Ok(Box::new(json::Lines::begin(stream, context).map_err(failed)?))
+    } else {
+        Ok(Box::new(pcapng::Capture::begin(stream, context).map_err(failed)?))
+    }
+}
+
+#[cfg(feature = "parquet")]
+fn parquet_exporter(
+    context: Context,
+    output: &Path,
+    force: bool,
+    failed: &dyn Fn(std::io::Error) -> ExportError,
+) -> Result<Box<dyn Exporter>, ExportError> {
+    if output == Path::new("-") {
+        return Err(ExportError::NoStream);
+    }
+    Ok(Box::new(parquet::Tables::begin(output, force, context).map_err(failed)?))
+}
+
+#[cfg(not(feature = "parquet"))]
+fn parquet_exporter(
+    _context: Context,
+    _output: &Path,
+    _force: bool,
+    _failed: &dyn Fn(std::io::Error) -> ExportError,
+) -> Result<Box<dyn Exporter>, ExportError> {
+    Err(ExportError::NoParquet)
+}

@@ -1,0 +1,300 @@
+//! Events and flows as two tables: `events.parquet` and `flows.parquet` in a directory.
+
+use super::columns::{FlowColumns, kind};
+use super::lookup::DeviceNames;
+use super::{Context, Exporter};
+use crate::diagnose::report::FlowReport;
+use crate::event::{Event, EventKind};
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::data_type::{BoolType, ByteArray, ByteArrayType, Int64Type};
+use parquet::file::properties::WriterProperties;
+use parquet::file::writer::SerializedFileWriter;
+use serde::Serialize;
+use std::fs::{File, OpenOptions};
+use std::io::Error;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Rows that are held in memory before they are written.
+const ROW_GROUP: usize = 65_536;
+/// Bytes of text that are held in memory before they are written.
+const ROW_GROUP_BYTES: usize = 16 << 20;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Type {
+    Text,
+    Bytes,
+    Integer,
+    Time,
+    Flag,
+}
+
+const EVENTS: &[(&str, Type)] = &[
+    ("time", Type::Time),
+    ("event", Type::Text),
+    ("device", Type::Text),
+    ("direction", Type::Text),
+    ("protocol", Type::Text),
+    ("source", Type::Text),
+    ("source_port", Type::Integer),
+    ("destination", Type::Text),
+    ("destination_port", Type::Integer),
+    ("vlan", Type::Integer),
+    ("packets", Type::Integer),
+    ("bytes", Type::Integer),
+    ("largest", Type::Integer),
+    ("cause", Type::Text),
+    ("reason", Type::Text),
+    ("function", Type::Text),
+    ("first", Type::Time),
+    ("header", Type::Bytes),
+];
+
+const FLOWS: &[(&str, Type)] = &[
+    ("guest", Type::Text),
+    ("device", Type::Text),
+    ("direction", Type::Text),
+    ("protocol", Type::Text),
+    ("source", Type::Text),
+    ("source_port", Type::Integer),
+    ("destination", Type::Text),
+    ("destination_port", Type::Integer),
+    ("vlan", Type::Integer),
+    ("verdict", Type::Text),
+    ("cause", Type::Text),
+    ("severity", Type::Text),
+    ("complete", Type::Flag),
+    ("packets", Type::Integer),
+    ("bytes", Type::Integer),
+    ("dropped", Type::Integer),
+    ("fragments", Type::Integer),
+    ("where_device", Type::Text),
+    ("where_point", Type::Text),
+    ("where_function", Type::Text),
+    ("where_reason", Type::Text),
+    ("explanation", Type::Text),
+    ("fix", Type::Text),
+    ("path", Type::Text),
+];
+
+enum Cell {
+    Bytes(Option<Vec<u8>>),
+    Integer(Option<i64>),
+    Flag(bool),
+}
+
+fn text(text: Option<impl Into<String>>) -> Cell {
+    Cell::Bytes(text.map(|text| text.into().into_bytes()))
+}
+
+fn integer(number: Option<impl TryInto<i64>>) -> Cell {
+    // Counts beyond 2^63 can only come from a forged file.
+    Cell::Integer(number.map(|number| number.try_into().unwrap_or(i64::MAX)))
+}
+
+/// An enum's name, as JSON writes it.
+fn name(value: Option<impl Serialize>) -> Cell {
+    let name = value.and_then(|value| serde_json::to_value(value).ok());
+    text(name.as_ref().and_then(serde_json::Value::as_str))
+}
+
+/// Values that are there, and for each row whether one is.
+#[derive(Default)]
+struct Values<T> {
+    values: Vec<T>,
+    levels: Vec<i16>,
+}
+
+impl<T> Values<T> {
+    fn push(&mut self, value: Option<T>) {
+        self.levels.push(i16::from(value.is_some()));
+        self.values.extend(value);
+    }
+}
+
+#[derive(Default)]
+struct Column {
+    bytes: Values<ByteArray>,
+    integers: Values<i64>,
+    flags: Values<bool>,
+}
+
+/// A file with one table.
+struct Table {
+    writer: SerializedFileWriter<File>,
+    schema: &'static [(&'static str, Type)],
+    columns: Vec<Column>,
+    rows: usize,
+    bytes: usize,
+}
+
+impl Table {
+    fn create(path: &Path, force: bool, schema: &'static [(&'static str, Type)]) -> std::io::Result<Self> {
+        let mut options = OpenOptions::new();
+        options.write(true);
+        if force {
+            options.create(true).truncate(true)
+        } else {
+            options.create_new(true)
+        };
+        let file = options.open(path)?;
+        let columns: Vec<String> = schema
+            .iter()
+            .map(|(name, kind)| match kind {
+                Type::Text => format!("OPTIONAL BYTE_ARRAY {name} (STRING);"),
+                Type::Bytes => format!("OPTIONAL BYTE_ARRAY {name};"),
+                Type::Integer => format!("OPTIONAL INT64 {name};"),
+                Type::Time => format!("OPTIONAL INT64 {name} (TIMESTAMP(NANOS,true));"),
+                Type::Flag => format!("OPTIONAL BOOLEAN {name};"),
+            })
+            .collect();
+        let message = format!("message kvmtrace {{ {} }}", columns.join(" "));
+        let message = parquet::schema::parser::parse_message_type(&message).map_err(Error::other)?;
+        let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
+        let writer = SerializedFileWriter::new(file, Arc::new(message), Arc::new(properties)).map_err(Error::other)?;
+        let columns = schema.iter().map(|_| Column::default()).collect();
+        Ok(Self { writer, schema, columns, rows: 0, bytes: 0 })
+    }
+
+    fn row(&mut self, cells: impl IntoIterator<Item = Cell>) -> std::io::Result<()> {
+        for (column, cell) in self.columns.iter_mut().zip(cells) {
+            match cell {
+                Cell::Bytes(bytes) => {
+                    self.bytes += bytes.as_ref().map_or(0, Vec::len);
+                    column.bytes.push(bytes.map(ByteArray::from));
+                }
+                Cell::Integer(number) => column.integers.push(number),
+                Cell::Flag(flag) => column.flags.push(Some(flag)),
+            }
+        }
+        self.rows += 1;
+        if self.rows >= ROW_GROUP || self.bytes >= ROW_GROUP_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        if self.rows == 0 {
+            return Ok(());
+        }
+        let mut group = self.writer.next_row_group().map_err(Error::other)?;
+        for ((_, kind), column) in self.schema.iter().zip(&mut self.columns) {
+            let Some(mut writer) = group.next_column().map_err(Error::other)? else { break };
+            let Column { bytes, integers, flags } = std::mem::take(column);
+            let written = match kind {
+                Type::Text | Type::Bytes => {
+                    writer.typed::<ByteArrayType>().write_batch(&bytes.values, Some(&bytes.levels), None)
+                }
+                Type::Integer | Type::Time => {
+                    writer.typed::<Int64Type>().write_batch(&integers.values, Some(&integers.levels), None)
+                }
+                Type::Flag => writer.typed::<BoolType>().write_batch(&flags.values, Some(&flags.levels), None),
+            };
+            written.map_err(Error::other)?;
+            writer.close().map_err(Error::other)?;
+        }
+        group.close().map_err(Error::other)?;
+        (self.rows, self.bytes) = (0, 0);
+        Ok(())
+    }
+
+    fn finish(&mut self) -> std::io::Result<()> {
+        self.flush()?;
+        self.writer.finish().map(|_| ()).map_err(Error::other)
+    }
+}
+
+/// Writes both tables.
+pub(super) struct Tables {
+    events: Table,
+    flows: Table,
+    context: Context,
+    devices: DeviceNames,
+}
+
+impl Tables {
+    pub(super) fn begin(directory: &Path, force: bool, context: Context) -> std::io::Result<Self> {
+        match std::fs::create_dir(directory) {
+            Err(error) if !(force && directory.is_dir()) => return Err(error),
+            _ => {}
+        }
+        Ok(Self {
+            events: Table::create(&directory.join("events.parquet"), force, EVENTS)?,
+            flows: Table::create(&directory.join("flows.parquet"), force, FLOWS)?,
+            context,
+            devices: DeviceNames::default(),
+        })
+    }
+}
+
+impl Exporter for Tables {
+    fn event(&mut self, event: &Event) -> std::io::Result<()> {
+        self.devices.learn(event);
+        let flow = FlowColumns::of(event, &self.devices);
+        let header = if let EventKind::Packet(packet) = &event.kind { Some(packet.header.clone()) } else { None };
+        let first = match &event.kind {
+            EventKind::Flow(sample) => Some(sample.counters.first.0),
+            EventKind::Drop(sample) => Some(sample.first.0),
+            _ => None,
+        };
+        let flow = flow.as_ref();
+        self.events.row([
+            integer(Some(event.time.0)),
+            text(Some(kind(event))),
+            text(flow.and_then(|flow| flow.device.clone())),
+            name(flow.and_then(|flow| flow.direction)),
+            text(flow.map(|flow| flow.protocol.clone())),
+            text(flow.map(|flow| flow.source.clone())),
+            integer(flow.and_then(|flow| flow.source_port)),
+            text(flow.map(|flow| flow.destination.clone())),
+            integer(flow.and_then(|flow| flow.destination_port)),
+            integer(flow.and_then(|flow| flow.vlan)),
+            integer(flow.map(|flow| flow.packets)),
+            integer(flow.map(|flow| flow.bytes)),
+            integer(flow.and_then(|flow| flow.largest)),
+            text(flow.and_then(|flow| flow.cause)),
+            text(flow.and_then(|flow| flow.reason.clone())),
+            text(flow.and_then(|flow| flow.function.clone())),
+            integer(first),
+            Cell::Bytes(header),
+        ])
+    }
+
+    fn finish(&mut self) -> std::io::Result<()> {
+        for flow in &self.context.report.flows {
+            self.flows.row(flow_cells(flow))?;
+        }
+        self.events.finish()?;
+        self.flows.finish()
+    }
+}
+
+fn flow_cells(flow: &FlowReport) -> [Cell; FLOWS.len()] {
+    let place = flow.place.as_ref();
+    let path: Vec<_> = flow.path.iter().map(|hop| format!("{} {}", hop.device, hop.packets)).collect();
+    let fixes: Vec<_> = flow.fixes.iter().filter_map(|fix| fix.command.clone()).collect();
+    [
+        text(flow.guest.clone()),
+        text(flow.device.clone()),
+        name(Some(flow.direction)),
+        text(Some(flow.protocol.clone())),
+        text(Some(flow.source.clone())),
+        integer(flow.source_port),
+        text(Some(flow.destination.clone())),
+        integer(flow.destination_port),
+        integer(flow.vlan),
+        name(Some(flow.verdict)),
+        text(flow.cause.map(crate::diagnose::report::Cause::id)),
+        name(Some(flow.severity)),
+        Cell::Flag(flow.complete),
+        integer(Some(flow.packets)),
+        integer(Some(flow.bytes)),
+        integer(Some(flow.dropped)),
+        integer(Some(flow.fragments)),
+        text(place.and_then(|place| place.device.clone())),
+        name(place.map(|place| place.point)),
+        text(place.and_then(|place| place.function.clone())),
+        text(place.and_then(|place| place.reason.clone())),
+        text(Some(flow.explanation.clone())),
+        text(fixes.first().cloned()),
+        text(Some(path.join(" → "))),
+    ]
+}

@@ -1,0 +1,236 @@
+//! Packets as pcapng (draft-ietf-opsawg-pcapng): an interface for each observation point, the guests' names, and what
+//! kvmtrace says of a packet as its comment.
+//!
+//! Every interface is Ethernet. A packet that the kernel had as a layer-3 packet when it dropped it gets an Ethernet
+//! header with addresses of zero, and its comment says so.
+
+use super::lookup::{DeviceNames, Verdicts};
+use super::{Context, Exporter, columns};
+use crate::event::{Event, EventKind, HostState, PacketCause, PacketRecord};
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
+use std::net::IpAddr;
+
+const SECTION: u32 = 0x0a0d_0d0a;
+const INTERFACE: u32 = 1;
+const NAME_RESOLUTION: u32 = 4;
+const ENHANCED_PACKET: u32 = 6;
+
+const COMMENT: u16 = 1;
+const SECTION_OS: u16 = 3;
+const SECTION_APPLICATION: u16 = 4;
+const INTERFACE_NAME: u16 = 2;
+const INTERFACE_DESCRIPTION: u16 = 3;
+const INTERFACE_RESOLUTION: u16 = 9;
+
+const ETHERNET: u16 = 1;
+/// Longer names are cut.
+const LONGEST_NAME: usize = 250;
+/// Options are counted in 16 bits.
+const LONGEST_TEXT: usize = 60_000;
+/// More points than this on one host mean a hostile file: they share the last one.
+const INTERFACES: u32 = 65_536;
+
+/// Writes a capture.
+pub(super) struct Capture {
+    output: Box<dyn Write>,
+    verdicts: Verdicts,
+    devices: DeviceNames,
+    interfaces: HashMap<String, u32>,
+    names: BTreeMap<IpAddr, String>,
+}
+
+impl Capture {
+    pub(super) fn begin(mut output: Box<dyn Write>, context: Context) -> std::io::Result<Self> {
+        let header = &context.header;
+        let mut body = Vec::new();
+        // Byte-order magic, version 1.0, length of the section not known.
+        body.extend(0x1a2b_3c4d_u32.to_le_bytes());
+        body.extend([1, 0, 0, 0]);
+        body.extend(u64::MAX.to_le_bytes());
+        option(&mut body, SECTION_OS, &format!("Linux {} ({})", header.kernel, header.host));
+        option(&mut body, SECTION_APPLICATION, &format!("kvmtrace {}", header.kvmtrace));
+        end_of_options(&mut body);
+        write_block(&mut output, SECTION, &body)?;
+        Ok(Self {
+            output,
+            verdicts: Verdicts::new(&context.report),
+            devices: DeviceNames::default(),
+            interfaces: HashMap::new(),
+            names: BTreeMap::new(),
+        })
+    }
+
+    /// Tells the names of guests whose addresses were not told before.
+    fn resolve(&mut self, host: &HostState) -> std::io::Result<()> {
+        let mut body = Vec::new();
+        for guest in &host.guests {
+            for address in guest.interfaces.iter().flat_map(|interface| &interface.addresses) {
+                if self.names.insert(*address, guest.name.clone()).as_ref() == Some(&guest.name) {
+                    continue;
+                }
+                let mut record = match address {
+                    IpAddr::V4(address) => address.octets().to_vec(),
+                    IpAddr::V6(address) => address.octets().to_vec(),
+                };
+                // A name ends with a zero byte; control characters would only confuse.
+                let end = guest.name.floor_char_boundary(LONGEST_NAME);
+                record.extend(plain(guest.name.get(..end).unwrap_or_default()).replace(' ', "_").bytes());
+                record.push(0);
+                body.extend(if address.is_ipv4() { 1_u16 } else { 2 }.to_le_bytes());
+                body.extend((record.len() as u16).to_le_bytes());
+                body.extend(&record);
+                pad(&mut body);
+            }
+        }
+        if body.is_empty() {
+            return Ok(());
+        }
+        body.extend([0; 4]);
+        write_block(&mut self.output, NAME_RESOLUTION, &body)
+    }
+
+    /// The interface of a packet's observation point.
+    fn interface(&mut self, packet: &PacketRecord) -> std::io::Result<u32> {
+        let (name, description) = if let PacketCause::Dropped { site, .. } = &packet.cause {
+            let device = site.device.map_or_else(|| "no device".to_owned(), |device| self.devices.get(device));
+            (format!("{device} drop"), format!("packets that the kernel dropped at {device}"))
+        } else {
+            match packet.place {
+                Some(place) => {
+                    let device = self.devices.get(place.device);
+                    match place.direction {
+                        crate::event::Direction::Ingress => {
+                            (format!("{device} ingress"), format!("packets that {device} received"))
+                        }
+                        crate::event::Direction::Egress => {
+                            (format!("{device} egress"), format!("packets that {device} sent"))
+                        }
+                    }
+                }
+                None => ("unknown".to_owned(), "packets seen at an unknown place".to_owned()),
+            }
+        };
+        if let Some(number) = self.interfaces.get(&name) {
+            return Ok(*number);
+        }
+        let number = self.interfaces.len() as u32;
+        if number == INTERFACES {
+            return Ok(number - 1);
+        }
+        let mut body = Vec::new();
+        body.extend(ETHERNET.to_le_bytes());
+        body.extend([0; 6]);
+        option(&mut body, INTERFACE_NAME, &name);
+        option(&mut body, INTERFACE_DESCRIPTION, &description);
+        option_bytes(&mut body, INTERFACE_RESOLUTION, &[9]);
+        end_of_options(&mut body);
+        write_block(&mut self.output, INTERFACE, &body)?;
+        self.interfaces.insert(name, number);
+        Ok(number)
+    }
+
+    fn comment(&self, packet: &PacketRecord) -> String {
+        let mut parts = vec![columns::cause(&packet.cause).to_owned()];
+        if let PacketCause::Dropped { site, .. } = &packet.cause {
+            parts.push(format!(
+                "reason {} in {}",
+                site.reason.as_deref().unwrap_or("unknown"),
+                site.function.as_deref().unwrap_or("unknown")
+            ));
+        }
+        if let Some(flow) = self.verdicts.get(&packet.flow) {
+            let verdict = serde_json::to_value(flow.verdict).unwrap_or_default();
+            parts.push(format!("verdict {}", verdict.as_str().unwrap_or_default()));
+            if let Some(cause) = flow.cause {
+                parts.push(format!("cause {}", cause.id()));
+                parts.push(flow.explanation.clone());
+            }
+            if let Some(guest) = &flow.guest {
+                parts.push(format!("guest {guest}"));
+            }
+        }
+        if !packet.ethernet {
+            parts.push("Ethernet header made up".to_owned());
+        }
+        parts.join("; ")
+    }
+
+    fn packet(&mut self, event: &Event, packet: &PacketRecord) -> std::io::Result<()> {
+        let interface = self.interface(packet)?;
+        let mut bytes = Vec::with_capacity(packet.header.len() + 14);
+        if !packet.ethernet {
+            bytes.extend([0; 12]);
+            bytes.extend(packet.ether_type.to_be_bytes());
+        }
+        bytes.extend(&packet.header);
+        let made_up = bytes.len() - packet.header.len();
+        let length = packet.length.saturating_add(made_up as u32).max(bytes.len() as u32);
+        let mut body = Vec::new();
+        body.extend(interface.to_le_bytes());
+        body.extend(((event.time.0 >> 32) as u32).to_le_bytes());
+        body.extend((event.time.0 as u32).to_le_bytes());
+        body.extend((bytes.len() as u32).to_le_bytes());
+        body.extend(length.to_le_bytes());
+        body.extend(bytes);
+        pad(&mut body);
+        option(&mut body, COMMENT, &self.comment(packet));
+        end_of_options(&mut body);
+        write_block(&mut self.output, ENHANCED_PACKET, &body)
+    }
+}
+
+impl Exporter for Capture {
+    fn event(&mut self, event: &Event) -> std::io::Result<()> {
+        self.devices.learn(event);
+        match &event.kind {
+            EventKind::Host(host) => self.resolve(host),
+            EventKind::Packet(packet) => self.packet(event, packet),
+            EventKind::Started(_)
+            | EventKind::Flow(_)
+            | EventKind::Drop(_)
+            | EventKind::Loss(_)
+            | EventKind::Degraded(_)
+            | EventKind::Ended => Ok(()),
+        }
+    }
+
+    fn finish(&mut self) -> std::io::Result<()> {
+        self.output.flush()
+    }
+}
+
+/// A block: its kind, its length before and after, its body, whose length is a multiple of four.
+fn write_block(output: &mut dyn Write, kind: u32, body: &[u8]) -> std::io::Result<()> {
+    let length = (body.len() as u32 + 12).to_le_bytes();
+    output.write_all(&kind.to_le_bytes())?;
+    output.write_all(&length)?;
+    output.write_all(body)?;
+    output.write_all(&length)
+}
+
+fn option(body: &mut Vec<u8>, code: u16, text: &str) {
+    let text = plain(text);
+    let end = text.floor_char_boundary(LONGEST_TEXT);
+    option_bytes(body, code, text.get(..end).unwrap_or_default().as_bytes());
+}
+
+fn option_bytes(body: &mut Vec<u8>, code: u16, bytes: &[u8]) {
+    body.extend(code.to_le_bytes());
+    body.extend((bytes.len() as u16).to_le_bytes());
+    body.extend(bytes);
+    pad(body);
+}
+
+fn end_of_options(body: &mut Vec<u8>) {
+    body.extend([0; 4]);
+}
+
+fn pad(body: &mut Vec<u8>) {
+    body.resize(body.len().next_multiple_of(4), 0);
+}
+
+/// Text without control characters: names come from guests, and end on terminals.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}

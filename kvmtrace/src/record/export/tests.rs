@@ -1,0 +1,136 @@
+//! Exports, read back by the programs that they are for.
+
+use super::*;
+use crate::record::samples::trace;
+use crate::record::{Destination, Options, Writer};
+use std::process::Command;
+
+/// A directory with a recording of the sample trace; it goes with the value.
+struct Sample(PathBuf);
+
+impl Sample {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("kvmtrace-export-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        let sample = Self(path);
+        let mut writer = Writer::create(&Destination::new(&sample.recording(), false), Options::default()).unwrap();
+        for event in trace() {
+            writer.write(&event).unwrap();
+        }
+        writer.finish().unwrap();
+        sample
+    }
+
+    fn recording(&self) -> PathBuf {
+        self.0.join("trace.kvmtrace")
+    }
+
+    fn export(&self, form: Form, name: &str) -> PathBuf {
+        let output = self.0.join(name);
+        export(&[self.recording()], form, &output, false, true).unwrap();
+        output
+    }
+}
+
+impl Drop for Sample {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+/// What a program prints; `None`, told, where it is not installed.
+fn output(program: &str, arguments: &[&str]) -> Option<String> {
+    let Ok(output) = Command::new(program).args(arguments).output() else {
+        println!("SKIP: {program} is not installed");
+        return None;
+    };
+    assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Some(String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn tshark_reads_the_packets_the_points_and_the_comments() {
+    let sample = Sample::new("pcapng");
+    let path = sample.export(Form::Pcapng, "trace.pcapng");
+    let fields = ["frame.interface_name", "frame.len", "udp.dstport", "frame.comment", "frame.time_epoch", "ip.src"];
+    let mut arguments = vec!["-r", path.to_str().unwrap(), "-T", "fields"];
+    arguments.extend(fields.iter().flat_map(|field| ["-e", field]));
+    let Some(text) = output("tshark", &arguments) else { return };
+    let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split('\t').collect()).collect();
+    let packets = trace().iter().filter(|event| matches!(event.kind, crate::event::EventKind::Packet(_))).count();
+    assert_eq!(rows.len(), packets);
+    assert_eq!(rows[0][..3], ["vnet0 ingress", "4014", "9000"]);
+    assert_eq!(rows[1][..3], ["eth0 drop", "4014", "9000"]);
+    assert!(rows[1][3].contains("reason NOT_SPECIFIED in br_dev_queue_push_xmit"), "{}", rows[1][3]);
+    assert_eq!(rows[1][4..], ["1795000000.000000010", "10.0.0.1"]);
+    let names =
+        output("tshark", &["-r", path.to_str().unwrap(), "-N", "n", "-T", "fields", "-e", "ip.src_host"]).unwrap();
+    assert_eq!(names.lines().next(), Some("web1"));
+    let section = output("capinfos", &[path.to_str().unwrap()]).unwrap_or_default();
+    assert!(section.is_empty() || section.contains("Linux 6.18.44"), "{section}");
+}
+
+#[test]
+fn every_line_of_json_is_as_the_published_schema_says() {
+    let sample = Sample::new("json");
+    let text = std::fs::read_to_string(sample.export(Form::Json, "trace.json")).unwrap();
+    let schema: serde_json::Value = serde_json::from_str(include_str!("../../../../docs/export.schema.json")).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for line in &lines {
+        let errors: Vec<_> = validator.iter_errors(line).map(|error| error.to_string()).collect();
+        assert!(errors.is_empty(), "{line}: {errors:?}");
+    }
+    let of = |kind: &str| lines.iter().filter(|line| line["event"] == kind).count();
+    assert_eq!(of("recording"), 1);
+    assert_eq!(of("drop"), 40);
+    assert_eq!(lines.iter().filter(|line| line["time"].is_string()).count(), trace().len());
+    assert!(!validator.is_valid(&serde_json::json!({"event": "drop", "time": "yesterday"})), "the schema is too lax");
+}
+
+#[cfg(feature = "parquet")]
+#[test]
+fn pyarrow_reads_the_tables() {
+    let sample = Sample::new("parquet");
+    let directory = sample.export(Form::Parquet, "tables");
+    let script = r#"
+import sys
+try:
+    import pyarrow.parquet as parquet
+except ImportError:
+    print("SKIP")
+    sys.exit()
+events = parquet.read_table(sys.argv[1] + "/events.parquet")
+flows = parquet.read_table(sys.argv[1] + "/flows.parquet")
+drops = [row for row in events.to_pylist() if row["event"] == "drop"]
+print(events.num_rows, len(drops), drops[0]["source"], drops[0]["source_port"], drops[0]["reason"], drops[0]["device"])
+print(events.schema.field("time").type, events.schema.field("source").type, events.schema.field("packets").type)
+print(flows.num_columns, flows.schema.field("complete").type)
+"#;
+    let python = std::env::var("KVMTRACE_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let Some(text) = output(&python, &["-c", script, directory.to_str().unwrap()]) else { return };
+    if text.trim() == "SKIP" {
+        println!("SKIP: {python} has no pyarrow; pip install pyarrow");
+        return;
+    }
+    let expected = [
+        format!("{} 40 10.0.0.1 40000 NOT_SPECIFIED eth0", trace().len()),
+        "timestamp[ns, tz=UTC] string int64".to_owned(),
+        "24 bool".to_owned(),
+    ];
+    assert_eq!(text.lines().collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn nothing_is_written_over_without_force() {
+    let sample = Sample::new("exists");
+    for (form, name) in [(Form::Json, "x.json"), (Form::Pcapng, "x.pcapng"), (Form::Parquet, "x")] {
+        if form == Form::Parquet && cfg!(not(feature = "parquet")) {
+            continue;
+        }
+        let output = sample.export(form, name);
+        let error = export(&[sample.recording()], form, &output, false, true).unwrap_err().to_string();
+        assert!(error.ends_with(&format!("{name} exists; --force writes over it")), "{error}");
+        export(&[sample.recording()], form, &output, true, true).unwrap();
+    }
+}
