@@ -1,10 +1,11 @@
 //! The composition root: the one place that knows all the parts. Turns what was typed into a source, the pipeline and a
 //! sink, and the outcome into an exit status.
 
+mod record;
 mod session;
 
 use crate::cli::{Cli, Color, Command, Verdict};
-use crate::diagnose::report::Severity;
+use crate::diagnose::report::{Report, Severity};
 use crate::pipeline::Pipeline;
 use crate::source::Source as _;
 use session::{End, Session};
@@ -12,7 +13,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 /// How a command ended in order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Outcome {
     /// No fault found.
     Clean,
@@ -88,6 +89,9 @@ fn colored(cli: &Cli, stream: &impl std::io::IsTerminal) -> bool {
 async fn run(cli: &Cli) -> anyhow::Result<Outcome> {
     match &cli.command {
         Command::Verdict(options) => verdict(cli, options).await,
+        Command::Record(command) => record::record(cli, command).await,
+        Command::Report(command) => record::report(cli, command),
+        Command::Export(command) => record::export(cli, command),
         Command::Completions { shell } => {
             let mut command = <Cli as clap::CommandFactory>::command();
             clap_complete::generate(*shell, &mut command, "kvmtrace", &mut std::io::stdout());
@@ -101,23 +105,24 @@ async fn run(cli: &Cli) -> anyhow::Result<Outcome> {
 }
 
 async fn verdict(cli: &Cli, options: &Verdict) -> anyhow::Result<Outcome> {
-    let end = match (&options.cmd, options.duration) {
-        (Some(command), duration) => End::Command(command.clone(), duration),
-        (None, Some(duration)) => End::After(duration),
-        (None, None) => End::Signal,
-    };
+    let end = End::new(options.cmd.as_deref(), options.duration);
     if end == End::Signal && !cli.common.quiet && std::io::stderr().is_terminal() {
         drop(writeln!(std::io::stderr(), "tracing; Ctrl-C ends it and shows the verdicts"));
     }
-    let mut session = Session::start(&options.scope, end).await?;
+    let session = Session::start(&options.scope, end, false).await?;
+    let mut source = record::tee(session.source, options.output.as_deref(), options.force)?;
     let mut pipeline = Pipeline::default();
-    while let Some(event) = session.source.next().await? {
+    while let Some(event) = source.next().await? {
         tracing::trace!(?event);
         pipeline.step(&event);
     }
-    let report = pipeline.report();
+    show(cli, &pipeline.report(), options.json)
+}
+
+/// Prints a report.
+fn show(_cli: &Cli, report: &Report, _json: bool) -> anyhow::Result<Outcome> {
     let mut out = std::io::stdout().lock();
-    serde_json::to_writer(&mut out, &report)?;
+    serde_json::to_writer(&mut out, report)?;
     writeln!(out)?;
     out.flush()?;
     Ok(Outcome::of(report.severity()))

@@ -51,6 +51,12 @@ pub enum Color {
 pub enum Command {
     /// Trace for a while, then tell a verdict per flow
     Verdict(Verdict),
+    /// Trace into a file, to be judged later and elsewhere
+    Record(Record),
+    /// Tell the verdicts of a recording
+    Report(Report),
+    /// Turn a recording into pcapng, JSON lines or parquet
+    Export(Export),
     /// Print a completion script for a shell
     Completions {
         /// Which shell
@@ -95,6 +101,80 @@ pub struct Verdict {
     /// Trace while this command runs
     #[arg(long, value_name = "COMMAND")]
     pub cmd: Option<String>,
+    /// Also record the trace in this file
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Write over FILE if it exists
+    #[arg(long, requires = "output")]
+    pub force: bool,
+}
+
+/// `kvmtrace record`
+#[derive(Args, Clone, Debug)]
+pub struct Record {
+    /// What to trace.
+    #[command(flatten)]
+    pub scope: Scope,
+    /// Where to: a file, or - for standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Write over FILE if it exists
+    #[arg(long)]
+    pub force: bool,
+    /// Trace for so long: 5, 5s, 2m (default: until Ctrl-C)
+    #[arg(short, long, value_name = "TIME", value_parser = duration)]
+    pub duration: Option<Duration>,
+    /// Trace while this command runs
+    #[arg(long, value_name = "COMMAND")]
+    pub cmd: Option<String>,
+    /// A record of every packet, not of the telling ones only
+    #[arg(long)]
+    pub packets: bool,
+    /// Bytes of each packet that --packets keeps
+    #[arg(long, value_name = "N", default_value_t = 96, value_parser = clap::value_parser!(u16).range(0..=160))]
+    pub snaplen: u16,
+    /// Begin another file when this one has reached SIZE (64MB), keep the newest COUNT
+    #[arg(long, value_name = "SIZE[,COUNT]")]
+    pub rotate: Option<String>,
+}
+
+/// `kvmtrace report`
+#[derive(Args, Clone, Debug)]
+pub struct Report {
+    /// Recordings; several are judged together
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `kvmtrace export`
+#[derive(Args, Clone, Debug)]
+pub struct Export {
+    /// The recording; all of its files if it was rotated
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// The form to export to
+    #[arg(long, value_enum, value_name = "FORM")]
+    pub to: Form,
+    /// Where to: a file, or - for standard output; for parquet a directory
+    #[arg(short, long, value_name = "OUT")]
+    pub output: PathBuf,
+    /// Write over OUT if it exists
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Forms to export to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    /// Packets for Wireshark and tshark: an interface per observation point, verdicts as comments
+    Pcapng,
+    /// A line per event and per verdict
+    Json,
+    /// A directory with the tables events.parquet and flows.parquet
+    Parquet,
 }
 
 /// `5`, `5s`, `1.5s`, `200ms`, `2m`, `1h`

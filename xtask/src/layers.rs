@@ -18,7 +18,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("pipeline", &["diagnose", "event", "track"]),
     ("plan", &["cli", "event", "filter"]),
     ("probe", &["event", "filter", "kernel", "source"]),
-    ("record", &["diagnose", "event", "source", "track"]),
+    ("record", &["diagnose", "event", "pipeline", "source", "track"]),
     ("sink", &["diagnose", "event", "track"]),
     ("source", &["event"]),
     ("track", &["event"]),

@@ -23,6 +23,17 @@ pub(super) enum End {
     Command(String, Option<Duration>),
 }
 
+impl End {
+    /// What `--cmd` and `-d` mean together.
+    pub(super) fn new(command: Option<&str>, duration: Option<Duration>) -> Self {
+        match (command, duration) {
+            (Some(command), duration) => Self::Command(command.to_owned(), duration),
+            (None, Some(duration)) => Self::After(duration),
+            (None, None) => Self::Signal,
+        }
+    }
+}
+
 /// A live trace.
 pub(super) struct Session {
     /// Where the events come from; it ends by itself.
@@ -32,7 +43,7 @@ pub(super) struct Session {
 
 impl Session {
     /// Attaches everything, then begins to wait for the end.
-    pub(super) async fn start(scope: &Scope, end: End) -> anyhow::Result<Self> {
+    pub(super) async fn start(scope: &Scope, end: End, every_packet: bool) -> anyhow::Result<Self> {
         let (stop, stopped) = watch::channel(false);
         let filter = scope.filter.join(" ");
         let parsed = (!filter.trim().is_empty()).then(|| Filter::parse(&filter)).transpose()?;
@@ -46,7 +57,7 @@ impl Session {
                 filter,
             }),
             filter: parsed,
-            every_packet: false,
+            every_packet,
         };
         privilege::check()?;
         // Before attaching: a signal from here on ends the trace in order.

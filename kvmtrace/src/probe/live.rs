@@ -105,6 +105,11 @@ impl std::fmt::Debug for Attached {
 }
 
 impl Live {
+    /// The kernel that is traced.
+    pub fn kernel(&self) -> &Kernel {
+        &self.kernel
+    }
+
     /// Loads and attaches everything; when this returns, every packet is seen. `stop` ends the trace once it is true or
     /// its sender is gone.
     pub async fn start(plan: Plan, stop: Stop) -> anyhow::Result<Self> {

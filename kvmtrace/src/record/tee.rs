@@ -1,25 +1,37 @@
 //! A source whose events are recorded while they pass.
 
 use super::writer::{Writer, Written};
-use crate::event::Event;
+use crate::event::{Event, EventKind, PacketCause};
 use crate::source::Source;
 use std::time::Duration;
 
 /// Nothing waits longer than this to be written.
 const FLUSH_AFTER: Duration = Duration::from_secs(1);
 
-/// Passes the events of another source on, and writes them.
+/// Passes the events of another source on, and writes them if there is a writer.
 #[derive(Debug)]
 pub struct Tee<S> {
     source: S,
     writer: Option<Writer>,
     written: Option<Written>,
+    snaplen: usize,
 }
 
 impl<S: Source> Tee<S> {
     /// Records what `source` tells.
     pub fn new(source: S, writer: Writer) -> Self {
-        Self { source, writer: Some(writer), written: None }
+        Self::maybe(source, Some(writer))
+    }
+
+    /// Records what `source` tells, if there is a writer.
+    pub fn maybe(source: S, writer: Option<Writer>) -> Self {
+        Self { source, writer, written: None, snaplen: usize::MAX }
+    }
+
+    /// Of packets that are recorded only because every packet is, keeps so many bytes.
+    #[must_use]
+    pub fn with_snaplen(self, snaplen: u16) -> Self {
+        Self { snaplen: usize::from(snaplen), ..self }
     }
 
     /// What was written; known after the last event.
@@ -31,15 +43,20 @@ impl<S: Source> Tee<S> {
 impl<S: Source + Send> Source for Tee<S> {
     async fn next(&mut self) -> anyhow::Result<Option<Event>> {
         loop {
-            let Some(writer) = &mut self.writer else { return Ok(None) };
+            let Some(writer) = &mut self.writer else { return self.source.next().await };
             let Ok(next) = tokio::time::timeout(FLUSH_AFTER, self.source.next()).await else {
                 writer.flush()?;
                 continue;
             };
-            let Some(event) = next? else {
+            let Some(mut event) = next? else {
                 self.written = self.writer.take().map(Writer::finish).transpose()?;
                 return Ok(None);
             };
+            if let EventKind::Packet(packet) = &mut event.kind
+                && packet.cause == PacketCause::Wanted
+            {
+                packet.header.truncate(self.snaplen);
+            }
             writer.write(&event)?;
             return Ok(Some(event));
         }

@@ -22,13 +22,13 @@ use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 /// A form to export to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// Packets for Wireshark and tshark, one interface per observation point, verdicts as comments
+    /// Packets for Wireshark and tshark, one interface per observation point, verdicts as comments.
     Pcapng,
-    /// A line per event and verdict (docs/export.schema.json)
+    /// A line per event and verdict (docs/export.schema.json).
     Json,
-    /// A directory with events.parquet and flows.parquet
+    /// A directory with events.parquet and flows.parquet.
     Parquet,
 }
 
@@ -78,13 +78,20 @@ struct Context {
     report: Report,
 }
 
-/// Exports the recording in `files` to `output`, `-` for standard output.
-pub fn export(files: &[PathBuf], form: Form, output: &Path, force: bool, quiet: bool) -> Result<(), ExportError> {
+/// Exports the recording in `files` to `output`, `-` for standard output. Tells what was missing from it.
+pub fn export(
+    files: &[PathBuf],
+    form: Form,
+    output: &Path,
+    force: bool,
+    quiet: bool,
+) -> Result<Vec<String>, ExportError> {
     let name = output.display().to_string();
     let failed = |source: std::io::Error| match source.kind() {
         ErrorKind::AlreadyExists => ExportError::Exists(output.to_owned()),
         _ => ExportError::Write { name: name.clone(), source },
     };
+    let mut complaints = Vec::new();
     for mut recording in super::recording::open(files)? {
         let report = judge(&mut recording, quiet)?;
         let header = recording.header().cloned().unwrap_or_default();
@@ -97,8 +104,9 @@ pub fn export(files: &[PathBuf], form: Form, output: &Path, force: bool, quiet: 
             progress.step(&recording);
         }
         exporter.finish().map_err(failed)?;
+        complaints.extend(recording.complaint());
     }
-    Ok(())
+    Ok(complaints)
 }
 
 fn exporter(

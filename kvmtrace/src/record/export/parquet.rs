@@ -4,7 +4,7 @@ use super::columns::{FlowColumns, kind};
 use super::lookup::DeviceNames;
 use super::{Context, Exporter};
 use crate::diagnose::report::FlowReport;
-use crate::event::{Event, EventKind};
+use crate::event::{Event, EventKind, Timestamp};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::data_type::{BoolType, ByteArray, ByteArrayType, Int64Type};
 use parquet::file::properties::WriterProperties;
@@ -25,12 +25,14 @@ enum Type {
     Text,
     Bytes,
     Integer,
+    /// In microseconds: not every reader takes nanoseconds.
     Time,
     Flag,
 }
 
 const EVENTS: &[(&str, Type)] = &[
     ("time", Type::Time),
+    ("time_ns", Type::Integer),
     ("event", Type::Text),
     ("device", Type::Text),
     ("direction", Type::Text),
@@ -92,6 +94,10 @@ fn integer(number: Option<impl TryInto<i64>>) -> Cell {
     Cell::Integer(number.map(|number| number.try_into().unwrap_or(i64::MAX)))
 }
 
+fn time(time: Option<Timestamp>) -> Cell {
+    integer(time.map(|time| time.0 / 1000))
+}
+
 /// An enum's name, as JSON writes it.
 fn name(value: Option<impl Serialize>) -> Cell {
     let name = value.and_then(|value| serde_json::to_value(value).ok());
@@ -144,7 +150,7 @@ impl Table {
                 Type::Text => format!("OPTIONAL BYTE_ARRAY {name} (STRING);"),
                 Type::Bytes => format!("OPTIONAL BYTE_ARRAY {name};"),
                 Type::Integer => format!("OPTIONAL INT64 {name};"),
-                Type::Time => format!("OPTIONAL INT64 {name} (TIMESTAMP(NANOS,true));"),
+                Type::Time => format!("OPTIONAL INT64 {name} (TIMESTAMP(MICROS,true));"),
                 Type::Flag => format!("OPTIONAL BOOLEAN {name};"),
             })
             .collect();
@@ -231,12 +237,13 @@ impl Exporter for Tables {
         let flow = FlowColumns::of(event, &self.devices);
         let header = if let EventKind::Packet(packet) = &event.kind { Some(packet.header.clone()) } else { None };
         let first = match &event.kind {
-            EventKind::Flow(sample) => Some(sample.counters.first.0),
-            EventKind::Drop(sample) => Some(sample.first.0),
+            EventKind::Flow(sample) => Some(sample.counters.first),
+            EventKind::Drop(sample) => Some(sample.first),
             _ => None,
         };
         let flow = flow.as_ref();
         self.events.row([
+            time(Some(event.time)),
             integer(Some(event.time.0)),
             text(Some(kind(event))),
             text(flow.and_then(|flow| flow.device.clone())),
@@ -253,7 +260,7 @@ impl Exporter for Tables {
             text(flow.and_then(|flow| flow.cause)),
             text(flow.and_then(|flow| flow.reason.clone())),
             text(flow.and_then(|flow| flow.function.clone())),
-            integer(first),
+            time(first),
             Cell::Bytes(header),
         ])
     }

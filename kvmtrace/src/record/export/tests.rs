@@ -115,7 +115,7 @@ print(flows.num_columns, flows.schema.field("complete").type)
     }
     let expected = [
         format!("{} 40 10.0.0.1 40000 NOT_SPECIFIED eth0", trace().len()),
-        "timestamp[ns, tz=UTC] string int64".to_owned(),
+        "timestamp[us, tz=UTC] string int64".to_owned(),
         "24 bool".to_owned(),
     ];
     assert_eq!(text.lines().collect::<Vec<_>>(), expected);

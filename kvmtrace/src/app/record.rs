@@ -1,0 +1,101 @@
+//! `record`, `report` and `export`: traces in files.
+
+use super::session::{End, Session};
+use super::{Outcome, show};
+use crate::cli::{self, Cli};
+
+use crate::probe::Live;
+use crate::record::{Destination, Header, Options, Recording, Tee, Writer, Written, export, judge, recording};
+use crate::source::Source as _;
+use std::io::Write as _;
+use std::path::Path;
+
+/// `kvmtrace record`
+pub(super) async fn record(cli: &Cli, command: &cli::Record) -> anyhow::Result<Outcome> {
+    let end = End::new(command.cmd.as_deref(), command.duration);
+    let session = Session::start(&command.scope, end, command.packets).await?;
+    let rotation = command.rotate.as_deref().map(str::parse).transpose()?;
+    let options = Options { rotation, ..options(&session.source) };
+    let writer = Writer::create(&Destination::new(&command.output, command.force), options)?;
+    let mut tee = Tee::new(session.source, writer).with_snaplen(command.snaplen);
+    while let Some(event) = tee.next().await? {
+        tracing::trace!(?event);
+    }
+    if let Some(written) = tee.written() {
+        tell(cli, &saved(written));
+    }
+    Ok(Outcome::Clean)
+}
+
+/// What a recording's header tells of the run.
+fn options(live: &Live) -> Options {
+    let kernel = live.kernel();
+    let header = Header {
+        command: std::env::args().collect(),
+        clock_offset_ns: i64::try_from(kernel.clock.time(0).0).unwrap_or(i64::MAX),
+        drop_reasons: kernel.reasons.values().cloned().collect(),
+        ..Header::default()
+    };
+    Options { header, ..Options::default() }
+}
+
+/// Records what a live trace tells, to `output` if one is given.
+pub(super) fn tee(live: Live, output: Option<&Path>, force: bool) -> anyhow::Result<Tee<Live>> {
+    let writer = match output {
+        Some(path) => Some(Writer::create(&Destination::new(path, force), options(&live))?),
+        None => None,
+    };
+    Ok(Tee::maybe(live, writer))
+}
+
+/// `kvmtrace report`
+pub(super) fn report(cli: &Cli, command: &cli::Report) -> anyhow::Result<Outcome> {
+    let mut reports = Vec::new();
+    for mut recording in recording::open(&command.files)? {
+        reports.push(judge(&mut recording, cli.common.quiet)?);
+        warn(cli, &recording);
+    }
+    let mut gravest = Outcome::Clean;
+    for report in &reports {
+        gravest = gravest.max(show(cli, report, command.json)?);
+    }
+    Ok(gravest)
+}
+
+/// `kvmtrace export`
+pub(super) fn export(cli: &Cli, command: &cli::Export) -> anyhow::Result<Outcome> {
+    let form = match command.to {
+        cli::Form::Pcapng => export::Form::Pcapng,
+        cli::Form::Json => export::Form::Json,
+        cli::Form::Parquet => export::Form::Parquet,
+    };
+    let complaint = export::export(&command.files, form, &command.output, command.force, cli.common.quiet)?;
+    for complaint in complaint {
+        tell(cli, &complaint);
+    }
+    Ok(Outcome::Clean)
+}
+
+/// Says what is missing from a recording.
+fn warn(cli: &Cli, recording: &Recording) {
+    if let Some(complaint) = recording.complaint() {
+        tell(cli, &complaint);
+    }
+}
+
+/// A line for the operator, not part of the result.
+fn tell(cli: &Cli, line: &str) {
+    if !cli.common.quiet {
+        // Standard error may be gone; then there is nobody to tell.
+        drop(writeln!(std::io::stderr(), "kvmtrace: {line}"));
+    }
+}
+
+fn saved(written: &Written) -> String {
+    let Written { name, events, bytes, files } = written;
+    if *files > 1 {
+        format!("{name}: {events} events in {files} files")
+    } else {
+        format!("{name}: {events} events in {bytes} bytes")
+    }
+}
