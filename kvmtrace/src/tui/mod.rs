@@ -7,13 +7,18 @@
 
 mod action;
 mod draw;
+mod feed;
 pub mod fixture;
 mod history;
 mod layout;
 mod log;
 mod path;
+mod player;
+mod rebase;
+mod run;
 mod snapshot;
 mod state;
+mod terminal;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -23,11 +28,16 @@ mod view;
 
 pub use action::{Action, BINDINGS, Binding, Key, Scope};
 pub use draw::draw;
+pub use feed::Feed;
 pub use history::{FlowRates, GuestHistory, HISTORY_LENGTH, History};
 pub use layout::SMALLEST;
 pub use log::{Log, LogEntry, LogKind};
+pub use player::Player;
+pub use rebase::{Latest, Rebase};
+pub use run::{Error, Options, Recorder, run_live, run_replay};
 pub use snapshot::{Cost, Fault, FaultSource, FaultText, FlowFacts, GuestFacts, Replay, Snapshot, Status};
 pub use state::{Focus, List, Prompt, Screen, State};
+pub use terminal::Unfit;
 pub use theme::{Palette, Theme};
 pub use update::{Command, Effect};
 pub use view::{FlowColumn, GuestColumn, Sort};

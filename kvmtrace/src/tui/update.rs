@@ -88,6 +88,15 @@ pub fn mouse(state: &mut State, event: MouseEvent) -> Vec<Effect> {
     }
 }
 
+/// Text was pasted: part of what is being typed, and nothing else, lest a stray paste press keys.
+pub fn paste(state: &mut State, text: &str) {
+    if let Some(prompt) = state.prompt {
+        for character in text.chars().filter(|character| !character.is_control()) {
+            typed(state, prompt, KeyEvent::new(KeyCode::Char(character), KeyModifiers::NONE));
+        }
+    }
+}
+
 /// The terminal has another size.
 pub fn resize(state: &mut State, size: (u16, u16)) {
     state.size = size;

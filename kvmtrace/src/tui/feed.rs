@@ -1,0 +1,63 @@
+//! From events to snapshots: the pipeline with what only the screens need beside it. Pure: time is an argument.
+
+use super::history::History;
+use super::log::Log;
+use super::rebase::{Latest, Rebase};
+use super::snapshot::{Snapshot, Status};
+use crate::event::{Event, Timestamp};
+use crate::pipeline::Pipeline;
+
+/// Folds events and tells what they come to.
+#[derive(Debug, Default)]
+pub struct Feed {
+    pipeline: Pipeline,
+    history: History,
+    log: Log,
+    latest: Latest,
+    rebase: Option<Rebase>,
+    newest: Timestamp,
+    serial: u64,
+}
+
+impl Feed {
+    /// Takes an event in.
+    pub fn step(&mut self, event: &Event) {
+        self.newest = self.newest.max(event.time);
+        self.latest.note(event);
+        self.log.push(event);
+        match &self.rebase {
+            None => drop(self.pipeline.step(event)),
+            Some(rebase) => {
+                if let Some(event) = rebase.apply(event) {
+                    drop(self.pipeline.step(&event));
+                }
+            }
+        }
+    }
+
+    /// Time of the newest event.
+    pub fn newest(&self) -> Timestamp {
+        self.newest
+    }
+
+    /// The newest absolute counters.
+    pub fn latest(&self) -> &Latest {
+        &self.latest
+    }
+
+    /// Begins to count anew.
+    pub fn reset(&mut self, now: Timestamp) {
+        self.rebase = Some(Rebase::new(&self.latest, now));
+        self.pipeline = Pipeline::default();
+        self.history = History::default();
+        for event in self.latest.preamble(now) {
+            drop(self.pipeline.step(&event));
+        }
+    }
+
+    /// How things stand at `now`.
+    pub fn snapshot(&mut self, now: Timestamp, status: Status) -> Snapshot {
+        self.serial += 1;
+        Snapshot::new(self.serial, now, self.pipeline.report(), &mut self.history, self.log.entries(), status)
+    }
+}

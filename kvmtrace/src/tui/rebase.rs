@@ -1,0 +1,158 @@
+//! Counting anew from a moment on, although the kernel's counters never go back: what was counted until then is taken
+//! off every later sample.
+
+use crate::event::{
+    Degraded, DropSample, DropSite, Event, EventKind, FlowCounters, FlowKey, FlowSample, HostState, Loss, Place,
+    Started, Timestamp,
+};
+use std::collections::HashMap;
+
+/// The newest absolute counters, and what a trace that begins now must be told first.
+#[derive(Clone, Debug, Default)]
+pub struct Latest {
+    started: Option<Started>,
+    host: Option<Box<HostState>>,
+    degraded: Vec<Degraded>,
+    loss: Loss,
+    flows: HashMap<(FlowKey, Place), FlowCounters>,
+    drops: HashMap<(FlowKey, DropSite), (u64, u64)>,
+}
+
+impl Latest {
+    /// Remembers an event.
+    pub fn note(&mut self, event: &Event) {
+        match &event.kind {
+            EventKind::Started(started) => self.started = Some(started.clone()),
+            EventKind::Host(host) => self.host = Some(host.clone()),
+            EventKind::Degraded(degraded) => self.degraded.push(degraded.clone()),
+            EventKind::Loss(loss) => self.loss = *loss,
+            EventKind::Flow(sample) => {
+                self.flows.insert((sample.flow, sample.place), sample.counters.clone());
+            }
+            EventKind::Drop(sample) => {
+                self.drops.insert((sample.flow, sample.site.clone()), (sample.packets, sample.bytes));
+            }
+            EventKind::Packet(_) | EventKind::Ended => {}
+        }
+    }
+
+    /// The first events of a trace that begins at `now`.
+    pub fn preamble(&self, now: Timestamp) -> Vec<Event> {
+        let started = self.started.clone().map(EventKind::Started);
+        let host = self.host.clone().map(EventKind::Host);
+        let degraded = self.degraded.iter().cloned().map(EventKind::Degraded);
+        started.into_iter().chain(host).chain(degraded).map(|kind| Event { time: now, kind }).collect()
+    }
+}
+
+/// Takes off what was counted before.
+#[derive(Debug)]
+pub struct Rebase {
+    base: Latest,
+    since: Timestamp,
+}
+
+impl Rebase {
+    /// Counts from `since` on, when `latest` was all that was known.
+    pub fn new(latest: &Latest, since: Timestamp) -> Self {
+        Self { base: latest.clone(), since }
+    }
+
+    /// The event as a trace that began at `since` would have it; nothing if it tells of nothing new.
+    pub fn apply(&self, event: &Event) -> Option<Event> {
+        let kind = match &event.kind {
+            EventKind::Flow(sample) => EventKind::Flow(self.flow(sample)?),
+            EventKind::Drop(sample) => EventKind::Drop(self.dropped(sample)?),
+            EventKind::Loss(loss) => EventKind::Loss(Loss {
+                ring_events: loss.ring_events.saturating_sub(self.base.loss.ring_events),
+                flows_evicted: loss.flows_evicted.saturating_sub(self.base.loss.flows_evicted),
+                map_full: loss.map_full.saturating_sub(self.base.loss.map_full),
+            }),
+            EventKind::Packet(_)
+            | EventKind::Host(_)
+            | EventKind::Started(_)
+            | EventKind::Degraded(_)
+            | EventKind::Ended => return Some(event.clone()),
+        };
+        Some(Event { time: event.time, kind })
+    }
+
+    fn flow(&self, sample: &FlowSample) -> Option<FlowSample> {
+        let Some(base) = self.base.flows.get(&(sample.flow, sample.place)) else { return Some(sample.clone()) };
+        let counters = &sample.counters;
+        // Fewer than before: the entry was evicted and made anew.
+        if counters.packets < base.packets {
+            return Some(sample.clone());
+        }
+        let counters = FlowCounters {
+            packets: counters.packets - base.packets,
+            bytes: counters.bytes.saturating_sub(base.bytes),
+            first: counters.first.max(self.since),
+            fragments: counters.fragments.saturating_sub(base.fragments),
+            fragmented: counters.fragmented.saturating_sub(base.fragmented),
+            gso: counters.gso.saturating_sub(base.gso),
+            tcp_syn: counters.tcp_syn.saturating_sub(base.tcp_syn),
+            tcp_syn_ack: counters.tcp_syn_ack.saturating_sub(base.tcp_syn_ack),
+            tcp_reset: counters.tcp_reset.saturating_sub(base.tcp_reset),
+            tcp_fin: counters.tcp_fin.saturating_sub(base.tcp_fin),
+            ..counters.clone()
+        };
+        (counters.packets > 0).then(|| FlowSample { counters, ..sample.clone() })
+    }
+
+    fn dropped(&self, sample: &DropSample) -> Option<DropSample> {
+        let (packets, bytes) = self.base.drops.get(&(sample.flow, sample.site.clone())).copied().unwrap_or_default();
+        if sample.packets < packets {
+            return Some(sample.clone());
+        }
+        let sample = DropSample {
+            packets: sample.packets - packets,
+            bytes: sample.bytes.saturating_sub(bytes),
+            first: sample.first.max(self.since),
+            ..sample.clone()
+        };
+        (sample.packets > 0).then_some(sample)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Address, IfIndex, Protocol};
+
+    fn dropped(packets: u64) -> Event {
+        let flow = FlowKey {
+            protocol: Protocol::Udp,
+            source: Address::Ip([10, 0, 0, 1].into()),
+            source_port: Some(1),
+            destination: Address::Ip([10, 0, 0, 2].into()),
+            destination_port: Some(2),
+            vlan: None,
+        };
+        let site = DropSite {
+            reason: None,
+            function: Some("br_handle_frame".to_owned()),
+            offset: 1,
+            device: Some(IfIndex(3)),
+        };
+        let sample = DropSample { flow, site, packets, bytes: packets * 100, first: Timestamp(1), largest: 100 };
+        Event { time: Timestamp(packets), kind: EventKind::Drop(sample) }
+    }
+
+    #[test]
+    fn only_what_came_later_is_counted() {
+        let mut latest = Latest::default();
+        latest.note(&dropped(7));
+        let rebase = Rebase::new(&latest, Timestamp(50));
+        assert_eq!(rebase.apply(&dropped(7)), None);
+        let Some(Event { kind: EventKind::Drop(sample), .. }) = rebase.apply(&dropped(10)) else { panic!("no event") };
+        assert_eq!((sample.packets, sample.bytes, sample.first), (3, 300, Timestamp(50)));
+    }
+
+    #[test]
+    fn a_counter_that_began_anew_counts_in_full() {
+        let mut latest = Latest::default();
+        latest.note(&dropped(7));
+        assert_eq!(Rebase::new(&latest, Timestamp(50)).apply(&dropped(2)), Some(dropped(2)));
+    }
+}

@@ -1,0 +1,132 @@
+//! The terminal: taken over, and given back whatever happens.
+
+use crossterm::clipboard::CopyToClipboard;
+use crossterm::event::{DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture};
+use crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
+use crossterm::{cursor, execute};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use ratatui::Terminal;
+use ratatui::backend::CrosstermBackend;
+use std::io::{self, BufWriter, IsTerminal as _, Stdout, Write as _};
+use std::os::fd::AsFd as _;
+use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The screen is ours.
+static TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// Why there can be no screen.
+#[derive(Debug, thiserror::Error)]
+pub enum Unfit {
+    /// Input or output goes elsewhere.
+    #[error("the live view needs a terminal, and {0} is none; `kvmtrace watch` prints lines instead")]
+    NotATerminal(&'static str),
+    /// `TERM=dumb`
+    #[error(
+        "the live view needs a terminal that can move its cursor, and TERM is {0:?}; `kvmtrace watch` prints lines instead"
+    )]
+    Dumb(String),
+}
+
+/// The terminal can show a screen.
+pub(super) fn check(term: Option<&str>) -> Result<(), Unfit> {
+    if !io::stdin().is_terminal() {
+        return Err(Unfit::NotATerminal("standard input"));
+    }
+    if !io::stdout().is_terminal() {
+        return Err(Unfit::NotATerminal("standard output"));
+    }
+    match term.unwrap_or("") {
+        term @ ("" | "dumb") => Err(Unfit::Dumb(term.to_owned())),
+        _ => Ok(()),
+    }
+}
+
+/// The terminal while it is ours; dropping it gives it back.
+pub(super) struct Session {
+    terminal: Terminal<CrosstermBackend<BufWriter<Stdout>>>,
+}
+
+impl Session {
+    /// Takes the terminal over.
+    pub(super) fn enter() -> io::Result<Self> {
+        restore_on_panic();
+        take()?;
+        let terminal = Terminal::new(CrosstermBackend::new(BufWriter::with_capacity(1 << 16, io::stdout())));
+        terminal.map(|terminal| Self { terminal }).inspect_err(|_| restore())
+    }
+
+    /// To draw on.
+    pub(super) fn terminal(&mut self) -> &mut Terminal<CrosstermBackend<BufWriter<Stdout>>> {
+        &mut self.terminal
+    }
+
+    /// Puts a text on the operator's clipboard, where the terminal allows it.
+    pub(super) fn copy(&mut self, text: &str) -> io::Result<()> {
+        execute!(self.terminal.backend_mut(), CopyToClipboard::to_clipboard_from(text))
+    }
+
+    /// Gives the terminal to the shell until the operator comes back.
+    pub(super) fn suspend(&mut self) -> io::Result<()> {
+        restore();
+        nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP)?;
+        take()?;
+        self.terminal.clear()
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        restore();
+    }
+}
+
+fn take() -> io::Result<()> {
+    TAKEN.store(true, Ordering::SeqCst);
+    let taken = enable_raw_mode().and_then(|()| {
+        execute!(io::stdout(), EnterAlternateScreen, EnableMouseCapture, EnableBracketedPaste, cursor::Hide)
+    });
+    taken.inspect_err(|_| restore())
+}
+
+/// Gives the terminal back, once. Errors have nobody to hear them: the terminal may be gone.
+pub(super) fn restore() {
+    if TAKEN.swap(false, Ordering::SeqCst) {
+        let _gone =
+            execute!(io::stdout(), DisableBracketedPaste, DisableMouseCapture, LeaveAlternateScreen, cursor::Show);
+        let _gone = disable_raw_mode();
+        let _gone = io::stdout().flush();
+    }
+}
+
+/// A panic's message belongs on a terminal that can show it.
+fn restore_on_panic() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            restore();
+            before(panic);
+        }));
+    });
+}
+
+/// Waits until something was typed; false when nobody is at the other end of the terminal any more. Reading keys would
+/// then never return (crossterm 0.29 reads on and on at the end of its input), so this is asked first.
+pub(super) fn wait() -> bool {
+    look(PollTimeout::NONE)
+}
+
+/// Nobody is at the other end of the terminal any more.
+pub(super) fn gone() -> bool {
+    !look(PollTimeout::ZERO)
+}
+
+fn look(timeout: PollTimeout) -> bool {
+    let stdin = io::stdin();
+    let mut descriptors = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
+    let polled = poll(&mut descriptors, timeout);
+    let dead = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
+    let hung_up = descriptors[0].revents().is_some_and(|events| events.intersects(dead));
+    !hung_up && matches!(polled, Ok(_) | Err(nix::errno::Errno::EINTR))
+}
