@@ -17,7 +17,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("kernel", &["event"]),
     ("pipeline", &["diagnose", "event", "track"]),
     ("plan", &["cli", "event", "filter"]),
-    ("probe", &["event", "filter", "kernel", "source"]),
+    ("probe", &["event", "filter", "host", "kernel", "source"]),
     ("record", &["diagnose", "event", "pipeline", "source", "track"]),
     ("sink", &["diagnose", "event", "track"]),
     ("source", &["event"]),

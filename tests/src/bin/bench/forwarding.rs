@@ -43,10 +43,8 @@ struct Rate {
     tracer: Tracer,
     /// Packets that came out of the bridge per second.
     packets_per_second: Summary,
-    /// CPU time of the sender per packet, which includes the way through the bridge.
+    /// CPU time per packet: of the sender, in whose context a packet travels through the bridge, and of the tracer.
     ns_per_packet: Summary,
-    /// Of the rate with nobody watching.
-    kept: f64,
 }
 
 /// What one sender has done.
@@ -66,60 +64,57 @@ pub(crate) fn measure(rounds: usize) -> Result<Rates> {
         for (tracer, rates, costs) in &mut measured {
             let running = hosts.start(*tracer)?;
             let before = hosts.received()?;
+            let own = running.as_ref().map_or(Ok(0.0), cpu_ns)?;
             let sent = hosts.send()?;
             let forwarded = hosts.received()? - before;
+            let mut cpu = sent.cpu_ns;
             if let Some(running) = running {
+                cpu += cpu_ns(&running)? - own;
                 stop(*tracer, running)?;
             }
             rates.push(forwarded as f64 / sent.seconds);
-            costs.push(sent.cpu_ns / sent.packets.max(1) as f64);
+            costs.push(cpu / sent.packets.max(1) as f64);
         }
     }
-    let untraced = Summary::of(&measured[0].1).median;
-    let row = |(tracer, rates, costs): &(Tracer, Vec<f64>, Vec<f64>)| {
-        let rate = Summary::of(rates);
-        Rate {
-            tracer: *tracer,
-            packets_per_second: rate,
-            ns_per_packet: Summary::of(costs),
-            kept: rate.median / untraced,
-        }
+    let row = |(tracer, rates, costs): &(Tracer, Vec<f64>, Vec<f64>)| Rate {
+        tracer: *tracer,
+        packets_per_second: Summary::of(rates),
+        ns_per_packet: Summary::of(costs),
     };
     Ok(Rates { rows: measured.iter().map(row).collect() })
 }
 
 impl Rates {
-    fn of(&self, tracer: Tracer) -> f64 {
-        self.rows.iter().find(|row| row.tracer == tracer).map_or(0.0, |row| row.packets_per_second.median)
+    fn cost(&self, tracer: Tracer) -> f64 {
+        self.rows.iter().find(|row| row.tracer == tracer).map_or(0.0, |row| row.ns_per_packet.median)
     }
 
-    /// The aims that were missed.
+    /// The aims that were missed. CPU time decides: unlike packets per second it does not depend on what else the
+    /// machine does meanwhile, and it holds what a tracer takes from other cores.
     pub(crate) fn missed(&self) -> Vec<String> {
-        let (ours, tcpdump) = (self.of(Tracer::Kvmtrace), self.of(Tracer::Tcpdump));
-        if ours > tcpdump {
+        let (ours, tcpdump) = (self.cost(Tracer::Kvmtrace), self.cost(Tracer::Tcpdump));
+        if ours < tcpdump {
             return Vec::new();
         }
-        vec![format!("traced, the host forwards {ours:.0} packets/s; with tcpdump {tcpdump:.0}; the aim is to beat it")]
+        vec![format!("a packet costs {ours:.0} ns traced and {tcpdump:.0} ns with tcpdump; the aim is to cost less")]
     }
 }
 
 impl fmt::Display for Rates {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "{:<24} {:>10}  {:>17}  {:>9}  {:>5}",
-            "forwarding, 64-byte UDP", "packets/s", "quartiles", "ns/packet", "kept"
-        )?;
+        let heading = ["forwarding, 64-byte UDP", "packets/s", "quartiles", "CPU ns/packet", "quartiles"];
+        let [name, rate, rates, cost, costs] = heading;
+        writeln!(f, "{name:<24} {rate:>10}  {rates:>17}  {cost:>13}  {costs:>13}")?;
         for row in &self.rows {
             let name = match row.tracer {
                 Tracer::Nobody => "nobody watches",
                 Tracer::Kvmtrace => "kvmtrace verdict",
                 Tracer::Tcpdump => "tcpdump -i any",
             };
-            let rate = row.packets_per_second;
-            let quartiles = format!("{:.0}–{:.0}", rate.lower, rate.upper);
-            let cost = row.ns_per_packet.median;
-            writeln!(f, "{name:<24} {:>10.0}  {quartiles:>17}  {cost:>9.0}  {:>5.2}", rate.median, row.kept)?;
+            let quartiles = |summary: &Summary| format!("{:.0}–{:.0}", summary.lower, summary.upper);
+            let (rate, cost) = (&row.packets_per_second, &row.ns_per_packet);
+            let (rates, costs) = (quartiles(rate), quartiles(cost));
+            writeln!(f, "{name:<24} {:>10.0}  {rates:>17}  {:>13.0}  {costs:>13}", rate.median, cost.median)?;
         }
         Ok(())
     }
@@ -209,6 +204,18 @@ impl Hosts {
         let text = self.receiver.check("cat /sys/class/net/eth0/statistics/rx_packets")?;
         text.trim().parse().context("rx_packets is no number")
     }
+}
+
+/// CPU time that the threads of a process have taken so far.
+fn cpu_ns(process: &Background) -> Result<f64> {
+    let threads = std::fs::read_dir(format!("/proc/{}/task", process.pid())).context("the tracer is gone")?;
+    let mut total = 0.0;
+    for thread in threads {
+        let text = std::fs::read_to_string(thread?.path().join("schedstat"))?;
+        let running = text.split_whitespace().next().context("schedstat is empty")?;
+        total += running.parse::<f64>().context("schedstat holds no number")?;
+    }
+    Ok(total)
 }
 
 fn stop(tracer: Tracer, running: Background) -> Result<()> {
