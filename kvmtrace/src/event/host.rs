@@ -58,6 +58,8 @@ pub struct Link {
     pub master: Option<IfIndex>,
     /// The device that it is stacked on (VLAN, macvlan, macvtap, vxlan), if that is in this namespace.
     pub lower: Option<IfIndex>,
+    /// The other end of a veth pair, if that is in this namespace.
+    pub peer: Option<IfIndex>,
     /// Length of the transmit queue; on a tap: of the ring that the guest reads.
     pub queue_length: u32,
     /// Root queueing discipline.

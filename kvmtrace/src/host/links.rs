@@ -64,6 +64,8 @@ fn link(message: &Message) -> Option<Link> {
     let set = |flag: i32| flags & flag.cast_unsigned() != 0;
     let info = attributes.nested(libc::IFLA_LINKINFO);
     let kind = if hardware == libc::ARPHRD_LOOPBACK { LinkKind::Loopback } else { kind(info) };
+    let related = related(&kind, info, attributes);
+    let is_veth = matches!(kind, LinkKind::Veth);
     let is_port = info.text(libc::IFLA_INFO_SLAVE_KIND).as_deref() == Some("bridge");
     Some(Link {
         index: index(&header[4..])?,
@@ -74,7 +76,8 @@ fn link(message: &Message) -> Option<Link> {
         up: set(libc::IFF_UP),
         carrier: set(libc::IFF_LOWER_UP),
         master: attributes.u32(libc::IFLA_MASTER).and_then(IfIndex::from_kernel),
-        lower: lower(&kind, info, attributes),
+        lower: related.filter(|_| !is_veth),
+        peer: related.filter(|_| is_veth),
         queue_length: attributes.u32(libc::IFLA_TXQLEN).unwrap_or(0),
         qdisc: attributes.text(libc::IFLA_QDISC).unwrap_or_default(),
         port: is_port.then(|| bridge::port(info.nested(libc::IFLA_INFO_SLAVE_DATA))),
@@ -130,18 +133,15 @@ fn vxlan(data: Attributes<'_>) -> LinkKind {
     }
 }
 
-/// The device below, unless it lives in another namespace.
-fn lower(kind: &LinkKind, info: Attributes<'_>, attributes: Attributes<'_>) -> Option<IfIndex> {
+/// The device that `IFLA_LINK` names, unless it lives in another namespace: the one below, or a veth's peer.
+fn related(kind: &LinkKind, info: Attributes<'_>, attributes: Attributes<'_>) -> Option<IfIndex> {
     const IFLA_VXLAN_LINK: u16 = 3;
-    let lower = if matches!(kind, LinkKind::Vxlan { .. }) {
+    let index = if matches!(kind, LinkKind::Vxlan { .. }) {
         info.nested(libc::IFLA_INFO_DATA).u32(IFLA_VXLAN_LINK)
-    } else if matches!(kind, LinkKind::Veth) {
-        // A veth's link is its peer, which is beside it, not below.
-        None
     } else {
         attributes.u32(libc::IFLA_LINK)
     };
-    lower.filter(|_| attributes.get(libc::IFLA_LINK_NETNSID).is_none()).and_then(IfIndex::from_kernel)
+    index.filter(|_| attributes.get(libc::IFLA_LINK_NETNSID).is_none()).and_then(IfIndex::from_kernel)
 }
 
 fn xdp(attributes: Attributes<'_>) -> Option<String> {

@@ -117,6 +117,11 @@ fn frames(mut bytes: &[u8]) -> impl Iterator<Item = (Header, &[u8])> {
     })
 }
 
+/// What kinds of messages (`RTM_*`) a datagram holds.
+pub(super) fn kinds(datagram: &[u8]) -> impl Iterator<Item = u16> {
+    frames(datagram).map(|(header, _)| header.kind)
+}
+
 /// A run of attributes. Absent, short and unknown ones are all `None` to whoever asks.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Attributes<'a>(pub(super) &'a [u8]);

@@ -15,6 +15,7 @@ pub(super) fn link(index: u32, name: &str, kind: LinkKind) -> Link {
         carrier: true,
         master: None,
         lower: None,
+        peer: None,
         queue_length: 1000,
         qdisc: "noqueue".to_owned(),
         port: None,

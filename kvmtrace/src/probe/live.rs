@@ -114,8 +114,9 @@ impl Live {
     /// its sender is gone.
     pub async fn start(plan: Plan, stop: Stop) -> anyhow::Result<Self> {
         let kernel = Kernel::read()?;
-        let changes = Changes::open().context("listening for changes of the network")?;
+        let mut changes = Changes::open().context("listening for changes of the network")?;
         let host = host::snapshot().await.context("reading the host's network")?;
+        changes.watch(&host);
         // A name that does not exist is told before anything is loaded.
         devices_to_trace(&host, &plan.scope)?;
         let mut programs =
@@ -226,7 +227,10 @@ impl Live {
 
     async fn refresh_host(&mut self) {
         match host::snapshot().await {
-            Ok(host) => self.host = host,
+            Ok(host) => {
+                self.changes.watch(&host);
+                self.host = host;
+            }
             Err(error) => {
                 self.tell(EventKind::Degraded(Degraded {
                     what: "the host's state".to_owned(),

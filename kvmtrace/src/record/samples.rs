@@ -177,6 +177,7 @@ fn link(index: u32, name: &str, kind: LinkKind, master: Option<u32>, port: Optio
         carrier: true,
         master: master.map(IfIndex),
         lower: None,
+        peer: None,
         queue_length: 1000,
         qdisc: "fq_codel".to_owned(),
         port,

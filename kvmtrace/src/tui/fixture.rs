@@ -309,6 +309,7 @@ fn host_state() -> HostState {
         carrier: true,
         master: None,
         lower: None,
+        peer: None,
         queue_length: 1_000,
         qdisc: "fq_codel".to_owned(),
         port: None,
