@@ -2,6 +2,7 @@
 //! sink, and the outcome into an exit status.
 
 mod record;
+mod screen;
 mod session;
 
 use crate::cli::{Cli, Color, Command, Verdict};
@@ -57,6 +58,10 @@ fn failed(error: &anyhow::Error) -> ExitCode {
 }
 
 fn log(cli: &Cli) {
+    if matches!(cli.command, Command::Live(_) | Command::Replay(_)) {
+        // The screen belongs to the live view, which shows what is wrong itself.
+        return;
+    }
     let level = match (cli.common.quiet, cli.common.verbose) {
         (true, _) => tracing::Level::ERROR,
         (false, 0) => tracing::Level::WARN,
@@ -78,17 +83,21 @@ fn colored(cli: &Cli, stream: &impl std::io::IsTerminal) -> bool {
     match cli.common.color {
         Color::Always => true,
         Color::Never => false,
-        Color::Auto => {
-            let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
-                || std::env::var_os("TERM").is_some_and(|value| value == "dumb");
-            !unwanted && stream.is_terminal()
-        }
+        Color::Auto => !unwanted_color() && stream.is_terminal(),
     }
+}
+
+/// The environment asks for no colour.
+fn unwanted_color() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+        || std::env::var_os("TERM").is_some_and(|value| value == "dumb")
 }
 
 async fn run(cli: &Cli) -> anyhow::Result<Outcome> {
     match &cli.command {
         Command::Verdict(options) => verdict(cli, options).await,
+        Command::Live(command) => screen::live(cli, command).await,
+        Command::Replay(command) => screen::replay(cli, command).await,
         Command::Record(command) => record::record(cli, command).await,
         Command::Report(command) => record::report(cli, command),
         Command::Export(command) => record::export(cli, command),

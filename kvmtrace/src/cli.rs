@@ -51,6 +51,10 @@ pub enum Color {
 pub enum Command {
     /// Trace for a while, then tell a verdict per flow
     Verdict(Verdict),
+    /// Watch guests, flows and faults on a full screen
+    Live(Live),
+    /// Watch a recording on a full screen: play, stop, seek, jump to the next fault
+    Replay(Replay),
     /// Trace into a file, to be judged later and elsewhere
     Record(Record),
     /// Tell the verdicts of a recording
@@ -107,6 +111,22 @@ pub struct Verdict {
     /// Write over FILE if it exists
     #[arg(long, requires = "output")]
     pub force: bool,
+}
+
+/// `kvmtrace live`
+#[derive(Args, Clone, Debug)]
+pub struct Live {
+    /// What to trace.
+    #[command(flatten)]
+    pub scope: Scope,
+}
+
+/// `kvmtrace replay`
+#[derive(Args, Clone, Debug)]
+pub struct Replay {
+    /// The recording; all of its files if it was rotated
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
 }
 
 /// `kvmtrace record`

@@ -28,7 +28,7 @@ pub(super) async fn record(cli: &Cli, command: &cli::Record) -> anyhow::Result<O
 }
 
 /// What a recording's header tells of the run.
-fn options(live: &Live) -> Options {
+pub(super) fn options(live: &Live) -> Options {
     let kernel = live.kernel();
     let header = Header {
         command: std::env::args().collect(),
@@ -77,21 +77,21 @@ pub(super) fn export(cli: &Cli, command: &cli::Export) -> anyhow::Result<Outcome
 }
 
 /// Says what is missing from a recording.
-fn warn(cli: &Cli, recording: &Recording) {
+pub(super) fn warn(cli: &Cli, recording: &Recording) {
     if let Some(complaint) = recording.complaint() {
         tell(cli, &complaint);
     }
 }
 
 /// A line for the operator, not part of the result.
-fn tell(cli: &Cli, line: &str) {
+pub(super) fn tell(cli: &Cli, line: &str) {
     if !cli.common.quiet {
         // Standard error may be gone; then there is nobody to tell.
         drop(writeln!(std::io::stderr(), "kvmtrace: {line}"));
     }
 }
 
-fn saved(written: &Written) -> String {
+pub(super) fn saved(written: &Written) -> String {
     let Written { name, events, bytes, files } = written;
     if *files > 1 {
         format!("{name}: {events} events in {files} files")

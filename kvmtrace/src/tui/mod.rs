@@ -37,7 +37,7 @@ pub use rebase::{Latest, Rebase};
 pub use run::{Error, Options, Recorder, run_live, run_replay};
 pub use snapshot::{Cost, Fault, FaultSource, FaultText, FlowFacts, GuestFacts, Replay, Snapshot, Status};
 pub use state::{Focus, List, Prompt, Screen, State};
-pub use terminal::Unfit;
+pub use terminal::{Unfit, check};
 pub use theme::{Palette, Theme};
 pub use update::{Command, Effect};
 pub use view::{FlowColumn, GuestColumn, Sort};

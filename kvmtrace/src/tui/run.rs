@@ -84,7 +84,7 @@ enum Message {
 
 /// Shows a running trace until the operator has seen enough.
 pub async fn run_live(source: &mut impl Source, options: Options) -> Result<(), Error> {
-    terminal::check(std::env::var("TERM").ok().as_deref())?;
+    terminal::check()?;
     let (to_feed, inbox) = mpsc::channel(8_192);
     let first = Feed::default().snapshot(Timestamp::default(), Status::default());
     let (publish, snapshots) = watch::channel(Arc::new(first));
@@ -117,7 +117,7 @@ pub async fn run_live(source: &mut impl Source, options: Options) -> Result<(), 
 
 /// Shows a recording until the operator has seen enough.
 pub async fn run_replay(source: &mut impl Source, theme: Theme) -> Result<(), Error> {
-    terminal::check(std::env::var("TERM").ok().as_deref())?;
+    terminal::check()?;
     let mut events = Vec::new();
     while let Some(event) = source.next().await.map_err(Error::Read)? {
         events.push(event);

@@ -28,18 +28,16 @@ pub enum Unfit {
     Dumb(String),
 }
 
-/// The terminal can show a screen.
-pub(super) fn check(term: Option<&str>) -> Result<(), Unfit> {
+/// Standard input and output are a terminal that can show a screen.
+pub fn check() -> Result<(), Unfit> {
     if !io::stdin().is_terminal() {
         return Err(Unfit::NotATerminal("standard input"));
     }
     if !io::stdout().is_terminal() {
         return Err(Unfit::NotATerminal("standard output"));
     }
-    match term.unwrap_or("") {
-        term @ ("" | "dumb") => Err(Unfit::Dumb(term.to_owned())),
-        _ => Ok(()),
-    }
+    let term = std::env::var("TERM").unwrap_or_default();
+    if matches!(term.as_str(), "" | "dumb") { Err(Unfit::Dumb(term)) } else { Ok(()) }
 }
 
 /// The terminal while it is ours; dropping it gives it back.

@@ -1,0 +1,88 @@
+//! `live` and `replay`: the screen, over a running trace or over a recording.
+
+use super::session::{End, Session};
+use super::{Outcome, record, unwanted_color};
+use crate::cli::{self, Cli, Color};
+use crate::event::Event;
+use crate::record::{Destination, Options, Writer, Written, recording};
+use crate::tui::{self, Theme};
+use std::path::{Path, PathBuf};
+
+/// `kvmtrace live`
+pub(super) async fn live(cli: &Cli, command: &cli::Live) -> anyhow::Result<Outcome> {
+    // Before anything is attached.
+    tui::check()?;
+    let mut session = Session::start(&command.scope, End::Signal, false).await?;
+    let (written, done) = std::sync::mpsc::channel();
+    let recorder = Recorder { options: record::options(&session.source), writer: None, written };
+    let options = tui::Options { theme: theme(cli), recorder: Some(Box::new(recorder)), nanoseconds_per_packet: None };
+    let result = tui::run_live(&mut session.source, options).await;
+    for written in done.try_iter() {
+        record::tell(cli, &record::saved(&written));
+    }
+    result.map(|()| Outcome::Clean).map_err(Into::into)
+}
+
+/// `kvmtrace replay`
+pub(super) async fn replay(cli: &Cli, command: &cli::Replay) -> anyhow::Result<Outcome> {
+    tui::check()?;
+    for mut recording in recording::open(&command.files)? {
+        tui::run_replay(&mut recording, theme(cli)).await?;
+        record::warn(cli, &recording);
+    }
+    Ok(Outcome::Clean)
+}
+
+fn theme(cli: &Cli) -> Theme {
+    let color = match cli.common.color {
+        Color::Always => true,
+        Color::Never => false,
+        Color::Auto => !unwanted_color(),
+    };
+    Theme::detect(|name| std::env::var(name).ok(), color)
+}
+
+/// Writes the recordings that `w` asks for, each into a new file here.
+struct Recorder {
+    options: Options,
+    writer: Option<Writer>,
+    written: std::sync::mpsc::Sender<Written>,
+}
+
+impl tui::Recorder for Recorder {
+    fn begin(&mut self, first: &[Event]) -> anyhow::Result<String> {
+        let time = first.first().map(|event| event.time.to_string()).unwrap_or_default();
+        let stamp: String = time.chars().take(19).filter(char::is_ascii_alphanumeric).collect();
+        let path = unused(&format!("kvmtrace-{stamp}"));
+        let mut writer = Writer::create(&Destination::new(&path, false), self.options.clone())?;
+        for event in first {
+            writer.write(event)?;
+        }
+        writer.flush()?;
+        self.writer = Some(writer);
+        Ok(path.display().to_string())
+    }
+
+    fn write(&mut self, event: &Event) -> anyhow::Result<()> {
+        if let Some(writer) = &mut self.writer {
+            writer.write(event)?;
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) -> anyhow::Result<()> {
+        if let Some(writer) = self.writer.take() {
+            let written = writer.finish()?;
+            // After the screen has gone, these are told; nobody waits when the program fails.
+            drop(self.written.send(written));
+        }
+        Ok(())
+    }
+}
+
+/// The first name of the form that no file has.
+fn unused(stem: &str) -> PathBuf {
+    let names =
+        std::iter::once(format!("{stem}.kvmtrace")).chain((2..).map(|number| format!("{stem}-{number}.kvmtrace")));
+    names.map(PathBuf::from).find(|path| !Path::exists(path)).unwrap_or_else(|| PathBuf::from(stem))
+}
