@@ -85,11 +85,19 @@ pub struct Parsed {
 /// Reads `N` bytes at `offset`, if they are the packet's.
 #[inline(always)]
 fn bytes<const N: usize>(header: &Header, available: usize, offset: usize) -> Option<[u8; N]> {
-    // The second comparison is what the verifier goes by.
+    // The second comparison is what the verifier goes by; see `unknown`.
     if offset + N > available || offset > HEADER_BYTES - N {
         return None;
     }
     header.bytes.get(offset..)?.first_chunk::<N>().copied()
+}
+
+/// Hides from the compiler how many bytes there can be at most: it would see that the second comparison of [`bytes`] can
+/// never fail and leave it out, and the verifiers before 6.10 learn nothing of `offset` from a comparison of
+/// `offset + N`.
+#[inline(always)]
+fn unknown(available: usize) -> usize {
+    core::hint::black_box(available)
 }
 
 #[inline(always)]
@@ -114,6 +122,7 @@ fn copy_address<const N: usize>(
 #[inline(always)]
 pub fn ethernet(header: &Header, available: usize, vlan: u16, parsed: &mut Parsed) {
     parsed.clear(vlan);
+    let available = unknown(available);
     let Some(ether_type) = be16(header, available, 12) else {
         parsed.malformed = 1;
         return;
@@ -131,6 +140,7 @@ pub fn ethernet(header: &Header, available: usize, vlan: u16, parsed: &mut Parse
 #[inline(always)]
 pub fn network(header: &Header, available: usize, offset: usize, ether_type: u16, vlan: u16, parsed: &mut Parsed) {
     parsed.clear(vlan);
+    let available = unknown(available);
     network_layer(header, available, offset, ether_type, parsed);
 }
 

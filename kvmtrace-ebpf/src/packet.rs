@@ -8,7 +8,7 @@ use aya_ebpf::maps::PerCpuArray;
 use aya_ebpf::programs::TcContext;
 use kvmtrace_common::event::{HEADER_BYTES, Header};
 use kvmtrace_common::flow::FlowCounters;
-use kvmtrace_common::parse::Parsed;
+use kvmtrace_common::parse::{ETHERNET_HEADER, Parsed};
 
 /// Where a program works: the BPF stack has 512 bytes, too few for this.
 pub(crate) struct Workspace {
@@ -42,10 +42,11 @@ const TC_BYTES: u32 = 128;
 pub(crate) fn from_tc(context: &TcContext) -> Result<(&'static mut Workspace, u32), Error> {
     let workspace = workspace(TC)?;
     let length = context.len();
-    let available = if length < TC_BYTES { length } else { TC_BYTES };
-    if available == 0 {
+    // A comparison by size, not with zero: only from that the verifier of 6.1 learns a least length.
+    if length < ETHERNET_HEADER as u32 {
         return Err(Error::Skipped);
     }
+    let available = if length < TC_BYTES { length } else { TC_BYTES };
     let buffer: *mut u8 = (&raw mut workspace.header).cast();
     if copy_directly(context, buffer, length) {
         return Ok((workspace, available));
@@ -104,7 +105,8 @@ pub(crate) fn from_memory(address: u64, length: u32) -> Result<(&'static mut Wor
     // packet is longer than the mask (GSO_MAX_SIZE is 8 * 65535).
     let length = u64::from(length) & 0xf_ffff;
     let available = if length < HEADER_BYTES as u64 { length } else { HEADER_BYTES as u64 };
-    if available == 0 {
+    // No header fits in one byte; by size, as above.
+    if available < 2 {
         return Err(Error::Skipped);
     }
     let available = available as u32;

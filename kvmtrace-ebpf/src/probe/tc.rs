@@ -7,7 +7,7 @@ use aya_ebpf::Global;
 use aya_ebpf::programs::TcContext;
 use kvmtrace_common::event::{Layer, NO_REASON, RecordFacts, RecordKind};
 use kvmtrace_common::flow::NO_VLAN;
-use kvmtrace_common::parse::{self, ETHERNET_HEADER};
+use kvmtrace_common::parse;
 
 #[unsafe(no_mangle)]
 static EVERY_PACKET: Global<u32> = Global::new(0);
@@ -50,9 +50,6 @@ pub(crate) fn packet(context: &TcContext, direction: u8) -> Result<(), Error> {
     }
     let length = context.len();
     let size = Size::new(length, parsed.network_offset, parsed, gso_size, gso_segments);
-    if available < ETHERNET_HEADER as u32 {
-        return Err(Error::Skipped);
-    }
     let counted = flow::count(workspace, &size)?;
     let parsed = &workspace.parsed;
     let kind = if EVERY_PACKET.load() == 1 {
