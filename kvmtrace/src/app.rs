@@ -118,8 +118,9 @@ async fn verdict(cli: &Cli, options: &Verdict) -> anyhow::Result<Outcome> {
     if end == End::Signal && !cli.common.quiet && std::io::stderr().is_terminal() {
         drop(writeln!(std::io::stderr(), "tracing; Ctrl-C ends it and shows the verdicts"));
     }
+    let destination = options.output.as_deref().map(|path| record::destination(path, options.force)).transpose()?;
     let session = Session::start(&options.scope, end, false).await?;
-    let mut source = record::tee(session.source, options.output.as_deref(), options.force)?;
+    let mut source = record::tee(session.source, destination.as_ref())?;
     let mut pipeline = Pipeline::default();
     while let Some(event) = source.next().await? {
         tracing::trace!(?event);

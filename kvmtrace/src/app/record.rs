@@ -13,10 +13,11 @@ use std::path::Path;
 /// `kvmtrace record`
 pub(super) async fn record(cli: &Cli, command: &cli::Record) -> anyhow::Result<Outcome> {
     let end = End::new(command.cmd.as_deref(), command.duration);
-    let session = Session::start(&command.scope, end, command.packets).await?;
     let rotation = command.rotate.as_deref().map(str::parse).transpose()?;
+    let destination = destination(&command.output, command.force)?;
+    let session = Session::start(&command.scope, end, command.packets).await?;
     let options = Options { rotation, ..options(&session.source) };
-    let writer = Writer::create(&Destination::new(&command.output, command.force), options)?;
+    let writer = Writer::create(&destination, options)?;
     let mut tee = Tee::new(session.source, writer).with_snaplen(command.snaplen);
     while let Some(event) = tee.next().await? {
         tracing::trace!(?event);
@@ -25,6 +26,13 @@ pub(super) async fn record(cli: &Cli, command: &cli::Record) -> anyhow::Result<O
         tell(cli, &saved(written));
     }
     Ok(Outcome::Clean)
+}
+
+/// Where to record to; nothing is in the way.
+pub(super) fn destination(path: &Path, force: bool) -> anyhow::Result<Destination> {
+    let destination = Destination::new(path, force);
+    destination.check()?;
+    Ok(destination)
 }
 
 /// What a recording's header tells of the run.
@@ -39,12 +47,9 @@ pub(super) fn options(live: &Live) -> Options {
     Options { header, ..Options::default() }
 }
 
-/// Records what a live trace tells, to `output` if one is given.
-pub(super) fn tee(live: Live, output: Option<&Path>, force: bool) -> anyhow::Result<Tee<Live>> {
-    let writer = match output {
-        Some(path) => Some(Writer::create(&Destination::new(path, force), options(&live))?),
-        None => None,
-    };
+/// Records what a live trace tells, if it is to go somewhere.
+pub(super) fn tee(live: Live, destination: Option<&Destination>) -> anyhow::Result<Tee<Live>> {
+    let writer = destination.map(|destination| Writer::create(destination, options(&live))).transpose()?;
     Ok(Tee::maybe(live, writer))
 }
 

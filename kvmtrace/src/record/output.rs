@@ -25,6 +25,14 @@ impl Destination {
     pub fn new(path: &Path, force: bool) -> Self {
         if path == Path::new("-") { Self::StandardOutput } else { Self::File { path: path.to_owned(), force } }
     }
+
+    /// Nothing is in the way: asked before a trace is begun in vain.
+    pub fn check(&self) -> Result<(), WriteError> {
+        match self {
+            Self::File { path, force: false } if path.exists() => Err(WriteError::Exists(path.clone())),
+            Self::File { .. } | Self::StandardOutput => Ok(()),
+        }
+    }
 }
 
 /// `--rotate SIZE[,COUNT]`.

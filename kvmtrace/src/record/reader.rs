@@ -25,7 +25,7 @@ const PATIENCE: u64 = 256 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// It can't be opened.
-    #[error("cannot open {}: {source}", path.display())]
+    #[error("cannot open {}", path.display())]
     Open {
         /// Its path.
         path: PathBuf,
@@ -71,7 +71,7 @@ pub enum ReadError {
         known: u32,
     },
     /// The file can't be read on.
-    #[error("cannot read {name}: {source}")]
+    #[error("cannot read {name}")]
     Read {
         /// Its path.
         name: String,

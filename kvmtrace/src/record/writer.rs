@@ -31,7 +31,7 @@ pub enum WriteError {
     #[error("{} exists; --force writes over it", .0.display())]
     Exists(PathBuf),
     /// It can't be made.
-    #[error("cannot create {}: {source}", path.display())]
+    #[error("cannot create {}", path.display())]
     Create {
         /// Its path.
         path: PathBuf,
@@ -49,7 +49,7 @@ pub enum WriteError {
         bytes: u64,
     },
     /// It can't be written.
-    #[error("cannot write {name}: {source}")]
+    #[error("cannot write {name}")]
     Write {
         /// Its path.
         name: String,
@@ -65,13 +65,6 @@ pub enum WriteError {
     /// Standard output can't be rotated.
     #[error("--rotate needs a file; standard output can't be rotated")]
     RotatedStream,
-}
-
-impl WriteError {
-    /// Nobody reads any more: no fault.
-    pub fn is_broken_pipe(&self) -> bool {
-        matches!(self, Self::Write { source, .. } if source.kind() == ErrorKind::BrokenPipe)
-    }
 }
 
 /// How to write.

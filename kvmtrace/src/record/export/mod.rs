@@ -42,7 +42,7 @@ pub enum ExportError {
     #[error("{} exists; --force writes over it", .0.display())]
     Exists(PathBuf),
     /// The output can't be written.
-    #[error("cannot write {name}: {source}")]
+    #[error("cannot write {name}")]
     Write {
         /// Its path.
         name: String,
@@ -55,13 +55,6 @@ pub enum ExportError {
     /// Left out when kvmtrace was built.
     #[error("this kvmtrace was built without parquet: build it with --features parquet, or export to json")]
     NoParquet,
-}
-
-impl ExportError {
-    /// Nobody reads any more: no fault.
-    pub fn is_broken_pipe(&self) -> bool {
-        matches!(self, Self::Write { source, .. } if source.kind() == ErrorKind::BrokenPipe)
-    }
 }
 
 /// Writes the events of a recording in some form.
