@@ -7,7 +7,9 @@ mod session;
 
 use crate::cli::{Cli, Color, Command, Verdict};
 use crate::diagnose::report::{Report, Severity};
+use crate::kernel::privilege;
 use crate::pipeline::Pipeline;
+use crate::probe;
 use crate::source::Source as _;
 use session::{End, Session};
 use std::io::{IsTerminal as _, Write as _};
@@ -101,6 +103,7 @@ async fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Record(command) => record::record(cli, command).await,
         Command::Report(command) => record::report(cli, command),
         Command::Export(command) => record::export(cli, command),
+        Command::Clean => clean(cli).await,
         Command::Completions { shell } => {
             let mut command = <Cli as clap::CommandFactory>::command();
             clap_complete::generate(*shell, &mut command, "kvmtrace", &mut std::io::stdout());
@@ -127,6 +130,21 @@ async fn verdict(cli: &Cli, options: &Verdict) -> anyhow::Result<Outcome> {
         pipeline.step(&event);
     }
     show(cli, &pipeline.report(), options.json)
+}
+
+/// Removes what killed runs have left.
+async fn clean(cli: &Cli) -> anyhow::Result<Outcome> {
+    privilege::check()?;
+    let host = crate::host::snapshot().await?;
+    let cleaned = probe::clean(host.links.values().map(|link| link.name.as_str()));
+    if !cli.common.quiet {
+        let mut out = std::io::stdout().lock();
+        match cleaned.as_slice() {
+            [] => writeln!(out, "nothing was left behind")?,
+            devices => writeln!(out, "removed hooks from {}", devices.join(", "))?,
+        }
+    }
+    Ok(Outcome::Clean)
 }
 
 /// Prints a report.

@@ -61,6 +61,8 @@ pub enum Command {
     Report(Report),
     /// Turn a recording into pcapng, JSON lines or parquet
     Export(Export),
+    /// Remove hooks that a killed run has left behind (only kernels before 6.6 let it)
+    Clean,
     /// Print a completion script for a shell
     Completions {
         /// Which shell

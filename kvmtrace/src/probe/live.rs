@@ -2,12 +2,13 @@
 //! attaches to guests that start while it traces.
 
 use super::counters::Reader;
-use super::loader::{Attached, ProbeError, Programs, Settings};
+use super::loader::{Attached, ProbeError, Programs, Settings, clean};
 use crate::event::{Degraded, Event, EventKind, HostState, IfIndex, Started, decode};
 use crate::filter::Filter;
 use crate::host::path::{Scope, devices_to_trace};
 use crate::host::{self, Changes};
 use crate::kernel::Kernel;
+use crate::kernel::version::TCX;
 use crate::source::Source;
 use anyhow::Context as _;
 use aya::maps::RingBuf;
@@ -119,6 +120,10 @@ impl Live {
         changes.watch(&host);
         // A name that does not exist is told before anything is loaded.
         devices_to_trace(&host, &plan.scope)?;
+        if kernel.version < TCX {
+            // Another trace's hooks look the same as a dead one's: two at once are for newer kernels.
+            clean(host.links.values().map(|link| link.name.as_str()));
+        }
         let mut programs =
             Programs::load(&kernel, Settings { filter: plan.filter.as_ref(), every_packet: plan.every_packet })?;
         let ring = RingBuf::try_from(programs.take_map(names::EVENTS)?).map_err(ProbeError::load)?;

@@ -233,6 +233,18 @@ impl Programs {
     }
 }
 
+/// Removes the hooks that a killed run has left on these devices: clsact filters carry our programs' names, tcx links
+/// (6.6 and later) have died with their process. Gives the devices that had some.
+pub fn clean<'a>(devices: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    devices
+        .filter(|device| {
+            let remove = |name, hook| aya::programs::tc::qdisc_detach_program(device, hook, name).is_ok();
+            let ingress = remove(names::TC_INGRESS, TcAttachType::Ingress);
+            remove(names::TC_EGRESS, TcAttachType::Egress) || ingress
+        })
+        .collect()
+}
+
 fn classifier<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, ProbeError> {
     ebpf.program_mut(name).ok_or(ProbeError::Absent(name))?.try_into().map_err(ProbeError::load)
 }

@@ -6,4 +6,4 @@ mod live;
 mod loader;
 
 pub use live::{Live, Plan, Stop};
-pub use loader::ProbeError;
+pub use loader::{ProbeError, clean};
