@@ -102,6 +102,23 @@ pub fn export(
     Ok(complaints)
 }
 
+/// Judges events and sends them through the exporters that stream: for the fuzzer and for tests.
+#[doc(hidden)]
+pub fn fuzz(events: &[Event]) {
+    let mut pipeline = crate::pipeline::Pipeline::default();
+    for event in events {
+        pipeline.step(event);
+    }
+    let context = || Context { header: Header::default(), report: pipeline.report() };
+    let sink = || Box::new(std::io::sink());
+    let lines = json::Lines::begin(sink(), context()).map(|lines| Box::new(lines) as Box<dyn Exporter>);
+    let capture = pcapng::Capture::begin(sink(), context()).map(|capture| Box::new(capture) as Box<dyn Exporter>);
+    for mut exporter in [lines, capture].into_iter().flatten() {
+        // Nothing can fail on the way to a sink.
+        events.iter().try_for_each(|event| exporter.event(event)).and_then(|()| exporter.finish()).ok();
+    }
+}
+
 fn exporter(
     context: Context,
     form: Form,
