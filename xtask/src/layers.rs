@@ -22,7 +22,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("sink", &["diagnose", "event", "track"]),
     ("source", &["event"]),
     ("track", &["event"]),
-    ("tui", &["diagnose", "event", "pipeline", "track"]),
+    ("tui", &["diagnose", "event", "pipeline", "source", "track"]),
 ];
 const COMPOSITION: &[&str] = &["app", "lib", "main"];
 
