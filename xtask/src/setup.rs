@@ -5,6 +5,7 @@
 
 use crate::{ebpf, shell};
 use anyhow::{Context as _, Result, bail};
+use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -33,6 +34,9 @@ const LAB_PROGRAMS: &[(&str, &str)] = &[
     ("tcpdump", "tcpdump"),
 ];
 
+/// What only tests use: other tools' opinion of what kvmtrace writes.
+const TEST_PROGRAMS: &[(&str, &str)] = &[("tshark", "tshark")];
+
 /// A rustc that has `core` for BPF.
 const RUSTC_PACKAGES: &[&str] = &["rustc-web", "libstd-rust-web-dev-bpf"];
 /// What bpf-linker is built with; its LLVM must be at least as new as rustc's.
@@ -51,11 +55,11 @@ pub(crate) fn ensure(need: Need) -> Result<()> {
     if need == Need::Build {
         return Ok(());
     }
-    let mut packages: Vec<_> =
-        LAB_PROGRAMS.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package).collect();
-    packages.dedup();
+    let programs = LAB_PROGRAMS.iter().chain(TEST_PROGRAMS.iter().filter(|_| need == Need::Test));
+    let missing = programs.filter(|(program, _)| find(program).is_none());
+    let packages: BTreeSet<_> = missing.map(|(_, package)| *package).collect();
     if !packages.is_empty() {
-        apt(&packages)?;
+        apt(&packages.into_iter().collect::<Vec<_>>())?;
     }
     if need == Need::Test && find("cargo-nextest").is_none() {
         // Optimising the test runner would take longer than it could ever save.
