@@ -1,6 +1,7 @@
 //! The snapshot of a network namespace that the test has made, against what was configured there.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may, but clippy sees its helpers as no tests")]
 
-use kvmtrace::event::host::{HostState, LinkKind, PortState};
+use kvmtrace::event::host::{Backend, Chain, HostState, LinkKind, PortState};
 use kvmtrace::host::{self, Changes};
 use std::fs::File;
 use std::io::Write as _;
@@ -166,6 +167,39 @@ fn check_what_was_configured(state: &HostState) {
     assert_eq!(state.sysctl("net.ipv4.ip_forward"), Some("0"));
     assert!(state.counters.contains_key("Ip.FragFails") && state.counters.contains_key("Icmp6.OutPktTooBigs"));
     assert!(!state.name.is_empty() && !state.kernel.is_empty());
+}
+
+#[test]
+fn rules_are_told_with_their_owner_and_nothing_is_made_by_looking() {
+    in_namespace(async || {
+        let before = host::snapshot().await.unwrap();
+        assert_eq!(before.netfilter.chains, []);
+        assert_eq!(before.missing, []);
+        let names = std::fs::read_to_string("/proc/thread-self/net/ip_tables_names").unwrap_or_default();
+        assert_eq!(names, "", "looking has made no table of iptables-legacy");
+
+        run("nft", "add table inet f");
+        run("nft", "add chain inet f forwarding { type filter hook forward priority 5 ; policy drop ; }");
+        run("nft", "add rule inet f forwarding iifname vnet0 counter reject");
+        run("iptables-nft", "-A FORWARD -i vnet0 -j DROP");
+        run("iptables-legacy", "-P FORWARD DROP");
+        let state = host::refresh(&before).await.unwrap();
+        assert_eq!(state.netfilter, before.netfilter, "a refresh keeps the rules");
+        let state = host::snapshot().await.unwrap();
+        assert_eq!(state.missing, []);
+        let forward = |backend| {
+            let fits = |chain: &&Chain| chain.backend == backend && chain.hook.as_deref() == Some("forward");
+            state.netfilter.chains.iter().find(fits).unwrap()
+        };
+        let nft = forward(Backend::Nft);
+        assert_eq!((nft.family.as_str(), nft.priority, nft.policy.as_deref()), ("inet", Some(5), Some("drop")));
+        assert_eq!(nft.rules[0].verdict.as_deref(), Some("reject"));
+        assert!(nft.rules[0].text.starts_with("iifname \"vnet0\" counter"), "{}", nft.rules[0].text);
+        assert!(nft.rules[0].handle.is_some());
+        let rule = &forward(Backend::IptablesNft).rules[0];
+        assert_eq!((rule.text.as_str(), rule.verdict.as_deref()), ("-A FORWARD -i vnet0 -j DROP", Some("drop")));
+        assert_eq!(forward(Backend::IptablesLegacy).policy.as_deref(), Some("drop"));
+    });
 }
 
 #[test]

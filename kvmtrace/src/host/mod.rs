@@ -8,6 +8,7 @@ mod changes;
 mod guests;
 mod kernel_files;
 mod links;
+mod netfilter;
 mod netlink;
 pub mod path;
 mod tables;
@@ -36,6 +37,23 @@ pub enum HostError {
 
 /// The host as it is now.
 pub async fn snapshot() -> Result<HostState, HostError> {
+    let (state, (rules, missing)) = tokio::join!(network(), netfilter::read());
+    let mut state = state?;
+    state.netfilter = rules;
+    state.missing.extend(missing);
+    Ok(state)
+}
+
+/// The host as it is now, but for the firewall's rules, which stay those of `before`: the tools that tell them are the
+/// slow part, and rules do not change with the network.
+pub async fn refresh(before: &HostState) -> Result<HostState, HostError> {
+    let mut state = network().await?;
+    state.netfilter = before.netfilter.clone();
+    state.missing.extend(before.missing.iter().filter(|(what, _)| netfilter::tells(what)).cloned());
+    Ok(state)
+}
+
+async fn network() -> Result<HostState, HostError> {
     // A thread of the blocking pool is a child of this one and so shares its network namespace.
     tokio::task::spawn_blocking(read).await.map_err(HostError::Interrupted)?
 }

@@ -6,7 +6,7 @@ use super::loader::{Attached, ProbeError, Programs, Settings, clean};
 use crate::event::{Degraded, Event, EventKind, HostState, IfIndex, Started, decode};
 use crate::filter::Filter;
 use crate::host::path::{Scope, devices_to_trace};
-use crate::host::{self, Changes};
+use crate::host::{self, Changes, HostError};
 use crate::kernel::Kernel;
 use crate::kernel::version::TCX;
 use crate::source::Source;
@@ -231,7 +231,12 @@ impl Live {
     }
 
     async fn refresh_host(&mut self) {
-        match host::snapshot().await {
+        let host = host::refresh(&self.host).await;
+        self.take_host(host);
+    }
+
+    fn take_host(&mut self, host: Result<HostState, HostError>) {
+        match host {
             Ok(host) => {
                 self.changes.watch(&host);
                 self.host = host;
@@ -253,7 +258,8 @@ impl Live {
         }
         while self.drain_ring() > 0 {}
         self.read_counters();
-        self.refresh_host().await;
+        let host = host::snapshot().await;
+        self.take_host(host);
         self.tell_host();
         self.tell(EventKind::Ended);
         self.state = State::Ended;

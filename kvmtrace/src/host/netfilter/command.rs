@@ -1,0 +1,81 @@
+//! Running a tool that prints rules, in bounded time and space.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::io::AsyncReadExt as _;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+const LONGEST: Duration = Duration::from_secs(2);
+/// A ruleset of some hundred thousand rules.
+const MOST_BYTES: u64 = 32 << 20;
+
+/// The tool's standard output, or why there is none.
+pub(super) async fn run(tool: &str, arguments: &[&str]) -> Result<String, String> {
+    let path = find(tool).ok_or_else(|| format!("{tool}: not installed"))?;
+    let mut child = Command::new(path)
+        .args(arguments)
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|error| format!("{tool}: {error}"))?;
+    let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
+        return Err(format!("{tool}: no output"));
+    };
+    let (mut output, mut errors) = (Vec::new(), Vec::new());
+    let work = async {
+        let mut stdout = stdout.take(MOST_BYTES);
+        let mut stderr = stderr.take(4096);
+        let (read, _) = tokio::join!(stdout.read_to_end(&mut output), stderr.read_to_end(&mut errors));
+        read?;
+        if stdout.limit() == 0 {
+            return Err(std::io::Error::other("more rules than can be read"));
+        }
+        child.wait().await
+    };
+    let Ok(status) = timeout(LONGEST, work).await else {
+        return Err(format!("{tool}: took more than {} s", LONGEST.as_secs()));
+    };
+    let status = status.map_err(|error| format!("{tool}: {error}"))?;
+    if status.success() {
+        return Ok(String::from_utf8_lossy(&output).into_owned());
+    }
+    let errors = String::from_utf8_lossy(&errors);
+    Err(format!("{tool}: {}", errors.lines().next().map_or_else(|| status.to_string(), str::to_owned)))
+}
+
+/// It is not installed.
+pub(super) fn is_absent(tool: &str) -> bool {
+    find(tool).is_none()
+}
+
+/// In `PATH`, and where system tools are even if `PATH` is an ordinary user's.
+fn find(tool: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/sbin", "/sbin", "/usr/local/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path)
+        .chain(system)
+        .map(|directory| directory.join(Path::new(tool)))
+        .find(|file| file.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_tool_that_is_not_there_or_fails_says_why() {
+        assert_eq!(run("no-such-tool", &[]).await.unwrap_err(), "no-such-tool: not installed");
+        assert_eq!(run("sh", &["-c", "echo bad >&2; exit 1"]).await.unwrap_err(), "sh: bad");
+        assert_eq!(run("sh", &["-c", "echo good"]).await.unwrap(), "good\n");
+    }
+
+    #[tokio::test]
+    async fn a_tool_that_hangs_is_given_up() {
+        assert_eq!(run("sleep", &["60"]).await.unwrap_err(), "sleep: took more than 2 s");
+    }
+}

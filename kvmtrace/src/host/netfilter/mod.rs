@@ -1,0 +1,176 @@
+//! The firewall's rules, as the firewall's own tools tell them. Only asked for, never changed: `iptables-legacy-save`
+//! makes tables by looking at them, and `nft` loads its kernel module, so each is run only where the kernel says that
+//! there is something to see.
+
+mod command;
+mod nft;
+mod save;
+
+use crate::event::host::{Backend, Chain, Netfilter};
+use command::run;
+use save::Table;
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// What could not be read: what, why.
+type Missing = Vec<(String, String)>;
+
+/// All rules of this network namespace.
+pub(super) async fn read() -> (Netfilter, Missing) {
+    let (modern, legacy) = tokio::join!(modern(), legacy());
+    let chains = modern.0.into_iter().chain(legacy.0).collect();
+    (Netfilter { chains }, modern.1.into_iter().chain(legacy.1).collect())
+}
+
+/// Whether an entry of `HostState::missing` is about rules.
+pub(super) fn tells(what: &str) -> bool {
+    what.contains("rules")
+}
+
+/// The `*-nft-save` tools and the families of their tables.
+const MODERN_TOOLS: [(&str, &str); 4] = [
+    ("iptables-nft-save", "ip"),
+    ("ip6tables-nft-save", "ip6"),
+    ("ebtables-nft-save", "bridge"),
+    ("arptables-nft-save", "arp"),
+];
+
+/// nftables, and what the iptables family keeps in it.
+async fn modern() -> (Vec<Chain>, Missing) {
+    if !nf_tables_is_present() {
+        return (Vec::new(), Missing::new());
+    }
+    let (json, text) = tokio::join!(run("nft", &["-j", "list", "ruleset"]), run("nft", &["-a", "list", "ruleset"]));
+    let mut missing = Missing::new();
+    let chains = json.and_then(|json| nft::parse(&json, &text.unwrap_or_default()));
+    let mut chains = chains.unwrap_or_else(|why| {
+        missing.push(("nftables rules".to_owned(), why));
+        Vec::new()
+    });
+    let listed = missing.is_empty();
+    for (tool, family) in MODERN_TOOLS {
+        if listed && !chains.iter().any(|chain| chain.family == family && save::is_built_in(&chain.table, &chain.name))
+        {
+            continue;
+        }
+        match run(tool, &["-c"]).await {
+            Ok(text) => adopt(&mut chains, family, save::parse(&text), listed),
+            // Without nft the tool was a guess; with it, the chains are told as nft prints them.
+            Err(why) if listed => missing.push((format!("rules of {family} as iptables writes them"), why)),
+            Err(_) => {}
+        }
+    }
+    (chains, missing)
+}
+
+/// Hands chains over to the iptables tool that owns them. A chain is its own when it tells as many rules in it as nft
+/// does; without nft's list (`listed`) the tool is the only witness.
+fn adopt(chains: &mut Vec<Chain>, family: &str, tables: Vec<Table>, listed: bool) {
+    for saved in tables.into_iter().flat_map(|table| table.into_chains(Backend::IptablesNft, family)) {
+        let same =
+            |chain: &&mut Chain| chain.family == family && chain.table == saved.table && chain.name == saved.name;
+        match chains.iter_mut().find(same) {
+            Some(chain) if chain.rules.len() == saved.rules.len() => {
+                let handles: Vec<_> = chain.rules.iter().map(|rule| rule.handle).collect();
+                chain.backend = Backend::IptablesNft;
+                chain.policy_packets = saved.policy_packets;
+                chain.rules = saved.rules;
+                for (rule, handle) in chain.rules.iter_mut().zip(handles) {
+                    rule.handle = handle;
+                }
+            }
+            Some(_) => {}
+            // The tool also tells the policies of tables that are not there.
+            None if listed || (saved.rules.is_empty() && saved.policy.as_deref() != Some("drop")) => {}
+            None => chains.push(saved),
+        }
+    }
+}
+
+/// The legacy tools, the families of their tables, and where the kernel names those that exist.
+const LEGACY_TOOLS: [(&str, &str, &str); 3] = [
+    ("iptables-legacy-save", "ip", "ip_tables_names"),
+    ("ip6tables-legacy-save", "ip6", "ip6_tables_names"),
+    ("arptables-legacy-save", "arp", "arp_tables_names"),
+];
+
+async fn legacy() -> (Vec<Chain>, Missing) {
+    let mut chains = Vec::new();
+    let mut missing = Missing::new();
+    for (tool, family, names) in LEGACY_TOOLS {
+        let names = fs::read_to_string(format!("/proc/thread-self/net/{names}")).unwrap_or_default();
+        if names.trim().is_empty() {
+            continue;
+        }
+        // Where there is but one back end, its tools have the plain name; arptables does not know `-c`.
+        let plain = tool.replace("-legacy", "");
+        let arguments: &[&str] = if family == "arp" { &[] } else { &["-c"] };
+        let text = match run(tool, arguments).await {
+            Err(why) if command::is_absent(tool) => {
+                run(&plain, arguments).await.ok().filter(|text| !text.contains("nf_tables")).ok_or(why)
+            }
+            text => text,
+        };
+        match text {
+            Ok(text) => chains.extend(legacy_chains(&text, family)),
+            Err(why) => missing.push((format!("legacy rules of {family} ({})", names.trim().replace('\n', ", ")), why)),
+        }
+    }
+    // The kernel has no list of the tables of ebtables; the script that saves them looks at the modules itself.
+    if fs::read_to_string("/proc/modules").is_ok_and(|modules| modules.contains("ebtable_")) {
+        match run("ebtables-legacy-save", &[]).await {
+            Ok(text) => chains.extend(legacy_chains(&text, "bridge")),
+            Err(why) => missing.push(("legacy rules of bridge".to_owned(), why)),
+        }
+    }
+    (chains, missing)
+}
+
+fn legacy_chains(text: &str, family: &str) -> Vec<Chain> {
+    save::parse(text).into_iter().flat_map(|table| table.into_chains(Backend::IptablesLegacy, family)).collect()
+}
+
+/// `nft` would load the kernel's side of itself, and where that is not loaded there are no rules of it.
+fn nf_tables_is_present() -> bool {
+    static PRESENT: AtomicBool = AtomicBool::new(false);
+    // Reading all symbols takes a while; once is enough, for it stays.
+    if !PRESENT.load(Ordering::Relaxed) {
+        let module = fs::read_to_string("/proc/modules").is_ok_and(|modules| modules.contains("nf_tables "));
+        let built_in = || fs::read_to_string("/proc/kallsyms").is_ok_and(|symbols| symbols.contains(" nft_do_chain"));
+        PRESENT.store(module || built_in(), Ordering::Relaxed);
+    }
+    PRESENT.load(Ordering::Relaxed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chain_of_iptables_nft_gets_the_text_of_its_tool_and_keeps_the_handles_of_nft() {
+        let json = r#"{"nftables": [
+            {"table": {"family": "ip", "name": "filter", "handle": 5}},
+            {"chain": {"family": "ip", "table": "filter", "name": "FORWARD", "handle": 1, "type": "filter", "hook": "forward", "prio": 0, "policy": "drop"}},
+            {"chain": {"family": "ip", "table": "filter", "name": "mine", "handle": 9}},
+            {"rule": {"family": "ip", "table": "filter", "chain": "FORWARD", "handle": 4, "expr": [{"xt": {"type": "match", "name": "comment"}}, {"counter": {"packets": 7, "bytes": 70}}, {"drop": null}]}},
+            {"rule": {"family": "ip", "table": "filter", "chain": "mine", "handle": 6, "expr": [{"drop": null}]}}]}"#;
+        let mut chains = nft::parse(json, "").unwrap();
+        let saved = "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD DROP [3:30]\n[7:70] -A FORWARD -i vnet0 -m comment --comment \"a b\" -j DROP\nCOMMIT\n";
+        adopt(&mut chains, "ip", save::parse(saved), true);
+        assert_eq!(chains.len(), 2, "INPUT is not there: {chains:?}");
+        let forward = &chains[0];
+        assert_eq!(forward.backend, Backend::IptablesNft);
+        assert_eq!((forward.policy.as_deref(), forward.policy_packets), (Some("drop"), Some(3)));
+        let rule = &forward.rules[0];
+        assert_eq!(rule.text, "-A FORWARD -i vnet0 -m comment --comment \"a b\" -j DROP");
+        assert_eq!((rule.handle, rule.packets, rule.verdict.as_deref()), (Some(4), Some(7), Some("drop")));
+        assert_eq!(chains[1].backend, Backend::Nft);
+    }
+
+    #[test]
+    fn without_nft_the_save_tools_tell_what_is_not_at_its_default() {
+        let mut chains = Vec::new();
+        adopt(&mut chains, "ip", save::parse("*filter\n:INPUT ACCEPT [0:0]\n:FORWARD DROP [0:0]\nCOMMIT\n"), false);
+        assert_eq!(chains.iter().map(|chain| chain.name.as_str()).collect::<Vec<_>>(), ["FORWARD"]);
+    }
+}
