@@ -57,6 +57,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Draw the README's pictures of the live view into docs/img
+    Screenshots,
     /// Install what is missing to build, test and play
     Setup,
     /// Build the BPF programs
@@ -91,6 +93,7 @@ fn run(task: Task) -> Result<ExitCode> {
             return product::lab(&arguments);
         }
         Task::Bench { arguments } => return product::bench(&arguments),
+        Task::Screenshots => product::screenshots()?,
         Task::Setup => {
             setup::ensure(setup::Need::Test)?;
             eprintln!("xtask: everything is here");

@@ -68,6 +68,7 @@ pub(crate) fn bench(arguments: &[OsString]) -> Result<ExitCode> {
     setup::ensure(Need::Lab)?;
     let kvmtrace = build(true)?;
     let programs = ebpf::build_bench()?;
+    shell::run(shell::cargo().args(["run", "--release", "--package", "kvmtrace", "--example", "live_view_frames"]))?;
     shell::run(shell::cargo().args(["build", "--release", "--package", "kvmtrace-tests", "--bin", "bench"]))?;
     let mut bench = setup::as_root(target_directory().join("release/bench"))?;
     bench
@@ -75,6 +76,12 @@ pub(crate) fn bench(arguments: &[OsString]) -> Result<ExitCode> {
         .env("KVMTRACE_BPF_OBJECT", ebpf::object())
         .env("KVMTRACE_BENCH_OBJECT", programs);
     become_command(bench.args(arguments))
+}
+
+/// Draws the README's pictures of the live view.
+pub(crate) fn screenshots() -> Result<()> {
+    std::fs::create_dir_all(shell::root().join("docs/img")).context("docs/img can't be created")?;
+    shell::run(shell::cargo().args(["run", "--package", "kvmtrace", "--example", "live_view_pictures", "docs/img"]))
 }
 
 /// kvmtrace at work: on this host's own guests if there are any, else on a guest of the lab with a fault.

@@ -203,7 +203,9 @@ impl Snapshot {
 
     /// Seconds traced so far.
     pub fn seconds(&self) -> u64 {
-        self.now.since(self.report.window.start).0 / 1_000_000_000
+        // Before the first event there is no start.
+        let start = self.report.window.start;
+        if start.0 == 0 { 0 } else { self.now.since(start).0 / 1_000_000_000 }
     }
 }
 

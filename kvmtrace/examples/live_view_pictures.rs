@@ -1,0 +1,111 @@
+//! The README's pictures of the live view, drawn by the code that draws the terminal: `cargo xtask screenshots`.
+//! The host in them is made up (`tui::fixture`).
+#![allow(clippy::print_stdout, reason = "it is a program that prints")]
+
+use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use kvmtrace::tui::{Palette, State, Theme, draw, fixture, update};
+use ratatui::Terminal;
+use ratatui::backend::TestBackend;
+use ratatui::buffer::{Buffer, Cell};
+use ratatui::style::{Color, Modifier};
+use std::fmt::Write as _;
+use std::path::Path;
+
+const SIZE: (u16, u16) = (110, 30);
+/// Columns and rows in SVG units.
+const CELL: (u32, u32) = (8, 17);
+const PADDING: u32 = 12;
+const BACKGROUND: &str = "#16181d";
+const FOREGROUND: &str = "#d7dae0";
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let directory = std::env::args_os().nth(1).ok_or("which directory are the pictures for?")?;
+    let healthy = || fixture::snapshot_over_time(fixture::healthy_report);
+    let broken = || fixture::snapshot_over_time(fixture::mtu_report);
+    let pictures = [
+        ("healthy-guests", healthy(), "1"),
+        ("mtu-guests", broken(), "1"),
+        ("mtu-flows", broken(), "2"),
+        ("mtu-path", broken(), "2\n"),
+        ("mtu-faults", broken(), "4"),
+        ("mtu-event", broken(), "5k\n"),
+    ];
+    for (name, snapshot, keys) in pictures {
+        let mut state = State::new(snapshot, SIZE);
+        for character in keys.chars() {
+            let code = if character == '\n' { KeyCode::Enter } else { KeyCode::Char(character) };
+            update::key(&mut state, KeyEvent::new(code, KeyModifiers::NONE));
+        }
+        let mut terminal = Terminal::new(TestBackend::new(SIZE.0, SIZE.1))?;
+        let frame = terminal.draw(|frame| draw(frame, &state, Theme::new(Palette::Dark, false)))?;
+        let path = Path::new(&directory).join(format!("live-{name}.svg"));
+        std::fs::write(&path, svg(frame.buffer)?)?;
+        println!("{}", path.display());
+    }
+    Ok(())
+}
+
+fn svg(buffer: &Buffer) -> Result<String, std::fmt::Error> {
+    let (columns, rows) = (u32::from(buffer.area.width), u32::from(buffer.area.height));
+    let (width, height) = (columns * CELL.0 + 2 * PADDING, rows * CELL.1 + 2 * PADDING);
+    let mut out = String::new();
+    writeln!(
+        out,
+        r#"<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}">"#
+    )?;
+    writeln!(out, r#"<rect width="100%" height="100%" rx="8" fill="{BACKGROUND}"/>"#)?;
+    writeln!(
+        out,
+        r#"<g font-family="ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace" font-size="13" xml:space="preserve">"#
+    )?;
+    for (row, cells) in (0..).zip(buffer.content.chunks(usize::from(buffer.area.width))) {
+        let mut column = 0;
+        for run in cells.chunk_by(|a, b| a.style() == b.style()) {
+            write_run(&mut out, run, column, row)?;
+            column += run.len() as u32;
+        }
+    }
+    out.push_str("</g>\n</svg>\n");
+    Ok(out)
+}
+
+/// Cells of one style. Each word has its place and its length, so that every font keeps the columns.
+fn write_run(out: &mut String, run: &[Cell], column: u32, row: u32) -> std::fmt::Result {
+    let modifier = run[0].modifier;
+    let color = match run[0].fg {
+        Color::Rgb(red, green, blue) => format!("#{red:02x}{green:02x}{blue:02x}"),
+        _ => FOREGROUND.to_owned(),
+    };
+    let (x, y) = (PADDING + column * CELL.0, PADDING + row * CELL.1);
+    let reversed = modifier.contains(Modifier::REVERSED);
+    if reversed {
+        let width = run.len() as u32 * CELL.0;
+        writeln!(out, r#"<rect x="{x}" y="{y}" width="{width}" height="{}" fill="{color}"/>"#, CELL.1)?;
+    }
+    let mut attributes = format!(r#" fill="{}""#, if reversed { BACKGROUND } else { &color });
+    for (set, attribute) in [
+        (Modifier::BOLD, r#" font-weight="bold""#),
+        (Modifier::DIM, r#" opacity="0.65""#),
+        (Modifier::UNDERLINED, r#" text-decoration="underline""#),
+    ] {
+        if modifier.contains(set) {
+            attributes.push_str(attribute);
+        }
+    }
+    let blank = |cell: &Cell| cell.symbol() == " " && !modifier.contains(Modifier::UNDERLINED);
+    let mut start = 0;
+    for word in run.chunk_by(|a, b| blank(a) == blank(b)) {
+        if !blank(&word[0]) {
+            let text: String = word.iter().map(Cell::symbol).collect();
+            let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+            let (x, length) = (x + start * CELL.0, word.len() as u32 * CELL.0);
+            writeln!(
+                out,
+                r#"<text x="{x}" y="{}" textLength="{length}" lengthAdjust="spacingAndGlyphs"{attributes}>{text}</text>"#,
+                y + 13
+            )?;
+        }
+        start += word.len() as u32;
+    }
+    Ok(())
+}
