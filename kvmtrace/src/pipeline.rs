@@ -1,6 +1,6 @@
 //! One step of the middle: an event in, what it means out. A pure fold: the same events give the same report.
 
-use crate::diagnose::notice::Notice;
+use crate::diagnose::notice::{self, Notice};
 use crate::diagnose::report::Report;
 use crate::event::Event;
 use crate::track::Track;
@@ -14,8 +14,13 @@ pub struct Pipeline {
 impl Pipeline {
     /// Takes one event in and tells what an onlooker should hear of at once (`kvmtrace watch`).
     pub fn step(&mut self, event: &Event) -> Vec<Notice> {
+        self.take(event);
+        notice::notice(event, &self.track).into_iter().collect()
+    }
+
+    /// Takes one event in, for those who only want the report.
+    pub fn take(&mut self, event: &Event) {
         self.track.apply(event);
-        Vec::new()
     }
 
     /// The verdicts over everything that was stepped through so far.

@@ -17,6 +17,8 @@ pub struct Report {
     pub guests: Vec<GuestReport>,
     pub flows: Vec<FlowReport>,
     pub findings: Vec<Finding>,
+    /// An addition to the contract: per guest and direction, in = out + dropped + refused + in flight.
+    pub ledger: Vec<super::ledger::Account>,
 }
 
 /// `Report::schema`.
@@ -342,4 +344,21 @@ causes! {
     TunnelNoRemote = "tunnel-no-remote",
     NoReply = "no-reply",
     Unclassified = "unclassified",
+}
+
+impl Point {
+    /// The point of a tc hook.
+    pub fn of(scene: &super::scene::Scene<'_>, place: crate::event::Place) -> Self {
+        use super::scene::Role;
+        use crate::event::Direction;
+        match (scene.role(place.device), place.direction) {
+            (Role::Tap, Direction::Ingress) | (Role::Macvtap, Direction::Egress) => Self::TapIngress,
+            (Role::Tap, Direction::Egress) | (Role::Macvtap, Direction::Ingress) => Self::TapEgress,
+            (Role::Bridge, Direction::Ingress) => Self::HostInput,
+            (Role::Bridge, Direction::Egress) => Self::HostOutput,
+            (Role::Tunnel, _) => Self::Tunnel,
+            (Role::Nic, Direction::Ingress) => Self::NicIngress,
+            (Role::Nic, Direction::Egress) => Self::NicEgress,
+        }
+    }
 }

@@ -1,13 +1,213 @@
-//! Which events belong together: flows, their paths, their answers, their drops.
+//! Which events belong together: flows, where they were seen, what was dropped of them, what ICMP said about them.
+//!
+//! It is a fold over events in bounded memory, not an interpretation: what it all means is told by [`crate::diagnose`].
+//! A guest may open flows as fast as it likes, so their number is capped at [`FLOWS`]; when it is reached, the flows
+//! that tell least (no drops, few packets, long ago) make room, and are counted as lost.
 #![forbid(unsafe_code)]
 
-use crate::event::Event;
+pub mod flow;
+pub mod quote;
+
+pub use flow::{DropTotals, Flow};
+pub use quote::{IcmpError, Quoted};
+
+use crate::event::host::{Guest, Link};
+use crate::event::{
+    Degraded, DropSample, Event, EventKind, FlowKey, FlowSample, HostState, IfIndex, Loss, PacketCause, PacketRecord,
+    Started, Timestamp,
+};
+use std::collections::BTreeMap;
+
+/// Flows that are kept at once.
+pub const FLOWS: usize = 100_000;
+/// Flows that make room when there are too many: a batch, so that the search for them is rare.
+const EVICTED_AT_ONCE: usize = FLOWS / 16;
+/// ICMP errors that are remembered, by what they are about.
+const ERRORS: usize = 4_096;
+/// Degradations that are told.
+const DEGRADATIONS: usize = 64;
 
 /// Everything known of the trace so far.
 #[derive(Debug, Default)]
-pub struct Track {}
+pub struct Track {
+    started: Option<Started>,
+    start: Timestamp,
+    end: Timestamp,
+    host: HostState,
+    first_host: Option<Box<HostState>>,
+    flows: BTreeMap<FlowKey, Flow>,
+    errors: BTreeMap<Quoted, IcmpError>,
+    loss: Loss,
+    evicted: u64,
+    degraded: Vec<Degraded>,
+}
 
 impl Track {
     /// Takes one event in.
-    pub fn apply(&mut self, _event: &Event) {}
+    pub fn apply(&mut self, event: &Event) {
+        self.end = self.end.max(event.time);
+        match &event.kind {
+            EventKind::Started(started) => {
+                self.started = Some(started.clone());
+                self.start = event.time;
+            }
+            EventKind::Host(host) => self.host_changed(host),
+            EventKind::Flow(sample) => self.counted(sample, event.time),
+            EventKind::Drop(sample) => self.dropped(sample),
+            EventKind::Packet(record) => self.packet(record, event.time),
+            EventKind::Loss(loss) => self.loss = *loss,
+            EventKind::Degraded(degraded) => {
+                if self.degraded.len() < DEGRADATIONS && !self.degraded.contains(degraded) {
+                    self.degraded.push(degraded.clone());
+                }
+            }
+            EventKind::Ended => {}
+        }
+    }
+
+    /// The state now; devices and guests that are gone stay known by their names.
+    fn host_changed(&mut self, host: &HostState) {
+        if self.first_host.is_none() {
+            self.first_host = Some(Box::new(host.clone()));
+        }
+        let before = std::mem::replace(&mut self.host, host.clone());
+        for (index, link) in before.links {
+            self.host.links.entry(index).or_insert_with(|| departed(link));
+        }
+        for guest in before.guests {
+            let known =
+                |interface: IfIndex| self.host.guests.iter().flat_map(|g| &g.interfaces).any(|i| i.device == interface);
+            if !guest.interfaces.iter().any(|interface| known(interface.device)) {
+                self.host.guests.push(Guest { pid: None, ..guest });
+            }
+        }
+    }
+
+    fn counted(&mut self, sample: &FlowSample, now: Timestamp) {
+        self.flow(sample.flow, sample.counters.first).counted(sample, now);
+    }
+
+    fn dropped(&mut self, sample: &DropSample) {
+        self.flow(sample.flow, sample.first).dropped(sample);
+    }
+
+    fn packet(&mut self, record: &PacketRecord, now: Timestamp) {
+        if let Some(error) = IcmpError::read(record, now) {
+            let known = self.errors.len();
+            if let Some(before) = self.errors.get_mut(&error.about) {
+                before.merge(&error);
+            } else if known < ERRORS {
+                self.errors.insert(error.about, error);
+            }
+        }
+        let target = quote::solicited(record);
+        if target.is_some() || matches!(record.cause, PacketCause::Dropped { .. } | PacketCause::MacChanged) {
+            self.flow(record.flow, now).packet(record, target, now);
+        }
+    }
+
+    fn flow(&mut self, key: FlowKey, first: Timestamp) -> &mut Flow {
+        if self.flows.len() >= FLOWS && !self.flows.contains_key(&key) {
+            self.evict();
+        }
+        self.flows.entry(key).or_insert_with(|| Flow::new(key, first))
+    }
+
+    fn evict(&mut self) {
+        let mut ranked: Vec<_> = self.flows.values().map(|flow| (flow.weight(), flow.key)).collect();
+        let cut = EVICTED_AT_ONCE.min(ranked.len().saturating_sub(1));
+        ranked.select_nth_unstable(cut);
+        for (_, key) in ranked.iter().take(cut.max(1)) {
+            self.flows.remove(key);
+            self.evicted += 1;
+        }
+    }
+
+    /// What was asked for.
+    pub fn started(&self) -> Option<&Started> {
+        self.started.as_ref()
+    }
+
+    /// When the trace began.
+    pub fn start(&self) -> Timestamp {
+        self.start
+    }
+
+    /// The time of the latest event.
+    pub fn end(&self) -> Timestamp {
+        self.end
+    }
+
+    /// The host as it is now, with what has left it meanwhile.
+    pub fn host(&self) -> &HostState {
+        &self.host
+    }
+
+    /// The host as it was when the trace began.
+    pub fn first_host(&self) -> &HostState {
+        self.first_host.as_deref().unwrap_or(&self.host)
+    }
+
+    /// A flow by its key.
+    pub fn get(&self, key: &FlowKey) -> Option<&Flow> {
+        self.flows.get(key)
+    }
+
+    /// All flows, ordered by key.
+    pub fn flows(&self) -> impl Iterator<Item = &Flow> {
+        self.flows.values()
+    }
+
+    /// What ICMP said, by what it is about.
+    pub fn errors(&self) -> impl Iterator<Item = &IcmpError> {
+        self.errors.values()
+    }
+
+    /// What could not be told.
+    pub fn loss(&self) -> Loss {
+        Loss { flows_evicted: self.loss.flows_evicted + self.evicted, ..self.loss }
+    }
+
+    /// What is missing of the trace.
+    pub fn degraded(&self) -> &[Degraded] {
+        &self.degraded
+    }
+}
+
+/// A device that is gone is down.
+fn departed(link: Link) -> Link {
+    Link { up: false, carrier: false, ..link }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Address, Direction, FlowCounters, Place, Protocol};
+
+    fn sample(port: u16, packets: u64) -> Event {
+        let address = |last| Address::Ip(std::net::IpAddr::from([10, 0, 0, last]));
+        let flow = FlowKey {
+            protocol: Protocol::Udp,
+            source: address(1),
+            source_port: Some(port),
+            destination: address((packets % 200) as u8),
+            destination_port: Some((packets / 200) as u16),
+            vlan: None,
+        };
+        let counters = FlowCounters { packets, ..FlowCounters::default() };
+        let place = Place { device: IfIndex(1), direction: Direction::Ingress };
+        Event { time: Timestamp(packets), kind: EventKind::Flow(FlowSample { flow, place, counters }) }
+    }
+
+    #[test]
+    fn a_flood_of_flows_stays_bounded_and_is_counted() {
+        let mut track = Track::default();
+        for packets in 0..(FLOWS as u64 + 10) {
+            track.apply(&sample(1, packets));
+        }
+        assert!(track.flows.len() <= FLOWS);
+        assert_eq!(track.loss().flows_evicted + track.flows.len() as u64, FLOWS as u64 + 10);
+        assert!(track.flows().any(|flow| flow.packets() == FLOWS as u64 + 9), "the heaviest stays");
+        assert!(!track.flows().any(|flow| flow.packets() == 1), "the lightest goes");
+    }
 }

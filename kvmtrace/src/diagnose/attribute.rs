@@ -1,0 +1,283 @@
+//! Whose flow is it, and which flows of different keys are one: after NAT, inside a VLAN, in fragments.
+//!
+//! 1. A flow that enters at a guest's tap is that guest's. 2. One that is addressed to a guest's MAC address, or dies on
+//! its way to a guest's IP address, is to that guest. 3. A flow of the host's own address that begins at an egress, or
+//! was never seen at any hook, is the translated form of a guest's flow when protocol, far end and the near port agree
+//! and it is not older (masquerading keeps the port unless it is taken). 4. Same addresses and ports with another VLAN
+//! tag, or without ports (a later fragment whose first was not seen), are the same flow.
+
+use super::report::FlowDirection;
+use super::scene::Scene;
+use crate::event::{Direction, FlowKey, IfIndex, MacAddress, PacketRecord, Protocol};
+use crate::track::Flow;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A flow as one verdict will tell it.
+#[derive(Debug)]
+pub struct Group<'a> {
+    /// The flow as its guest sees it.
+    pub main: &'a Flow,
+    /// The same packets under other keys.
+    pub others: Vec<&'a Flow>,
+    /// Its key on the other side of NAT.
+    pub translated: Option<FlowKey>,
+    /// Which way.
+    pub direction: FlowDirection,
+    /// The guest's interface.
+    pub device: Option<IfIndex>,
+    /// The other guest's interface, between two guests.
+    pub peer: Option<IfIndex>,
+}
+
+impl<'a> Group<'a> {
+    /// All flows that it is made of.
+    pub fn flows(&self) -> impl Iterator<Item = &'a Flow> {
+        std::iter::once(self.main).chain(self.others.iter().copied())
+    }
+}
+
+/// All flows that a verdict is due for, ordered by key.
+pub fn groups<'a>(scene: &Scene<'a>) -> Vec<Group<'a>> {
+    let mut groups = Vec::new();
+    let mut rest: Vec<&Flow> = Vec::new();
+    for flow in scene.track.flows() {
+        match own(scene, flow) {
+            Some((direction, device, peer)) => groups.push(Group {
+                main: flow,
+                others: Vec::new(),
+                translated: None,
+                direction,
+                device: Some(device),
+                peer,
+            }),
+            None => rest.push(flow),
+        }
+    }
+    let mut taken = BTreeSet::new();
+    join_variants(&mut groups, &rest, &mut taken);
+    join_translated(scene, &mut groups, &rest, &mut taken);
+    adopt_answers(scene, &mut groups, &rest, &mut taken);
+    if scene.wants_all() {
+        for flow in rest.into_iter().filter(|flow| !taken.contains(&flow.key)) {
+            groups.push(Group {
+                main: flow,
+                others: Vec::new(),
+                translated: None,
+                direction: FlowDirection::Host,
+                device: None,
+                peer: None,
+            });
+        }
+    }
+    groups
+}
+
+/// Whose flow it is by itself.
+pub fn own(scene: &Scene<'_>, flow: &Flow) -> Option<(FlowDirection, IfIndex, Option<IfIndex>)> {
+    let target_mac = flow.places.values().map(|counters| counters.destination_mac).find(|mac| !mac.is_zero());
+    let dropped_macs = flow.drops.values().filter_map(|drop| macs(drop.example.as_deref()?)).next();
+    let target_mac = target_mac.or(dropped_macs.map(|(_, destination)| destination));
+    let group = target_mac.is_some_and(MacAddress::is_multicast);
+    let receiver = || {
+        let by_mac = target_mac.and_then(|mac| scene.guest_by_mac(mac));
+        by_mac.or_else(|| scene.guest_by_address(flow.key.destination))
+    };
+    let sender = sender(scene, flow, dropped_macs.map(|(source, _)| source));
+    if let Some(device) = sender {
+        let peer = receiver().filter(|peer| *peer != device);
+        let direction = if peer.is_some() { FlowDirection::GuestToGuest } else { FlowDirection::FromGuest };
+        return Some((direction, device, peer));
+    }
+    if let Some(device) = receiver() {
+        return Some((FlowDirection::ToGuest, device, None));
+    }
+    // Multicast and broadcast from outside: told once, for the guest that gets it first.
+    let exit = flow.places.keys().find(|place| scene.is_exit(**place));
+    if group {
+        return exit.map(|place| (FlowDirection::ToGuest, place.device, None));
+    }
+    None
+}
+
+fn sender(scene: &Scene<'_>, flow: &Flow, source_mac: Option<MacAddress>) -> Option<IfIndex> {
+    if let Some((place, _)) = scene.entry(flow) {
+        return Some(place.device);
+    }
+    if let Some(device) = source_mac.and_then(|mac| scene.guest_by_mac(mac)) {
+        return Some(device);
+    }
+    // Seen at no hook: dropped at the tap before the hook, or after it under a key of its own.
+    if flow.places.is_empty() {
+        let received = ["tun_get_user", "tun_chr_write_iter", "do_xdp_generic", "__netif_receive_skb_core"];
+        let at_tap = flow.drops.keys().find_map(|site| {
+            let function = site.function.as_deref().unwrap_or_default();
+            let device = site.device.filter(|device| scene.interface(*device).is_some())?;
+            received.iter().any(|name| function.starts_with(name)).then_some(device)
+        });
+        return at_tap.or_else(|| scene.guest_by_address(flow.key.source));
+    }
+    let inside = flow.places.keys().all(|place| {
+        place.direction == Direction::Egress || matches!(scene.role(place.device), super::scene::Role::Bridge)
+    });
+    scene.guest_by_address(flow.key.source).filter(|_| inside)
+}
+
+/// Source and destination of a record that has an Ethernet header.
+pub fn macs(record: &PacketRecord) -> Option<(MacAddress, MacAddress)> {
+    let destination: &[u8; 6] = record.header.get(..6)?.try_into().ok()?;
+    let source: &[u8; 6] = record.header.get(6..12)?.try_into().ok()?;
+    (record.ethernet && *source != [0; 6]).then_some((MacAddress(*source), MacAddress(*destination)))
+}
+
+/// The key without its VLAN.
+fn untagged(key: FlowKey) -> FlowKey {
+    FlowKey { vlan: None, ..key }
+}
+
+/// The key of a later fragment that knows no ports.
+fn portless(key: FlowKey) -> FlowKey {
+    let zero = |port: Option<u16>| port.map(|_| 0);
+    FlowKey { source_port: zero(key.source_port), destination_port: zero(key.destination_port), ..untagged(key) }
+}
+
+fn join_variants<'a>(groups: &mut Vec<Group<'a>>, rest: &[&'a Flow], taken: &mut BTreeSet<FlowKey>) {
+    let mut by_key: BTreeMap<FlowKey, usize> = BTreeMap::new();
+    // The flow of a guest that was seen first gives its name to the others of the same key.
+    let mut absorbed = BTreeSet::new();
+    let order: Vec<usize> = {
+        let mut order: Vec<usize> = (0..groups.len()).collect();
+        order.sort_by_key(|index| groups.get(*index).map(|group| (group.main.places.is_empty(), group.main.first)));
+        order
+    };
+    for index in order {
+        let Some(group) = groups.get(index) else { continue };
+        let (main, device) = (group.main, group.device);
+        match by_key.get(&untagged(main.key)).copied() {
+            Some(first) if groups.get(first).is_some_and(|first| first.device == device) => {
+                if let Some(first) = groups.get_mut(first) {
+                    first.others.push(main);
+                }
+                absorbed.insert(main.key);
+            }
+            Some(_) => {}
+            None => {
+                by_key.insert(untagged(main.key), index);
+            }
+        }
+    }
+    let mut fragments: BTreeMap<FlowKey, usize> = BTreeMap::new();
+    for (index, group) in groups.iter().enumerate() {
+        if group.main.places.values().any(|counters| counters.fragments > 0) && group.main.key.source_port.is_some() {
+            fragments.entry(portless(group.main.key)).or_insert(index);
+        }
+    }
+    for flow in rest {
+        if let Some(group) = by_key.get(&untagged(flow.key)).and_then(|index| groups.get_mut(*index)) {
+            group.others.push(flow);
+            taken.insert(flow.key);
+        }
+    }
+    let strays: Vec<(usize, &Flow)> = groups
+        .iter()
+        .map(|group| group.main)
+        .chain(rest.iter().copied())
+        .filter(|flow| flow.key.source_port == Some(0) && flow.key.destination_port == Some(0))
+        .filter_map(|flow| Some((*fragments.get(&untagged(flow.key))?, flow)))
+        .collect();
+    for (index, flow) in strays {
+        if let Some(group) = groups.get_mut(index)
+            && group.main.key != flow.key
+        {
+            group.others.push(flow);
+            taken.insert(flow.key);
+            absorbed.insert(flow.key);
+        }
+    }
+    groups.retain(|group| !absorbed.contains(&group.main.key));
+}
+
+/// What NAT leaves as it is: protocol, the far end, and (mostly) the near port.
+type Anchor = (Protocol, crate::event::Address, Option<u16>, Option<u16>);
+
+fn join_translated<'a>(
+    scene: &Scene<'a>,
+    groups: &mut [Group<'a>],
+    rest: &[&'a Flow],
+    taken: &mut BTreeSet<FlowKey>,
+) {
+    let mut outbound: BTreeMap<Anchor, Vec<&Flow>> = BTreeMap::new();
+    let mut inbound: BTreeMap<Anchor, Vec<&Flow>> = BTreeMap::new();
+    for flow in rest.iter().filter(|flow| !taken.contains(&flow.key)) {
+        let key = flow.key;
+        let is_host = |address: crate::event::Address| address.ip().is_some_and(|ip| scene.is_host_address(ip));
+        if is_host(key.source) || flow.entry().is_none_or(|(place, _)| place.direction == Direction::Egress) {
+            let anchor = (key.protocol, key.destination, key.destination_port, key.source_port);
+            outbound.entry(anchor).or_default().push(flow);
+        }
+        if is_host(key.destination) {
+            inbound.entry((key.protocol, key.source, key.source_port, key.destination_port)).or_default().push(flow);
+            // Port forwarding: the near port may be another.
+            inbound.entry((key.protocol, key.source, key.source_port, None)).or_default().push(flow);
+        }
+    }
+    for group in groups.iter_mut() {
+        let key = group.main.key;
+        let candidates = match group.direction {
+            FlowDirection::FromGuest => {
+                let routed = scene.entry(group.main).is_none_or(|(_, c)| scene.is_host_mac(c.destination_mac));
+                if !routed {
+                    continue;
+                }
+                outbound.get(&(key.protocol, key.destination, key.destination_port, key.source_port))
+            }
+            FlowDirection::ToGuest => inbound
+                .get(&(key.protocol, key.source, key.source_port, key.destination_port))
+                .or_else(|| key.destination_port.and_then(|_| inbound.get(&(key.protocol, key.source, key.source_port, None)))),
+            FlowDirection::GuestToGuest | FlowDirection::Host => None,
+        };
+        let fits = |flow: &&&Flow| {
+            !taken.contains(&flow.key)
+                && if group.direction == FlowDirection::FromGuest {
+                    flow.key.source != key.source && flow.first >= group.main.first
+                } else {
+                    flow.key.destination != key.destination && flow.first <= group.main.first
+                }
+        };
+        let nearest = candidates
+            .and_then(|flows| flows.iter().filter(fits).min_by_key(|flow| flow.first.0.abs_diff(group.main.first.0)));
+        if let Some(flow) = nearest {
+            group.translated = Some(flow.key);
+            group.others.push(flow);
+            taken.insert(flow.key);
+        }
+    }
+}
+
+/// The answer to a translated flow that never got its guest's address back: dropped before, or not translated.
+fn adopt_answers<'a>(
+    scene: &Scene<'a>,
+    groups: &mut Vec<Group<'a>>,
+    rest: &[&'a Flow],
+    taken: &mut BTreeSet<FlowKey>,
+) {
+    let wanted: BTreeMap<FlowKey, (FlowKey, Option<IfIndex>)> = groups
+        .iter()
+        .filter(|group| group.direction == FlowDirection::FromGuest)
+        .filter_map(|group| Some((group.translated?.reverse(), (group.main.key.reverse(), group.device))))
+        .collect();
+    for flow in rest.iter().filter(|flow| !flow.drops.is_empty()) {
+        if let Some((inner, device)) = wanted.get(&flow.key)
+            && scene.track.get(inner).is_none()
+            && taken.insert(flow.key)
+        {
+            groups.push(Group {
+                main: flow,
+                others: Vec::new(),
+                translated: Some(*inner),
+                direction: FlowDirection::ToGuest,
+                device: *device,
+                peer: None,
+            });
+        }
+    }
+}

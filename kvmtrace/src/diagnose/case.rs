@@ -1,0 +1,242 @@
+//! A flow with everything that a rule may ask of it.
+
+use super::attribute::Group;
+use super::dropped::Dropped;
+use super::noise;
+use super::report::FlowDirection;
+use super::scene::{Role, Scene};
+use crate::event::host::Link;
+use crate::event::{Direction, FlowCounters, FlowKey, IfIndex, MacAddress, Place, Protocol};
+use crate::track::{Flow, IcmpError};
+use std::net::IpAddr;
+
+/// An answer that takes longer than this is missing; a packet seen later than this before the end is in flight.
+pub const PATIENCE_NS: u64 = 250_000_000;
+
+/// A flow and its surroundings.
+#[derive(Debug)]
+pub struct Case<'a> {
+    /// The stage.
+    pub scene: &'a Scene<'a>,
+    /// The flow and its other forms.
+    pub group: &'a Group<'a>,
+    /// The flows that answer it.
+    pub answers: Vec<&'a Flow>,
+    /// ICMP errors about it.
+    pub errors: Vec<&'a IcmpError>,
+    /// Its drops without noise, the heaviest first.
+    pub drops: Vec<Dropped<'a>>,
+    /// The drop that is judged; none when none explains the flow.
+    pub focus: Option<Dropped<'a>>,
+    /// Where it was seen, in order of time, flooded copies left out.
+    pub hops: Vec<(Place, &'a FlowCounters)>,
+}
+
+/// Where a flow of this kind leaves the guest's layer 2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// To a guest's interface.
+    Guest(IfIndex),
+    /// By the bridge's uplinks, or the device under a macvtap.
+    Uplink,
+    /// To the host itself.
+    Host,
+    /// Through the host's routing.
+    Routed,
+    /// To a group: many ways.
+    Group,
+    /// Not known.
+    Unknown,
+}
+
+impl<'a> Case<'a> {
+    /// Gathers what belongs to a group.
+    pub fn new(scene: &'a Scene<'a>, group: &'a Group<'a>, errors: Vec<&'a IcmpError>) -> Self {
+        let mut case = Self {
+            scene,
+            group,
+            answers: answers(scene, group),
+            errors,
+            drops: Vec::new(),
+            focus: None,
+            hops: Vec::new(),
+        };
+        case.drops = group
+            .flows()
+            .flat_map(|flow| flow.drops.iter().map(move |(site, totals)| Dropped { flow, site, totals }))
+            .filter(|drop| drop.totals.packets > 0 && !noise::is_noise(&case, drop))
+            .collect();
+        case.drops.sort_by_key(|drop| (std::cmp::Reverse(drop.totals.packets), drop.totals.first, drop.site));
+        case.hops = super::journey::hops(&case);
+        case
+    }
+
+    /// The flow as the guest sees it.
+    pub fn key(&self) -> FlowKey {
+        self.group.main.key
+    }
+
+    /// The guest's interface.
+    pub fn device(&self) -> Option<IfIndex> {
+        self.group.device
+    }
+
+    /// The bridge that the guest hangs on.
+    pub fn bridge(&self) -> Option<&'a Link> {
+        self.scene.bridge_of(self.group.device?)
+    }
+
+    /// The guest sends it.
+    pub fn is_from_guest(&self) -> bool {
+        matches!(self.group.direction, FlowDirection::FromGuest | FlowDirection::GuestToGuest)
+    }
+
+    /// Counters where it was first seen.
+    pub fn entry(&self) -> Option<(Place, &'a FlowCounters)> {
+        self.hops.first().copied()
+    }
+
+    /// Packets that entered.
+    pub fn packets(&self) -> u64 {
+        match self.entry() {
+            Some((_, counters)) => counters.packets,
+            None => self.dropped(),
+        }
+    }
+
+    /// Bytes that entered.
+    pub fn bytes(&self) -> u64 {
+        match self.entry() {
+            Some((_, counters)) => counters.bytes,
+            None => self.drops.iter().map(|drop| drop.totals.bytes + 14 * drop.totals.packets).sum(),
+        }
+    }
+
+    /// Packets dropped, noise left out.
+    pub fn dropped(&self) -> u64 {
+        self.drops.iter().map(|drop| drop.totals.packets).sum()
+    }
+
+    /// The destination MAC address as sent.
+    pub fn destination_mac(&self) -> Option<MacAddress> {
+        let seen = self.group.main.entry().map(|(_, counters)| counters.destination_mac);
+        let drops = self.group.flows().flat_map(|flow| flow.drops.values());
+        let dropped = || drops.filter_map(|drop| super::attribute::macs(drop.example.as_deref()?)).next();
+        seen.filter(|mac| !mac.is_zero()).or_else(|| dropped().map(|(_, destination)| destination))
+    }
+
+    /// It goes to a group or to all.
+    pub fn is_multicast(&self) -> bool {
+        let ip = self.key().destination.ip();
+        self.destination_mac().is_some_and(MacAddress::is_multicast)
+            || ip.is_some_and(|ip| ip.is_multicast() || ip == IpAddr::from([255, 255, 255, 255]))
+    }
+
+    /// How it should leave.
+    pub fn way(&self) -> Way {
+        if let Some(peer) = self.group.peer {
+            return Way::Guest(peer);
+        }
+        if self.is_multicast() {
+            return Way::Group;
+        }
+        match (self.group.direction, self.group.device) {
+            (FlowDirection::ToGuest, Some(device)) => Way::Guest(device),
+            (FlowDirection::FromGuest, Some(device)) => self.way_out(device),
+            _ => Way::Unknown,
+        }
+    }
+
+    fn way_out(&self, device: IfIndex) -> Way {
+        let own = self.key().destination.ip().is_some_and(|ip| self.scene.is_host_address(ip));
+        let Some(mac) = self.destination_mac() else {
+            return if own { Way::Host } else { Way::Unknown };
+        };
+        if self.scene.is_host_mac(mac) {
+            return if own { Way::Host } else { Way::Routed };
+        }
+        if self.bridge().is_some() || self.scene.role(device) == Role::Macvtap { Way::Uplink } else { Way::Unknown }
+    }
+
+    /// Packets that left where they should: for a guest at its tap, for beyond at an uplink, for the host on its input.
+    pub fn left(&self) -> u64 {
+        let way = self.way();
+        let leaves = |place: &Place| match way {
+            Way::Guest(device) => place.device == device && self.scene.is_exit(*place),
+            Way::Uplink | Way::Routed => {
+                place.direction == Direction::Egress && matches!(self.scene.role(place.device), Role::Nic | Role::Tunnel)
+            }
+            Way::Host => place.direction == Direction::Ingress && self.scene.role(place.device) == Role::Bridge,
+            Way::Group | Way::Unknown => self.entry().is_some_and(|(entry, _)| entry != *place),
+        };
+        self.hops.iter().filter(|(place, _)| leaves(place)).map(|(_, counters)| counters.packets).max().unwrap_or(0)
+    }
+
+    /// Packets of answers, wherever they were seen.
+    pub fn answered(&self) -> u64 {
+        self.answers.iter().map(|flow| flow.packets()).sum()
+    }
+
+    /// It has been under way long enough to have left and been answered.
+    pub fn is_settled(&self) -> bool {
+        self.scene.track.end().since(self.group.main.first).0 > PATIENCE_NS
+    }
+
+    /// Who sends it waits for an answer.
+    pub fn expects_answer(&self) -> bool {
+        let key = self.key();
+        match key.protocol {
+            Protocol::Tcp | Protocol::Sctp => true,
+            Protocol::Udp => is_request_port(key.destination_port),
+            Protocol::Arp { operation: 1 } => !is_announcement(key),
+            Protocol::Icmpv6 { kind: 135, .. } => key.source.ip().is_some_and(|source| !source.is_unspecified()),
+            protocol => protocol.is_echo_request() && !self.is_multicast(),
+        }
+    }
+
+    /// ARP or neighbour discovery.
+    pub fn is_neighbour_traffic(&self) -> bool {
+        matches!(self.key().protocol, Protocol::Arp { .. } | Protocol::Icmpv6 { kind: 135 | 136, .. })
+    }
+
+    /// Length at layer 3 of the largest packet, as sent.
+    pub fn largest(&self) -> u32 {
+        let sent = self.entry().map_or(0, |(_, counters)| counters.largest);
+        self.drops.iter().map(|drop| drop.totals.largest).max().unwrap_or(0).max(sent)
+    }
+}
+
+/// Ports whose service answers each request: DNS, DHCP, NTP, TFTP, SNMP, RADIUS, DHCPv6.
+fn is_request_port(port: Option<u16>) -> bool {
+    matches!(port, Some(53 | 67 | 69 | 123 | 161 | 547 | 1812))
+}
+
+/// Gratuitous ARP and ARP probes are not answered (RFC 5227).
+fn is_announcement(key: FlowKey) -> bool {
+    key.source == key.destination || key.source.ip().is_some_and(|source| source.is_unspecified())
+}
+
+fn answers<'a>(scene: &Scene<'a>, group: &Group<'a>) -> Vec<&'a Flow> {
+    let mut answers: Vec<&Flow> = group.flows().filter_map(|flow| scene.track.get(&flow.key.reverse())).collect();
+    if let Some(translated) = group.translated {
+        answers.extend(scene.track.get(&translated.reverse()));
+    }
+    let key = group.main.key;
+    let untagged = FlowKey { vlan: None, ..key }.reverse();
+    if key.vlan.is_some() {
+        answers.extend(scene.track.get(&untagged));
+    }
+    if let (Protocol::Icmpv6 { kind: 135, .. }, Some(target)) = (key.protocol, group.main.target) {
+        answers.extend(scene.advertisements(target));
+    }
+    answers.sort_by_key(|flow| flow.key);
+    answers.dedup_by_key(|flow| flow.key);
+    answers
+}
+
+impl Case<'_> {
+    /// The destination is an IP group (not the broadcast address).
+    pub fn is_multicast_ip(&self) -> bool {
+        self.key().destination.ip().is_some_and(|ip| ip.is_multicast())
+    }
+}

@@ -1,0 +1,67 @@
+//! One cause for what hangs together: a flow that waits for an answer, or for ARP, suffers from what befell that.
+//!
+//! Only flows without a cause of their own, or with one that merely says that nobody answered, take over another's; and
+//! only from a flow that died on this host.
+
+use super::case::Case;
+use super::judgement::Judgement;
+use super::report::{Cause, Severity, Verdict};
+use super::rules::routing::route_to;
+use crate::event::FlowKey;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// Says only that there was no answer.
+fn is_weak(judgement: &Judgement) -> bool {
+    matches!(judgement.cause, Cause::NoReply | Cause::NeighbourUnresolved)
+        || judgement.cause == Cause::Unclassified && judgement.verdict == Verdict::Lost
+}
+
+/// Hands causes on.
+pub fn share(cases: &[Case<'_>], judgements: &mut [Option<Judgement>]) {
+    let mut by_key: BTreeMap<FlowKey, usize> = BTreeMap::new();
+    let mut by_target: BTreeMap<IpAddr, Vec<usize>> = BTreeMap::new();
+    for (index, case) in cases.iter().enumerate() {
+        for flow in case.group.flows() {
+            by_key.insert(FlowKey { vlan: None, ..flow.key }, index);
+        }
+        if case.is_neighbour_traffic() {
+            for address in [case.group.main.target, case.key().destination.ip(), case.key().source.ip()].into_iter().flatten() {
+                by_target.entry(address).or_default().push(index);
+            }
+        }
+    }
+    let strong: Vec<Option<Judgement>> = judgements
+        .iter()
+        .map(|judgement| judgement.clone().filter(|judgement| !is_weak(judgement) && judgement.severity >= Severity::Warning && judgement.verdict != Verdict::Refused))
+        .collect();
+    for (index, case) in cases.iter().enumerate() {
+        let Some(Some(own)) = judgements.get(index) else { continue };
+        if !is_weak(own) {
+            continue;
+        }
+        let verdict = own.verdict;
+        let candidates = answers_of(case, &by_key).into_iter().chain(neighbours_of(case, &by_target));
+        let better = candidates.filter(|other| *other != index).find_map(|other| strong.get(other)?.clone());
+        if let (Some(better), Some(own)) = (better, judgements.get_mut(index)) {
+            let explanation = match verdict {
+                Verdict::Dropped => better.explanation.clone(),
+                _ => format!("Nothing came back, for what it waits for died on this host: {}", better.explanation),
+            };
+            *own = Some(Judgement { verdict, severity: better.severity.max(Severity::Warning), explanation, ..better });
+        }
+    }
+}
+
+fn answers_of(case: &Case<'_>, by_key: &BTreeMap<FlowKey, usize>) -> Vec<usize> {
+    let keys = case.answers.iter().map(|flow| FlowKey { vlan: None, ..flow.key });
+    keys.filter_map(|key| by_key.get(&key).copied()).collect()
+}
+
+/// ARP and ND for either end, or for the next hop.
+fn neighbours_of(case: &Case<'_>, by_target: &BTreeMap<IpAddr, Vec<usize>>) -> Vec<usize> {
+    let (source, destination) = (case.key().source.ip(), case.key().destination.ip());
+    let hop = destination.and_then(|to| route_to(case.scene.host, to)).and_then(|route| route.gateway);
+    let ends = [case.group.main.target, source, destination, hop, case.group.translated.and_then(|key| key.source.ip())];
+    ends.into_iter().flatten().filter_map(|end| by_target.get(&end)).flatten().copied().collect()
+}

@@ -1,0 +1,206 @@
+//! Facts about devices, guests or the host rather than about one flow.
+
+use super::case::Case;
+use super::judgement::at;
+use super::report::{Cause, Finding, Fix, FlowReport, Point, Severity};
+use super::rules::{silent_l2, tunnel};
+use super::scene::{Role, Scene};
+use super::fix::quote;
+use crate::event::host::LinkKind;
+use crate::event::{Direction, IfIndex, Protocol};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// ARP requests per second from one guest that no honest one sends.
+const STORM_PER_SECOND: f64 = 300.0;
+/// And so many at least, that a short burst is none.
+const STORM_COUNT: u64 = 500;
+/// Packets per second of a group that come back in by a port that they left by.
+const LOOP_PER_SECOND: f64 = 200.0;
+
+/// All findings, the gravest first.
+pub fn findings(scene: &Scene<'_>, cases: &[Case<'_>], flows: &[FlowReport]) -> Vec<Finding> {
+    let loops = loops(scene);
+    let mut found = if loops.is_empty() { storms(scene, cases) } else { loops };
+    let looping = found.iter().any(|finding| finding.cause == Cause::BridgeLoop);
+    if !looping {
+        found.extend(conflicts(scene));
+        found.extend(spoofed(scene));
+    }
+    if let Some((count, drop)) = tunnel::unknown_vni(scene)
+        && !flows.iter().any(|flow| flow.cause == Some(Cause::TunnelUnknownVni))
+    {
+        let device = drop.device().or_else(|| scene.host.links.values().find(|link| matches!(link.kind, LinkKind::Vxlan { .. })).map(|link| link.index));
+        found.push(Finding {
+            cause: Cause::TunnelUnknownVni,
+            severity: Severity::Warning,
+            guest: None,
+            place: device.map(|device| at(scene, device, Point::Tunnel).of(&drop)),
+            count: Some(count),
+            explanation: format!("{count} tunnel packets came with a network identifier (VNI) that no device of this host has."),
+            evidence: vec![drop.label()],
+            fixes: vec![Fix::advice("Use one VNI at both ends of the tunnel, or stop the peer from sending here.")],
+        });
+    }
+    found.sort_by(|a, b| (std::cmp::Reverse(a.severity), a.cause, &a.guest).cmp(&(std::cmp::Reverse(b.severity), b.cause, &b.guest)));
+    found
+}
+
+fn seconds(scene: &Scene<'_>) -> f64 {
+    (scene.track.end().since(scene.track.start()).0 as f64 / 1e9).max(0.2)
+}
+
+fn storms(scene: &Scene<'_>, cases: &[Case<'_>]) -> Vec<Finding> {
+    let mut by_guest: BTreeMap<IfIndex, u64> = BTreeMap::new();
+    for case in cases {
+        let asks = matches!(case.key().protocol, Protocol::Arp { operation: 1 } | Protocol::Icmpv6 { kind: 135, .. });
+        if let (true, Some((place, counters))) = (asks, scene.entry(case.group.main)) {
+            *by_guest.entry(place.device).or_default() += counters.packets;
+        }
+    }
+    by_guest
+        .into_iter()
+        .filter(|(_, count)| *count >= STORM_COUNT && *count as f64 / seconds(scene) >= STORM_PER_SECOND)
+        .map(|(device, count)| {
+            let name = scene.name(device);
+            let rate = count as f64 / seconds(scene);
+            let rule = format!("add table netdev kvmtrace_storm; add chain netdev kvmtrace_storm limit {{ type filter hook ingress device \"{name}\" priority 0; }}; add rule netdev kvmtrace_storm limit ether type arp limit rate over 50/second drop");
+            Finding {
+                cause: Cause::ArpStorm,
+                severity: Severity::Warning,
+                guest: scene.guest_name(device),
+                place: Some(at(scene, device, Point::TapIngress)),
+                count: Some(count),
+                explanation: format!("{} floods {name} with {rate:.0} ARP requests per second: every machine of the network has to look at each.", scene.guest_name(device).unwrap_or_default()),
+                evidence: vec![format!("{count} ARP requests or neighbour solicitations at {name} ingress")],
+                fixes: vec![
+                    Fix::run(format!("nft {}", quote(&rule)), "nft delete table netdev kvmtrace_storm".to_owned(), format!("Lets 50 ARP packets per second pass {name}."))
+                        .risk("More than that is lost, also of honest requests.")
+                        .persist("libvirt: <filterref> with a rate, or the same rule in /etc/nftables.conf."),
+                    Fix::advice("Find out in the guest what asks (a scan, a worm, a wrong netmask)."),
+                ],
+            }
+        })
+        .collect()
+}
+
+/// A group's packets that leave by a guest's port and come in by another of the same bridge, again and again.
+fn loops(scene: &Scene<'_>) -> Vec<Finding> {
+    let mut worst: BTreeMap<IfIndex, (u64, BTreeSet<IfIndex>)> = BTreeMap::new();
+    for flow in scene.track.flows() {
+        let group = flow.places.values().any(|counters| counters.destination_mac.is_multicast());
+        let back: Vec<(IfIndex, u64)> = flow
+            .places
+            .iter()
+            .filter(|(place, _)| place.direction == Direction::Ingress && scene.role(place.device) == Role::Tap)
+            .filter(|(place, _)| flow.places.keys().any(|out| out.device == place.device && out.direction == Direction::Egress))
+            .map(|(place, counters)| (place.device, counters.packets))
+            .collect();
+        let count: u64 = back.iter().map(|(_, count)| count).sum();
+        if !group || count < STORM_COUNT || (count as f64) / seconds(scene) < LOOP_PER_SECOND {
+            continue;
+        }
+        for (device, count) in back {
+            if let Some(bridge) = scene.bridge_of(device) {
+                let entry = worst.entry(bridge.index).or_default();
+                entry.0 += count;
+                entry.1.insert(device);
+            }
+        }
+    }
+    worst
+        .into_iter()
+        .map(|(bridge, (count, devices))| {
+            let name = scene.name(bridge);
+            let ports: Vec<String> = devices.iter().map(|device| scene.name(*device)).collect();
+            let guest = devices.iter().next().and_then(|device| scene.guest_name(*device));
+            let command = |value: u8| format!("ip link set dev {} type bridge stp_state {value}", quote(&name));
+            let last = devices.iter().next_back().map(|device| quote(&scene.name(*device))).unwrap_or_default();
+            Finding {
+                cause: Cause::BridgeLoop,
+                severity: Severity::Error,
+                guest: guest.clone(),
+                place: Some(at(scene, bridge, Point::BridgeForward)),
+                count: Some(count),
+                explanation: format!("Frames go round in a loop through {name}: what leaves by {} comes back in, {:.0} times per second.", super::words::list(&ports), count as f64 / seconds(scene)),
+                evidence: vec![format!("{count} copies of group frames came back in by {}", super::words::list(&ports))],
+                fixes: vec![
+                    Fix::run(command(1), command(0), format!("Spanning tree on {name} finds the loop and blocks one port."))
+                        .risk("Ports forward only after twice the forward delay (30 s) from now on.")
+                        .persist("Set stp on where the bridge is configured (ifupdown bridge_stp, netplan parameters.stp, libvirt <bridge stp='on'/>)."),
+                    Fix::run(format!("ip link set dev {last} nomaster"), format!("ip link set dev {last} master {}", quote(&name)), "Or cuts the loop at once by taking one of the ports off the bridge."),
+                    Fix::advice(format!("Undo the bridging inside {}, which joins two of its interfaces.", guest.unwrap_or_else(|| "the guest".to_owned()))),
+                ],
+            }
+        })
+        .collect()
+}
+
+fn conflicts(scene: &Scene<'_>) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for address in scene.layer2.claims.keys().copied() {
+        let Some(conflict) = scene.layer2.conflict(scene, address) else { continue };
+        let (cause, explanation, fix) = silent_l2::of_address(scene, &conflict);
+        found.push(Finding {
+            cause,
+            severity: Severity::Error,
+            guest: scene.guest_name(conflict.offender.1),
+            place: Some(at(scene, conflict.offender.1, Point::TapIngress)),
+            count: Some(conflict.macs.len() as u64),
+            explanation,
+            evidence: conflict.macs.iter().map(|mac| format!("{address} is claimed by {mac}")).collect(),
+            fixes: vec![fix],
+        });
+    }
+    for mac in scene.layer2.senders.keys().copied() {
+        let Some(devices) = scene.layer2.shared(mac) else { continue };
+        let (explanation, fix) = silent_l2::of_mac(scene, mac, &devices);
+        let last = devices.last().copied();
+        found.push(Finding {
+            cause: Cause::MacConflict,
+            severity: Severity::Error,
+            guest: last.and_then(|device| scene.guest_name(device)),
+            place: last.map(|device| at(scene, device, Point::TapIngress)),
+            count: Some(devices.len() as u64),
+            explanation,
+            evidence: devices.iter().map(|device| format!("{mac} seen as source at {} ingress", scene.name(*device))).collect(),
+            fixes: vec![fix],
+        });
+    }
+    found.truncate(64);
+    found
+}
+
+/// A guest that sends with a MAC address that is not its interface's.
+fn spoofed(scene: &Scene<'_>) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for (mac, devices) in &scene.layer2.senders {
+        let [(device, count)] = devices.iter().collect::<Vec<_>>()[..] else { continue };
+        let Some(own) = scene.mac_of(*device).filter(|own| own != mac) else { continue };
+        let sends_own = scene.layer2.senders.get(&own).is_some_and(|seen| seen.contains_key(device));
+        if mac.is_multicast() || mac.is_zero() || !sends_own && scene.interface(*device).is_none_or(|interface| interface.mac.is_none()) {
+            continue;
+        }
+        let name = scene.name(*device);
+        let guest = scene.guest_name(*device).unwrap_or_default();
+        let host = scene.is_host_mac(*mac);
+        let whose = if host { ", which is this host's own" } else { "" };
+        let rule = format!("add table netdev kvmtrace_mac; add chain netdev kvmtrace_mac only {{ type filter hook ingress device \"{name}\" priority 0; }}; add rule netdev kvmtrace_mac only ether saddr != {own} drop");
+        found.push(Finding {
+            cause: Cause::MacSpoofed,
+            severity: if host { Severity::Error } else { Severity::Warning },
+            guest: Some(guest.clone()),
+            place: Some(at(scene, *device, Point::TapIngress)),
+            count: Some(*count),
+            explanation: format!("{guest} sends on {name} with the source MAC address {mac}{whose}; its interface's is {own}."),
+            evidence: vec![format!("{count} packets from {mac} at {name} ingress")],
+            fixes: vec![
+                Fix::run(format!("nft {}", quote(&rule)), "nft delete table netdev kvmtrace_mac".to_owned(), format!("Takes from {name} only frames of {own}."))
+                    .risk("Nested guests, containers with addresses of their own, or VRRP in the guest stop working.")
+                    .persist("libvirt: <filterref filter='no-mac-spoofing'/> in the guest's interface."),
+                Fix::advice("If the guest bridges or runs guests of its own this is how it works: nothing to mend."),
+            ],
+        });
+    }
+    found.truncate(16);
+    found
+}

@@ -1,0 +1,79 @@
+//! Cures by `ip link`, `bridge` and `tc`.
+
+use super::quote;
+use crate::diagnose::report::Fix;
+use crate::event::host::{Link, Qdisc, Route};
+use crate::event::HostState;
+
+const PERSIST_LINK: &str = "Set it where the device is configured (netplan, NetworkManager, ifupdown, systemd-networkd; for a guest's tap in the guest's definition).";
+
+/// Brings a device up, and with it the routes that the kernel removed when it went down.
+pub fn up(host: &HostState, before: &HostState, link: &Link) -> Fix {
+    let name = quote(&link.name);
+    let lost = before.routes.iter().filter(|route| {
+        route.device == Some(link.index) && route.gateway.is_some() && !host.routes.contains(route)
+    });
+    let routes: String = lost.map(|route| format!(" && {}", route_command("add", route, &link.name))).collect();
+    Fix::run(
+        format!("ip link set dev {name} up{routes}"),
+        format!("ip link set dev {name} down"),
+        format!("Brings {} up; it is administratively down.", link.name),
+    )
+    .risk("Static routes by this device that were removed when it went down have to be set again.")
+    .persist(PERSIST_LINK)
+}
+
+/// `ip route add …`
+pub fn route_command(verb: &str, route: &Route, device: &str) -> String {
+    let family = if route.destination.address.is_ipv6() { " -6" } else { "" };
+    let via = route.gateway.map(|gateway| format!(" via {gateway}")).unwrap_or_default();
+    format!("ip{family} route {verb} {}{via} dev {}", route.destination, quote(device))
+}
+
+/// Sets a device's MTU.
+pub fn mtu(link: &Link, mtu: u32, why: impl Into<String>) -> Fix {
+    let name = quote(&link.name);
+    Fix::run(
+        format!("ip link set dev {name} mtu {mtu}"),
+        format!("ip link set dev {name} mtu {}", link.mtu),
+        why,
+    )
+    .risk("The switch and everything behind it must carry frames of that size too; some NICs reset the link.")
+    .persist(PERSIST_LINK)
+}
+
+/// Makes a device a port of a bridge.
+pub fn enslave(link: &Link, bridge: &Link, why: impl Into<String>) -> Fix {
+    let name = quote(&link.name);
+    let undo = match link.master {
+        Some(master) if master == bridge.index => format!("ip link set dev {name} master {}", quote(&bridge.name)),
+        _ => format!("ip link set dev {name} nomaster"),
+    };
+    Fix::run(format!("ip link set dev {name} master {}", quote(&bridge.name)), undo, why).persist(PERSIST_LINK)
+}
+
+/// Sets a flag of a bridge port: `isolated`, `locked`, `flood`, `learning`, …
+pub fn port_flag(link: &Link, flag: &str, on: bool, why: impl Into<String>) -> Fix {
+    let word = |on: bool| if on { "on" } else { "off" };
+    let command = |on: bool| format!("bridge link set dev {} {flag} {}", quote(&link.name), word(on));
+    Fix::run(command(on), command(!on), why).persist(PERSIST_LINK)
+}
+
+/// Sets a bridge's option by `ip link set dev … type bridge`.
+pub fn bridge_option(bridge: &Link, option: &str, value: &str, before: &str, why: impl Into<String>) -> Fix {
+    let command = |value: &str| format!("ip link set dev {} type bridge {option} {value}", quote(&bridge.name));
+    Fix::run(command(value), command(before), why).persist(PERSIST_LINK)
+}
+
+/// Removes a device's root qdisc.
+pub fn qdisc_delete(link: &Link, qdisc: &Qdisc, why: impl Into<String>) -> Fix {
+    let name = quote(&link.name);
+    // tc prints what it would take as options: note it before it is gone, so that the undo is exact.
+    let note = quote(&format!("/run/kvmtrace-qdisc-{}", link.name));
+    let restore = r"s/^qdisc \([a-z_]*\) [0-9a-f]*: root refcnt [0-9]* \(.*\)/\1 \2/p";
+    let undo = format!("tc qdisc add dev {name} root $(sed -n {} {note} | sed 's/limit \\([0-9]*\\)p/limit \\1/')", quote(restore));
+    let command = format!("tc qdisc show dev {name} root > {note} && tc qdisc del dev {name} root");
+    Fix::run(command, undo, why)
+    .risk(format!("The {} limit of this device is gone; classes and filters below it are not restored by the undo.", qdisc.kind))
+    .persist("Remove or raise the limit where it is set (libvirt: the interface's <bandwidth>; a tc script; the network configuration).")
+}

@@ -1,0 +1,66 @@
+//! The guests and their paths, for the report and for `kvmtrace guests`.
+
+use super::report::{GuestReport, InterfaceReport};
+use super::scene::Scene;
+use crate::event::host::{GuestInterface, Link, LinkKind};
+use crate::event::{HostState, MacAddress};
+use std::net::IpAddr;
+
+/// As the host knows them.
+pub fn guests(host: &HostState) -> Vec<GuestReport> {
+    list(host, |interface| (interface.mac, interface.addresses.clone()))
+}
+
+/// With the addresses that traffic told.
+pub fn of_scene(scene: &Scene<'_>) -> Vec<GuestReport> {
+    list(scene.host, |interface| (scene.mac_of(interface.device), scene.addresses_of(interface.device).to_vec()))
+}
+
+fn list(host: &HostState, seen: impl Fn(&GuestInterface) -> (Option<MacAddress>, Vec<IpAddr>)) -> Vec<GuestReport> {
+    let interface = |interface: &GuestInterface| {
+        let (mac, mut addresses) = seen(interface);
+        addresses.sort_unstable();
+        let link = host.link(interface.device);
+        let bridge = link.and_then(|link| link.master).and_then(|master| host.link(master)).filter(|link| matches!(link.kind, LinkKind::Bridge(_)));
+        InterfaceReport {
+            device: host.link_name(interface.device),
+            kind: interface.kind.clone(),
+            mac: mac.map(|mac| mac.to_string()),
+            bridge: bridge.map(|bridge| bridge.name.clone()),
+            uplinks: uplinks(host, link, bridge),
+            addresses: addresses.iter().map(ToString::to_string).collect(),
+        }
+    };
+    host.guests
+        .iter()
+        .map(|guest| GuestReport {
+            name: guest.name.clone(),
+            uuid: guest.uuid.clone(),
+            pid: guest.pid,
+            manager: guest.manager.clone(),
+            interfaces: guest.interfaces.iter().map(interface).collect(),
+        })
+        .collect()
+}
+
+/// The bridge's ports that are no guest's; without any, the devices of the default routes; under a macvtap, its device.
+fn uplinks(host: &HostState, link: Option<&Link>, bridge: Option<&Link>) -> Vec<String> {
+    if let Some(lower) = link.filter(|link| matches!(link.kind, LinkKind::Macvtap { .. })).and_then(|link| link.lower) {
+        return vec![host.link_name(lower)];
+    }
+    let ports: Vec<String> = bridge.into_iter().flat_map(|bridge| host.uplinks(bridge.index)).map(|link| link.name.clone()).collect();
+    if !ports.is_empty() {
+        return ports;
+    }
+    let mut routed: Vec<String> = host
+        .routes
+        .iter()
+        .filter(|route| route.destination.prefix == 0)
+        .filter_map(|route| host.link(route.device?))
+        .filter(|link| Some(link.index) != bridge.map(|bridge| bridge.index))
+        .map(|link| link.name.clone())
+        .collect();
+    routed.sort_unstable();
+    routed.dedup();
+    routed
+}

@@ -1,0 +1,106 @@
+//! What dies at a device itself: `link-down`, `no-carrier`, `tc-drop`, `xdp-drop`, `bridge-port-detached`.
+
+use crate::diagnose::case::Case;
+use crate::diagnose::fix::{device, quote};
+use crate::diagnose::judgement::{Judgement, at};
+use crate::diagnose::report::{Cause, Fix, Point};
+use crate::diagnose::scene::Role;
+use crate::diagnose::words;
+use crate::event::host::{Link, LinkKind};
+
+/// See the module.
+pub fn judge(case: &Case<'_>) -> Option<Judgement> {
+    let drop = case.focus.as_ref()?;
+    let link = case.scene.link(drop.device()?)?;
+    let what = words::dropped(case);
+    let ingress = case.scene.role(link.index) == Role::Tap && case.is_from_guest();
+    let point = if ingress { Point::TapIngress } else { nic_point(case, link) };
+    let place = at(case.scene, link.index, point).of(drop);
+    if drop.within(&["tun_get_user", "tun_chr_write_iter", "tun_xdp_one", "tap_get_user"]) && (!link.up || drop.because(&["DEV_READY"])) {
+        let explanation = format!("{what} were sent by the guest on {}, which is administratively down on the host.", link.name);
+        return Some(Judgement::dropped(Cause::LinkDown, place, explanation).fix(device::up(case.scene.host, case.scene.track.first_host(), link)));
+    }
+    if drop.because(&["XDP"]) || drop.within(&["do_xdp_generic", "netif_receive_generic_xdp", "tun_build_skb"]) {
+        return Some(xdp(case, link, place));
+    }
+    if drop.because(&["TC_INGRESS", "TC_EGRESS", "TC_CHAIN_NOTFOUND", "TC_RECLASSIFY_LOOP"]) || drop.within(&["sch_handle_ingress", "sch_handle_egress", "tcf_action_exec"]) {
+        return Some(tc(link, place, &what, drop.because(&["TC_EGRESS"]) || drop.within(&["sch_handle_egress"])));
+    }
+    if drop.because(&["OTHERHOST"]) || drop.within(&["ip_rcv_core", "ip6_rcv_core"]) && link.master.is_none() && ingress {
+        return detached(case, link, place, &what);
+    }
+    if drop.within(&["__dev_forward_skb2", "dev_forward_skb", "veth_xmit", "__dev_forward_skb"]) || drop.because(&["DEV_READY", "DEV_HDR"]) {
+        return Some(super::path::dead_link(case, link, place));
+    }
+    None
+}
+
+fn nic_point(case: &Case<'_>, link: &Link) -> Point {
+    match case.scene.role(link.index) {
+        Role::Tap | Role::Macvtap => Point::TapEgress,
+        Role::Tunnel => Point::Tunnel,
+        Role::Bridge => Point::HostInput,
+        Role::Nic if case.is_from_guest() => Point::NicEgress,
+        Role::Nic => Point::NicIngress,
+    }
+}
+
+/// An XDP program drops.
+pub fn xdp(case: &Case<'_>, link: &Link, place: crate::diagnose::report::Where) -> Judgement {
+    let mode = link.xdp.as_deref().unwrap_or("generic");
+    let flag = match mode {
+        "native" => "xdpdrv",
+        "offload" => "xdpoffload",
+        _ => "xdpgeneric",
+    };
+    let explanation = format!("{} were dropped by the XDP program ({mode}) on {}.", words::dropped(case), link.name);
+    let mut fix = Fix::run(format!("ip link set dev {} {flag} off", quote(&link.name)), String::new(), "Detaches the program that drops these packets.")
+        .risk("Whatever else the program does (filtering, load balancing) ends. It can't be put back from here: note `bpftool net show` first.")
+        .persist("Stop the service that attaches it.");
+    fix.undo = None;
+    Judgement::dropped(Cause::XdpDrop, place, explanation).fix(fix)
+}
+
+fn tc(link: &Link, place: crate::diagnose::report::Where, what: &str, egress: bool) -> Judgement {
+    let side = if egress { "egress" } else { "ingress" };
+    let explanation = format!("{what} were dropped by a tc filter at the {side} of {}.", link.name);
+    let name = quote(&link.name);
+    // A filter can't be written back from what tc shows; the whole of it is removed by side.
+    let fix = Fix {
+        command: Some(format!("tc filter del dev {name} {side}")),
+        undo: None,
+        why: format!("Removes the tc filters at the {side} of {}; `tc filter show dev {name} {side}` lists them.", link.name),
+        risk: Some("All filters of that side go, also those that do not drop; note them first.".to_owned()),
+        persist: Some("Remove it where it is set: libvirt's <filterref>, a CNI plugin, a script.".to_owned()),
+    };
+    Judgement::dropped(Cause::TcDrop, place, explanation).fix(fix)
+}
+
+/// The tap is a port of no bridge: the host takes the guest's frames for its own and finds that they are not.
+fn detached(case: &Case<'_>, link: &Link, place: crate::diagnose::report::Where, what: &str) -> Option<Judgement> {
+    if case.scene.role(link.index) == Role::Bridge {
+        return super::path::misdirected(case, link);
+    }
+    if link.master.is_some() {
+        return None;
+    }
+    let explanation = format!("{what} came in by {}, which is a port of no bridge: the host drops what is not for itself.", link.name);
+    Some(Judgement::dropped(Cause::BridgePortDetached, place, explanation).evidence([format!("{}: no master", link.name)]).fixes(attach(case, link)))
+}
+
+/// To the bridge that it was a port of, or that the other guests hang on.
+pub fn attach(case: &Case<'_>, link: &Link) -> Vec<Fix> {
+    let host = case.scene.host;
+    let before = case.scene.track.first_host().link(link.index).and_then(|link| link.master).and_then(|master| host.link(master));
+    let mut bridges: Vec<&Link> = host.links.values().filter(|link| matches!(link.kind, LinkKind::Bridge(_))).collect();
+    let ports = |bridge: &Link| host.ports(bridge.index).count();
+    bridges.sort_by_key(|bridge| std::cmp::Reverse(ports(bridge)));
+    let bridge = before.or_else(|| bridges.first().copied());
+    match bridge {
+        Some(bridge) => vec![
+            device::enslave(link, bridge, format!("Makes {} a port of {} again.", link.name, bridge.name))
+                .risk("Check that this is the right bridge for it; the address of the device itself, if any, belongs on the bridge."),
+        ],
+        None => vec![Fix::advice(format!("Make {} a port of the guest's bridge; there is no bridge on this host now.", link.name))],
+    }
+}

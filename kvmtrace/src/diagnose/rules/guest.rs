@@ -1,0 +1,74 @@
+//! `guest-not-reading` and `guest-gone`: the tap's ring is full, or nobody reads it.
+//!
+//! `tun_net_xmit` drops with `FULL_RING`; with `DEV_READY` when no file is attached. macvtap: `tap_handle_frame`.
+
+use crate::diagnose::case::Case;
+use crate::diagnose::fix::{device, quote};
+use crate::diagnose::judgement::{Judgement, at};
+use crate::diagnose::report::{Cause, Fix, Point, Severity};
+use crate::diagnose::words;
+use crate::event::Protocol;
+use crate::event::host::Link;
+
+/// See the module.
+pub fn judge(case: &Case<'_>) -> Option<Judgement> {
+    let drop = case.focus.as_ref()?;
+    if !drop.within(&["tun_net_xmit", "tap_handle_frame"]) {
+        return None;
+    }
+    let link = case.scene.link(drop.device()?)?;
+    let full = drop.because(&["FULL_RING"]) || drop.is_unspecified() && link.carrier;
+    let place = at(case.scene, link.index, Point::TapEgress).of(drop);
+    let guest = name(case, link);
+    let what = words::dropped(case);
+    if !full {
+        return Some(gone(case, link, place));
+    }
+    let share = drop.totals.packets as f64 / case.packets().max(1) as f64;
+    // TCP finds its rate by filling queues: a little loss is how it works.
+    let severity = match case.key().protocol {
+        Protocol::Tcp if share < 0.02 => Severity::Info,
+        _ if share < 0.1 => Severity::Warning,
+        _ => Severity::Error,
+    };
+    let explanation = format!(
+        "{what} found the ring of {} full ({} places): {guest} does not read its packets, or not fast enough.",
+        link.name, link.queue_length
+    );
+    let longer = (link.queue_length.max(500) * 4).min(20_000);
+    let name = quote(&link.name);
+    let stuck = share > 0.9;
+    let wake = Fix::advice(format!("Resume or unblock {guest}: a paused or stopped VM reads nothing (virsh domstate, virsh resume; kill -CONT of its process; look at its CPU load)."));
+    let wake = match case.scene.host.guest_of(link.index).and_then(|guest| guest.pid) {
+        Some(pid) if stuck => Fix::run(format!("kill -CONT {pid}"), format!("kill -STOP {pid}"), format!("Lets the process of {guest} run again if it was stopped; a guest paused by its manager is resumed there (virsh resume).")),
+        _ => wake,
+    };
+    let queue = Fix::run(
+        format!("ip link set dev {name} txqueuelen {longer}"),
+        format!("ip link set dev {name} txqueuelen {}", link.queue_length),
+        "A longer ring rides out bursts.",
+    )
+    .risk("More memory and, under load, more delay.")
+    .persist("Set it where the tap is made (a libvirt hook, a udev rule); more vhost queues in the guest's definition help as well.");
+    let judgement = Judgement::dropped(Cause::GuestNotReading, place, explanation)
+        .severity(severity)
+        .evidence([format!("{}: txqueuelen {}, tx_dropped {}", link.name, link.queue_length, link.statistics.tx_dropped)]);
+    Some(if stuck { judgement.fix(wake).fix(queue) } else { judgement.fix(queue).fix(wake) })
+}
+
+/// Nobody has the tap open, or it is down.
+pub fn gone(case: &Case<'_>, link: &Link, place: crate::diagnose::report::Where) -> Judgement {
+    let what = words::dropped(case);
+    if !link.up {
+        let explanation = format!("{what} were to leave by {}, which is administratively down.", link.name);
+        return Judgement::dropped(Cause::LinkDown, place, explanation).fix(device::up(case.scene.host, case.scene.track.first_host(), link));
+    }
+    let explanation = format!("{what} were for {}, but no process has {} open: the guest is not running.", name(case, link), link.name);
+    Judgement::dropped(Cause::GuestGone, place, explanation)
+        .evidence([format!("{}: {}", link.name, if link.carrier { "carrier" } else { "no carrier" })])
+        .fix(Fix::advice(format!("Start {} again (virsh start, or its manager), and find out why its process ended.", name(case, link))))
+}
+
+fn name(case: &Case<'_>, link: &Link) -> String {
+    case.scene.guest_name(link.index).unwrap_or_else(|| format!("the guest behind {}", link.name))
+}

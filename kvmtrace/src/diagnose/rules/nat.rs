@@ -1,0 +1,133 @@
+//! `nat-missing`: a guest's private source leaves by an uplink on which nobody knows a way back.
+
+use super::routing::route_to;
+use crate::diagnose::case::{Case, Way};
+use crate::diagnose::fix::quote;
+use crate::diagnose::judgement::{Judgement, at};
+use crate::diagnose::report::{Cause, Fix, Point, Verdict};
+use crate::diagnose::words;
+use crate::event::host::{Backend, Chain, Link, Network};
+use crate::event::{Direction, IfIndex};
+use std::net::IpAddr;
+
+/// See the module.
+pub fn judge(case: &Case<'_>) -> Option<Judgement> {
+    if case.way() != Way::Routed || case.answered() > 0 || case.group.translated.is_some() {
+        return None;
+    }
+    let scene = case.scene;
+    let source = case.key().source.ip().filter(|source| is_private(*source))?;
+    let (exit, _) = case.hops.iter().rev().find(|(place, _)| place.direction == Direction::Egress && Some(place.device) != case.device())?;
+    let uplink = scene.link(exit.device)?;
+    let on_link = uplink.addresses.iter().any(|network| network.contains(source));
+    if on_link || uplink.addresses.is_empty() || masquerades(case, uplink) {
+        return None;
+    }
+    let network = guest_network(case, source)?;
+    let explanation = format!(
+        "{} left by {} with the private source {source}: no rule translates {network} there, so the answers find no way back.",
+        words::packets(case.left().max(1)), uplink.name
+    );
+    Some(
+        Judgement::dropped(Cause::NatMissing, at(scene, uplink.index, Point::NicEgress), explanation)
+            .verdict(Verdict::Unanswered)
+            .evidence([format!("source {source} seen at the egress of {}; no masquerade or snat rule for it", uplink.name)])
+            .fix(masquerade(case, uplink, network))
+            .fix(Fix::advice(format!("Or set a route to {network} by this host on the router behind {}.", uplink.name))),
+    )
+}
+
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_private() || (address.octets()[0] == 100 && address.octets()[1] & 0xc0 == 64),
+        IpAddr::V6(address) => address.segments()[0] & 0xfe00 == 0xfc00,
+    }
+}
+
+/// The network of the host's address on the guest's side.
+fn guest_network(case: &Case<'_>, source: IpAddr) -> Option<Network> {
+    let inside: Option<IfIndex> = route_to(case.scene.host, source).and_then(|route| route.device);
+    let link = inside.and_then(|device| case.scene.link(device)).or_else(|| case.bridge())?;
+    let network = link.addresses.iter().find(|network| network.contains(source))?;
+    Some(base(*network))
+}
+
+fn base(network: Network) -> Network {
+    let address = match network.address {
+        IpAddr::V4(address) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(network.prefix.min(32))).unwrap_or(0);
+            IpAddr::from((u32::from(address) & mask).to_be_bytes())
+        }
+        IpAddr::V6(address) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(network.prefix.min(128))).unwrap_or(0);
+            IpAddr::from((u128::from(address) & mask).to_be_bytes())
+        }
+    };
+    Network { address, ..network }
+}
+
+/// Some rule may translate it: the address was then left as it is for another reason.
+fn masquerades(case: &Case<'_>, uplink: &Link) -> bool {
+    let source = case.key().source.ip();
+    nat_chains(case, case.key().source.ip()).flat_map(|chain| &chain.rules).any(|rule| {
+        let translates = rule.verdict.as_deref().is_some_and(|verdict| verdict.starts_with("masquerade") || verdict.starts_with("snat"));
+        let words: Vec<&str> = rule.text.split_whitespace().map(|word| word.trim_matches('"')).collect();
+        let after = |names: &[&str]| words.iter().position(|word| names.contains(word)).and_then(|at| words.get(at + 1)).copied();
+        let device = after(&["oifname", "oif", "-o"]).is_none_or(|name| name == uplink.name);
+        let covers = after(&["saddr", "-s"]).and_then(parse).is_none_or(|network| source.is_some_and(|source| network.contains(source)));
+        translates && device && covers
+    })
+}
+
+fn parse(text: &str) -> Option<Network> {
+    let (address, prefix) = text.split_once('/').unwrap_or((text, ""));
+    let address: IpAddr = address.parse().ok()?;
+    let full = if address.is_ipv6() { 128 } else { 32 };
+    Some(Network { address, prefix: prefix.parse().unwrap_or(full) })
+}
+
+fn nat_chains<'a>(case: &Case<'a>, source: Option<IpAddr>) -> impl Iterator<Item = &'a Chain> {
+    let family = if source.is_some_and(|source| source.is_ipv6()) { "ip6" } else { "ip" };
+    case.scene.host.netfilter.chains.iter().filter(move |chain| {
+        (chain.family == family || chain.family == "inet") && (chain.hook.as_deref() == Some("postrouting") || chain.hook.is_none())
+    })
+}
+
+/// By the tool that already translates here, else by a table of its own.
+fn masquerade(case: &Case<'_>, uplink: &Link, network: Network) -> Fix {
+    let v6 = network.address.is_ipv6();
+    let why = format!("Gives packets from {network} the address of {} on their way out.", uplink.name);
+    let name = &uplink.name;
+    let chain = nat_chains(case, Some(network.address)).find(|chain| chain.kind.as_deref() == Some("nat") && chain.hook.is_some());
+    let word = if v6 { "ip6" } else { "ip" };
+    let fix = match chain {
+        Some(chain) if chain.backend != Backend::Nft => {
+            let program = match (v6, chain.backend == Backend::IptablesLegacy) {
+                (false, true) => "iptables-legacy",
+                (true, true) => "ip6tables-legacy",
+                (false, false) => "iptables-nft",
+                (true, false) => "ip6tables-nft",
+            };
+            let rule = |verb: &str| format!("{program} -t nat {verb} POSTROUTING -s {network} -o {} -j MASQUERADE", quote(name));
+            Fix::run(rule("-A"), rule("-D"), why)
+        }
+        Some(chain) => {
+            let place = format!("{} {} {}", chain.family, chain.table, chain.name);
+            let rule = format!("add rule {place} {word} saddr {network} oifname \"{name}\" masquerade comment \"kvmtrace\"");
+            let list = quote(&format!("list chain {place}"));
+            Fix::run(
+                format!("nft {}", quote(&rule)),
+                format!("for h in $(nft -a {list} | sed -n 's/.*comment \"kvmtrace\" # handle //p'); do nft delete rule {place} handle $h; done"),
+                why,
+            )
+        }
+        None => {
+            let table = format!(
+                "add table {word} kvmtrace_nat; add chain {word} kvmtrace_nat postrouting {{ type nat hook postrouting priority 100; }}; add rule {word} kvmtrace_nat postrouting {word} saddr {network} oifname \"{name}\" masquerade"
+            );
+            Fix::run(format!("nft {}", quote(&table)), format!("nft delete table {word} kvmtrace_nat"), why)
+        }
+    };
+    fix.risk("Established connections keep their old way until they are opened anew.")
+        .persist("Add the rule to /etc/nftables.conf or /etc/iptables/rules.v4; for a libvirt network set <forward mode='nat'/>.")
+}

@@ -1,0 +1,57 @@
+//! `neighbour-unresolved`: ARP or neighbour discovery gets no answer.
+//!
+//! The host's own: `NEIGH_FAILED` in `neigh_invalidate` (IPv6 without a reason), seconds late from a timer. A guest's: its
+//! requests leave, none comes back; nothing is dropped.
+
+use crate::diagnose::case::Case;
+use crate::diagnose::judgement::{Judgement, at, beyond};
+use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict};
+use crate::diagnose::words;
+
+const FUNCTIONS: &[&str] = &["neigh_invalidate", "__neigh_event_send", "neigh_timer_handler", "arp_error_report", "ndisc_error_report", "neigh_resolve_output", "neigh_flush_dev", "neigh_probe"];
+
+/// See the module.
+pub fn judge(case: &Case<'_>) -> Option<Judgement> {
+    let drop = case.focus.as_ref()?;
+    if !(drop.because(&["NEIGH_FAILED", "NEIGH_QUEUEFULL", "NEIGH_DEAD", "NEIGH_CREATEFAIL", "NEIGH_HH_FILLFAIL"]) || drop.is_unspecified() && drop.within(FUNCTIONS)) {
+        return None;
+    }
+    let device = drop.device().or(case.device())?;
+    let to = drop.flow.key.destination.ip()?;
+    let hop = super::routing::route_to(case.scene.host, to).and_then(|route| route.gateway).unwrap_or(to);
+    let name = case.scene.name(device);
+    let hop_text = if hop == to { hop.to_string() } else { format!("the next hop {hop}") };
+    let explanation = format!("{} wait for {hop_text} on {name}, which answers no {}.", words::dropped(case), if to.is_ipv6() { "neighbour solicitation" } else { "ARP request" });
+    let state = case.scene.host.neighbours.iter().find(|neighbour| neighbour.address == hop && neighbour.device == device);
+    Some(
+        Judgement::dropped(Cause::NeighbourUnresolved, at(case.scene, device, Point::Neighbour).of(drop), explanation)
+            .evidence(state.map(|neighbour| format!("neighbour {hop} on {name}: {}", neighbour.state)))
+            .fix(advice(&hop.to_string())),
+    )
+}
+
+fn advice(address: &str) -> Fix {
+    Fix::advice(format!("Check that {address} is right and that its owner is up and in the same network (VLAN, bridge) as the one who asks."))
+}
+
+/// A guest's request, or one for a guest, that left in order and stays unanswered.
+pub fn judge_silent(case: &Case<'_>) -> Option<Judgement> {
+    if !case.is_neighbour_traffic() || !case.expects_answer() || case.answered() > 0 {
+        return None;
+    }
+    let asked = case.group.main.target.map_or_else(|| case.key().destination.to_string(), |target| target.to_string());
+    let asker = case.key().source;
+    let place = if case.is_from_guest() {
+        let out = case.hops.last().map(|(place, _)| case.scene.name(place.device));
+        beyond(out)
+    } else {
+        at(case.scene, case.device()?, Point::Guest)
+    };
+    let explanation = format!("{} from {asker} asked who has {asked}, and nobody answered.", words::packets(case.packets()));
+    Some(
+        Judgement::dropped(Cause::NeighbourUnresolved, place, explanation)
+            .verdict(Verdict::Unanswered)
+            .severity(Severity::Warning)
+            .fix(advice(&asked)),
+    )
+}

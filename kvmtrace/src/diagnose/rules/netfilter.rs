@@ -1,0 +1,133 @@
+//! The firewall's drops: `netfilter-*` and `conntrack-full`, with the rule or policy that did it.
+
+use super::netfilter_stage::{Stage, stage};
+use crate::diagnose::case::Case;
+use crate::diagnose::dropped::Dropped;
+use crate::diagnose::fix::netfilter::{self as cure, Suspect};
+use crate::diagnose::fix::sysctl;
+use crate::diagnose::judgement::{Judgement, at};
+use crate::diagnose::report::{Cause, Fix, Verdict};
+use crate::diagnose::words;
+use crate::event::{FlowKey, HostState, Protocol};
+
+/// See the module.
+pub fn judge(case: &Case<'_>) -> Option<Judgement> {
+    let drop = case.focus.as_ref()?;
+    let key = drop.flow.key;
+    let stage = stage(drop, &key)?;
+    let device = drop.device().or(case.device())?;
+    let mut place = at(case.scene, device, stage.point()).of(drop);
+    if place.device.is_none() {
+        place.device = case.device().map(|device| case.scene.name(device));
+    }
+    let suspects = cure::suspects(case.scene, &stage, &key, drop);
+    if suspects.iter().all(|suspect| suspect.rule.is_none() && suspect.chain.is_none())
+        && let Some(judgement) = conntrack_full(case, drop, &stage)
+    {
+        return Some(judgement);
+    }
+    let refused = suspects.first().and_then(|suspect| suspect.rule).is_some_and(|rule| {
+        rule.verdict.as_deref() == Some("reject") || rule.text.contains("reject") || rule.text.contains("REJECT")
+    }) && (told_no(case) || suspects.len() == 1);
+    let cause = if refused { Cause::NetfilterReject } else { stage.cause };
+    let who = match suspects.as_slice() {
+        [] => format!("the {} hook of the {} family; no rule there could be singled out", stage.hook, stage.family),
+        [only] => only.text(),
+        [first, ..] => format!("{} (or one of {} others on that hook that match)", first.text(), suspects.len() - 1),
+    };
+    let what = words::dropped(case);
+    let explanation = match cause {
+        Cause::NetfilterBridgedIp => format!(
+            "{what} were bridged frames that br_netfilter sent through the IP {} chain of this host, where they were dropped by {who}.",
+            stage.hook.to_uppercase()
+        ),
+        Cause::NetfilterReject => format!("{what} were refused by this host's firewall: {who}."),
+        _ => format!("{what} were dropped by this host's firewall at {}: {who}.", stage.hook),
+    };
+    let mut judgement = Judgement::dropped(cause, place, explanation).evidence(suspects.iter().take(4).map(Suspect::evidence));
+    if cause == Cause::NetfilterReject {
+        judgement = judgement.verdict(Verdict::Refused);
+    }
+    if cause == Cause::NetfilterBridgedIp {
+        judgement = judgement
+            .evidence(bridge_sysctls(case.scene.host))
+            .fix(bridged_fix(case, &stage));
+    }
+    let addresses = (key.source.ip(), key.destination.ip());
+    Some(judgement.fixes(cure::fixes(case.scene, &stage, &suspects, addresses)))
+}
+
+/// The cures for a drop of another flow (the message that a black hole swallows).
+pub fn fixes_for(case: &Case<'_>, drop: &Dropped<'_>, key: &FlowKey) -> Vec<Fix> {
+    let Some(stage) = stage(drop, key) else { return Vec::new() };
+    let suspects = cure::suspects(case.scene, &stage, key, drop);
+    cure::fixes(case.scene, &stage, &suspects, (key.source.ip(), key.destination.ip()))
+}
+
+/// The sender was told: an ICMP error about the flow, or a reset in the far end's name.
+fn told_no(case: &Case<'_>) -> bool {
+    case.errors.iter().any(|error| error.about.is_prohibited() || error.about.is_port_unreachable() || error.about.is_unreachable())
+        || case.key().protocol == Protocol::Tcp
+            && case.answers.iter().flat_map(|flow| flow.places.values()).any(|counters| counters.tcp_reset > 0)
+}
+
+fn bridge_sysctls(host: &HostState) -> Vec<String> {
+    ["net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables"]
+        .into_iter()
+        .filter_map(|name| Some(format!("{name} = {}", host.sysctl(name)?)))
+        .collect()
+}
+
+fn bridged_fix(case: &Case<'_>, stage: &Stage) -> Fix {
+    let name = if stage.family == "ip6" { "net.bridge.bridge-nf-call-ip6tables" } else { "net.bridge.bridge-nf-call-iptables" };
+    let risk = "Rules that were written to filter bridged traffic by IP (Docker, Kubernetes, OpenStack security groups) no longer see it.";
+    let per_bridge = case.bridge().filter(|bridge| {
+        matches!(&bridge.kind, crate::event::host::LinkKind::Bridge(state)
+            if if stage.family == "ip6" { state.netfilter_ip6 } else { state.netfilter_ip })
+    });
+    let option = if stage.family == "ip6" { "nf_call_ip6tables" } else { "nf_call_iptables" };
+    let why = "Bridged frames then pass by the host's IP firewall, as a switch would forward them.";
+    match per_bridge {
+        Some(bridge) if case.scene.host.sysctl(name) != Some("1") => {
+            crate::diagnose::fix::device::bridge_option(bridge, option, "0", "1", why).risk(risk)
+        }
+        _ => sysctl::set(case.scene.host, name, "0", why).risk(risk),
+    }
+}
+
+/// No rule did it: conntrack drops what it has no room for (`nf_conntrack_in`, "table full").
+fn conntrack_full(case: &Case<'_>, drop: &Dropped<'_>, stage: &Stage) -> Option<Judgement> {
+    let host = case.scene.host;
+    let number = |name: &str| host.sysctl(name).and_then(|value| value.parse::<u64>().ok());
+    let (count, max) = (number("net.netfilter.nf_conntrack_count"), number("net.netfilter.nf_conntrack_max"));
+    let counter = |name: &str| {
+        let now = host.counters.get(name).copied().unwrap_or(0);
+        now.saturating_sub(case.scene.track.first_host().counters.get(name).copied().unwrap_or(0))
+    };
+    let refused = counter("conntrack.drop") + counter("conntrack.early_drop");
+    let full = count.zip(max).is_some_and(|(count, max)| count + max / 50 >= max);
+    if stage.by_nft || !matches!(stage.hook, "prerouting" | "output") || !(full || refused > 0) {
+        return None;
+    }
+    let device = drop.device().or(case.device())?;
+    let (used, max) = (count.unwrap_or(0), max.unwrap_or(0));
+    let explanation = format!(
+        "{} were of new connections, and the host's connection tracking table is full ({used} of {max} entries).",
+        words::dropped(case)
+    );
+    let raise = sysctl::set(host, "net.netfilter.nf_conntrack_max", &(max.max(65_536) * 2).to_string(), "Makes room for more tracked connections.")
+        .risk("Each entry takes some 320 bytes of kernel memory.");
+    let flush = Fix {
+        command: Some("conntrack -F".to_owned()),
+        undo: None,
+        why: "Empties the table at once; it fills again if the cause remains.".to_owned(),
+        risk: Some("Established connections through NAT or a stateful firewall break.".to_owned()),
+        persist: None,
+    };
+    Some(
+        Judgement::dropped(Cause::ConntrackFull, at(case.scene, device, stage.point()).of(drop), explanation)
+            .evidence([format!("net.netfilter.nf_conntrack_count = {used}, nf_conntrack_max = {max}, conntrack drops during the trace: {refused}")])
+            .fix(raise)
+            .fix(flush),
+    )
+}

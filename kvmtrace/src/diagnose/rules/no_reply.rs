@@ -1,0 +1,64 @@
+//! `no-reply`: the packets went their way in order and nothing came back; and what vanished on this host unexplained.
+
+use crate::diagnose::case::{Case, Way};
+use crate::diagnose::judgement::{Judgement, at, beyond};
+use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict};
+use crate::diagnose::words;
+use crate::event::Protocol;
+
+/// See the module.
+pub fn judge(case: &Case<'_>) -> Option<Judgement> {
+    let count = words::packets(case.packets());
+    let to = case.key().destination;
+    let way = case.way();
+    if case.left() == 0 && !matches!(way, Way::Group | Way::Unknown | Way::Host) {
+        let (last, _) = case.hops.last()?;
+        let name = case.scene.name(last.device);
+        let explanation = format!("{count} came as far as {name} and never left this host, yet no drop was seen.");
+        return Some(
+            Judgement::dropped(Cause::Unclassified, at(case.scene, last.device, Point::BridgeForward), explanation)
+                .verdict(Verdict::Lost)
+                .severity(Severity::Warning)
+                .fix(Fix::advice(format!("Look at the drop counters of {name} and of the devices behind it (ip -s -s link; ethtool -S); an XDP program or the hardware may drop unseen."))),
+        );
+    }
+    let expected = case.expects_answer();
+    if !expected {
+        return None;
+    }
+    let severity = match (case.key().protocol, case.key().destination_port) {
+        (Protocol::Udp, Some(53)) => Severity::Warning,
+        (Protocol::Udp, _) => Severity::Info,
+        _ => Severity::Warning,
+    };
+    let (place, explanation, fix) = match way {
+        Way::Guest(device) => {
+            let guest = case.scene.guest_name(device).unwrap_or_else(|| "the guest".to_owned());
+            (
+                at(case.scene, device, Point::Guest),
+                format!("{count} to {to} reached {guest} on {}, which did not answer.", case.scene.name(device)),
+                format!("Look inside {guest}: is {to} configured and up there, does its firewall let this in, does its route back lead here?"),
+            )
+        }
+        Way::Host => (
+            at(case.scene, case.hops.last()?.0.device, Point::HostInput),
+            format!("{count} to this host ({to}) arrived, and it did not answer."),
+            "Check that the service runs and answers on this address (ss -lntu), and for ICMP that net.ipv4.icmp_echo_ignore_all is 0.".to_owned(),
+        ),
+        _ => {
+            let out = case.hops.iter().rev().map(|(place, _)| case.scene.name(place.device)).next();
+            let by = out.as_ref().map(|out| format!(" by {out}")).unwrap_or_default();
+            (
+                beyond(out),
+                format!("{count} to {to} left this host in order{by}, and nothing came back: the fault lies beyond it."),
+                format!("Trace on: is {to} up, is its way back to {} known there, does a firewall on the way drop? (mtr, a capture on the next router, kvmtrace on the next host)", case.group.translated.map_or(case.key().source, |key| key.source)),
+            )
+        }
+    };
+    Some(
+        Judgement::dropped(Cause::NoReply, place, explanation)
+            .verdict(Verdict::Unanswered)
+            .severity(severity)
+            .fix(Fix::advice(fix)),
+    )
+}

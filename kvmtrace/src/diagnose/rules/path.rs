@@ -1,0 +1,326 @@
+//! Faults of the way itself that no drop tells: a frame that no port takes is flooded elsewhere or vanishes. Asked of
+//! flows that never left or were never answered: is everything on the way up, attached, forwarding?
+
+use super::bridge_port::{blocked_port, bridge_down, target_port};
+use crate::diagnose::case::{Case, Way};
+use crate::diagnose::dropped::Dropped;
+use crate::diagnose::fix::{device, quote};
+use crate::diagnose::judgement::{Judgement, at};
+use crate::diagnose::report::{Cause, Fix, Point, Verdict, Where};
+use crate::diagnose::scene::Role;
+use crate::diagnose::words;
+use crate::event::host::{FdbEntry, Link, LinkKind, PortState};
+
+/// See the module.
+pub fn judge(case: &Case<'_>) -> Option<Judgement> {
+    let left = case.left() > 0;
+    let judgement = find(case)?;
+    Some(judgement.verdict(if left && case.way() != Way::Group { Verdict::Unanswered } else { Verdict::Lost }))
+}
+
+fn find(case: &Case<'_>) -> Option<Judgement> {
+    let scene = case.scene;
+    let own = scene.link(case.device()?)?;
+    if let Some(judgement) = macvtap_host(case, own) {
+        return Some(judgement);
+    }
+    if let LinkKind::Macvtap { .. } = own.kind {
+        let lower = scene.link(own.lower?)?;
+        let dead = [own, lower].into_iter().find(|link| !link.up || !link.carrier)?;
+        return Some(dead_link(case, dead, at(scene, dead.index, Point::NicEgress)));
+    }
+    let Some(bridge) = case.bridge() else {
+        let alone = case.is_from_guest() && case.way() != Way::Host && case.way() != Way::Routed && own.addresses.is_empty();
+        return alone.then(|| detached(case, own, Point::TapIngress));
+    };
+    if !bridge.up {
+        return Some(bridge_down(case, bridge, at(scene, bridge.index, Point::BridgeIngress)));
+    }
+    if let Some(judgement) = misdirected(case, bridge) {
+        return Some(judgement);
+    }
+    if !case.is_from_guest() {
+        return exit_port(case, own, bridge, None);
+    }
+    if let Some(port) = own.port.as_ref().filter(|port| port.state != PortState::Forwarding) {
+        let _ = port;
+        return Some(blocked_port(case, own, bridge, at(scene, own.index, Point::BridgeIngress)));
+    }
+    if !vlan_member(own, None, bridge) && case.key().vlan.is_none() {
+        return Some(vlan(case, own, bridge));
+    }
+    match case.way() {
+        Way::Guest(peer) => exit_port(case, scene.link(peer)?, bridge, None),
+        Way::Uplink => way_out(case, None),
+        Way::Group if case.is_neighbour_traffic() => {
+            let asked = case.group.main.target.or(case.key().destination.ip())?;
+            match scene.guest_by_address(crate::event::Address::Ip(asked)).filter(|peer| *peer != own.index) {
+                Some(peer) => exit_port(case, scene.link(peer)?, bridge, None),
+                None if scene.is_host_address(asked) => None,
+                None => way_out(case, None),
+            }
+        }
+        Way::Routed => routed_out(case),
+        Way::Group | Way::Host | Way::Unknown => None,
+    }
+}
+
+/// The uplinks of the guest's bridge: there is none, or none that works.
+pub fn way_out(case: &Case<'_>, drop: Option<&Dropped<'_>>) -> Option<Judgement> {
+    let scene = case.scene;
+    let bridge = case.bridge()?;
+    let own = scene.link(case.device()?)?;
+    if !case.is_from_guest() {
+        return exit_port(case, own, bridge, drop);
+    }
+    if let Some(target) = target_port(case, bridge, own) {
+        return exit_port(case, target, bridge, drop);
+    }
+    let uplinks: Vec<&Link> = scene.host.uplinks(bridge.index).collect();
+    if uplinks.is_empty() {
+        let stray = stray_uplink(case, bridge)?;
+        return Some(told(detached(case, stray, Point::NicEgress), drop));
+    }
+    let faults: Vec<Judgement> = uplinks.iter().filter_map(|uplink| exit_port(case, uplink, bridge, drop)).collect();
+    if faults.len() == uplinks.len() { faults.into_iter().next() } else { None }
+}
+
+/// A NIC that serves nothing: it should be the bridge's uplink.
+fn stray_uplink<'a>(case: &Case<'a>, bridge: &Link) -> Option<&'a Link> {
+    let host = case.scene.host;
+    let free = |link: &&Link| {
+        link.master.is_none()
+            && matches!(case.scene.role(link.index), Role::Nic | Role::Tunnel)
+            && matches!(link.kind, LinkKind::Physical | LinkKind::Veth | LinkKind::Bond | LinkKind::Vlan { .. } | LinkKind::Vxlan { .. })
+            && !host.links.values().any(|upper| upper.lower == Some(link.index))
+    };
+    let before = case.scene.track.first_host().ports(bridge.index).map(|port| port.index).collect::<Vec<_>>();
+    let was_port = host.links.values().filter(free).find(|link| before.contains(&link.index));
+    was_port.or_else(|| {
+        host.links.values().filter(free).find(|link| !link.addresses.iter().any(|network| is_configured(network.address)))
+    })
+}
+
+/// Link-local IPv6 addresses come by themselves.
+fn is_configured(address: std::net::IpAddr) -> bool {
+    !matches!(address, std::net::IpAddr::V6(v6) if v6.is_unicast_link_local())
+}
+
+/// What keeps a port from sending this frame.
+pub fn exit_port(case: &Case<'_>, port: &Link, bridge: &Link, drop: Option<&Dropped<'_>>) -> Option<Judgement> {
+    let scene = case.scene;
+    let tap = scene.role(port.index) == Role::Tap;
+    let point = if tap { Point::TapEgress } else { Point::NicEgress };
+    let place = at(scene, port.index, point);
+    let judgement = if !port.up || !port.carrier {
+        Some(dead_link(case, port, place))
+    } else if port.master != Some(bridge.index) {
+        Some(detached(case, port, point))
+    } else if let Some(flags) = &port.port {
+        if flags.state != PortState::Forwarding {
+            Some(blocked_port(case, port, bridge, at(scene, port.index, Point::BridgeEgress)))
+        } else if !vlan_member(port, case.key().vlan, bridge) {
+            Some(vlan(case, port, bridge))
+        } else {
+            flood_disabled(case, port, bridge)
+        }
+    } else {
+        None
+    };
+    judgement.map(|judgement| told(judgement, drop))
+}
+
+/// With the drop that led here.
+fn told(judgement: Judgement, drop: Option<&Dropped<'_>>) -> Judgement {
+    match drop {
+        Some(drop) => Judgement { place: judgement.place.clone().of(drop), verdict: Verdict::Dropped, ..judgement },
+        None => judgement,
+    }
+}
+
+fn flood_disabled(case: &Case<'_>, port: &Link, bridge: &Link) -> Option<Judgement> {
+    let flags = port.port.as_ref()?;
+    let mac = case.destination_mac()?;
+    let broadcast = mac.0 == [0xff; 6];
+    let known = case.scene.host.forwarding.iter().any(|entry| entry.mac == mac && entry.device == port.index);
+    let (flag, what) = match (broadcast, mac.is_multicast()) {
+        (true, _) if !flags.broadcast_flood => ("bcast_flood", "broadcast"),
+        (false, true) if !flags.multicast_flood && !case.is_multicast_ip() => ("mcast_flood", "multicast"),
+        (false, false) if !flags.flood && !known => ("flood", "frames for addresses that it has not learnt"),
+        _ => return None,
+    };
+    let explanation = format!(
+        "{} never reached {}: the port of {} has {flag} off, so it gets no {what}{}.",
+        words::packets(case.packets()),
+        port.name,
+        bridge.name,
+        if flag == "flood" && !flags.learning { format!(" (and with learning off none is ever learnt: {mac} is unknown)") } else { String::new() }
+    );
+    let mut judgement = Judgement::dropped(Cause::BridgeFloodDisabled, at(case.scene, port.index, Point::BridgeEgress), explanation)
+        .evidence([format!("{}: flood {}, bcast_flood {}, mcast_flood {}, learning {}", port.name, flags.flood, flags.broadcast_flood, flags.multicast_flood, flags.learning)])
+        .fix(device::port_flag(port, flag, true, format!("{} then gets such frames.", port.name)).risk("The flag may have been cleared to keep a guest from seeing others' frames."));
+    if flag == "flood" && !flags.learning {
+        judgement = judgement.fix(device::port_flag(port, "learning", true, "Or let the bridge learn the addresses behind the port."));
+    }
+    Some(judgement)
+}
+
+/// The forwarding database sends the frame to a port that is not its owner's.
+pub fn misdirected(case: &Case<'_>, bridge: &Link) -> Option<Judgement> {
+    let scene = case.scene;
+    let mac = case.destination_mac()?;
+    let owner = scene.guest_by_mac(mac);
+    let wrong = |entry: &&FdbEntry| {
+        let at_owner = Some(entry.device) == owner;
+        let on_tap = scene.role(entry.device) == Role::Tap;
+        let on_bridge = entry.bridge == Some(bridge.index) || entry.device == bridge.index;
+        on_bridge && entry.mac == mac && !at_owner && !scene.is_host_mac(mac)
+            && (owner.is_some() || on_tap)
+            && (entry.fixed || entry.sticky || entry.permanent)
+    };
+    let entry = scene.host.forwarding.iter().find(wrong)?;
+    let port = scene.link(entry.device)?;
+    let flavour = if entry.permanent { "local" } else { "static" };
+    let whose = owner.map_or_else(|| "of another".to_owned(), |owner| format!("of {}, which is behind {}", scene.guest_name(owner).unwrap_or_default(), scene.name(owner)));
+    let explanation = format!(
+        "{} for {mac} ({whose}) go to {} instead: a {flavour} entry of {}'s forwarding database says so.",
+        words::packets(case.packets()), port.name, bridge.name
+    );
+    let vlan = entry.vlan.map(|vlan| format!(" vlan {vlan}")).unwrap_or_default();
+    let sticky = if entry.sticky { " sticky" } else { "" };
+    let name = quote(&port.name);
+    let side = if entry.device == bridge.index { "self" } else { "master" };
+    let fix = Fix::run(
+        format!("bridge fdb del {mac} dev {name} {side}{vlan}"),
+        format!("bridge fdb replace {mac} dev {name} {side} {}{sticky}{vlan}", if entry.permanent { "permanent" } else { "static" }),
+        "Removes the wrong entry; the bridge then learns where the address really is.",
+    )
+    .persist("Remove it from what sets it (a script, the guest's definition, the SDN agent).");
+    let place = at(scene, port.index, Point::BridgeForward);
+    Some(Judgement::dropped(Cause::BridgeFdbMisdirected, place, explanation).verdict(Verdict::Lost).evidence([format!("fdb: {mac} dev {} {flavour}{sticky}{vlan}", port.name)]).fix(fix))
+}
+
+fn detached(case: &Case<'_>, link: &Link, point: Point) -> Judgement {
+    let explanation = format!("{} can't pass {}: it is a port of no bridge.", words::packets(case.packets()), link.name);
+    let fixes = match case.bridge() {
+        Some(bridge) => vec![
+            device::enslave(link, bridge, format!("Makes {} an uplink of {}.", link.name, bridge.name))
+                .risk("An address configured on the device itself stops working there: it belongs on the bridge."),
+        ],
+        None => super::device::attach(case, link),
+    };
+    Judgement::dropped(Cause::BridgePortDetached, at(case.scene, link.index, point), explanation)
+        .verdict(Verdict::Lost)
+        .evidence([format!("{}: no master", link.name)])
+        .fixes(fixes)
+}
+
+/// A device that is down or has no carrier.
+pub fn dead_link(case: &Case<'_>, link: &Link, place: Where) -> Judgement {
+    if case.scene.role(link.index) == Role::Tap {
+        return super::guest::gone(case, link, place);
+    }
+    let what = words::packets(case.packets());
+    let first = case.scene.track.first_host();
+    if link.up {
+        let explanation = format!("{what} would have to pass {}, which has no carrier.", link.name);
+        return Judgement::dropped(Cause::NoCarrier, place, explanation)
+            .evidence([format!("{}: up, no carrier", link.name)])
+            .fix(super::routing::no_carrier_advice(link));
+    }
+    let explanation = format!("{what} would have to pass {}, which is administratively down.", link.name);
+    Judgement::dropped(Cause::LinkDown, place, explanation)
+        .evidence([format!("{}: administratively down", link.name)])
+        .fix(device::up(case.scene.host, first, link))
+}
+
+/// The device of the route is down.
+fn routed_out(case: &Case<'_>) -> Option<Judgement> {
+    let to = case.key().destination.ip()?;
+    let device = super::routing::route_to(case.scene.host, to)?.device?;
+    let link = case.scene.link(device).filter(|link| !link.up || !link.carrier)?;
+    Some(dead_link(case, link, at(case.scene, link.index, Point::NicEgress)))
+}
+
+/// The port lets this VLAN (untagged: its PVID) pass.
+fn vlan_member(port: &Link, vlan: Option<u16>, bridge: &Link) -> bool {
+    let LinkKind::Bridge(state) = &bridge.kind else { return true };
+    let Some(flags) = &port.port else { return true };
+    if !state.vlan_filtering {
+        return true;
+    }
+    match vlan {
+        Some(vlan) => flags.vlans.iter().any(|membership| membership.id == vlan),
+        None => flags.vlans.iter().any(|membership| membership.pvid || membership.untagged),
+    }
+}
+
+/// The port is not a member of the VLAN.
+pub fn vlan(case: &Case<'_>, port: &Link, bridge: &Link) -> Judgement {
+    let id = case.key().vlan.or_else(|| {
+        let own = case.device().and_then(|device| case.scene.link(device))?.port.as_ref()?;
+        own.vlans.iter().find(|membership| membership.pvid).map(|membership| membership.id)
+    });
+    let default = match &bridge.kind {
+        LinkKind::Bridge(state) if state.default_pvid > 0 => state.default_pvid,
+        _ => 1,
+    };
+    let wanted = id.unwrap_or(default);
+    let untagged = if case.key().vlan.is_none() { " pvid untagged" } else { "" };
+    let what = case.key().vlan.map_or_else(|| "untagged frames".to_owned(), |vlan| format!("VLAN {vlan}"));
+    let explanation = format!(
+        "{} were stopped at {}: {} filters VLANs, and that port is no member for {what}.",
+        words::packets(case.dropped().max(case.packets())), port.name, bridge.name
+    );
+    let name = quote(&port.name);
+    let members: Vec<String> = port.port.iter().flat_map(|flags| &flags.vlans).map(|vlan| vlan.id.to_string()).collect();
+    Judgement::dropped(Cause::BridgeVlanFiltered, at(case.scene, port.index, Point::BridgeIngress), explanation)
+        .evidence([format!("{}: member of VLANs {}", port.name, if members.is_empty() { "none".to_owned() } else { members.join(", ") })])
+        .fix(
+            Fix::run(format!("bridge vlan add dev {name} vid {wanted}{untagged}"), format!("bridge vlan del dev {name} vid {wanted}"), format!("Makes {} a member of VLAN {wanted}.", port.name))
+                .risk("The device behind the port joins that VLAN.")
+                .persist("Set it where the port is made: libvirt's <vlan>, Proxmox' tag, systemd-networkd's [BridgeVLAN], ifupdown's bridge-vids."),
+        )
+}
+
+/// A macvtap never reaches the host that it sits on by the same device.
+fn macvtap_host(case: &Case<'_>, own: &Link) -> Option<Judgement> {
+    let LinkKind::Macvtap { mode } = &own.kind else { return None };
+    let lower = case.scene.link(own.lower?)?;
+    let asked = case.group.main.target.or(case.key().destination.ip());
+    let other = if case.is_from_guest() { asked } else { case.key().source.ip() };
+    let host_end = other.and_then(|address| case.scene.device_of_address(address))?;
+    let on_same = host_end.index == lower.index || host_end.lower != Some(lower.index);
+    if !on_same {
+        return None;
+    }
+    let explanation = format!(
+        "{} between the guest on {} and this host itself: a macvtap ({mode}) on {} reaches everything but the host that it sits on.",
+        words::packets(case.packets()), own.name, lower.name
+    );
+    let name = quote(&lower.name);
+    let fix = Fix {
+        command: Some(format!("ip link add link {name} name kvmtrace-mv0 type macvlan mode bridge && ip link set dev kvmtrace-mv0 up{}", move_addresses(lower))),
+        undo: Some(format!("ip link del dev kvmtrace-mv0{}", restore_addresses(lower))),
+        why: format!("Gives the host a macvlan of its own on {}, which macvtap guests can reach, and moves its addresses there.", lower.name),
+        risk: Some("The host's addresses move: connections survive only if the routes by them are set again; do it from a console.".to_owned()),
+        persist: Some("Configure a macvlan for the host's address in the network configuration, or put guests and host on a bridge.".to_owned()),
+    };
+    Some(
+        Judgement::dropped(Cause::MacvtapHostUnreachable, at(case.scene, own.index, Point::TapIngress), explanation)
+            .fix(Fix::advice("Give the guest a second interface on a bridge or isolated network for its traffic with the host; nothing then has to move."))
+            .fix(fix),
+    )
+}
+
+fn move_addresses(lower: &Link) -> String {
+    let name = quote(&lower.name);
+    lower.addresses.iter().filter(|network| is_configured(network.address))
+        .map(|network| format!(" && ip addr del {network} dev {name} && ip addr add {network} dev kvmtrace-mv0"))
+        .collect()
+}
+
+fn restore_addresses(lower: &Link) -> String {
+    let name = quote(&lower.name);
+    lower.addresses.iter().filter(|network| is_configured(network.address)).map(|network| format!("; ip addr add {network} dev {name}")).collect()
+}

@@ -1,0 +1,218 @@
+//! `forwarding-disabled`, `no-route`, `route-blackhole`, `route-prohibited`: the host's routing has no way for it.
+//!
+//! IPv4 ends in `ip_error`: `IP_INADDRERRORS` when the input device does not forward, `IP_INNOROUTES` without a route or
+//! with an unreachable one, nothing said for blackhole and prohibit. IPv6 ends in `ip6_pkt_drop`, `dst_discard` or
+//! `ip6_forward`.
+
+use crate::diagnose::case::Case;
+use crate::diagnose::dropped::Dropped;
+use crate::diagnose::fix::{device, quote, sysctl};
+use crate::diagnose::judgement::{Judgement, at};
+use crate::diagnose::report::{Cause, Fix, Point};
+use crate::diagnose::scene::{Role, Scene};
+use crate::diagnose::words;
+use crate::event::HostState;
+use crate::event::host::{Link, Route};
+use std::net::IpAddr;
+
+const FUNCTIONS: &[&str] = &[
+    "ip_error", "ip6_pkt_drop", "ip6_pkt_discard", "ip6_pkt_prohibit", "dst_discard", "dst_discard_out", "ip6_forward",
+    "ip_rcv_finish_core", "ip_forward", "ip_route_input_noref", "__ip_rcv_finish", "ip6_rcv_finish",
+];
+
+/// See the module.
+pub fn judge(case: &Case<'_>) -> Option<Judgement> {
+    let drop = case.focus.as_ref()?;
+    if !drop.within(FUNCTIONS) {
+        return None;
+    }
+    let to = case.key().destination.ip()?;
+    let input = input_device(case, drop)?;
+    let in_error = drop.within(&["ip_error", "ip6_forward"]);
+    if drop.because(&["IP_INADDRERRORS"]) && in_error || in_error && drop.is_unspecified() && !forwards(case.scene.host, &input.name, to) {
+        return Some(forwarding_disabled(case, drop, input, to));
+    }
+    let route = route_of(case.scene.host, to);
+    let place = at(case.scene, input.index, Point::Routing).of(drop);
+    match route.map(|route| (route, route.kind.as_str())) {
+        Some((route, kind @ ("blackhole" | "prohibit" | "unreachable"))) => {
+            let (cause, does) = match kind {
+                "blackhole" => (Cause::RouteBlackhole, "throws these packets away without a word"),
+                "prohibit" => (Cause::RouteProhibited, "forbids these packets and tells the sender"),
+                _ => (Cause::NoRoute, "calls this destination unreachable"),
+            };
+            let text = text(case.scene, route);
+            let family = if to.is_ipv6() { " -6" } else { "" };
+            let spec = format!("{kind} {} table {} metric {}", route.destination, route.table, route.metric);
+            let fix = Fix::run(
+                format!("ip{family} route del {spec}"),
+                format!("ip{family} route add {spec}"),
+                format!("Removes the route \"{text}\"; a wider route has to lead to {to} then."),
+            )
+            .risk("Whoever set this route may have meant it.")
+            .persist("Remove it from the network configuration that sets it.");
+            let explanation = format!("{} went to {to}, for which the route \"{text}\" {does}.", words::dropped(case));
+            Some(Judgement::dropped(cause, place, explanation).evidence([format!("route: {text}")]).fix(fix))
+        }
+        _ if drop.because(&["IP_INNOROUTES", "IP6_INNOROUTES"]) || drop.is_unspecified() && drop.within(&["ip_error", "ip6_pkt_drop", "ip6_pkt_discard"]) => {
+            Some(no_route(case, drop, input, to))
+        }
+        _ => None,
+    }
+}
+
+fn forwarding_disabled(case: &Case<'_>, drop: &Dropped<'_>, input: &Link, to: IpAddr) -> Judgement {
+    let host = case.scene.host;
+    let name = if to.is_ipv6() {
+        "net.ipv6.conf.all.forwarding".to_owned()
+    } else if host.sysctl("net.ipv4.ip_forward") == Some("1") {
+        format!("net.ipv4.conf.{}.forwarding", input.name)
+    } else {
+        "net.ipv4.ip_forward".to_owned()
+    };
+    let place = at(case.scene, input.index, Point::Routing).of(drop);
+    let explanation = format!(
+        "{} came in by {} and would have to be forwarded to {to}, but {name} is {}.",
+        words::dropped(case),
+        input.name,
+        host.sysctl(&name).unwrap_or("off")
+    );
+    Judgement::dropped(Cause::ForwardingDisabled, place, explanation)
+        .evidence([format!("{name} = {}", host.sysctl(&name).unwrap_or("unknown"))])
+        .fix(sysctl::set(host, &name, "1", "Lets this host forward packets between its interfaces.").risk(
+            "The host then routes between all its networks unless the firewall forbids it.",
+        ))
+}
+
+fn no_route(case: &Case<'_>, drop: &Dropped<'_>, input: &Link, to: IpAddr) -> Judgement {
+    let scene = case.scene;
+    if let Some(down) = downed_uplink(scene, to) {
+        let explanation = format!(
+            "{} found no route to {to}: {} is {}, and its routes are gone with it.",
+            words::dropped(case),
+            down.name,
+            if down.up { "without carrier" } else { "administratively down" }
+        );
+        let place = at(scene, down.index, Point::NicEgress).of(drop);
+        let judgement = |cause| Judgement::dropped(cause, place, explanation);
+        return if down.up {
+            judgement(Cause::NoCarrier).fix(no_carrier_advice(down))
+        } else {
+            judgement(Cause::LinkDown).fix(device::up(scene.host, scene.track.first_host(), down))
+        };
+    }
+    let explanation = format!("{} went to {to}, for which this host has no route.", words::dropped(case));
+    let place = at(scene, input.index, Point::Routing).of(drop);
+    Judgement::dropped(Cause::NoRoute, place, explanation).fixes(route_fixes(scene, to))
+}
+
+/// The cure for a dead link.
+pub fn no_carrier_advice(link: &Link) -> Fix {
+    Fix::advice(format!("Check the cable of {} and the switch port at its other end: the link has no carrier.", link.name))
+}
+
+/// Routes that would lead there.
+fn route_fixes(scene: &Scene<'_>, to: IpAddr) -> Vec<Fix> {
+    let host = scene.host;
+    let prefix = if to.is_ipv6() { 128 } else { 32 };
+    let family = if to.is_ipv6() { " -6" } else { "" };
+    let lost = scene.track.first_host().routes.iter().filter(|route| {
+        route.destination.contains(to) && !host.routes.contains(route) && route.kind == "unicast"
+    });
+    let mut fixes: Vec<Fix> = lost
+        .max_by_key(|route| route.destination.prefix)
+        .and_then(|route| {
+            let name = scene.name(route.device?);
+            let why = "Sets the route again that was there when the trace began.";
+            Some(Fix::run(device::route_command("add", route, &name), device::route_command("del", route, &name), why))
+        })
+        .into_iter()
+        .collect();
+    let uplinks = || host.links.values().filter(|link| is_upstream(scene, link));
+    let on_link = uplinks().find(|link| link.addresses.iter().any(|network| network.contains(to)));
+    if let (Some(link), true) = (on_link, fixes.is_empty()) {
+        let command = |verb: &str| format!("ip{family} route {verb} {to}/{prefix} dev {}", quote(&link.name));
+        fixes.push(Fix::run(command("add"), command("del"), format!("{to} is in a network of {}: it can be reached there directly.", link.name)));
+    }
+    let neighbours: Vec<(&IpAddr, &Link)> = host
+        .neighbours
+        .iter()
+        .filter(|neighbour| neighbour.mac.is_some() && neighbour.address.is_ipv4() == to.is_ipv4())
+        .filter(|neighbour| !is_link_local(neighbour.address) && neighbour.state != "failed")
+        .filter_map(|neighbour| Some((&neighbour.address, uplinks().find(|link| link.index == neighbour.device)?)))
+        .collect();
+    if let ([(gateway, link)], true) = (neighbours.as_slice(), fixes.is_empty()) {
+        let command = |verb: &str| format!("ip{family} route {verb} {to}/{prefix} via {gateway} dev {}", quote(&link.name));
+        fixes.push(
+            Fix::run(command("add"), command("del"), format!("{gateway} is the only neighbour seen on {}: the likely next hop.", link.name))
+                .risk("A guess from the neighbour table: check that this is the router."),
+        );
+    }
+    fixes.push(Fix::advice(format!("Add a route to {to}, or a default route, by the right next hop; and set it in the network configuration so that it lasts.")));
+    fixes
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
+
+/// A device towards the world: no guest's, no bridge with guests, not the loopback.
+fn is_upstream(scene: &Scene<'_>, link: &Link) -> bool {
+    let guests = scene.host.ports(link.index).any(|port| scene.interface(port.index).is_some());
+    scene.interface(link.index).is_none() && !guests && link.name != "lo" && link.master.is_none()
+}
+
+/// An uplink that is down and whose networks or former routes led there.
+fn downed_uplink<'a>(scene: &Scene<'a>, to: IpAddr) -> Option<&'a Link> {
+    let served = |link: &Link| {
+        let former = scene.track.first_host().routes.iter();
+        link.addresses.iter().any(|network| network.address.is_ipv4() == to.is_ipv4())
+            || former.clone().any(|route| route.device == Some(link.index) && route.destination.contains(to))
+    };
+    let mut candidates = scene.host.links.values().filter(|link| is_upstream(scene, link) && matches!(scene.role(link.index), Role::Nic | Role::Bridge));
+    candidates.find(|link| (!link.up || !link.carrier) && served(link))
+}
+
+/// The device that it came in by.
+fn input_device<'a>(case: &Case<'a>, drop: &Dropped<'_>) -> Option<&'a Link> {
+    let link = |index| case.scene.link(index);
+    drop.device().and_then(link).or_else(|| case.bridge()).or_else(|| case.device().and_then(link))
+}
+
+/// The host forwards what comes in by this device.
+fn forwards(host: &HostState, device: &str, to: IpAddr) -> bool {
+    let on = |name: &str| host.sysctl(name).is_none_or(|value| value != "0");
+    if to.is_ipv6() {
+        on("net.ipv6.conf.all.forwarding")
+    } else {
+        on("net.ipv4.ip_forward") && on(&format!("net.ipv4.conf.{device}.forwarding"))
+    }
+}
+
+/// The unicast route that the main table takes.
+pub fn route_to(host: &HostState, to: IpAddr) -> Option<&Route> {
+    route_of(host, to).filter(|route| route.kind == "unicast")
+}
+
+/// The route that the main table takes, of any kind.
+pub fn route_of(host: &HostState, to: IpAddr) -> Option<&Route> {
+    let fits = host.routes.iter().filter(|route| {
+        route.destination.contains(to) && usable(host, route) && (route.table == 254 || route.table == 253 || route.table == 0)
+    });
+    fits.min_by_key(|route| (std::cmp::Reverse(route.destination.prefix), route.metric))
+}
+
+fn usable(host: &HostState, route: &Route) -> bool {
+    route.device.is_none_or(|device| host.link(device).is_none_or(|link| link.up))
+}
+
+/// As `ip route` writes it.
+pub fn text(scene: &Scene<'_>, route: &Route) -> String {
+    let kind = if route.kind == "unicast" { String::new() } else { format!("{} ", route.kind) };
+    let via = route.gateway.map(|gateway| format!(" via {gateway}")).unwrap_or_default();
+    let by = route.device.filter(|_| route.kind == "unicast").map(|device| format!(" dev {}", scene.name(device))).unwrap_or_default();
+    format!("{kind}{}{via}{by}", route.destination)
+}

@@ -1,0 +1,112 @@
+//! The end of the way: `port-closed`, `listen-overflow`, `socket-buffer-full`, and what an ICMP error or a reset tells.
+
+use crate::diagnose::case::{Case, Way};
+use crate::diagnose::fix::sysctl;
+use crate::diagnose::judgement::{Judgement, at, beyond};
+use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict, Where};
+use crate::diagnose::words;
+use crate::event::Protocol;
+
+/// A drop at a socket of this host.
+pub fn judge(case: &Case<'_>) -> Option<Judgement> {
+    let drop = case.focus.as_ref()?;
+    let device = drop.device().or_else(|| case.bridge().map(|bridge| bridge.index)).or(case.device())?;
+    let place = at(case.scene, device, Point::Socket).of(drop);
+    let what = words::dropped(case);
+    let port = drop.flow.key.destination_port.map_or_else(String::new, |port| format!(" {} {port}", drop.flow.key.protocol));
+    let overflow = drop.because(&["TCP_LISTEN_OVERFLOW", "TCP_REQQFULLDROP", "TCP_MINTTL_LISTEN"]) || drop.within(&["cookie_v4_check", "cookie_v6_check"]);
+    if overflow {
+        let explanation = format!("{what} met a full accept queue: the service on port{port} of this host does not accept connections as fast as they come.");
+        let somaxconn = case.scene.host.sysctl("net.core.somaxconn").and_then(|value| value.parse::<u32>().ok()).unwrap_or(128);
+        return Some(
+            Judgement::dropped(Cause::ListenOverflow, place, explanation)
+                .fix(Fix::advice("Let the service accept faster, or raise the backlog that it gives to listen(); restart it then."))
+                .fix(sysctl::set(case.scene.host, "net.core.somaxconn", &somaxconn.max(4_096).to_string(), "Caps the backlog that a service may ask for; takes effect when it listens anew.")),
+        );
+    }
+    if drop.because(&["SOCKET_RCVBUFF", "SOCKET_BACKLOG", "PROTO_MEM", "UDP_RCVBUF"]) || drop.within(&["udp_queue_rcv_one_skb", "udpv6_queue_rcv_one_skb", "__udp_enqueue_schedule_skb"]) && !drop.because(&["NO_SOCKET", "SOCKET_FILTER", "UDP_CSUM"]) {
+        let name = "net.core.rmem_max";
+        let now = case.scene.host.sysctl(name).and_then(|value| value.parse::<u64>().ok()).unwrap_or(212_992);
+        let explanation = format!("{what} found the receive buffer of the socket on port{port} full: the program behind it reads too slowly.");
+        return Some(
+            Judgement::dropped(Cause::SocketBufferFull, place, explanation)
+                .evidence([format!("{name} = {now}")])
+                .fix(sysctl::set(case.scene.host, "net.core.rmem_default", &(now * 8).to_string(), "A larger default buffer for sockets that are opened from now on: restart the program."))
+                .fix(Fix::advice("Let the program read faster, or ask for a larger SO_RCVBUF.")),
+        );
+    }
+    let closed = drop.because(&["NO_SOCKET"]) || drop.is_unspecified() && drop.within(&["tcp_v4_rcv", "tcp_v6_rcv", "__udp4_lib_rcv", "__udp6_lib_rcv", "udp_rcv", "udpv6_rcv"]);
+    if !closed || !matches!(case.key().protocol, Protocol::Tcp | Protocol::Udp | Protocol::Sctp) {
+        return None;
+    }
+    let answer = if case.key().protocol == Protocol::Tcp { "a reset" } else { "ICMP \"port unreachable\"" };
+    let explanation = format!("{what} came to port{port} of this host, where nothing listens; it answered with {answer}.");
+    Some(
+        Judgement::dropped(Cause::PortClosed, place, explanation)
+            .verdict(Verdict::Refused)
+            .severity(Severity::Warning)
+            .fix(Fix::advice(format!("Start the service that should listen on port{port} of this host (ss -lntup shows which do), or let the sender use the right port."))),
+    )
+}
+
+/// An answer that says no, from whoever gave it.
+pub fn judge_told(case: &Case<'_>) -> Option<Judgement> {
+    let key = case.key();
+    let reset = key.protocol == Protocol::Tcp && is_refused(case);
+    let error = case.errors.iter().find(|error| error.about.is_unreachable());
+    if !reset && error.is_none() {
+        return None;
+    }
+    let from = error.map_or_else(|| key.destination.to_string(), |error| error.about.from.to_string());
+    let (place, who) = teller(case, &from, error.is_none_or(|error| Some(error.about.from) == key.destination.ip()));
+    let port = key.destination_port.map_or_else(String::new, |port| format!(" {} {port}", key.protocol));
+    let packets = words::packets(case.packets());
+    let (cause, explanation, advice) = match error.map(|error| error.about) {
+        Some(about) if about.is_prohibited() => (
+            Cause::NetfilterReject,
+            format!("{packets} were refused by {who}: its firewall answered \"administratively prohibited\"."),
+            format!("Open the firewall of {who} for this flow."),
+        ),
+        Some(about) if !about.is_port_unreachable() => (
+            Cause::NoReply,
+            format!("{packets} were refused by {who} with ICMP type {} code {} (unreachable).", about.kind, about.code),
+            format!("Look on {who}: it has no way to {}.", key.destination),
+        ),
+        _ => (
+            Cause::PortClosed,
+            format!("{packets} came to port{port} of {who}, where nothing listens."),
+            format!("Start the service on {who}, or let the sender use the right port."),
+        ),
+    };
+    Some(
+        Judgement::dropped(cause, place, explanation)
+            .verdict(Verdict::Refused)
+            .severity(Severity::Warning)
+            .fix(Fix::advice(advice)),
+    )
+}
+
+/// A connection attempt that was answered by a reset.
+pub fn is_refused(case: &Case<'_>) -> bool {
+    let sum = |pick: fn(&crate::event::FlowCounters) -> u32| {
+        case.answers.iter().flat_map(|flow| flow.places.values()).map(pick).max().unwrap_or(0)
+    };
+    let asked = case.hops.iter().any(|(_, counters)| counters.tcp_syn > 0);
+    asked && sum(|counters| counters.tcp_reset) > 0 && sum(|counters| counters.tcp_syn_ack) == 0
+}
+
+fn teller(case: &Case<'_>, from: &str, is_end: bool) -> (Where, String) {
+    let scene = case.scene;
+    match case.way() {
+        Way::Guest(device) if is_end => {
+            let name = scene.guest_name(device).unwrap_or_else(|| "the guest".to_owned());
+            (at(scene, device, Point::Guest), format!("{name} ({from})"))
+        }
+        Way::Host => {
+            let device = case.bridge().map(|bridge| bridge.index).or(case.device());
+            let place = Where { device: device.map(|device| scene.name(device)), point: Point::Socket, function: None, reason: None };
+            (place, format!("this host ({from})"))
+        }
+        _ => (beyond(case.hops.last().map(|(place, _)| scene.name(place.device))), from.to_owned()),
+    }
+}

@@ -1,0 +1,106 @@
+//! `reverse-path-filter` and `martian-source`: the host does not believe the packet's source address.
+//!
+//! `ip_rcv_finish_core` drops with `IP_RPFILTER`, `IP_LOCALNET`, `IP_LOCAL_SOURCE` or `IP_INVALID_SOURCE`. The filter also
+//! makes the host ignore ARP requests, without any drop (`arp_process` → `ip_route_input_noref`).
+
+use super::routing::{route_to, text};
+use crate::diagnose::case::{Case, Way};
+use crate::diagnose::fix::sysctl;
+use crate::diagnose::judgement::{Judgement, at};
+use crate::diagnose::report::{Cause, Fix, Point, Verdict};
+use crate::diagnose::words;
+use crate::event::host::Link;
+use crate::event::{HostState, Protocol};
+use std::net::IpAddr;
+
+const MARTIAN: &[&str] = &["IP_LOCALNET", "IP_LOCAL_SOURCE", "IP_INVALID_SOURCE", "IP_INVALID_DEST", "INVALID_SRC", "IP6_INVALID_SOURCE"];
+const FUNCTIONS: &[&str] = &["ip_rcv_finish_core", "ip_rcv_finish", "ip_route_input_slow", "ip_route_input_noref", "ip_error"];
+
+/// See the module.
+pub fn judge(case: &Case<'_>) -> Option<Judgement> {
+    let drop = case.focus.as_ref()?;
+    let from = drop.flow.key.source.ip()?;
+    let input = case.scene.link(drop.device().or(case.device())?)?;
+    let place = at(case.scene, input.index, Point::Routing).of(drop);
+    let what = words::dropped(case);
+    let odd_source = is_odd_source(case, from);
+    if drop.because(MARTIAN) || drop.is_unspecified() && drop.within(FUNCTIONS) && odd_source {
+        let why = if case.scene.is_host_address(from) {
+            format!("{from} is this host's own address")
+        } else {
+            format!("{from} can be no source on a network")
+        };
+        let explanation = format!("{what} bear a source address that the host refuses: {why}.");
+        return Some(Judgement::dropped(Cause::MartianSource, place, explanation).fix(Fix::advice(format!(
+            "Give the sender an address of its own instead of {from}; the cure lies where these packets are made."
+        ))));
+    }
+    let strict = filter_of(case.scene.host, input) == 1;
+    if !(drop.because(&["IP_RPFILTER"]) || drop.is_unspecified() && drop.within(FUNCTIONS) && strict && elsewhere(case.scene.host, input, from)) {
+        return None;
+    }
+    let explanation = format!(
+        "{what} from {from} came in by {}, but this host would answer {}; its reverse-path filter drops such packets.",
+        input.name,
+        route_to(case.scene.host, from).map_or_else(|| "nowhere (it has no route back)".to_owned(), |route| format!("by another way ({})", text(case.scene, route)))
+    );
+    Some(Judgement::dropped(Cause::ReversePathFilter, place, explanation).evidence(state(case, input)).fixes(fixes(case, input, from)))
+}
+
+/// An ARP request for the host's own address that stays unanswered because of the filter.
+pub fn judge_silent(case: &Case<'_>) -> Option<Judgement> {
+    let key = case.key();
+    if !matches!(key.protocol, Protocol::Arp { operation: 1 }) || !case.is_from_guest() && case.way() == Way::Unknown || case.answered() > 0 {
+        return None;
+    }
+    let (asked, from) = (key.destination.ip()?, key.source.ip()?);
+    let owner = case.scene.device_of_address(asked)?;
+    let input = case.bridge().unwrap_or(owner);
+    if filter_of(case.scene.host, input) != 1 || !elsewhere(case.scene.host, input, from) {
+        return None;
+    }
+    let explanation = format!(
+        "{} asked for {asked}, which is this host's, and got no answer: the reverse-path filter of {} ignores ARP from {from}, to which this host would answer by another way.",
+        words::packets(case.packets()),
+        input.name
+    );
+    let place = at(case.scene, input.index, Point::Neighbour);
+    Some(
+        Judgement::dropped(Cause::ReversePathFilter, place, explanation)
+            .verdict(Verdict::Unanswered)
+            .evidence(state(case, input))
+            .fixes(fixes(case, input, from)),
+    )
+}
+
+fn is_odd_source(case: &Case<'_>, from: IpAddr) -> bool {
+    from.is_loopback() || from.is_multicast() || case.scene.is_host_address(from)
+        || matches!(from, IpAddr::V4(v4) if v4.is_broadcast() || v4.octets()[0] == 0)
+}
+
+/// The answer to this source would leave by another device, or by none.
+fn elsewhere(host: &HostState, input: &Link, from: IpAddr) -> bool {
+    route_to(host, from).and_then(|route| route.device) != Some(input.index)
+}
+
+/// The kernel takes the larger of the two (`IN_DEV_RPFILTER`).
+fn filter_of(host: &HostState, input: &Link) -> u8 {
+    let value = |device: &str| host.sysctl(&format!("net.ipv4.conf.{device}.rp_filter")).and_then(|value| value.parse().ok()).unwrap_or(0);
+    value("all").max(value(&input.name))
+}
+
+fn state(case: &Case<'_>, input: &Link) -> Vec<String> {
+    let name = |device: &str| format!("net.ipv4.conf.{device}.rp_filter");
+    [name("all"), name(&input.name)]
+        .into_iter()
+        .map(|name| format!("{name} = {}", case.scene.host.sysctl(&name).unwrap_or("unknown")))
+        .collect()
+}
+
+fn fixes(case: &Case<'_>, input: &Link, from: IpAddr) -> Vec<Fix> {
+    let name = format!("net.ipv4.conf.{}.rp_filter", input.name);
+    let loose = sysctl::set(case.scene.host, &name, "2", format!("Loose mode: {} then accepts sources that this host has any route to.", input.name))
+        .risk("Spoofed sources that are routable are no longer filtered on this device.");
+    let route = Fix::advice(format!("Or make the routing symmetric: let the route to {from} lead by {}.", input.name));
+    vec![loose, route]
+}

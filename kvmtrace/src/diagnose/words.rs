@@ -1,0 +1,29 @@
+//! Small words.
+
+use super::case::Case;
+
+/// `12 of 12 packets`
+pub fn share(part: u64, whole: u64) -> String {
+    let whole = whole.max(part);
+    format!("{part} of {whole} {}", if whole == 1 { "packet" } else { "packets" })
+}
+
+/// `1 packet`, `2 packets`
+pub fn packets(count: u64) -> String {
+    format!("{count} {}", if count == 1 { "packet" } else { "packets" })
+}
+
+/// `12 of 12 packets of tcp 10.0.0.1:40000 → 10.0.0.2:443`, with the verb that fits: was, were.
+pub fn dropped(case: &Case<'_>) -> String {
+    let count = case.focus.as_ref().map_or_else(|| case.dropped(), |drop| drop.totals.packets);
+    share(count, case.packets())
+}
+
+/// `a, b and c`
+pub fn list(items: &[String]) -> String {
+    match items {
+        [] => String::new(),
+        [only] => only.clone(),
+        [rest @ .., last] => format!("{} and {last}", rest.join(", ")),
+    }
+}
