@@ -199,12 +199,7 @@ fn join_variants<'a>(groups: &mut Vec<Group<'a>>, rest: &[&'a Flow], taken: &mut
 /// What NAT leaves as it is: protocol, the far end, and (mostly) the near port.
 type Anchor = (Protocol, crate::event::Address, Option<u16>, Option<u16>);
 
-fn join_translated<'a>(
-    scene: &Scene<'a>,
-    groups: &mut [Group<'a>],
-    rest: &[&'a Flow],
-    taken: &mut BTreeSet<FlowKey>,
-) {
+fn join_translated<'a>(scene: &Scene<'a>, groups: &mut [Group<'a>], rest: &[&'a Flow], taken: &mut BTreeSet<FlowKey>) {
     let mut outbound: BTreeMap<Anchor, Vec<&Flow>> = BTreeMap::new();
     let mut inbound: BTreeMap<Anchor, Vec<&Flow>> = BTreeMap::new();
     for flow in rest.iter().filter(|flow| !taken.contains(&flow.key)) {
@@ -230,9 +225,11 @@ fn join_translated<'a>(
                 }
                 outbound.get(&(key.protocol, key.destination, key.destination_port, key.source_port))
             }
-            FlowDirection::ToGuest => inbound
-                .get(&(key.protocol, key.source, key.source_port, key.destination_port))
-                .or_else(|| key.destination_port.and_then(|_| inbound.get(&(key.protocol, key.source, key.source_port, None)))),
+            FlowDirection::ToGuest => {
+                inbound.get(&(key.protocol, key.source, key.source_port, key.destination_port)).or_else(|| {
+                    key.destination_port.and_then(|_| inbound.get(&(key.protocol, key.source, key.source_port, None)))
+                })
+            }
             FlowDirection::GuestToGuest | FlowDirection::Host => None,
         };
         let fits = |flow: &&&Flow| {
@@ -254,12 +251,7 @@ fn join_translated<'a>(
 }
 
 /// The answer to a translated flow that never got its guest's address back: dropped before, or not translated.
-fn adopt_answers<'a>(
-    scene: &Scene<'a>,
-    groups: &mut Vec<Group<'a>>,
-    rest: &[&'a Flow],
-    taken: &mut BTreeSet<FlowKey>,
-) {
+fn adopt_answers<'a>(scene: &Scene<'a>, groups: &mut Vec<Group<'a>>, rest: &[&'a Flow], taken: &mut BTreeSet<FlowKey>) {
     let wanted: BTreeMap<FlowKey, (FlowKey, Option<IfIndex>)> = groups
         .iter()
         .filter(|group| group.direction == FlowDirection::FromGuest)

@@ -164,7 +164,8 @@ impl<'a> Case<'a> {
         let leaves = |place: &Place| match way {
             Way::Guest(device) => place.device == device && self.scene.is_exit(*place),
             Way::Uplink | Way::Routed => {
-                place.direction == Direction::Egress && matches!(self.scene.role(place.device), Role::Nic | Role::Tunnel)
+                place.direction == Direction::Egress
+                    && matches!(self.scene.role(place.device), Role::Nic | Role::Tunnel)
             }
             Way::Host => place.direction == Direction::Ingress && self.scene.role(place.device) == Role::Bridge,
             Way::Group | Way::Unknown => self.entry().is_some_and(|(entry, _)| entry != *place),

@@ -18,7 +18,7 @@ fn is_weak(judgement: &Judgement) -> bool {
 }
 
 /// Hands causes on.
-pub fn share(cases: &[Case<'_>], judgements: &mut [Option<Judgement>]) {
+pub(super) fn share(cases: &[Case<'_>], judgements: &mut [Option<Judgement>]) {
     let mut by_key: BTreeMap<FlowKey, usize> = BTreeMap::new();
     let mut by_target: BTreeMap<IpAddr, Vec<usize>> = BTreeMap::new();
     for (index, case) in cases.iter().enumerate() {
@@ -26,14 +26,20 @@ pub fn share(cases: &[Case<'_>], judgements: &mut [Option<Judgement>]) {
             by_key.insert(FlowKey { vlan: None, ..flow.key }, index);
         }
         if case.is_neighbour_traffic() {
-            for address in [case.group.main.target, case.key().destination.ip(), case.key().source.ip()].into_iter().flatten() {
+            for address in
+                [case.group.main.target, case.key().destination.ip(), case.key().source.ip()].into_iter().flatten()
+            {
                 by_target.entry(address).or_default().push(index);
             }
         }
     }
     let strong: Vec<Option<Judgement>> = judgements
         .iter()
-        .map(|judgement| judgement.clone().filter(|judgement| !is_weak(judgement) && judgement.severity >= Severity::Warning && judgement.verdict != Verdict::Refused))
+        .map(|judgement| {
+            judgement.clone().filter(|judgement| {
+                !is_weak(judgement) && judgement.severity >= Severity::Warning && judgement.verdict != Verdict::Refused
+            })
+        })
         .collect();
     for (index, case) in cases.iter().enumerate() {
         let Some(Some(own)) = judgements.get(index) else { continue };
@@ -62,6 +68,7 @@ fn answers_of(case: &Case<'_>, by_key: &BTreeMap<FlowKey, usize>) -> Vec<usize> 
 fn neighbours_of(case: &Case<'_>, by_target: &BTreeMap<IpAddr, Vec<usize>>) -> Vec<usize> {
     let (source, destination) = (case.key().source.ip(), case.key().destination.ip());
     let hop = destination.and_then(|to| route_to(case.scene.host, to)).and_then(|route| route.gateway);
-    let ends = [case.group.main.target, source, destination, hop, case.group.translated.and_then(|key| key.source.ip())];
+    let ends =
+        [case.group.main.target, source, destination, hop, case.group.translated.and_then(|key| key.source.ip())];
     ends.into_iter().flatten().filter_map(|end| by_target.get(&end)).flatten().copied().collect()
 }

@@ -10,14 +10,19 @@ const SITES: usize = 4;
 const FRAMES: usize = 12;
 
 /// The lines.
-pub fn of(case: &Case<'_>) -> Vec<String> {
+pub(super) fn of(case: &Case<'_>) -> Vec<String> {
     let mut lines = Vec::new();
     let counts: Vec<String> = case
         .hops
         .iter()
         .map(|(place, counters)| {
             let side = if place.direction == Direction::Ingress { "ingress" } else { "egress" };
-            format!("{} {side}: {} packets, largest {} bytes", case.scene.name(place.device), counters.packets, counters.largest)
+            format!(
+                "{} {side}: {} packets, largest {} bytes",
+                case.scene.name(place.device),
+                counters.packets,
+                counters.largest
+            )
         })
         .collect();
     if !counts.is_empty() {
@@ -35,7 +40,10 @@ pub fn of(case: &Case<'_>) -> Vec<String> {
     for error in &case.errors {
         let fate = if error.dropped { ", and was dropped here" } else { "" };
         let mtu = error.mtu.map(|mtu| format!(", MTU {mtu}")).unwrap_or_default();
-        lines.push(format!("ICMP type {} code {} from {}{mtu} quotes it{fate}", error.about.kind, error.about.code, error.about.from));
+        lines.push(format!(
+            "ICMP type {} code {} from {}{mtu} quotes it{fate}",
+            error.about.kind, error.about.code, error.about.from
+        ));
     }
     lines
 }

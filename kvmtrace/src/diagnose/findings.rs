@@ -1,11 +1,11 @@
 //! Facts about devices, guests or the host rather than about one flow.
 
 use super::case::Case;
+use super::fix::quote;
 use super::judgement::at;
 use super::report::{Cause, Finding, Fix, FlowReport, Point, Severity};
 use super::rules::{silent_l2, tunnel};
 use super::scene::{Role, Scene};
-use super::fix::quote;
 use crate::event::host::LinkKind;
 use crate::event::{Direction, IfIndex, Protocol};
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,19 +29,25 @@ pub fn findings(scene: &Scene<'_>, cases: &[Case<'_>], flows: &[FlowReport]) -> 
     if let Some((count, drop)) = tunnel::unknown_vni(scene)
         && !flows.iter().any(|flow| flow.cause == Some(Cause::TunnelUnknownVni))
     {
-        let device = drop.device().or_else(|| scene.host.links.values().find(|link| matches!(link.kind, LinkKind::Vxlan { .. })).map(|link| link.index));
+        let device = drop.device().or_else(|| {
+            scene.host.links.values().find(|link| matches!(link.kind, LinkKind::Vxlan { .. })).map(|link| link.index)
+        });
         found.push(Finding {
             cause: Cause::TunnelUnknownVni,
             severity: Severity::Warning,
             guest: None,
             place: device.map(|device| at(scene, device, Point::Tunnel).of(&drop)),
             count: Some(count),
-            explanation: format!("{count} tunnel packets came with a network identifier (VNI) that no device of this host has."),
+            explanation: format!(
+                "{count} tunnel packets came with a network identifier (VNI) that no device of this host has."
+            ),
             evidence: vec![drop.label()],
             fixes: vec![Fix::advice("Use one VNI at both ends of the tunnel, or stop the peer from sending here.")],
         });
     }
-    found.sort_by(|a, b| (std::cmp::Reverse(a.severity), a.cause, &a.guest).cmp(&(std::cmp::Reverse(b.severity), b.cause, &b.guest)));
+    found.sort_by(|a, b| {
+        (std::cmp::Reverse(a.severity), a.cause, &a.guest).cmp(&(std::cmp::Reverse(b.severity), b.cause, &b.guest))
+    });
     found
 }
 
@@ -92,7 +98,9 @@ fn loops(scene: &Scene<'_>) -> Vec<Finding> {
             .places
             .iter()
             .filter(|(place, _)| place.direction == Direction::Ingress && scene.role(place.device) == Role::Tap)
-            .filter(|(place, _)| flow.places.keys().any(|out| out.device == place.device && out.direction == Direction::Egress))
+            .filter(|(place, _)| {
+                flow.places.keys().any(|out| out.device == place.device && out.direction == Direction::Egress)
+            })
             .map(|(place, counters)| (place.device, counters.packets))
             .collect();
         let count: u64 = back.iter().map(|(_, count)| count).sum();
@@ -162,7 +170,10 @@ fn conflicts(scene: &Scene<'_>) -> Vec<Finding> {
             place: last.map(|device| at(scene, device, Point::TapIngress)),
             count: Some(devices.len() as u64),
             explanation,
-            evidence: devices.iter().map(|device| format!("{mac} seen as source at {} ingress", scene.name(*device))).collect(),
+            evidence: devices
+                .iter()
+                .map(|device| format!("{mac} seen as source at {} ingress", scene.name(*device)))
+                .collect(),
             fixes: vec![fix],
         });
     }
@@ -177,26 +188,37 @@ fn spoofed(scene: &Scene<'_>) -> Vec<Finding> {
         let [(device, count)] = devices.iter().collect::<Vec<_>>()[..] else { continue };
         let Some(own) = scene.mac_of(*device).filter(|own| own != mac) else { continue };
         let sends_own = scene.layer2.senders.get(&own).is_some_and(|seen| seen.contains_key(device));
-        if mac.is_multicast() || mac.is_zero() || !sends_own && scene.interface(*device).is_none_or(|interface| interface.mac.is_none()) {
+        if mac.is_multicast()
+            || mac.is_zero()
+            || !sends_own && scene.interface(*device).is_none_or(|interface| interface.mac.is_none())
+        {
             continue;
         }
         let name = scene.name(*device);
         let guest = scene.guest_name(*device).unwrap_or_default();
         let host = scene.is_host_mac(*mac);
         let whose = if host { ", which is this host's own" } else { "" };
-        let rule = format!("add table netdev kvmtrace_mac; add chain netdev kvmtrace_mac only {{ type filter hook ingress device \"{name}\" priority 0; }}; add rule netdev kvmtrace_mac only ether saddr != {own} drop");
+        let rule = format!(
+            "add table netdev kvmtrace_mac; add chain netdev kvmtrace_mac only {{ type filter hook ingress device \"{name}\" priority 0; }}; add rule netdev kvmtrace_mac only ether saddr != {own} drop"
+        );
         found.push(Finding {
             cause: Cause::MacSpoofed,
             severity: if host { Severity::Error } else { Severity::Warning },
             guest: Some(guest.clone()),
             place: Some(at(scene, *device, Point::TapIngress)),
             count: Some(*count),
-            explanation: format!("{guest} sends on {name} with the source MAC address {mac}{whose}; its interface's is {own}."),
+            explanation: format!(
+                "{guest} sends on {name} with the source MAC address {mac}{whose}; its interface's is {own}."
+            ),
             evidence: vec![format!("{count} packets from {mac} at {name} ingress")],
             fixes: vec![
-                Fix::run(format!("nft {}", quote(&rule)), "nft delete table netdev kvmtrace_mac".to_owned(), format!("Takes from {name} only frames of {own}."))
-                    .risk("Nested guests, containers with addresses of their own, or VRRP in the guest stop working.")
-                    .persist("libvirt: <filterref filter='no-mac-spoofing'/> in the guest's interface."),
+                Fix::run(
+                    format!("nft {}", quote(&rule)),
+                    "nft delete table netdev kvmtrace_mac".to_owned(),
+                    format!("Takes from {name} only frames of {own}."),
+                )
+                .risk("Nested guests, containers with addresses of their own, or VRRP in the guest stop working.")
+                .persist("libvirt: <filterref filter='no-mac-spoofing'/> in the guest's interface."),
                 Fix::advice("If the guest bridges or runs guests of its own this is how it works: nothing to mend."),
             ],
         });

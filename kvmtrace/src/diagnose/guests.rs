@@ -21,7 +21,10 @@ fn list(host: &HostState, seen: impl Fn(&GuestInterface) -> (Option<MacAddress>,
         let (mac, mut addresses) = seen(interface);
         addresses.sort_unstable();
         let link = host.link(interface.device);
-        let bridge = link.and_then(|link| link.master).and_then(|master| host.link(master)).filter(|link| matches!(link.kind, LinkKind::Bridge(_)));
+        let bridge = link
+            .and_then(|link| link.master)
+            .and_then(|master| host.link(master))
+            .filter(|link| matches!(link.kind, LinkKind::Bridge(_)));
         InterfaceReport {
             device: host.link_name(interface.device),
             kind: interface.kind.clone(),
@@ -48,7 +51,8 @@ fn uplinks(host: &HostState, link: Option<&Link>, bridge: Option<&Link>) -> Vec<
     if let Some(lower) = link.filter(|link| matches!(link.kind, LinkKind::Macvtap { .. })).and_then(|link| link.lower) {
         return vec![host.link_name(lower)];
     }
-    let ports: Vec<String> = bridge.into_iter().flat_map(|bridge| host.uplinks(bridge.index)).map(|link| link.name.clone()).collect();
+    let ports: Vec<String> =
+        bridge.into_iter().flat_map(|bridge| host.uplinks(bridge.index)).map(|link| link.name.clone()).collect();
     if !ports.is_empty() {
         return ports;
     }

@@ -27,7 +27,8 @@ pub fn hops<'a>(case: &Case<'a>) -> Vec<(Place, &'a FlowCounters)> {
         scene.link(entry.device).map(|link| link.index)
     });
     let own = |place: &Place| Some(place.device) == case.group.device || Some(place.device) == case.group.peer;
-    let seen_behind = hops.iter().any(|(place, _)| Some(place.device) == behind && place.direction == Direction::Egress);
+    let seen_behind =
+        hops.iter().any(|(place, _)| Some(place.device) == behind && place.direction == Direction::Egress);
     hops.retain(|(place, _)| {
         let role = scene.role(place.device);
         if matches!(role, Role::Tap | Role::Macvtap) {

@@ -60,7 +60,8 @@ impl Layer2 {
         let claims = self.claims.get(&address)?;
         let host = scene.device_of_address(address);
         let macs: BTreeSet<MacAddress> = claims.iter().map(|(mac, _)| *mac).collect();
-        let guests: Vec<(MacAddress, IfIndex)> = claims.iter().copied().filter(|(_, device)| scene.interface(*device).is_some()).collect();
+        let guests: Vec<(MacAddress, IfIndex)> =
+            claims.iter().copied().filter(|(_, device)| scene.interface(*device).is_some()).collect();
         let beyond = claims.iter().any(|(_, device)| scene.interface(*device).is_none());
         if macs.len() < 2 && !(host.is_some() && !guests.is_empty()) {
             return None;
@@ -69,7 +70,9 @@ impl Layer2 {
         let spoofed = host.is_some() || gateway || beyond;
         let offender = guests.iter().copied().find(|(mac, device)| {
             // The one whose address it is was known before; a guest beside the host or a router is the intruder.
-            spoofed || scene.guest_by_address(crate::event::Address::Ip(address)) != Some(*device) && !scene.is_host_mac(*mac)
+            spoofed
+                || scene.guest_by_address(crate::event::Address::Ip(address)) != Some(*device)
+                    && !scene.is_host_mac(*mac)
         });
         let offender = offender.or_else(|| guests.last().copied())?;
         Some(Conflict { address, spoofed, offender, macs: macs.into_iter().collect() })

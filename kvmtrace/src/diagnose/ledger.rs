@@ -80,7 +80,8 @@ pub fn ledger(scene: &Scene<'_>, cases: &[Case<'_>]) -> Vec<Account> {
 
 /// Counters of the guest's device and its bridge's uplinks that grew during the trace.
 fn hints(scene: &Scene<'_>, device: IfIndex) -> Vec<String> {
-    let uplinks = scene.bridge_of(device).into_iter().flat_map(|bridge| scene.host.uplinks(bridge.index)).map(|link| link.index);
+    let uplinks =
+        scene.bridge_of(device).into_iter().flat_map(|bridge| scene.host.uplinks(bridge.index)).map(|link| link.index);
     let mut hints = Vec::new();
     for index in std::iter::once(device).chain(uplinks) {
         let (Some(now), Some(before)) = (scene.link(index), scene.track.first_host().link(index)) else { continue };

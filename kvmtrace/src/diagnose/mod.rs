@@ -56,7 +56,9 @@ pub fn report(track: &Track) -> Report {
     let mut flows: Vec<FlowReport> =
         cases.iter().zip(judgements).map(|(case, judgement)| flow_report(case, judgement)).collect();
     flows.sort_by(|a, b| {
-        let rank = |flow: &FlowReport| (std::cmp::Reverse(flow.severity), std::cmp::Reverse(flow.verdict), std::cmp::Reverse(flow.bytes));
+        let rank = |flow: &FlowReport| {
+            (std::cmp::Reverse(flow.severity), std::cmp::Reverse(flow.verdict), std::cmp::Reverse(flow.bytes))
+        };
         rank(a).cmp(&rank(b)).then_with(|| name(a).cmp(&name(b)))
     });
     let findings = findings::findings(&scene, &cases, &flows);
@@ -92,7 +94,8 @@ fn name(flow: &FlowReport) -> (&str, &str, Option<u16>, &str, Option<u16>, Optio
 /// What the trace or the host's snapshot could not read.
 fn degraded(track: &Track) -> Vec<crate::event::Degraded> {
     let mut degraded = track.degraded().to_vec();
-    let missing = track.host().missing.iter().map(|(what, why)| crate::event::Degraded { what: what.clone(), why: why.clone() });
+    let missing =
+        track.host().missing.iter().map(|(what, why)| crate::event::Degraded { what: what.clone(), why: why.clone() });
     degraded.extend(missing);
     degraded.dedup();
     degraded
@@ -107,7 +110,8 @@ fn is_wanted(scene: &Scene<'_>, group: &Group<'_>) -> bool {
     let mut ends = [group.device, group.peer].into_iter().flatten();
     let guest = ends.clone().filter_map(|device| scene.guest_name(device)).any(|name| started.guests.contains(&name));
     let places = group.flows().flat_map(|flow| flow.places.keys().map(|place| place.device));
-    guest || ends.any(|device| started.devices.contains(&scene.name(device)))
+    guest
+        || ends.any(|device| started.devices.contains(&scene.name(device)))
         || !started.devices.is_empty() && places.into_iter().any(|device| started.devices.contains(&scene.name(device)))
 }
 
@@ -145,7 +149,9 @@ fn suffers(case: &Case<'_>) -> bool {
     let known = matches!(case.way(), Way::Guest(_) | Way::Uplink | Way::Routed);
     let lost = known && case.left() == 0 && case.scene.is_unfiltered();
     let unanswered = case.expects_answer() && case.answered() == 0 && case.scene.sees_answers();
-    lost || unanswered || case.errors.iter().any(|error| error.about.is_unreachable() || error.about.is_reassembly_timeout()) || rules::socket::is_refused(case)
+    lost || unanswered
+        || case.errors.iter().any(|error| error.about.is_unreachable() || error.about.is_reassembly_timeout())
+        || rules::socket::is_refused(case)
 }
 
 fn flow_report(case: &Case<'_>, judgement: Option<Judgement>) -> FlowReport {
@@ -198,9 +204,9 @@ fn flow_report(case: &Case<'_>, judgement: Option<Judgement>) -> FlowReport {
 }
 
 fn totals(cases: &[Case<'_>], flows: &[FlowReport]) -> Totals {
-    let fragmented = cases.iter().map(|case| {
-        case.hops.iter().map(|(_, counters)| u64::from(counters.fragmented)).max().unwrap_or(0)
-    });
+    let fragmented = cases
+        .iter()
+        .map(|case| case.hops.iter().map(|(_, counters)| u64::from(counters.fragmented)).max().unwrap_or(0));
     Totals {
         flows: flows.len() as u64,
         packets: flows.iter().map(|flow| flow.packets).sum(),

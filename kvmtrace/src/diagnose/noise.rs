@@ -72,7 +72,8 @@ pub fn is_noise(case: &Case<'_>, drop: &Dropped<'_>) -> bool {
     if drop.because(&["NO_SOCKET"]) && is_late_tcp(case) {
         return true;
     }
-    if drop.because(&["IPV6DISABLED", "INVALID_PROTO"]) || drop.because(&["OTHERHOST"]) && !is_detached_tap(case, drop) {
+    if drop.because(&["IPV6DISABLED", "INVALID_PROTO"]) || drop.because(&["OTHERHOST"]) && !is_detached_tap(case, drop)
+    {
         return true;
     }
     if drop.because(&["UNHANDLED_PROTO"]) {
@@ -81,7 +82,10 @@ pub fn is_noise(case: &Case<'_>, drop: &Dropped<'_>) -> bool {
     if is_bystander(case, drop) {
         return true;
     }
-    case.is_multicast() && drop.within(NOT_FOR_US) && !matches!(case.key().protocol, Protocol::Arp { .. }) && !pruned(case, drop)
+    case.is_multicast()
+        && drop.within(NOT_FOR_US)
+        && !matches!(case.key().protocol, Protocol::Arp { .. })
+        && !pruned(case, drop)
 }
 
 /// A group with no member behind the bridge may be a fault (snooping without a report).

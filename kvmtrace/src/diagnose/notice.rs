@@ -76,7 +76,15 @@ pub fn notice(event: &Event, track: &Track) -> Option<Notice> {
     }
 }
 
-fn plain(time: Timestamp, kind: NoticeKind, scene: &Scene<'_>, flow: FlowKey, count: u64, text: String, place: crate::event::Place) -> Notice {
+fn plain(
+    time: Timestamp,
+    kind: NoticeKind,
+    scene: &Scene<'_>,
+    flow: FlowKey,
+    count: u64,
+    text: String,
+    place: crate::event::Place,
+) -> Notice {
     let device = scene.guest_by_address(flow.source).or_else(|| scene.guest_by_address(flow.destination));
     Notice {
         time,
@@ -85,7 +93,12 @@ fn plain(time: Timestamp, kind: NoticeKind, scene: &Scene<'_>, flow: FlowKey, co
         flow: flow.to_string(),
         count,
         cause: None,
-        place: Some(Where { device: Some(scene.name(place.device)), point: super::report::Point::of(scene, place), function: None, reason: None }),
+        place: Some(Where {
+            device: Some(scene.name(place.device)),
+            point: super::report::Point::of(scene, place),
+            function: None,
+            reason: None,
+        }),
         text,
     }
 }

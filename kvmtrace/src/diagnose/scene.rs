@@ -217,7 +217,9 @@ impl<'a> Scene<'a> {
 
     /// Answers would be seen: the filter, if any, takes both directions.
     pub fn sees_answers(&self) -> bool {
-        let one_way = |word: &str| matches!(word.trim_matches(['(', ')', '!']), "src" | "dst" | "ingress" | "egress" | "inbound" | "outbound");
+        let one_way = |word: &str| {
+            matches!(word.trim_matches(['(', ')', '!']), "src" | "dst" | "ingress" | "egress" | "inbound" | "outbound")
+        };
         self.track.started().is_none_or(|started| !started.filter.split_whitespace().any(one_way))
     }
 

@@ -16,7 +16,8 @@ const WIDTH: usize = 100;
 /// Writes the report.
 pub fn report(report: &Report, color: bool, out: &mut impl Write) -> io::Result<()> {
     let style = Style { color };
-    let (faults, well): (Vec<&FlowReport>, Vec<&FlowReport>) = report.flows.iter().partition(|flow| flow.severity >= Severity::Warning);
+    let (faults, well): (Vec<&FlowReport>, Vec<&FlowReport>) =
+        report.flows.iter().partition(|flow| flow.severity >= Severity::Warning);
     let groups = grouped(&faults);
     for group in &groups {
         let Some((first, others)) = group.split_first() else { continue };
@@ -25,7 +26,8 @@ pub fn report(report: &Report, color: bool, out: &mut impl Write) -> io::Result<
     for finding in &report.findings {
         self::finding(finding, style, out)?;
     }
-    let (told, quiet): (Vec<&FlowReport>, Vec<&FlowReport>) = well.into_iter().partition(|flow| flow.severity == Severity::Info);
+    let (told, quiet): (Vec<&FlowReport>, Vec<&FlowReport>) =
+        well.into_iter().partition(|flow| flow.severity == Severity::Info);
     for flow in &told {
         headline(flow, style, out)?;
         paragraph(&flow.explanation, out)?;
@@ -33,7 +35,13 @@ pub fn report(report: &Report, color: bool, out: &mut impl Write) -> io::Result<
     }
     healthy(&quiet, style, out)?;
     for degraded in &report.degraded {
-        writeln!(out, "{} {}: {}", style.severity(Severity::Warning, "degraded"), escape(&degraded.what), escape(&degraded.why))?;
+        writeln!(
+            out,
+            "{} {}: {}",
+            style.severity(Severity::Warning, "degraded"),
+            escape(&degraded.what),
+            escape(&degraded.why)
+        )?;
     }
     let lost = report.lost;
     if lost.ring_events + lost.flows_evicted + lost.map_full > 0 {
@@ -113,7 +121,11 @@ fn line(flow: &FlowReport) -> String {
         None => address.to_owned(),
     };
     let nat = flow.translated.as_ref().map(|translated| {
-        format!(" (as {} → {})", end(&translated.source, translated.source_port), end(&translated.destination, translated.destination_port))
+        format!(
+            " (as {} → {})",
+            end(&translated.source, translated.source_port),
+            end(&translated.destination, translated.destination_port)
+        )
     });
     let vlan = flow.vlan.map(|vlan| format!(" vlan {vlan}")).unwrap_or_default();
     let guest = flow.guest.as_deref().map(|guest| format!("{}  ", escape(guest))).unwrap_or_default();
@@ -155,7 +167,8 @@ fn path(hops: &[Hop], place: Option<&Where>, style: Style, out: &mut impl Write)
 
 fn place(place: Option<&Where>, style: Style, out: &mut impl Write) -> io::Result<()> {
     let Some(place) = place else { return Ok(()) };
-    let point = serde_json::to_value(place.point).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default();
+    let point =
+        serde_json::to_value(place.point).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default();
     let device = place.device.as_deref().map(|device| format!("{}, ", escape(device))).unwrap_or_default();
     let function = place.function.as_deref().map(|function| format!(", in {}", escape(function))).unwrap_or_default();
     let reason = place.reason.as_deref().map(|reason| format!(" ({})", escape(reason))).unwrap_or_default();
@@ -174,7 +187,8 @@ fn fixes(fixes: &[Fix], style: Style, out: &mut impl Write) -> io::Result<()> {
                 }
                 if index == 0 {
                     let risk = fix.risk.as_deref().map(|risk| format!(" Risk: {risk}")).unwrap_or_default();
-                    let persist = fix.persist.as_deref().map(|persist| format!(" To keep it: {persist}")).unwrap_or_default();
+                    let persist =
+                        fix.persist.as_deref().map(|persist| format!(" To keep it: {persist}")).unwrap_or_default();
                     indented("         ", &format!("{}{risk}{persist}", fix.why), out)?;
                 }
             }
@@ -197,7 +211,12 @@ fn healthy(flows: &[&FlowReport], style: Style, out: &mut impl Write) -> io::Res
     if flows.len() > HEALTHY {
         let rest = flows.iter().skip(HEALTHY);
         let packets: u64 = rest.map(|flow| flow.packets).sum();
-        writeln!(out, "{}  and {} more flows in order, {packets} packets", style.severity(Severity::Ok, "ok     "), flows.len() - HEALTHY)?;
+        writeln!(
+            out,
+            "{}  and {} more flows in order, {packets} packets",
+            style.severity(Severity::Ok, "ok     "),
+            flows.len() - HEALTHY
+        )?;
     }
     writeln!(out)
 }
@@ -208,7 +227,14 @@ fn summary(report: &Report, faults: usize, style: Style, out: &mut impl Write) -
     let state = if faults == 0 && report.severity() < Severity::Warning {
         style.severity(Severity::Ok, "no fault found")
     } else {
-        style.severity(report.severity(), &format!("{} with a fault, {}", plural(faults as u64, "flow"), plural(report.findings.len() as u64, "finding")))
+        style.severity(
+            report.severity(),
+            &format!(
+                "{} with a fault, {}",
+                plural(faults as u64, "flow"),
+                plural(report.findings.len() as u64, "finding")
+            ),
+        )
     };
     writeln!(
         out,
@@ -227,10 +253,18 @@ pub fn notice(notice: &Notice, color: bool, out: &mut impl Write) -> io::Result<
     let time = notice.time.to_string();
     let clock = time.get(11..23).unwrap_or(&time);
     let guest = notice.guest.as_deref().map(|guest| format!("{}  ", escape(guest))).unwrap_or_default();
-    let kind = serde_json::to_value(notice.kind).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default();
+    let kind =
+        serde_json::to_value(notice.kind).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default();
     let cause = notice.cause.map_or(kind, |cause| cause.id().to_owned());
     let severity = if notice.cause.is_some() { Severity::Error } else { Severity::Info };
-    writeln!(out, "{}  {}  {guest}{}  {}", style.dim(clock), style.severity(severity, &cause), escape(&notice.flow), escape(&notice.text))
+    writeln!(
+        out,
+        "{}  {}  {guest}{}  {}",
+        style.dim(clock),
+        style.severity(severity, &cause),
+        escape(&notice.flow),
+        escape(&notice.text)
+    )
 }
 
 fn paragraph(text: &str, out: &mut impl Write) -> io::Result<()> {

@@ -102,7 +102,11 @@ impl Flow {
                 if totals.packets < record.count {
                     totals.packets = record.count;
                     let link = if record.ethernet { 14 } else { 0 };
-                    totals.largest = totals.largest.max(if record.gso_size == 0 { record.length - link.min(record.length) } else { 0 });
+                    totals.largest = totals.largest.max(if record.gso_size == 0 {
+                        record.length - link.min(record.length)
+                    } else {
+                        0
+                    });
                 }
                 if totals.first == Timestamp::default() {
                     totals.first = now;

@@ -2,17 +2,18 @@
 
 use super::quote;
 use crate::diagnose::report::Fix;
-use crate::event::host::{Link, Qdisc, Route};
 use crate::event::HostState;
+use crate::event::host::{Link, Qdisc, Route};
 
 const PERSIST_LINK: &str = "Set it where the device is configured (netplan, NetworkManager, ifupdown, systemd-networkd; for a guest's tap in the guest's definition).";
 
 /// Brings a device up, and with it the routes that the kernel removed when it went down.
 pub fn up(host: &HostState, before: &HostState, link: &Link) -> Fix {
     let name = quote(&link.name);
-    let lost = before.routes.iter().filter(|route| {
-        route.device == Some(link.index) && route.gateway.is_some() && !host.routes.contains(route)
-    });
+    let lost = before
+        .routes
+        .iter()
+        .filter(|route| route.device == Some(link.index) && route.gateway.is_some() && !host.routes.contains(route));
     let routes: String = lost.map(|route| format!(" && {}", route_command("add", route, &link.name))).collect();
     Fix::run(
         format!("ip link set dev {name} up{routes}"),
@@ -33,13 +34,9 @@ pub fn route_command(verb: &str, route: &Route, device: &str) -> String {
 /// Sets a device's MTU.
 pub fn mtu(link: &Link, mtu: u32, why: impl Into<String>) -> Fix {
     let name = quote(&link.name);
-    Fix::run(
-        format!("ip link set dev {name} mtu {mtu}"),
-        format!("ip link set dev {name} mtu {}", link.mtu),
-        why,
-    )
-    .risk("The switch and everything behind it must carry frames of that size too; some NICs reset the link.")
-    .persist(PERSIST_LINK)
+    Fix::run(format!("ip link set dev {name} mtu {mtu}"), format!("ip link set dev {name} mtu {}", link.mtu), why)
+        .risk("The switch and everything behind it must carry frames of that size too; some NICs reset the link.")
+        .persist(PERSIST_LINK)
 }
 
 /// Makes a device a port of a bridge.
@@ -71,7 +68,10 @@ pub fn qdisc_delete(link: &Link, qdisc: &Qdisc, why: impl Into<String>) -> Fix {
     // tc prints what it would take as options: note it before it is gone, so that the undo is exact.
     let note = quote(&format!("/run/kvmtrace-qdisc-{}", link.name));
     let restore = r"s/^qdisc \([a-z_]*\) [0-9a-f]*: root refcnt [0-9]* \(.*\)/\1 \2/p";
-    let undo = format!("tc qdisc add dev {name} root $(sed -n {} {note} | sed 's/limit \\([0-9]*\\)p/limit \\1/')", quote(restore));
+    let undo = format!(
+        "tc qdisc add dev {name} root $(sed -n {} {note} | sed 's/limit \\([0-9]*\\)p/limit \\1/')",
+        quote(restore)
+    );
     let command = format!("tc qdisc show dev {name} root > {note} && tc qdisc del dev {name} root");
     Fix::run(command, undo, why)
     .risk(format!("The {} limit of this device is gone; classes and filters below it are not restored by the undo.", qdisc.kind))

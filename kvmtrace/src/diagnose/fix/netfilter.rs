@@ -27,7 +27,9 @@ impl Suspect<'_> {
     fn chain_text(&self) -> String {
         self.chain.map_or_else(String::new, |chain| match chain.backend {
             Backend::Nft => format!("nft {} {} {}", chain.family, chain.table, chain.name),
-            Backend::IptablesNft | Backend::IptablesLegacy => format!("{} -t {} {}", tool(chain), chain.table, chain.name),
+            Backend::IptablesNft | Backend::IptablesLegacy => {
+                format!("{} -t {} {}", tool(chain), chain.table, chain.name)
+            }
         })
     }
 
@@ -41,8 +43,12 @@ impl Suspect<'_> {
 
     /// As a line of evidence.
     pub fn evidence(&self) -> String {
-        let handle = self.rule.and_then(|rule| rule.handle).map(|handle| format!(" handle {handle}")).unwrap_or_default();
-        let hits = self.rule.and_then(|rule| rule.packets).or(self.chain.filter(|_| self.rule.is_none()).and_then(|chain| chain.policy_packets));
+        let handle =
+            self.rule.and_then(|rule| rule.handle).map(|handle| format!(" handle {handle}")).unwrap_or_default();
+        let hits = self
+            .rule
+            .and_then(|rule| rule.packets)
+            .or(self.chain.filter(|_| self.rule.is_none()).and_then(|chain| chain.policy_packets));
         let hits = hits.map(|hits| format!(" ({hits} packets)")).unwrap_or_default();
         format!("{}{handle}{hits}", self.text())
     }
@@ -51,7 +57,8 @@ impl Suspect<'_> {
 /// All suspects, the likeliest first.
 pub fn suspects<'a>(scene: &Scene<'a>, stage: &Stage, key: &FlowKey, drop: &Dropped<'_>) -> Vec<Suspect<'a>> {
     let chains = &scene.host.netfilter.chains;
-    let family = |chain: &Chain| chain.family == stage.family || chain.family == "inet" && matches!(stage.family, "ip" | "ip6");
+    let family =
+        |chain: &Chain| chain.family == stage.family || chain.family == "inet" && matches!(stage.family, "ip" | "ip6");
     let backend = |chain: &Chain| (chain.backend != Backend::IptablesLegacy) == stage.by_nft;
     let hook = |chain: &Chain| chain.hook.as_deref() == Some(stage.hook);
     let device = drop.device().map(|device| scene.name(device));
@@ -63,14 +70,22 @@ pub fn suspects<'a>(scene: &Scene<'a>, stage: &Stage, key: &FlowKey, drop: &Drop
         while let Some(chain) = reachable.get(next).copied() {
             next += 1;
             for rule in &chain.rules {
-                let ends = rule.verdict.as_deref().is_some_and(|verdict| matches!(verdict, "drop" | "reject") || verdict.starts_with("drop") || verdict.starts_with("reject"));
+                let ends = rule.verdict.as_deref().is_some_and(|verdict| {
+                    matches!(verdict, "drop" | "reject") || verdict.starts_with("drop") || verdict.starts_with("reject")
+                });
                 if ends && rule.packets != Some(0) && !contradicts(scene, rule, key, drop, base) {
                     found.push(Suspect { chain: Some(chain), rule: Some(rule) });
                 }
-                let target = rule.verdict.as_deref().and_then(|verdict| verdict.strip_prefix("jump ").or_else(|| verdict.strip_prefix("goto ")));
+                let target = rule
+                    .verdict
+                    .as_deref()
+                    .and_then(|verdict| verdict.strip_prefix("jump ").or_else(|| verdict.strip_prefix("goto ")));
                 if let Some(target) = target {
                     let called = chains.iter().filter(|other| {
-                        other.name == target && other.table == base.table && other.family == base.family && other.backend == base.backend
+                        other.name == target
+                            && other.table == base.table
+                            && other.family == base.family
+                            && other.backend == base.backend
                     });
                     for chain in called {
                         if !reachable.iter().any(|known| std::ptr::eq(*known, chain)) {
@@ -108,7 +123,12 @@ fn tool(chain: &Chain) -> String {
 }
 
 /// Commands that let the packet through.
-pub fn fixes(scene: &Scene<'_>, stage: &Stage, suspects: &[Suspect<'_>], (source, destination): (Option<IpAddr>, Option<IpAddr>)) -> Vec<Fix> {
+pub fn fixes(
+    scene: &Scene<'_>,
+    stage: &Stage,
+    suspects: &[Suspect<'_>],
+    (source, destination): (Option<IpAddr>, Option<IpAddr>),
+) -> Vec<Fix> {
     let mut fixes: Vec<Fix> = suspects
         .iter()
         .take(3)
@@ -142,7 +162,9 @@ fn delete(chain: &Chain, rule: &Rule) -> Option<Fix> {
                 format!("nft {}", quote(&again)),
                 why,
             )
-            .persist("Remove it from the file that is loaded at boot (/etc/nftables.conf), or from the tool that writes it.")
+            .persist(
+                "Remove it from the file that is loaded at boot (/etc/nftables.conf), or from the tool that writes it.",
+            )
         }
         Backend::IptablesNft | Backend::IptablesLegacy => {
             let spec = rule.text.strip_prefix("-A ")?;
@@ -172,7 +194,10 @@ fn shell_word(word: &str) -> String {
 
 /// Lets this conversation through a chain whose policy drops, both ways.
 fn accept(scene: &Scene<'_>, chain: &Chain, stage: &Stage, source: Option<IpAddr>, destination: Option<IpAddr>) -> Fix {
-    let guest = [source, destination].into_iter().flatten().find(|address| scene.guest_by_address(crate::event::Address::Ip(*address)).is_some());
+    let guest = [source, destination]
+        .into_iter()
+        .flatten()
+        .find(|address| scene.guest_by_address(crate::event::Address::Ip(*address)).is_some());
     let why = match guest {
         Some(guest) => format!("Lets the packets of {guest} pass the chain whose policy drops them."),
         None => "Lets these packets pass the chain whose policy drops them.".to_owned(),
@@ -202,7 +227,9 @@ fn nft_accept(chain: &Chain, stage: &Stage, guest: Option<IpAddr>, both_ways: bo
     };
     let commands: Vec<String> = matches
         .iter()
-        .map(|matching| format!("nft {}", quote(&format!("insert rule {place} {matching}counter accept comment \"kvmtrace\""))))
+        .map(|matching| {
+            format!("nft {}", quote(&format!("insert rule {place} {matching}counter accept comment \"kvmtrace\"")))
+        })
         .collect();
     let list = quote(&format!("list chain {place}"));
     let undo = format!(
@@ -220,7 +247,10 @@ fn iptables_accept(chain: &Chain, stage: &Stage, guest: Option<IpAddr>, both_way
         None => vec![String::new()],
     };
     let all = |verb: &str, joint: &str| {
-        let commands: Vec<String> = matches.iter().map(|matching| format!("{tool} {verb} {}{matching} -j ACCEPT", quote(&chain.name))).collect();
+        let commands: Vec<String> = matches
+            .iter()
+            .map(|matching| format!("{tool} {verb} {}{matching} -j ACCEPT", quote(&chain.name)))
+            .collect();
         commands.join(joint)
     };
     Fix::run(all("-I", " && "), all("-D", "; "), why)

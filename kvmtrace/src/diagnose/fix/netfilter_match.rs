@@ -31,7 +31,15 @@ pub fn contradicts(scene: &Scene<'_>, rule: &Rule, key: &FlowKey, drop: &Dropped
 }
 
 /// The test's answer; none when it is not understood or names a set.
-fn holds(scene: &Scene<'_>, word: &str, before: &str, value: &str, key: &FlowKey, drop: &Dropped<'_>, nft: bool) -> Option<bool> {
+fn holds(
+    scene: &Scene<'_>,
+    word: &str,
+    before: &str,
+    value: &str,
+    key: &FlowKey,
+    drop: &Dropped<'_>,
+    nft: bool,
+) -> Option<bool> {
     if value.starts_with(['{', '@', '$']) {
         return None;
     }

@@ -34,11 +34,14 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     }
     let explanation = format!(
         "{} to the group {} found no port of {} with a member: multicast snooping is on{} and no listener has reported.",
-        words::dropped(case), case.key().destination, bridge.name,
+        words::dropped(case),
+        case.key().destination,
+        bridge.name,
         if state.multicast_querier { ", the bridge is a querier," } else { "" }
     );
-    let fix = device::bridge_option(bridge, "mcast_snooping", "0", "1", "Floods groups to every port, as without snooping.")
-        .risk("Every guest on the bridge gets all multicast traffic.");
+    let fix =
+        device::bridge_option(bridge, "mcast_snooping", "0", "1", "Floods groups to every port, as without snooping.")
+            .risk("Every guest on the bridge gets all multicast traffic.");
     Some(
         Judgement::dropped(Cause::BridgeMulticastPruned, at(case.scene, link.index, Point::BridgeForward).of(drop), explanation)
             .severity(Severity::Warning)

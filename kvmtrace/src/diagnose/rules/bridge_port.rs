@@ -23,7 +23,11 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         return link_local(case, drop);
     }
     let stp = drop.because(&["BRIDGE_INGRESS_STP_STATE"]);
-    if !(drop.within(INGRESS) || drop.within(FINISH) || stp || drop.because(&["BRIDGE_NON_FORWARDING_STATE", "VLAN_FILTER", "MAC_INVALID_SOURCE"])) {
+    if !(drop.within(INGRESS)
+        || drop.within(FINISH)
+        || stp
+        || drop.because(&["BRIDGE_NON_FORWARDING_STATE", "VLAN_FILTER", "MAC_INVALID_SOURCE"]))
+    {
         return None;
     }
     let link = case.scene.link(drop.device()?)?;
@@ -68,13 +72,29 @@ fn forward_failed(case: &Case<'_>, drop: &Dropped<'_>, port: &Link, bridge: &Lin
             let place = at(case.scene, port.index, Point::BridgeForward).of(drop);
             let explanation = format!(
                 "{} were to go from {} to {}, but both ports are isolated: {} forwards nothing between such ports.",
-                words::dropped(case), port.name, target.name, bridge.name
+                words::dropped(case),
+                port.name,
+                target.name,
+                bridge.name
             );
             return Some(
                 Judgement::dropped(Cause::BridgePortIsolated, place, explanation)
                     .evidence([format!("{}: isolated on; {}: isolated on", port.name, target.name)])
-                    .fix(device::port_flag(port, "isolated", false, format!("{} may then talk to the other ports of {}.", port.name, bridge.name)).risk("The isolation may be meant: guests of different tenants on one bridge."))
-                    .fix(device::port_flag(target, "isolated", false, format!("Or open the other side, {}.", target.name))),
+                    .fix(
+                        device::port_flag(
+                            port,
+                            "isolated",
+                            false,
+                            format!("{} may then talk to the other ports of {}.", port.name, bridge.name),
+                        )
+                        .risk("The isolation may be meant: guests of different tenants on one bridge."),
+                    )
+                    .fix(device::port_flag(
+                        target,
+                        "isolated",
+                        false,
+                        format!("Or open the other side, {}.", target.name),
+                    )),
             );
         }
         if let Some(judgement) = path::exit_port(case, target, bridge, Some(drop)) {
@@ -86,11 +106,25 @@ fn forward_failed(case: &Case<'_>, drop: &Dropped<'_>, port: &Link, bridge: &Lin
     }
     // All ports that could take it are isolated as well as this one.
     let isolated = port.port.as_ref().is_some_and(|flags| flags.isolated);
-    let others = || case.scene.host.ports(bridge.index).filter(|other| other.index != port.index && other.up && other.carrier);
-    if isolated && others().next().is_some() && others().all(|other| other.port.as_ref().is_some_and(|flags| flags.isolated)) {
+    let others =
+        || case.scene.host.ports(bridge.index).filter(|other| other.index != port.index && other.up && other.carrier);
+    if isolated
+        && others().next().is_some()
+        && others().all(|other| other.port.as_ref().is_some_and(|flags| flags.isolated))
+    {
         let place = at(case.scene, port.index, Point::BridgeForward).of(drop);
-        let explanation = format!("{} came in by {}, which is isolated like every other port of {}: it may forward to none of them.", words::dropped(case), port.name, bridge.name);
-        return Some(Judgement::dropped(Cause::BridgePortIsolated, place, explanation).fix(device::port_flag(port, "isolated", false, format!("{} may then talk to the other ports.", port.name))));
+        let explanation = format!(
+            "{} came in by {}, which is isolated like every other port of {}: it may forward to none of them.",
+            words::dropped(case),
+            port.name,
+            bridge.name
+        );
+        return Some(Judgement::dropped(Cause::BridgePortIsolated, place, explanation).fix(device::port_flag(
+            port,
+            "isolated",
+            false,
+            format!("{} may then talk to the other ports.", port.name),
+        )));
     }
     path::way_out(case, Some(drop))
 }
@@ -99,7 +133,11 @@ fn forward_failed(case: &Case<'_>, drop: &Dropped<'_>, port: &Link, bridge: &Lin
 pub fn target_port<'a>(case: &Case<'a>, bridge: &Link, from: &Link) -> Option<&'a Link> {
     let mac = case.destination_mac()?;
     let scene = case.scene;
-    let entries = scene.host.forwarding.iter().filter(|entry| entry.mac == mac && entry.bridge == Some(bridge.index) && !entry.permanent);
+    let entries = scene
+        .host
+        .forwarding
+        .iter()
+        .filter(|entry| entry.mac == mac && entry.bridge == Some(bridge.index) && !entry.permanent);
     let known = entries.filter_map(|entry| scene.link(entry.device)).find(|link| link.master == Some(bridge.index));
     known.or_else(|| scene.guest_by_mac(mac).and_then(|device| scene.link(device))).or_else(|| match case.way() {
         Way::Uplink => {
@@ -130,7 +168,8 @@ fn is_vlan_filtered(case: &Case<'_>, port: Option<&Link>, bridge: &Link) -> bool
 pub fn bridge_down(case: &Case<'_>, bridge: &Link, place: crate::diagnose::report::Where) -> Judgement {
     let explanation = format!(
         "{} reached {}, which is administratively down: its ports forward nothing.",
-        words::dropped(case), bridge.name
+        words::dropped(case),
+        bridge.name
     );
     Judgement::dropped(Cause::BridgeDown, place, explanation)
         .evidence([format!("{}: administratively down", bridge.name)])
@@ -161,16 +200,28 @@ pub fn blocked_port(case: &Case<'_>, port: &Link, bridge: &Link, place: crate::d
     let what = words::dropped(case);
     let waits = stp && matches!(state, PortState::Listening | PortState::Learning);
     let explanation = if waits {
-        format!("{what} were dropped at {}: spanning tree on {} keeps the port {name} for {} s before it forwards.", port.name, bridge.name, delay * 2 / 100)
+        format!(
+            "{what} were dropped at {}: spanning tree on {} keeps the port {name} for {} s before it forwards.",
+            port.name,
+            bridge.name,
+            delay * 2 / 100
+        )
     } else {
-        format!("{what} were dropped at {}: as a port of {} it is in state {name}, which forwards nothing.", port.name, bridge.name)
+        format!(
+            "{what} were dropped at {}: as a port of {} it is in state {name}, which forwards nothing.",
+            port.name, bridge.name
+        )
     };
     let command = |number: u8| format!("bridge link set dev {} state {number}", quote(&port.name));
     let forward = Fix::run(command(3), command(number(state)), format!("Sets {} to forwarding.", port.name))
         .risk("If spanning tree blocked the port to break a loop, the loop comes back.")
         .persist("The state is set at run time only: find what sets it (spanning tree, a script).");
-    let judgement = Judgement::dropped(Cause::BridgePortBlocked, place, explanation)
-        .evidence([format!("{}: STP state {name}; {}: STP {}", port.name, bridge.name, if stp { "on" } else { "off" })]);
+    let judgement = Judgement::dropped(Cause::BridgePortBlocked, place, explanation).evidence([format!(
+        "{}: STP state {name}; {}: STP {}",
+        port.name,
+        bridge.name,
+        if stp { "on" } else { "off" }
+    )]);
     if stp {
         let off = device::bridge_option(bridge, "stp_state", "0", "1", "Without spanning tree ports forward at once.")
             .risk("Only where the bridge has a single uplink: nothing breaks loops then.");
@@ -181,23 +232,39 @@ pub fn blocked_port(case: &Case<'_>, port: &Link, bridge: &Link, place: crate::d
 
 fn locked(case: &Case<'_>, port: &Link, place: crate::diagnose::report::Where) -> Judgement {
     let source = case.entry().map(|(_, counters)| counters.source_mac.to_string()).unwrap_or_default();
-    let explanation = format!("{} came in by {}, which is locked: it takes only sources that are in the forwarding database, and {source} is not.", words::dropped(case), port.name);
-    let mut judgement = Judgement::dropped(Cause::BridgePortLocked, place, explanation).evidence([format!("{}: locked on", port.name)]);
+    let explanation = format!(
+        "{} came in by {}, which is locked: it takes only sources that are in the forwarding database, and {source} is not.",
+        words::dropped(case),
+        port.name
+    );
+    let mut judgement =
+        Judgement::dropped(Cause::BridgePortLocked, place, explanation).evidence([format!("{}: locked on", port.name)]);
     if !source.is_empty() {
         let name = quote(&port.name);
         judgement = judgement.fix(
-            Fix::run(format!("bridge fdb add {source} dev {name} master static"), format!("bridge fdb del {source} dev {name} master"), "Admits this one address on the locked port.")
-                .persist("Let the authenticator (hostapd, 802.1X) or the guest's definition add it."),
+            Fix::run(
+                format!("bridge fdb add {source} dev {name} master static"),
+                format!("bridge fdb del {source} dev {name} master"),
+                "Admits this one address on the locked port.",
+            )
+            .persist("Let the authenticator (hostapd, 802.1X) or the guest's definition add it."),
         );
     }
-    judgement.fix(device::port_flag(port, "locked", false, format!("{} then takes any source.", port.name)).risk("The port is no longer protected against spoofed MAC addresses."))
+    judgement.fix(
+        device::port_flag(port, "locked", false, format!("{} then takes any source.", port.name))
+            .risk("The port is no longer protected against spoofed MAC addresses."),
+    )
 }
 
 fn invalid_source(case: &Case<'_>, drop: &Dropped<'_>, link: &Link) -> Judgement {
     let source = drop.example().and_then(crate::diagnose::attribute::macs).map(|(source, _)| source);
     let source = source.or_else(|| case.entry().map(|(_, counters)| counters.source_mac));
     let source = source.map_or_else(|| "a group address".to_owned(), |mac| mac.to_string());
-    let explanation = format!("{} came in by {} with the source MAC address {source}, which no single sender can have; a bridge drops these.", words::dropped(case), link.name);
+    let explanation = format!(
+        "{} came in by {} with the source MAC address {source}, which no single sender can have; a bridge drops these.",
+        words::dropped(case),
+        link.name
+    );
     Judgement::dropped(Cause::InvalidSourceMac, at(case.scene, link.index, Point::BridgeIngress).of(drop), explanation)
         .fix(Fix::advice("Give the guest's interface a unicast MAC address (the lowest bit of its first byte clear), in the guest or its definition."))
 }
@@ -210,17 +277,31 @@ fn link_local(case: &Case<'_>, drop: &Dropped<'_>) -> Option<Judgement> {
     let mask = state.group_forward_mask;
     let explanation = format!(
         "{} went to the reserved group {}, which bridges keep to the link (802.1D): {} does not forward it.",
-        words::dropped(case), case.destination_mac()?, bridge.name
+        words::dropped(case),
+        case.destination_mac()?,
+        bridge.name
     );
-    let judgement = Judgement::dropped(Cause::BridgeLinkLocal, at(case.scene, link.index, Point::BridgeIngress).of(drop), explanation)
-        .severity(Severity::Info);
+    let judgement = Judgement::dropped(
+        Cause::BridgeLinkLocal,
+        at(case.scene, link.index, Point::BridgeIngress).of(drop),
+        explanation,
+    )
+    .severity(Severity::Info);
     // Bits 0 to 2 (STP, pause, LACP) can't be set (BR_GROUPFWD_RESTRICTED).
     if last <= 2 {
         return Some(judgement.fix(Fix::advice("STP, pause frames and LACP are never forwarded by a Linux bridge; pass the NIC itself to the guest if it must speak them.")));
     }
     let wanted = mask | 1 << last;
-    Some(judgement.fix(
-        device::bridge_option(bridge, "group_fwd_mask", &wanted.to_string(), &mask.to_string(), "Forwards this group (LLDP, 802.1X, …) through the bridge.")
+    Some(
+        judgement.fix(
+            device::bridge_option(
+                bridge,
+                "group_fwd_mask",
+                &wanted.to_string(),
+                &mask.to_string(),
+                "Forwards this group (LLDP, 802.1X, …) through the bridge.",
+            )
             .risk("Neighbours of the host then see the guest's frames of this protocol."),
-    ))
+        ),
+    )
 }

@@ -16,20 +16,32 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let ingress = case.scene.role(link.index) == Role::Tap && case.is_from_guest();
     let point = if ingress { Point::TapIngress } else { nic_point(case, link) };
     let place = at(case.scene, link.index, point).of(drop);
-    if drop.within(&["tun_get_user", "tun_chr_write_iter", "tun_xdp_one", "tap_get_user"]) && (!link.up || drop.because(&["DEV_READY"])) {
-        let explanation = format!("{what} were sent by the guest on {}, which is administratively down on the host.", link.name);
-        return Some(Judgement::dropped(Cause::LinkDown, place, explanation).fix(device::up(case.scene.host, case.scene.track.first_host(), link)));
+    if drop.within(&["tun_get_user", "tun_chr_write_iter", "tun_xdp_one", "tap_get_user"])
+        && (!link.up || drop.because(&["DEV_READY"]))
+    {
+        let explanation =
+            format!("{what} were sent by the guest on {}, which is administratively down on the host.", link.name);
+        return Some(Judgement::dropped(Cause::LinkDown, place, explanation).fix(device::up(
+            case.scene.host,
+            case.scene.track.first_host(),
+            link,
+        )));
     }
     if drop.because(&["XDP"]) || drop.within(&["do_xdp_generic", "netif_receive_generic_xdp", "tun_build_skb"]) {
         return Some(xdp(case, link, place));
     }
-    if drop.because(&["TC_INGRESS", "TC_EGRESS", "TC_CHAIN_NOTFOUND", "TC_RECLASSIFY_LOOP"]) || drop.within(&["sch_handle_ingress", "sch_handle_egress", "tcf_action_exec"]) {
+    if drop.because(&["TC_INGRESS", "TC_EGRESS", "TC_CHAIN_NOTFOUND", "TC_RECLASSIFY_LOOP"])
+        || drop.within(&["sch_handle_ingress", "sch_handle_egress", "tcf_action_exec"])
+    {
         return Some(tc(link, place, &what, drop.because(&["TC_EGRESS"]) || drop.within(&["sch_handle_egress"])));
     }
-    if drop.because(&["OTHERHOST"]) || drop.within(&["ip_rcv_core", "ip6_rcv_core"]) && link.master.is_none() && ingress {
+    if drop.because(&["OTHERHOST"]) || drop.within(&["ip_rcv_core", "ip6_rcv_core"]) && link.master.is_none() && ingress
+    {
         return detached(case, link, place, &what);
     }
-    if drop.within(&["__dev_forward_skb2", "dev_forward_skb", "veth_xmit", "__dev_forward_skb"]) || drop.because(&["DEV_READY", "DEV_HDR"]) {
+    if drop.within(&["__dev_forward_skb2", "dev_forward_skb", "veth_xmit", "__dev_forward_skb"])
+        || drop.because(&["DEV_READY", "DEV_HDR"])
+    {
         return Some(super::path::dead_link(case, link, place));
     }
     None
@@ -69,7 +81,10 @@ fn tc(link: &Link, place: crate::diagnose::report::Where, what: &str, egress: bo
     let fix = Fix {
         command: Some(format!("tc filter del dev {name} {side}")),
         undo: None,
-        why: format!("Removes the tc filters at the {side} of {}; `tc filter show dev {name} {side}` lists them.", link.name),
+        why: format!(
+            "Removes the tc filters at the {side} of {}; `tc filter show dev {name} {side}` lists them.",
+            link.name
+        ),
         risk: Some("All filters of that side go, also those that do not drop; note them first.".to_owned()),
         persist: Some("Remove it where it is set: libvirt's <filterref>, a CNI plugin, a script.".to_owned()),
     };
@@ -84,14 +99,27 @@ fn detached(case: &Case<'_>, link: &Link, place: crate::diagnose::report::Where,
     if link.master.is_some() {
         return None;
     }
-    let explanation = format!("{what} came in by {}, which is a port of no bridge: the host drops what is not for itself.", link.name);
-    Some(Judgement::dropped(Cause::BridgePortDetached, place, explanation).evidence([format!("{}: no master", link.name)]).fixes(attach(case, link)))
+    let explanation = format!(
+        "{what} came in by {}, which is a port of no bridge: the host drops what is not for itself.",
+        link.name
+    );
+    Some(
+        Judgement::dropped(Cause::BridgePortDetached, place, explanation)
+            .evidence([format!("{}: no master", link.name)])
+            .fixes(attach(case, link)),
+    )
 }
 
 /// To the bridge that it was a port of, or that the other guests hang on.
 pub fn attach(case: &Case<'_>, link: &Link) -> Vec<Fix> {
     let host = case.scene.host;
-    let before = case.scene.track.first_host().link(link.index).and_then(|link| link.master).and_then(|master| host.link(master));
+    let before = case
+        .scene
+        .track
+        .first_host()
+        .link(link.index)
+        .and_then(|link| link.master)
+        .and_then(|master| host.link(master));
     let mut bridges: Vec<&Link> = host.links.values().filter(|link| matches!(link.kind, LinkKind::Bridge(_))).collect();
     let ports = |bridge: &Link| host.ports(bridge.index).count();
     bridges.sort_by_key(|bridge| std::cmp::Reverse(ports(bridge)));

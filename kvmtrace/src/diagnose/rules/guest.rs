@@ -38,9 +38,17 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let longer = (link.queue_length.max(500) * 4).min(20_000);
     let name = quote(&link.name);
     let stuck = share > 0.9;
-    let wake = Fix::advice(format!("Resume or unblock {guest}: a paused or stopped VM reads nothing (virsh domstate, virsh resume; kill -CONT of its process; look at its CPU load)."));
+    let wake = Fix::advice(format!(
+        "Resume or unblock {guest}: a paused or stopped VM reads nothing (virsh domstate, virsh resume; kill -CONT of its process; look at its CPU load)."
+    ));
     let wake = match case.scene.host.guest_of(link.index).and_then(|guest| guest.pid) {
-        Some(pid) if stuck => Fix::run(format!("kill -CONT {pid}"), format!("kill -STOP {pid}"), format!("Lets the process of {guest} run again if it was stopped; a guest paused by its manager is resumed there (virsh resume).")),
+        Some(pid) if stuck => Fix::run(
+            format!("kill -CONT {pid}"),
+            format!("kill -STOP {pid}"),
+            format!(
+                "Lets the process of {guest} run again if it was stopped; a guest paused by its manager is resumed there (virsh resume)."
+            ),
+        ),
         _ => wake,
     };
     let queue = Fix::run(
@@ -50,9 +58,11 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     )
     .risk("More memory and, under load, more delay.")
     .persist("Set it where the tap is made (a libvirt hook, a udev rule); more vhost queues in the guest's definition help as well.");
-    let judgement = Judgement::dropped(Cause::GuestNotReading, place, explanation)
-        .severity(severity)
-        .evidence([format!("{}: txqueuelen {}, tx_dropped {}", link.name, link.queue_length, link.statistics.tx_dropped)]);
+    let judgement =
+        Judgement::dropped(Cause::GuestNotReading, place, explanation).severity(severity).evidence([format!(
+            "{}: txqueuelen {}, tx_dropped {}",
+            link.name, link.queue_length, link.statistics.tx_dropped
+        )]);
     Some(if stuck { judgement.fix(wake).fix(queue) } else { judgement.fix(queue).fix(wake) })
 }
 
@@ -61,12 +71,23 @@ pub fn gone(case: &Case<'_>, link: &Link, place: crate::diagnose::report::Where)
     let what = words::dropped(case);
     if !link.up {
         let explanation = format!("{what} were to leave by {}, which is administratively down.", link.name);
-        return Judgement::dropped(Cause::LinkDown, place, explanation).fix(device::up(case.scene.host, case.scene.track.first_host(), link));
+        return Judgement::dropped(Cause::LinkDown, place, explanation).fix(device::up(
+            case.scene.host,
+            case.scene.track.first_host(),
+            link,
+        ));
     }
-    let explanation = format!("{what} were for {}, but no process has {} open: the guest is not running.", name(case, link), link.name);
+    let explanation = format!(
+        "{what} were for {}, but no process has {} open: the guest is not running.",
+        name(case, link),
+        link.name
+    );
     Judgement::dropped(Cause::GuestGone, place, explanation)
         .evidence([format!("{}: {}", link.name, if link.carrier { "carrier" } else { "no carrier" })])
-        .fix(Fix::advice(format!("Start {} again (virsh start, or its manager), and find out why its process ended.", name(case, link))))
+        .fix(Fix::advice(format!(
+            "Start {} again (virsh start, or its manager), and find out why its process ended.",
+            name(case, link)
+        )))
 }
 
 fn name(case: &Case<'_>, link: &Link) -> String {

@@ -8,8 +8,8 @@ use crate::diagnose::fix::device;
 use crate::diagnose::judgement::{Judgement, at};
 use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict};
 use crate::diagnose::scene::Role;
-use crate::event::Direction;
 use crate::diagnose::words;
+use crate::event::Direction;
 
 /// Where it happens, on all kernels known.
 pub const FUNCTIONS: &[&str] = &["br_dev_queue_push_xmit", "br_nf_dev_queue_xmit", "br_forward_finish"];
@@ -34,16 +34,24 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         link.name,
         link.mtu
     );
-    let raise = device::mtu(link, wanted, format!("Lets {} carry the {largest}-byte packets that the guest may send.", link.name));
+    let raise = device::mtu(
+        link,
+        wanted,
+        format!("Lets {} carry the {largest}-byte packets that the guest may send.", link.name),
+    );
     let lower = Fix::advice(format!(
         "Or set the MTU of the guest's interface to {}, in the guest or by its network's DHCP option 26.",
         link.mtu
     ));
     Some(
-        Judgement::dropped(Cause::BridgeMtuExceeded, at(case.scene, link.index, Point::BridgeEgress).of(drop), explanation)
-            .evidence([format!("{}: MTU {}; largest packet dropped: {largest} bytes", link.name, link.mtu)])
-            .fix(raise)
-            .fix(lower),
+        Judgement::dropped(
+            Cause::BridgeMtuExceeded,
+            at(case.scene, link.index, Point::BridgeEgress).of(drop),
+            explanation,
+        )
+        .evidence([format!("{}: MTU {}; largest packet dropped: {largest} bytes", link.name, link.mtu)])
+        .fix(raise)
+        .fix(lower),
     )
 }
 
@@ -53,7 +61,9 @@ pub fn judge_segments(case: &Case<'_>) -> Option<Judgement> {
     let exceeds = |place: &crate::event::Place, counters: &crate::event::FlowCounters| {
         let port = case.scene.bridge_of(place.device).is_some() && case.scene.role(place.device) != Role::Tap;
         let link = case.scene.link(place.device);
-        port && place.direction == Direction::Egress && counters.gso > 0 && link.is_some_and(|link| counters.largest > link.mtu)
+        port && place.direction == Direction::Egress
+            && counters.gso > 0
+            && link.is_some_and(|link| counters.largest > link.mtu)
     };
     let (place, counters) = case.hops.iter().find(|(place, counters)| exceeds(place, counters))?;
     let link = case.scene.link(place.device)?;
@@ -65,6 +75,10 @@ pub fn judge_segments(case: &Case<'_>) -> Option<Judgement> {
         Judgement::dropped(Cause::BridgeMtuExceeded, at(case.scene, link.index, Point::BridgeEgress), explanation)
             .verdict(Verdict::Delivered)
             .severity(Severity::Warning)
-            .fix(device::mtu(link, counters.largest, format!("Lets {} carry segments of {} bytes.", link.name, counters.largest))),
+            .fix(device::mtu(
+                link,
+                counters.largest,
+                format!("Lets {} carry segments of {} bytes.", link.name, counters.largest),
+            )),
     )
 }

@@ -13,7 +13,15 @@ use crate::event::Direction;
 use crate::event::host::Link;
 use crate::track::IcmpError;
 
-const FUNCTIONS: &[&str] = &["ip_forward", "ip6_forward", "ip_fragment", "ip_do_fragment", "ip6_fragment", "ip_finish_output", "ip6_finish_output"];
+const FUNCTIONS: &[&str] = &[
+    "ip_forward",
+    "ip6_forward",
+    "ip_fragment",
+    "ip_do_fragment",
+    "ip6_fragment",
+    "ip_finish_output",
+    "ip6_finish_output",
+];
 
 /// See the module.
 pub fn judge(case: &Case<'_>) -> Option<Judgement> {
@@ -34,9 +42,9 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         Some(link) => at(case.scene, link.index, Point::Routing),
         None => at(case.scene, drop.device()?, Point::Routing),
     };
-    let raise = egress.filter(|link| link.mtu < size).map(|link| {
-        device::mtu(link, size.max(1500), format!("Lets packets of {size} bytes pass {}.", link.name))
-    });
+    let raise = egress
+        .filter(|link| link.mtu < size)
+        .map(|link| device::mtu(link, size.max(1500), format!("Lets packets of {size} bytes pass {}.", link.name)));
     if told.is_some_and(|error| error.dropped) {
         let explanation = format!(
             "{} were too big ({size} bytes) for {name}{limit}, and the ICMP message that would tell the sender was dropped on this host: a path-MTU black hole.",
@@ -48,7 +56,9 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
                 .evidence([format!("the message \"packet too big\"{limit} to the sender was dropped")])
                 .fixes(open)
                 .fixes(raise)
-                .fix(Fix::advice("Or clamp the MSS of forwarded TCP to the path's MTU (nft: tcp option maxseg size set rt mtu).")),
+                .fix(Fix::advice(
+                    "Or clamp the MSS of forwarded TCP to the path's MTU (nft: tcp option maxseg size set rt mtu).",
+                )),
         );
     }
     let adapts = case.left() > 0;
@@ -61,7 +71,10 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         Judgement::dropped(Cause::RouteMtuExceeded, place.of(drop), explanation)
             .severity(if adapts { Severity::Info } else { Severity::Warning })
             .fixes(raise)
-            .fix(Fix::advice(format!("Or send packets of at most {} bytes: set the guest's MTU, or let it heed path-MTU discovery.", mtu.unwrap_or(1280)))),
+            .fix(Fix::advice(format!(
+                "Or send packets of at most {} bytes: set the guest's MTU, or let it heed path-MTU discovery.",
+                mtu.unwrap_or(1280)
+            ))),
     )
 }
 
@@ -78,9 +91,11 @@ fn message_fixes(case: &Case<'_>, error: Option<&IcmpError>) -> Vec<Fix> {
 /// MTU.
 fn egress<'a>(case: &Case<'a>, drop: &Dropped<'_>, mtu: Option<u32>) -> Option<&'a Link> {
     let scene = case.scene;
-    let left = case.hops.iter().rev().find(|(place, _)| {
-        place.direction == Direction::Egress && Some(place.device) != case.group.device
-    });
+    let left = case
+        .hops
+        .iter()
+        .rev()
+        .find(|(place, _)| place.direction == Direction::Egress && Some(place.device) != case.group.device);
     let by_route = || super::routing::route_to(scene.host, case.key().destination.ip()?).and_then(|route| route.device);
     let link = |index| scene.link(index);
     left.and_then(|(place, _)| link(place.device))

@@ -17,7 +17,11 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     }
     let scene = case.scene;
     let source = case.key().source.ip().filter(|source| is_private(*source))?;
-    let (exit, _) = case.hops.iter().rev().find(|(place, _)| place.direction == Direction::Egress && Some(place.device) != case.device())?;
+    let (exit, _) = case
+        .hops
+        .iter()
+        .rev()
+        .find(|(place, _)| place.direction == Direction::Egress && Some(place.device) != case.device())?;
     let uplink = scene.link(exit.device)?;
     let on_link = uplink.addresses.iter().any(|network| network.contains(source));
     if on_link || uplink.addresses.is_empty() || masquerades(case, uplink) {
@@ -26,14 +30,21 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let network = guest_network(case, source)?;
     let explanation = format!(
         "{} left by {} with the private source {source}: no rule translates {network} there, so the answers find no way back.",
-        words::packets(case.left().max(1)), uplink.name
+        words::packets(case.left().max(1)),
+        uplink.name
     );
     Some(
         Judgement::dropped(Cause::NatMissing, at(scene, uplink.index, Point::NicEgress), explanation)
             .verdict(Verdict::Unanswered)
-            .evidence([format!("source {source} seen at the egress of {}; no masquerade or snat rule for it", uplink.name)])
+            .evidence([format!(
+                "source {source} seen at the egress of {}; no masquerade or snat rule for it",
+                uplink.name
+            )])
             .fix(masquerade(case, uplink, network))
-            .fix(Fix::advice(format!("Or set a route to {network} by this host on the router behind {}.", uplink.name))),
+            .fix(Fix::advice(format!(
+                "Or set a route to {network} by this host on the router behind {}.",
+                uplink.name
+            ))),
     )
 }
 
@@ -70,11 +81,18 @@ fn base(network: Network) -> Network {
 fn masquerades(case: &Case<'_>, uplink: &Link) -> bool {
     let source = case.key().source.ip();
     nat_chains(case, case.key().source.ip()).flat_map(|chain| &chain.rules).any(|rule| {
-        let translates = rule.verdict.as_deref().is_some_and(|verdict| verdict.starts_with("masquerade") || verdict.starts_with("snat"));
+        let translates = rule
+            .verdict
+            .as_deref()
+            .is_some_and(|verdict| verdict.starts_with("masquerade") || verdict.starts_with("snat"));
         let words: Vec<&str> = rule.text.split_whitespace().map(|word| word.trim_matches('"')).collect();
-        let after = |names: &[&str]| words.iter().position(|word| names.contains(word)).and_then(|at| words.get(at + 1)).copied();
+        let after = |names: &[&str]| {
+            words.iter().position(|word| names.contains(word)).and_then(|at| words.get(at + 1)).copied()
+        };
         let device = after(&["oifname", "oif", "-o"]).is_none_or(|name| name == uplink.name);
-        let covers = after(&["saddr", "-s"]).and_then(parse).is_none_or(|network| source.is_some_and(|source| network.contains(source)));
+        let covers = after(&["saddr", "-s"])
+            .and_then(parse)
+            .is_none_or(|network| source.is_some_and(|source| network.contains(source)));
         translates && device && covers
     })
 }
@@ -89,7 +107,8 @@ fn parse(text: &str) -> Option<Network> {
 fn nat_chains<'a>(case: &Case<'a>, source: Option<IpAddr>) -> impl Iterator<Item = &'a Chain> {
     let family = if source.is_some_and(|source| source.is_ipv6()) { "ip6" } else { "ip" };
     case.scene.host.netfilter.chains.iter().filter(move |chain| {
-        (chain.family == family || chain.family == "inet") && (chain.hook.as_deref() == Some("postrouting") || chain.hook.is_none())
+        (chain.family == family || chain.family == "inet")
+            && (chain.hook.as_deref() == Some("postrouting") || chain.hook.is_none())
     })
 }
 
@@ -98,7 +117,8 @@ fn masquerade(case: &Case<'_>, uplink: &Link, network: Network) -> Fix {
     let v6 = network.address.is_ipv6();
     let why = format!("Gives packets from {network} the address of {} on their way out.", uplink.name);
     let name = &uplink.name;
-    let chain = nat_chains(case, Some(network.address)).find(|chain| chain.kind.as_deref() == Some("nat") && chain.hook.is_some());
+    let chain = nat_chains(case, Some(network.address))
+        .find(|chain| chain.kind.as_deref() == Some("nat") && chain.hook.is_some());
     let word = if v6 { "ip6" } else { "ip" };
     let fix = match chain {
         Some(chain) if chain.backend != Backend::Nft => {
@@ -108,16 +128,21 @@ fn masquerade(case: &Case<'_>, uplink: &Link, network: Network) -> Fix {
                 (false, false) => "iptables-nft",
                 (true, false) => "ip6tables-nft",
             };
-            let rule = |verb: &str| format!("{program} -t nat {verb} POSTROUTING -s {network} -o {} -j MASQUERADE", quote(name));
+            let rule = |verb: &str| {
+                format!("{program} -t nat {verb} POSTROUTING -s {network} -o {} -j MASQUERADE", quote(name))
+            };
             Fix::run(rule("-A"), rule("-D"), why)
         }
         Some(chain) => {
             let place = format!("{} {} {}", chain.family, chain.table, chain.name);
-            let rule = format!("add rule {place} {word} saddr {network} oifname \"{name}\" masquerade comment \"kvmtrace\"");
+            let rule =
+                format!("add rule {place} {word} saddr {network} oifname \"{name}\" masquerade comment \"kvmtrace\"");
             let list = quote(&format!("list chain {place}"));
             Fix::run(
                 format!("nft {}", quote(&rule)),
-                format!("for h in $(nft -a {list} | sed -n 's/.*comment \"kvmtrace\" # handle //p'); do nft delete rule {place} handle $h; done"),
+                format!(
+                    "for h in $(nft -a {list} | sed -n 's/.*comment \"kvmtrace\" # handle //p'); do nft delete rule {place} handle $h; done"
+                ),
                 why,
             )
         }

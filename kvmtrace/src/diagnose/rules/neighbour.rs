@@ -8,12 +8,23 @@ use crate::diagnose::judgement::{Judgement, at, beyond};
 use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict};
 use crate::diagnose::words;
 
-const FUNCTIONS: &[&str] = &["neigh_invalidate", "__neigh_event_send", "neigh_timer_handler", "arp_error_report", "ndisc_error_report", "neigh_resolve_output", "neigh_flush_dev", "neigh_probe"];
+const FUNCTIONS: &[&str] = &[
+    "neigh_invalidate",
+    "__neigh_event_send",
+    "neigh_timer_handler",
+    "arp_error_report",
+    "ndisc_error_report",
+    "neigh_resolve_output",
+    "neigh_flush_dev",
+    "neigh_probe",
+];
 
 /// See the module.
 pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let drop = case.focus.as_ref()?;
-    if !(drop.because(&["NEIGH_FAILED", "NEIGH_QUEUEFULL", "NEIGH_DEAD", "NEIGH_CREATEFAIL", "NEIGH_HH_FILLFAIL"]) || drop.is_unspecified() && drop.within(FUNCTIONS)) {
+    if !(drop.because(&["NEIGH_FAILED", "NEIGH_QUEUEFULL", "NEIGH_DEAD", "NEIGH_CREATEFAIL", "NEIGH_HH_FILLFAIL"])
+        || drop.is_unspecified() && drop.within(FUNCTIONS))
+    {
         return None;
     }
     let device = drop.device().or(case.device())?;
@@ -21,8 +32,13 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let hop = super::routing::route_to(case.scene.host, to).and_then(|route| route.gateway).unwrap_or(to);
     let name = case.scene.name(device);
     let hop_text = if hop == to { hop.to_string() } else { format!("the next hop {hop}") };
-    let explanation = format!("{} wait for {hop_text} on {name}, which answers no {}.", words::dropped(case), if to.is_ipv6() { "neighbour solicitation" } else { "ARP request" });
-    let state = case.scene.host.neighbours.iter().find(|neighbour| neighbour.address == hop && neighbour.device == device);
+    let explanation = format!(
+        "{} wait for {hop_text} on {name}, which answers no {}.",
+        words::dropped(case),
+        if to.is_ipv6() { "neighbour solicitation" } else { "ARP request" }
+    );
+    let state =
+        case.scene.host.neighbours.iter().find(|neighbour| neighbour.address == hop && neighbour.device == device);
     Some(
         Judgement::dropped(Cause::NeighbourUnresolved, at(case.scene, device, Point::Neighbour).of(drop), explanation)
             .evidence(state.map(|neighbour| format!("neighbour {hop} on {name}: {}", neighbour.state)))
@@ -31,7 +47,9 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
 }
 
 fn advice(address: &str) -> Fix {
-    Fix::advice(format!("Check that {address} is right and that its owner is up and in the same network (VLAN, bridge) as the one who asks."))
+    Fix::advice(format!(
+        "Check that {address} is right and that its owner is up and in the same network (VLAN, bridge) as the one who asks."
+    ))
 }
 
 /// A guest's request, or one for a guest, that left in order and stays unanswered.
@@ -47,7 +65,8 @@ pub fn judge_silent(case: &Case<'_>) -> Option<Judgement> {
     } else {
         at(case.scene, case.device()?, Point::Guest)
     };
-    let explanation = format!("{} from {asker} asked who has {asked}, and nobody answered.", words::packets(case.packets()));
+    let explanation =
+        format!("{} from {asker} asked who has {asked}, and nobody answered.", words::packets(case.packets()));
     Some(
         Judgement::dropped(Cause::NeighbourUnresolved, place, explanation)
             .verdict(Verdict::Unanswered)

@@ -44,14 +44,13 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         Cause::NetfilterReject => format!("{what} were refused by this host's firewall: {who}."),
         _ => format!("{what} were dropped by this host's firewall at {}: {who}.", stage.hook),
     };
-    let mut judgement = Judgement::dropped(cause, place, explanation).evidence(suspects.iter().take(4).map(Suspect::evidence));
+    let mut judgement =
+        Judgement::dropped(cause, place, explanation).evidence(suspects.iter().take(4).map(Suspect::evidence));
     if cause == Cause::NetfilterReject {
         judgement = judgement.verdict(Verdict::Refused);
     }
     if cause == Cause::NetfilterBridgedIp {
-        judgement = judgement
-            .evidence(bridge_sysctls(case.scene.host))
-            .fix(bridged_fix(case, &stage));
+        judgement = judgement.evidence(bridge_sysctls(case.scene.host)).fix(bridged_fix(case, &stage));
     }
     let addresses = (key.source.ip(), key.destination.ip());
     Some(judgement.fixes(cure::fixes(case.scene, &stage, &suspects, addresses)))
@@ -66,7 +65,9 @@ pub fn fixes_for(case: &Case<'_>, drop: &Dropped<'_>, key: &FlowKey) -> Vec<Fix>
 
 /// The sender was told: an ICMP error about the flow, or a reset in the far end's name.
 fn told_no(case: &Case<'_>) -> bool {
-    case.errors.iter().any(|error| error.about.is_prohibited() || error.about.is_port_unreachable() || error.about.is_unreachable())
+    case.errors
+        .iter()
+        .any(|error| error.about.is_prohibited() || error.about.is_port_unreachable() || error.about.is_unreachable())
         || case.key().protocol == Protocol::Tcp
             && case.answers.iter().flat_map(|flow| flow.places.values()).any(|counters| counters.tcp_reset > 0)
 }
@@ -79,7 +80,11 @@ fn bridge_sysctls(host: &HostState) -> Vec<String> {
 }
 
 fn bridged_fix(case: &Case<'_>, stage: &Stage) -> Fix {
-    let name = if stage.family == "ip6" { "net.bridge.bridge-nf-call-ip6tables" } else { "net.bridge.bridge-nf-call-iptables" };
+    let name = if stage.family == "ip6" {
+        "net.bridge.bridge-nf-call-ip6tables"
+    } else {
+        "net.bridge.bridge-nf-call-iptables"
+    };
     let risk = "Rules that were written to filter bridged traffic by IP (Docker, Kubernetes, OpenStack security groups) no longer see it.";
     let per_bridge = case.bridge().filter(|bridge| {
         matches!(&bridge.kind, crate::event::host::LinkKind::Bridge(state)
@@ -115,8 +120,13 @@ fn conntrack_full(case: &Case<'_>, drop: &Dropped<'_>, stage: &Stage) -> Option<
         "{} were of new connections, and the host's connection tracking table is full ({used} of {max} entries).",
         words::dropped(case)
     );
-    let raise = sysctl::set(host, "net.netfilter.nf_conntrack_max", &(max.max(65_536) * 2).to_string(), "Makes room for more tracked connections.")
-        .risk("Each entry takes some 320 bytes of kernel memory.");
+    let raise = sysctl::set(
+        host,
+        "net.netfilter.nf_conntrack_max",
+        &(max.max(65_536) * 2).to_string(),
+        "Makes room for more tracked connections.",
+    )
+    .risk("Each entry takes some 320 bytes of kernel memory.");
     let flush = Fix {
         command: Some("conntrack -F".to_owned()),
         undo: None,

@@ -30,7 +30,8 @@ fn find(case: &Case<'_>) -> Option<Judgement> {
         return Some(dead_link(case, dead, at(scene, dead.index, Point::NicEgress)));
     }
     let Some(bridge) = case.bridge() else {
-        let alone = case.is_from_guest() && case.way() != Way::Host && case.way() != Way::Routed && own.addresses.is_empty();
+        let alone =
+            case.is_from_guest() && case.way() != Way::Host && case.way() != Way::Routed && own.addresses.is_empty();
         return alone.then(|| detached(case, own, Point::TapIngress));
     };
     if !bridge.up {
@@ -91,13 +92,19 @@ fn stray_uplink<'a>(case: &Case<'a>, bridge: &Link) -> Option<&'a Link> {
     let free = |link: &&Link| {
         link.master.is_none()
             && matches!(case.scene.role(link.index), Role::Nic | Role::Tunnel)
-            && matches!(link.kind, LinkKind::Physical | LinkKind::Veth | LinkKind::Bond | LinkKind::Vlan { .. } | LinkKind::Vxlan { .. })
+            && matches!(
+                link.kind,
+                LinkKind::Physical | LinkKind::Veth | LinkKind::Bond | LinkKind::Vlan { .. } | LinkKind::Vxlan { .. }
+            )
             && !host.links.values().any(|upper| upper.lower == Some(link.index))
     };
     let before = case.scene.track.first_host().ports(bridge.index).map(|port| port.index).collect::<Vec<_>>();
     let was_port = host.links.values().filter(free).find(|link| before.contains(&link.index));
     was_port.or_else(|| {
-        host.links.values().filter(free).find(|link| !link.addresses.iter().any(|network| is_configured(network.address)))
+        host.links
+            .values()
+            .filter(free)
+            .find(|link| !link.addresses.iter().any(|network| is_configured(network.address)))
     })
 }
 
@@ -154,13 +161,29 @@ fn flood_disabled(case: &Case<'_>, port: &Link, bridge: &Link) -> Option<Judgeme
         words::packets(case.packets()),
         port.name,
         bridge.name,
-        if flag == "flood" && !flags.learning { format!(" (and with learning off none is ever learnt: {mac} is unknown)") } else { String::new() }
+        if flag == "flood" && !flags.learning {
+            format!(" (and with learning off none is ever learnt: {mac} is unknown)")
+        } else {
+            String::new()
+        }
     );
-    let mut judgement = Judgement::dropped(Cause::BridgeFloodDisabled, at(case.scene, port.index, Point::BridgeEgress), explanation)
-        .evidence([format!("{}: flood {}, bcast_flood {}, mcast_flood {}, learning {}", port.name, flags.flood, flags.broadcast_flood, flags.multicast_flood, flags.learning)])
-        .fix(device::port_flag(port, flag, true, format!("{} then gets such frames.", port.name)).risk("The flag may have been cleared to keep a guest from seeing others' frames."));
+    let mut judgement =
+        Judgement::dropped(Cause::BridgeFloodDisabled, at(case.scene, port.index, Point::BridgeEgress), explanation)
+            .evidence([format!(
+                "{}: flood {}, bcast_flood {}, mcast_flood {}, learning {}",
+                port.name, flags.flood, flags.broadcast_flood, flags.multicast_flood, flags.learning
+            )])
+            .fix(
+                device::port_flag(port, flag, true, format!("{} then gets such frames.", port.name))
+                    .risk("The flag may have been cleared to keep a guest from seeing others' frames."),
+            );
     if flag == "flood" && !flags.learning {
-        judgement = judgement.fix(device::port_flag(port, "learning", true, "Or let the bridge learn the addresses behind the port."));
+        judgement = judgement.fix(device::port_flag(
+            port,
+            "learning",
+            true,
+            "Or let the bridge learn the addresses behind the port.",
+        ));
     }
     Some(judgement)
 }
@@ -174,17 +197,25 @@ pub fn misdirected(case: &Case<'_>, bridge: &Link) -> Option<Judgement> {
         let at_owner = Some(entry.device) == owner;
         let on_tap = scene.role(entry.device) == Role::Tap;
         let on_bridge = entry.bridge == Some(bridge.index) || entry.device == bridge.index;
-        on_bridge && entry.mac == mac && !at_owner && !scene.is_host_mac(mac)
+        on_bridge
+            && entry.mac == mac
+            && !at_owner
+            && !scene.is_host_mac(mac)
             && (owner.is_some() || on_tap)
             && (entry.fixed || entry.sticky || entry.permanent)
     };
     let entry = scene.host.forwarding.iter().find(wrong)?;
     let port = scene.link(entry.device)?;
     let flavour = if entry.permanent { "local" } else { "static" };
-    let whose = owner.map_or_else(|| "of another".to_owned(), |owner| format!("of {}, which is behind {}", scene.guest_name(owner).unwrap_or_default(), scene.name(owner)));
+    let whose = owner.map_or_else(
+        || "of another".to_owned(),
+        |owner| format!("of {}, which is behind {}", scene.guest_name(owner).unwrap_or_default(), scene.name(owner)),
+    );
     let explanation = format!(
         "{} for {mac} ({whose}) go to {} instead: a {flavour} entry of {}'s forwarding database says so.",
-        words::packets(case.packets()), port.name, bridge.name
+        words::packets(case.packets()),
+        port.name,
+        bridge.name
     );
     let vlan = entry.vlan.map(|vlan| format!(" vlan {vlan}")).unwrap_or_default();
     let sticky = if entry.sticky { " sticky" } else { "" };
@@ -192,16 +223,25 @@ pub fn misdirected(case: &Case<'_>, bridge: &Link) -> Option<Judgement> {
     let side = if entry.device == bridge.index { "self" } else { "master" };
     let fix = Fix::run(
         format!("bridge fdb del {mac} dev {name} {side}{vlan}"),
-        format!("bridge fdb replace {mac} dev {name} {side} {}{sticky}{vlan}", if entry.permanent { "permanent" } else { "static" }),
+        format!(
+            "bridge fdb replace {mac} dev {name} {side} {}{sticky}{vlan}",
+            if entry.permanent { "permanent" } else { "static" }
+        ),
         "Removes the wrong entry; the bridge then learns where the address really is.",
     )
     .persist("Remove it from what sets it (a script, the guest's definition, the SDN agent).");
     let place = at(scene, port.index, Point::BridgeForward);
-    Some(Judgement::dropped(Cause::BridgeFdbMisdirected, place, explanation).verdict(Verdict::Lost).evidence([format!("fdb: {mac} dev {} {flavour}{sticky}{vlan}", port.name)]).fix(fix))
+    Some(
+        Judgement::dropped(Cause::BridgeFdbMisdirected, place, explanation)
+            .verdict(Verdict::Lost)
+            .evidence([format!("fdb: {mac} dev {} {flavour}{sticky}{vlan}", port.name)])
+            .fix(fix),
+    )
 }
 
 fn detached(case: &Case<'_>, link: &Link, point: Point) -> Judgement {
-    let explanation = format!("{} can't pass {}: it is a port of no bridge.", words::packets(case.packets()), link.name);
+    let explanation =
+        format!("{} can't pass {}: it is a port of no bridge.", words::packets(case.packets()), link.name);
     let fixes = match case.bridge() {
         Some(bridge) => vec![
             device::enslave(link, bridge, format!("Makes {} an uplink of {}.", link.name, bridge.name))
@@ -270,10 +310,13 @@ pub fn vlan(case: &Case<'_>, port: &Link, bridge: &Link) -> Judgement {
     let what = case.key().vlan.map_or_else(|| "untagged frames".to_owned(), |vlan| format!("VLAN {vlan}"));
     let explanation = format!(
         "{} were stopped at {}: {} filters VLANs, and that port is no member for {what}.",
-        words::packets(case.dropped().max(case.packets())), port.name, bridge.name
+        words::packets(case.dropped().max(case.packets())),
+        port.name,
+        bridge.name
     );
     let name = quote(&port.name);
-    let members: Vec<String> = port.port.iter().flat_map(|flags| &flags.vlans).map(|vlan| vlan.id.to_string()).collect();
+    let members: Vec<String> =
+        port.port.iter().flat_map(|flags| &flags.vlans).map(|vlan| vlan.id.to_string()).collect();
     Judgement::dropped(Cause::BridgeVlanFiltered, at(case.scene, port.index, Point::BridgeIngress), explanation)
         .evidence([format!("{}: member of VLANs {}", port.name, if members.is_empty() { "none".to_owned() } else { members.join(", ") })])
         .fix(
@@ -296,7 +339,9 @@ fn macvtap_host(case: &Case<'_>, own: &Link) -> Option<Judgement> {
     }
     let explanation = format!(
         "{} between the guest on {} and this host itself: a macvtap ({mode}) on {} reaches everything but the host that it sits on.",
-        words::packets(case.packets()), own.name, lower.name
+        words::packets(case.packets()),
+        own.name,
+        lower.name
     );
     let name = quote(&lower.name);
     let fix = Fix {
@@ -315,12 +360,20 @@ fn macvtap_host(case: &Case<'_>, own: &Link) -> Option<Judgement> {
 
 fn move_addresses(lower: &Link) -> String {
     let name = quote(&lower.name);
-    lower.addresses.iter().filter(|network| is_configured(network.address))
+    lower
+        .addresses
+        .iter()
+        .filter(|network| is_configured(network.address))
         .map(|network| format!(" && ip addr del {network} dev {name} && ip addr add {network} dev kvmtrace-mv0"))
         .collect()
 }
 
 fn restore_addresses(lower: &Link) -> String {
     let name = quote(&lower.name);
-    lower.addresses.iter().filter(|network| is_configured(network.address)).map(|network| format!("; ip addr add {network} dev {name}")).collect()
+    lower
+        .addresses
+        .iter()
+        .filter(|network| is_configured(network.address))
+        .map(|network| format!("; ip addr add {network} dev {name}"))
+        .collect()
 }

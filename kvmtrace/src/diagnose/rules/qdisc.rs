@@ -7,8 +7,26 @@ use crate::diagnose::report::{Cause, Fix, Point, Severity};
 use crate::diagnose::words;
 use crate::event::Protocol;
 
-const REASONS: &[&str] = &["QDISC_DROP", "QDISC_OVERLIMIT", "QDISC_CONGESTED", "FQ_BAND_LIMIT", "FQ_HORIZON_LIMIT", "FQ_FLOW_LIMIT", "CPU_BACKLOG", "QDISC_BURST_DROP"];
-const FUNCTIONS: &[&str] = &["__dev_queue_xmit", "dev_queue_xmit", "__dev_xmit_skb", "kfree_skb_list_reason", "kfree_skb_list", "tbf_enqueue", "qdisc_drop", "enqueue_to_backlog"];
+const REASONS: &[&str] = &[
+    "QDISC_DROP",
+    "QDISC_OVERLIMIT",
+    "QDISC_CONGESTED",
+    "FQ_BAND_LIMIT",
+    "FQ_HORIZON_LIMIT",
+    "FQ_FLOW_LIMIT",
+    "CPU_BACKLOG",
+    "QDISC_BURST_DROP",
+];
+const FUNCTIONS: &[&str] = &[
+    "__dev_queue_xmit",
+    "dev_queue_xmit",
+    "__dev_xmit_skb",
+    "kfree_skb_list_reason",
+    "kfree_skb_list",
+    "tbf_enqueue",
+    "qdisc_drop",
+    "enqueue_to_backlog",
+];
 
 /// See the module.
 pub fn judge(case: &Case<'_>) -> Option<Judgement> {
@@ -25,11 +43,24 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let qdisc = case.scene.host.qdiscs.iter().find(|qdisc| qdisc.device == link.index && qdisc.parent == "root");
     let kind = qdisc.map_or(link.qdisc.as_str(), |qdisc| qdisc.kind.as_str());
     let share = drop.totals.packets as f64 / case.packets().max(1) as f64;
-    let severity = if case.key().protocol == Protocol::Tcp && share < 0.02 { Severity::Info } else if share < 0.1 { Severity::Warning } else { Severity::Error };
-    let explanation = format!("{what} found the queue of {} full: its queueing discipline {kind} limits the rate or the length.", link.name);
-    let judgement = Judgement::dropped(Cause::QdiscLimit, place, explanation)
-        .severity(severity)
-        .evidence(qdisc.map(|qdisc| format!("{}: qdisc {} {}: {} drops, {} overlimits, backlog {}", link.name, qdisc.kind, qdisc.handle, qdisc.drops, qdisc.overlimits, qdisc.backlog)));
+    let severity = if case.key().protocol == Protocol::Tcp && share < 0.02 {
+        Severity::Info
+    } else if share < 0.1 {
+        Severity::Warning
+    } else {
+        Severity::Error
+    };
+    let explanation = format!(
+        "{what} found the queue of {} full: its queueing discipline {kind} limits the rate or the length.",
+        link.name
+    );
+    let judgement =
+        Judgement::dropped(Cause::QdiscLimit, place, explanation).severity(severity).evidence(qdisc.map(|qdisc| {
+            format!(
+                "{}: qdisc {} {}: {} drops, {} overlimits, backlog {}",
+                link.name, qdisc.kind, qdisc.handle, qdisc.drops, qdisc.overlimits, qdisc.backlog
+            )
+        }));
     let default = ["pfifo_fast", "fq_codel", "noqueue", "mq", "fq"].contains(&kind);
     Some(match qdisc.filter(|_| !default) {
         Some(qdisc) => judgement.fix(device::qdisc_delete(link, qdisc, format!("Removes the {kind} that limits {}.", link.name))),

@@ -16,8 +16,18 @@ use crate::event::host::{Link, Route};
 use std::net::IpAddr;
 
 const FUNCTIONS: &[&str] = &[
-    "ip_error", "ip6_pkt_drop", "ip6_pkt_discard", "ip6_pkt_prohibit", "dst_discard", "dst_discard_out", "ip6_forward",
-    "ip_rcv_finish_core", "ip_forward", "ip_route_input_noref", "__ip_rcv_finish", "ip6_rcv_finish",
+    "ip_error",
+    "ip6_pkt_drop",
+    "ip6_pkt_discard",
+    "ip6_pkt_prohibit",
+    "dst_discard",
+    "dst_discard_out",
+    "ip6_forward",
+    "ip_rcv_finish_core",
+    "ip_forward",
+    "ip_route_input_noref",
+    "__ip_rcv_finish",
+    "ip6_rcv_finish",
 ];
 
 /// See the module.
@@ -29,7 +39,9 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let to = case.key().destination.ip()?;
     let input = input_device(case, drop)?;
     let in_error = drop.within(&["ip_error", "ip6_forward"]);
-    if drop.because(&["IP_INADDRERRORS"]) && in_error || in_error && drop.is_unspecified() && !forwards(case.scene.host, &input.name, to) {
+    if drop.because(&["IP_INADDRERRORS"]) && in_error
+        || in_error && drop.is_unspecified() && !forwards(case.scene.host, &input.name, to)
+    {
         return Some(forwarding_disabled(case, drop, input, to));
     }
     let route = route_of(case.scene.host, to);
@@ -54,7 +66,9 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
             let explanation = format!("{} went to {to}, for which the route \"{text}\" {does}.", words::dropped(case));
             Some(Judgement::dropped(cause, place, explanation).evidence([format!("route: {text}")]).fix(fix))
         }
-        _ if drop.because(&["IP_INNOROUTES", "IP6_INNOROUTES"]) || drop.is_unspecified() && drop.within(&["ip_error", "ip6_pkt_drop", "ip6_pkt_discard"]) => {
+        _ if drop.because(&["IP_INNOROUTES", "IP6_INNOROUTES"])
+            || drop.is_unspecified() && drop.within(&["ip_error", "ip6_pkt_drop", "ip6_pkt_discard"]) =>
+        {
             Some(no_route(case, drop, input, to))
         }
         _ => None,
@@ -79,9 +93,10 @@ fn forwarding_disabled(case: &Case<'_>, drop: &Dropped<'_>, input: &Link, to: Ip
     );
     Judgement::dropped(Cause::ForwardingDisabled, place, explanation)
         .evidence([format!("{name} = {}", host.sysctl(&name).unwrap_or("unknown"))])
-        .fix(sysctl::set(host, &name, "1", "Lets this host forward packets between its interfaces.").risk(
-            "The host then routes between all its networks unless the firewall forbids it.",
-        ))
+        .fix(
+            sysctl::set(host, &name, "1", "Lets this host forward packets between its interfaces.")
+                .risk("The host then routes between all its networks unless the firewall forbids it."),
+        )
 }
 
 fn no_route(case: &Case<'_>, drop: &Dropped<'_>, input: &Link, to: IpAddr) -> Judgement {
@@ -108,7 +123,10 @@ fn no_route(case: &Case<'_>, drop: &Dropped<'_>, input: &Link, to: IpAddr) -> Ju
 
 /// The cure for a dead link.
 pub fn no_carrier_advice(link: &Link) -> Fix {
-    Fix::advice(format!("Check the cable of {} and the switch port at its other end: the link has no carrier.", link.name))
+    Fix::advice(format!(
+        "Check the cable of {} and the switch port at its other end: the link has no carrier.",
+        link.name
+    ))
 }
 
 /// Routes that would lead there.
@@ -116,9 +134,12 @@ fn route_fixes(scene: &Scene<'_>, to: IpAddr) -> Vec<Fix> {
     let host = scene.host;
     let prefix = if to.is_ipv6() { 128 } else { 32 };
     let family = if to.is_ipv6() { " -6" } else { "" };
-    let lost = scene.track.first_host().routes.iter().filter(|route| {
-        route.destination.contains(to) && !host.routes.contains(route) && route.kind == "unicast"
-    });
+    let lost = scene
+        .track
+        .first_host()
+        .routes
+        .iter()
+        .filter(|route| route.destination.contains(to) && !host.routes.contains(route) && route.kind == "unicast");
     let mut fixes: Vec<Fix> = lost
         .max_by_key(|route| route.destination.prefix)
         .and_then(|route| {
@@ -132,7 +153,11 @@ fn route_fixes(scene: &Scene<'_>, to: IpAddr) -> Vec<Fix> {
     let on_link = uplinks().find(|link| link.addresses.iter().any(|network| network.contains(to)));
     if let (Some(link), true) = (on_link, fixes.is_empty()) {
         let command = |verb: &str| format!("ip{family} route {verb} {to}/{prefix} dev {}", quote(&link.name));
-        fixes.push(Fix::run(command("add"), command("del"), format!("{to} is in a network of {}: it can be reached there directly.", link.name)));
+        fixes.push(Fix::run(
+            command("add"),
+            command("del"),
+            format!("{to} is in a network of {}: it can be reached there directly.", link.name),
+        ));
     }
     let neighbours: Vec<(&IpAddr, &Link)> = host
         .neighbours
@@ -142,10 +167,15 @@ fn route_fixes(scene: &Scene<'_>, to: IpAddr) -> Vec<Fix> {
         .filter_map(|neighbour| Some((&neighbour.address, uplinks().find(|link| link.index == neighbour.device)?)))
         .collect();
     if let ([(gateway, link)], true) = (neighbours.as_slice(), fixes.is_empty()) {
-        let command = |verb: &str| format!("ip{family} route {verb} {to}/{prefix} via {gateway} dev {}", quote(&link.name));
+        let command =
+            |verb: &str| format!("ip{family} route {verb} {to}/{prefix} via {gateway} dev {}", quote(&link.name));
         fixes.push(
-            Fix::run(command("add"), command("del"), format!("{gateway} is the only neighbour seen on {}: the likely next hop.", link.name))
-                .risk("A guess from the neighbour table: check that this is the router."),
+            Fix::run(
+                command("add"),
+                command("del"),
+                format!("{gateway} is the only neighbour seen on {}: the likely next hop.", link.name),
+            )
+            .risk("A guess from the neighbour table: check that this is the router."),
         );
     }
     fixes.push(Fix::advice(format!("Add a route to {to}, or a default route, by the right next hop; and set it in the network configuration so that it lasts.")));
@@ -172,7 +202,11 @@ fn downed_uplink<'a>(scene: &Scene<'a>, to: IpAddr) -> Option<&'a Link> {
         link.addresses.iter().any(|network| network.address.is_ipv4() == to.is_ipv4())
             || former.clone().any(|route| route.device == Some(link.index) && route.destination.contains(to))
     };
-    let mut candidates = scene.host.links.values().filter(|link| is_upstream(scene, link) && matches!(scene.role(link.index), Role::Nic | Role::Bridge));
+    let mut candidates = scene
+        .host
+        .links
+        .values()
+        .filter(|link| is_upstream(scene, link) && matches!(scene.role(link.index), Role::Nic | Role::Bridge));
     candidates.find(|link| (!link.up || !link.carrier) && served(link))
 }
 
@@ -200,7 +234,9 @@ pub fn route_to(host: &HostState, to: IpAddr) -> Option<&Route> {
 /// The route that the main table takes, of any kind.
 pub fn route_of(host: &HostState, to: IpAddr) -> Option<&Route> {
     let fits = host.routes.iter().filter(|route| {
-        route.destination.contains(to) && usable(host, route) && (route.table == 254 || route.table == 253 || route.table == 0)
+        route.destination.contains(to)
+            && usable(host, route)
+            && (route.table == 254 || route.table == 253 || route.table == 0)
     });
     fits.min_by_key(|route| (std::cmp::Reverse(route.destination.prefix), route.metric))
 }
@@ -213,6 +249,10 @@ fn usable(host: &HostState, route: &Route) -> bool {
 pub fn text(scene: &Scene<'_>, route: &Route) -> String {
     let kind = if route.kind == "unicast" { String::new() } else { format!("{} ", route.kind) };
     let via = route.gateway.map(|gateway| format!(" via {gateway}")).unwrap_or_default();
-    let by = route.device.filter(|_| route.kind == "unicast").map(|device| format!(" dev {}", scene.name(device))).unwrap_or_default();
+    let by = route
+        .device
+        .filter(|_| route.kind == "unicast")
+        .map(|device| format!(" dev {}", scene.name(device)))
+        .unwrap_or_default();
     format!("{kind}{}{via}{by}", route.destination)
 }

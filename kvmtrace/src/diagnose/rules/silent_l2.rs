@@ -34,7 +34,10 @@ pub fn of_address(scene: &Scene<'_>, conflict: &Conflict) -> (Cause, String, Fix
     let name = scene.name(device);
     let address = conflict.address;
     if conflict.spoofed {
-        let explanation = format!("{guest} ({mac} on {name}) claims {address}, which belongs to another machine: traffic for it is drawn to the guest. Claimed by: {}.", macs.join(", "));
+        let explanation = format!(
+            "{guest} ({mac} on {name}) claims {address}, which belongs to another machine: traffic for it is drawn to the guest. Claimed by: {}.",
+            macs.join(", ")
+        );
         let fix = Fix {
             command: scene.bridge_of(device).map(|_| {
                 let rule = format!("add table bridge kvmtrace_arp; add chain bridge kvmtrace_arp prerouting {{ type filter hook prerouting priority -300; }}; add rule bridge kvmtrace_arp prerouting iifname \"{name}\" arp saddr ip {address} drop");
@@ -47,13 +50,31 @@ pub fn of_address(scene: &Scene<'_>, conflict: &Conflict) -> (Cause, String, Fix
         };
         return (Cause::ArpSpoofed, explanation, fix);
     }
-    let explanation = format!("Several machines claim {address}: {}; whoever answers last gets the traffic. One of them is {guest} on {name}.", macs.join(", "));
-    (Cause::AddressConflict, explanation, Fix::advice(format!("Give one of them another address: {address} is set in more than one guest.")))
+    let explanation = format!(
+        "Several machines claim {address}: {}; whoever answers last gets the traffic. One of them is {guest} on {name}.",
+        macs.join(", ")
+    );
+    (
+        Cause::AddressConflict,
+        explanation,
+        Fix::advice(format!("Give one of them another address: {address} is set in more than one guest.")),
+    )
 }
 
 /// Two guests send with one MAC address.
 pub fn of_mac(scene: &Scene<'_>, mac: MacAddress, devices: &[IfIndex]) -> (String, Fix) {
-    let who: Vec<String> = devices.iter().map(|device| format!("{} on {}", scene.guest_name(*device).unwrap_or_default(), scene.name(*device))).collect();
-    let explanation = format!("{mac} sends from several ports: {}; the bridge learns it now here, now there, and frames go to the wrong guest.", who.join(", "));
-    (explanation, Fix::advice("Give one of these guests another MAC address, in its definition (virsh edit) and, if set there, in the guest."))
+    let who: Vec<String> = devices
+        .iter()
+        .map(|device| format!("{} on {}", scene.guest_name(*device).unwrap_or_default(), scene.name(*device)))
+        .collect();
+    let explanation = format!(
+        "{mac} sends from several ports: {}; the bridge learns it now here, now there, and frames go to the wrong guest.",
+        who.join(", ")
+    );
+    (
+        explanation,
+        Fix::advice(
+            "Give one of these guests another MAC address, in its definition (virsh edit) and, if set there, in the guest.",
+        ),
+    )
 }

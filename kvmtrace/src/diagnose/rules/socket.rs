@@ -13,34 +13,59 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let device = drop.device().or_else(|| case.bridge().map(|bridge| bridge.index)).or(case.device())?;
     let place = at(case.scene, device, Point::Socket).of(drop);
     let what = words::dropped(case);
-    let port = drop.flow.key.destination_port.map_or_else(String::new, |port| format!(" {} {port}", drop.flow.key.protocol));
-    let overflow = drop.because(&["TCP_LISTEN_OVERFLOW", "TCP_REQQFULLDROP", "TCP_MINTTL_LISTEN"]) || drop.within(&["cookie_v4_check", "cookie_v6_check"]);
+    let port =
+        drop.flow.key.destination_port.map_or_else(String::new, |port| format!(" {} {port}", drop.flow.key.protocol));
+    let overflow = drop.because(&["TCP_LISTEN_OVERFLOW", "TCP_REQQFULLDROP", "TCP_MINTTL_LISTEN"])
+        || drop.within(&["cookie_v4_check", "cookie_v6_check"]);
     if overflow {
-        let explanation = format!("{what} met a full accept queue: the service on port{port} of this host does not accept connections as fast as they come.");
-        let somaxconn = case.scene.host.sysctl("net.core.somaxconn").and_then(|value| value.parse::<u32>().ok()).unwrap_or(128);
+        let explanation = format!(
+            "{what} met a full accept queue: the service on port{port} of this host does not accept connections as fast as they come."
+        );
+        let somaxconn =
+            case.scene.host.sysctl("net.core.somaxconn").and_then(|value| value.parse::<u32>().ok()).unwrap_or(128);
         return Some(
             Judgement::dropped(Cause::ListenOverflow, place, explanation)
-                .fix(Fix::advice("Let the service accept faster, or raise the backlog that it gives to listen(); restart it then."))
-                .fix(sysctl::set(case.scene.host, "net.core.somaxconn", &somaxconn.max(4_096).to_string(), "Caps the backlog that a service may ask for; takes effect when it listens anew.")),
+                .fix(Fix::advice(
+                    "Let the service accept faster, or raise the backlog that it gives to listen(); restart it then.",
+                ))
+                .fix(sysctl::set(
+                    case.scene.host,
+                    "net.core.somaxconn",
+                    &somaxconn.max(4_096).to_string(),
+                    "Caps the backlog that a service may ask for; takes effect when it listens anew.",
+                )),
         );
     }
-    if drop.because(&["SOCKET_RCVBUFF", "SOCKET_BACKLOG", "PROTO_MEM", "UDP_RCVBUF"]) || drop.within(&["udp_queue_rcv_one_skb", "udpv6_queue_rcv_one_skb", "__udp_enqueue_schedule_skb"]) && !drop.because(&["NO_SOCKET", "SOCKET_FILTER", "UDP_CSUM"]) {
+    if drop.because(&["SOCKET_RCVBUFF", "SOCKET_BACKLOG", "PROTO_MEM", "UDP_RCVBUF"])
+        || drop.within(&["udp_queue_rcv_one_skb", "udpv6_queue_rcv_one_skb", "__udp_enqueue_schedule_skb"])
+            && !drop.because(&["NO_SOCKET", "SOCKET_FILTER", "UDP_CSUM"])
+    {
         let name = "net.core.rmem_max";
         let now = case.scene.host.sysctl(name).and_then(|value| value.parse::<u64>().ok()).unwrap_or(212_992);
-        let explanation = format!("{what} found the receive buffer of the socket on port{port} full: the program behind it reads too slowly.");
+        let explanation = format!(
+            "{what} found the receive buffer of the socket on port{port} full: the program behind it reads too slowly."
+        );
         return Some(
             Judgement::dropped(Cause::SocketBufferFull, place, explanation)
                 .evidence([format!("{name} = {now}")])
-                .fix(sysctl::set(case.scene.host, "net.core.rmem_default", &(now * 8).to_string(), "A larger default buffer for sockets that are opened from now on: restart the program."))
+                .fix(sysctl::set(
+                    case.scene.host,
+                    "net.core.rmem_default",
+                    &(now * 8).to_string(),
+                    "A larger default buffer for sockets that are opened from now on: restart the program.",
+                ))
                 .fix(Fix::advice("Let the program read faster, or ask for a larger SO_RCVBUF.")),
         );
     }
-    let closed = drop.because(&["NO_SOCKET"]) || drop.is_unspecified() && drop.within(&["tcp_v4_rcv", "tcp_v6_rcv", "__udp4_lib_rcv", "__udp6_lib_rcv", "udp_rcv", "udpv6_rcv"]);
+    let closed = drop.because(&["NO_SOCKET"])
+        || drop.is_unspecified()
+            && drop.within(&["tcp_v4_rcv", "tcp_v6_rcv", "__udp4_lib_rcv", "__udp6_lib_rcv", "udp_rcv", "udpv6_rcv"]);
     if !closed || !matches!(case.key().protocol, Protocol::Tcp | Protocol::Udp | Protocol::Sctp) {
         return None;
     }
     let answer = if case.key().protocol == Protocol::Tcp { "a reset" } else { "ICMP \"port unreachable\"" };
-    let explanation = format!("{what} came to port{port} of this host, where nothing listens; it answered with {answer}.");
+    let explanation =
+        format!("{what} came to port{port} of this host, where nothing listens; it answered with {answer}.");
     Some(
         Judgement::dropped(Cause::PortClosed, place, explanation)
             .verdict(Verdict::Refused)
@@ -104,7 +129,12 @@ fn teller(case: &Case<'_>, from: &str, is_end: bool) -> (Where, String) {
         }
         Way::Host => {
             let device = case.bridge().map(|bridge| bridge.index).or(case.device());
-            let place = Where { device: device.map(|device| scene.name(device)), point: Point::Socket, function: None, reason: None };
+            let place = Where {
+                device: device.map(|device| scene.name(device)),
+                point: Point::Socket,
+                function: None,
+                reason: None,
+            };
             (place, format!("this host ({from})"))
         }
         _ => (beyond(case.hops.last().map(|(place, _)| scene.name(place.device))), from.to_owned()),

@@ -13,8 +13,10 @@ use crate::event::host::Link;
 use crate::event::{HostState, Protocol};
 use std::net::IpAddr;
 
-const MARTIAN: &[&str] = &["IP_LOCALNET", "IP_LOCAL_SOURCE", "IP_INVALID_SOURCE", "IP_INVALID_DEST", "INVALID_SRC", "IP6_INVALID_SOURCE"];
-const FUNCTIONS: &[&str] = &["ip_rcv_finish_core", "ip_rcv_finish", "ip_route_input_slow", "ip_route_input_noref", "ip_error"];
+const MARTIAN: &[&str] =
+    &["IP_LOCALNET", "IP_LOCAL_SOURCE", "IP_INVALID_SOURCE", "IP_INVALID_DEST", "INVALID_SRC", "IP6_INVALID_SOURCE"];
+const FUNCTIONS: &[&str] =
+    &["ip_rcv_finish_core", "ip_rcv_finish", "ip_route_input_slow", "ip_route_input_noref", "ip_error"];
 
 /// See the module.
 pub fn judge(case: &Case<'_>) -> Option<Judgement> {
@@ -36,21 +38,33 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         ))));
     }
     let strict = filter_of(case.scene.host, input) == 1;
-    if !(drop.because(&["IP_RPFILTER"]) || drop.is_unspecified() && drop.within(FUNCTIONS) && strict && elsewhere(case.scene.host, input, from)) {
+    if !(drop.because(&["IP_RPFILTER"])
+        || drop.is_unspecified() && drop.within(FUNCTIONS) && strict && elsewhere(case.scene.host, input, from))
+    {
         return None;
     }
     let explanation = format!(
         "{what} from {from} came in by {}, but this host would answer {}; its reverse-path filter drops such packets.",
         input.name,
-        route_to(case.scene.host, from).map_or_else(|| "nowhere (it has no route back)".to_owned(), |route| format!("by another way ({})", text(case.scene, route)))
+        route_to(case.scene.host, from).map_or_else(
+            || "nowhere (it has no route back)".to_owned(),
+            |route| format!("by another way ({})", text(case.scene, route))
+        )
     );
-    Some(Judgement::dropped(Cause::ReversePathFilter, place, explanation).evidence(state(case, input)).fixes(fixes(case, input, from)))
+    Some(
+        Judgement::dropped(Cause::ReversePathFilter, place, explanation)
+            .evidence(state(case, input))
+            .fixes(fixes(case, input, from)),
+    )
 }
 
 /// An ARP request for the host's own address that stays unanswered because of the filter.
 pub fn judge_silent(case: &Case<'_>) -> Option<Judgement> {
     let key = case.key();
-    if !matches!(key.protocol, Protocol::Arp { operation: 1 }) || !case.is_from_guest() && case.way() == Way::Unknown || case.answered() > 0 {
+    if !matches!(key.protocol, Protocol::Arp { operation: 1 })
+        || !case.is_from_guest() && case.way() == Way::Unknown
+        || case.answered() > 0
+    {
         return None;
     }
     let (asked, from) = (key.destination.ip()?, key.source.ip()?);
@@ -74,7 +88,9 @@ pub fn judge_silent(case: &Case<'_>) -> Option<Judgement> {
 }
 
 fn is_odd_source(case: &Case<'_>, from: IpAddr) -> bool {
-    from.is_loopback() || from.is_multicast() || case.scene.is_host_address(from)
+    from.is_loopback()
+        || from.is_multicast()
+        || case.scene.is_host_address(from)
         || matches!(from, IpAddr::V4(v4) if v4.is_broadcast() || v4.octets()[0] == 0)
 }
 
@@ -85,7 +101,9 @@ fn elsewhere(host: &HostState, input: &Link, from: IpAddr) -> bool {
 
 /// The kernel takes the larger of the two (`IN_DEV_RPFILTER`).
 fn filter_of(host: &HostState, input: &Link) -> u8 {
-    let value = |device: &str| host.sysctl(&format!("net.ipv4.conf.{device}.rp_filter")).and_then(|value| value.parse().ok()).unwrap_or(0);
+    let value = |device: &str| {
+        host.sysctl(&format!("net.ipv4.conf.{device}.rp_filter")).and_then(|value| value.parse().ok()).unwrap_or(0)
+    };
     value("all").max(value(&input.name))
 }
 
@@ -99,8 +117,13 @@ fn state(case: &Case<'_>, input: &Link) -> Vec<String> {
 
 fn fixes(case: &Case<'_>, input: &Link, from: IpAddr) -> Vec<Fix> {
     let name = format!("net.ipv4.conf.{}.rp_filter", input.name);
-    let loose = sysctl::set(case.scene.host, &name, "2", format!("Loose mode: {} then accepts sources that this host has any route to.", input.name))
-        .risk("Spoofed sources that are routable are no longer filtered on this device.");
+    let loose = sysctl::set(
+        case.scene.host,
+        &name,
+        "2",
+        format!("Loose mode: {} then accepts sources that this host has any route to.", input.name),
+    )
+    .risk("Spoofed sources that are routable are no longer filtered on this device.");
     let route = Fix::advice(format!("Or make the routing symmetric: let the route to {from} lead by {}.", input.name));
     vec![loose, route]
 }

@@ -32,7 +32,8 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let explanation = format!(
         "{what} died of an expired TTL{by}: they go round in a routing loop between this host and its next hop."
     );
-    let next = route.and_then(|route| route.gateway).map_or_else(|| "the next hop".to_owned(), |gateway| gateway.to_string());
+    let next =
+        route.and_then(|route| route.gateway).map_or_else(|| "the next hop".to_owned(), |gateway| gateway.to_string());
     Some(Judgement::dropped(Cause::TtlExpired, place, explanation).evidence(evidence).fix(Fix::advice(format!(
         "Correct the route to {} on {next}, which sends these packets back to this host, or on this host if it should not send them there.",
         case.key().destination

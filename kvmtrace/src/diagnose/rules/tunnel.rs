@@ -22,10 +22,17 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     if !in_tunnel {
         return None;
     }
-    let link = drop.device().and_then(|device| case.scene.link(device)).filter(|link| matches!(link.kind, LinkKind::Vxlan { .. }));
+    let link = drop
+        .device()
+        .and_then(|device| case.scene.link(device))
+        .filter(|link| matches!(link.kind, LinkKind::Vxlan { .. }));
     let link = link.or_else(|| tunnel(case))?;
     let mac = case.destination_mac().map(|mac| mac.to_string()).unwrap_or_default();
-    let explanation = format!("{} came to {}, which knows no remote end for {mac}: neither a default nor an entry in its forwarding database.", words::dropped(case), link.name);
+    let explanation = format!(
+        "{} came to {}, which knows no remote end for {mac}: neither a default nor an entry in its forwarding database.",
+        words::dropped(case),
+        link.name
+    );
     let peer = remote_hint(case.scene, link);
     let name = quote(&link.name);
     let fix = match peer {
@@ -36,9 +43,15 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         )
         .risk("A guess: this peer was seen or known before; check that it is a tunnel end.")
         .persist("Set it where the tunnel is made (systemd-networkd's [BridgeFDB], the SDN agent)."),
-        None => Fix::advice(format!("Tell {} its peers: bridge fdb append 00:00:00:00:00:00 dev {} dst PEER, for each remote tunnel end.", link.name, link.name)),
+        None => Fix::advice(format!(
+            "Tell {} its peers: bridge fdb append 00:00:00:00:00:00 dev {} dst PEER, for each remote tunnel end.",
+            link.name, link.name
+        )),
     };
-    Some(Judgement::dropped(Cause::TunnelNoRemote, at(case.scene, link.index, Point::Tunnel).of(drop), explanation).fix(fix))
+    Some(
+        Judgement::dropped(Cause::TunnelNoRemote, at(case.scene, link.index, Point::Tunnel).of(drop), explanation)
+            .fix(fix),
+    )
 }
 
 /// Another end that this tunnel has, had, or that speaks VXLAN to this host.
@@ -46,15 +59,25 @@ fn remote_hint(scene: &Scene<'_>, link: &Link) -> Option<IpAddr> {
     let entries = || scene.host.forwarding.iter().chain(&scene.track.first_host().forwarding);
     let known = entries().filter(|entry| entry.device == link.index).find_map(|entry| entry.remote);
     let LinkKind::Vxlan { port, .. } = link.kind else { return None };
-    known.or_else(|| {
-        scene.track.flows().filter(|flow| flow.key.protocol == Protocol::Udp && flow.key.destination_port == Some(port))
-            .filter(|flow| flow.places.keys().any(|place| place.direction == Direction::Ingress))
-            .find_map(|flow| flow.key.source.ip())
-    }).or_else(|| {
-        let underlay = underlay(scene, link)?;
-        let mut near = scene.host.neighbours.iter().filter(|neighbour| neighbour.device == underlay.index && neighbour.mac.is_some() && neighbour.state != "failed" && neighbour.address.is_ipv4());
-        near.next().filter(|_| near.next().is_none()).map(|neighbour| neighbour.address)
-    })
+    known
+        .or_else(|| {
+            scene
+                .track
+                .flows()
+                .filter(|flow| flow.key.protocol == Protocol::Udp && flow.key.destination_port == Some(port))
+                .filter(|flow| flow.places.keys().any(|place| place.direction == Direction::Ingress))
+                .find_map(|flow| flow.key.source.ip())
+        })
+        .or_else(|| {
+            let underlay = underlay(scene, link)?;
+            let mut near = scene.host.neighbours.iter().filter(|neighbour| {
+                neighbour.device == underlay.index
+                    && neighbour.mac.is_some()
+                    && neighbour.state != "failed"
+                    && neighbour.address.is_ipv4()
+            });
+            near.next().filter(|_| near.next().is_none()).map(|neighbour| neighbour.address)
+        })
 }
 
 /// The outer packets are too big, or come back to an unknown network: asked of every flow that leaves by a tunnel.
@@ -68,7 +91,12 @@ pub fn judge_silent(case: &Case<'_>) -> Option<Judgement> {
         return None;
     }
     let (count, drop) = unknown_vni(case.scene)?;
-    let explanation = format!("{} left by {} (VNI {vni}), and what came back, {}, bears a VNI that this host does not have.", words::packets(case.packets()), link.name, words::packets(count));
+    let explanation = format!(
+        "{} left by {} (VNI {vni}), and what came back, {}, bears a VNI that this host does not have.",
+        words::packets(case.packets()),
+        link.name,
+        words::packets(count)
+    );
     Some(
         Judgement::dropped(Cause::TunnelUnknownVni, at(case.scene, link.index, Point::Tunnel).of(&drop), explanation)
             .verdict(Verdict::Unanswered)
@@ -79,9 +107,13 @@ pub fn judge_silent(case: &Case<'_>) -> Option<Judgement> {
 
 /// Tunnel packets that came to no known network.
 pub fn unknown_vni<'a>(scene: &Scene<'a>) -> Option<(u64, Dropped<'a>)> {
-    let drops = scene.track.flows().flat_map(|flow| flow.drops.iter().map(move |(site, totals)| Dropped { flow, site, totals }));
+    let drops = scene
+        .track
+        .flows()
+        .flat_map(|flow| flow.drops.iter().map(move |(site, totals)| Dropped { flow, site, totals }));
     let unknown = drops.filter(|drop| {
-        drop.because(&["VXLAN_VNI_NOT_FOUND", "TUNNEL_VNI_NOT_FOUND"]) || drop.within(&["vxlan_rcv"]) && drop.is_unspecified() && drop.flow.key.protocol == Protocol::Udp
+        drop.because(&["VXLAN_VNI_NOT_FOUND", "TUNNEL_VNI_NOT_FOUND"])
+            || drop.within(&["vxlan_rcv"]) && drop.is_unspecified() && drop.flow.key.protocol == Protocol::Udp
     });
     let unknown: Vec<Dropped<'_>> = unknown.collect();
     Some((unknown.iter().map(|drop| drop.totals.packets).sum(), *unknown.first()?))
@@ -102,33 +134,76 @@ pub fn judge_outer(case: &Case<'_>) -> Option<Judgement> {
     let is_outer = |flow: &&Flow| flow.key.protocol == Protocol::Udp && flow.key.destination_port == Some(port);
     let dropped = scene.track.flows().find_map(|flow| {
         flow.drops.iter().map(|(site, totals)| Dropped { flow, site, totals }).find(|drop| {
-            drop.stack().iter().any(|name| plain(name).starts_with("vxlan_xmit")) && drop.within(&["ip_fragment", "ip_do_fragment", "ip6_fragment", "ip_finish_output", "ip6_finish_output", "__ip_finish_output"])
+            drop.stack().iter().any(|name| plain(name).starts_with("vxlan_xmit"))
+                && drop.within(&[
+                    "ip_fragment",
+                    "ip_do_fragment",
+                    "ip6_fragment",
+                    "ip_finish_output",
+                    "ip6_finish_output",
+                    "__ip_finish_output",
+                ])
         })
     });
-    let pieces: u64 = scene.track.flows().filter(is_outer).flat_map(|flow| flow.places.values()).map(|counters| u64::from(counters.fragments)).max().unwrap_or(0);
+    let pieces: u64 = scene
+        .track
+        .flows()
+        .filter(is_outer)
+        .flat_map(|flow| flow.places.values())
+        .map(|counters| u64::from(counters.fragments))
+        .max()
+        .unwrap_or(0);
     if dropped.is_none() && pieces == 0 {
         return None;
     }
     let overhead = outer_size - inner;
     let place = at(scene, link.index, Point::Tunnel);
-    let raise = device::mtu(under, inner + overhead, format!("Lets {} carry the inner packets with the {overhead} bytes of tunnel header.", under.name));
-    let lower = device::mtu(link, under.mtu.saturating_sub(overhead), format!("Or lets {} tell that less fits through the tunnel; the guests' MTU has to follow.", link.name));
-    let size = format!("the inner packets of up to {inner} bytes make outer ones of {outer_size}, too big for {} (MTU {})", under.name, under.mtu);
-    Some(match dropped {
-        Some(drop) => Judgement::dropped(Cause::TunnelMtuExceeded, place.of(&drop), format!("{} were dropped in the tunnel {}: {size}.", words::packets(drop.totals.packets.min(case.packets())), link.name))
+    let raise = device::mtu(
+        under,
+        inner + overhead,
+        format!("Lets {} carry the inner packets with the {overhead} bytes of tunnel header.", under.name),
+    );
+    let lower = device::mtu(
+        link,
+        under.mtu.saturating_sub(overhead),
+        format!("Or lets {} tell that less fits through the tunnel; the guests' MTU has to follow.", link.name),
+    );
+    let size = format!(
+        "the inner packets of up to {inner} bytes make outer ones of {outer_size}, too big for {} (MTU {})",
+        under.name, under.mtu
+    );
+    Some(
+        match dropped {
+            Some(drop) => Judgement::dropped(
+                Cause::TunnelMtuExceeded,
+                place.of(&drop),
+                format!(
+                    "{} were dropped in the tunnel {}: {size}.",
+                    words::packets(drop.totals.packets.min(case.packets())),
+                    link.name
+                ),
+            )
             .evidence([drop.label()]),
-        None => Judgement::dropped(Cause::TunnelMtuExceeded, place, format!("The tunnel {} fragments what it carries: {size}.", link.name))
+            None => Judgement::dropped(
+                Cause::TunnelMtuExceeded,
+                place,
+                format!("The tunnel {} fragments what it carries: {size}.", link.name),
+            )
             .verdict(Verdict::Fragmented)
             .severity(Severity::Warning)
             .evidence([format!("{pieces} fragments of outer packets were seen")]),
-    }
-    .fix(raise)
-    .fix(lower))
+        }
+        .fix(raise)
+        .fix(lower),
+    )
 }
 
 /// The tunnel that the flow leaves by.
 fn tunnel<'a>(case: &Case<'a>) -> Option<&'a Link> {
-    let hop = case.hops.iter().find(|(place, _)| place.direction == Direction::Egress && case.scene.role(place.device) == Role::Tunnel);
+    let hop = case
+        .hops
+        .iter()
+        .find(|(place, _)| place.direction == Direction::Egress && case.scene.role(place.device) == Role::Tunnel);
     hop.and_then(|(place, _)| case.scene.link(place.device))
 }
 
@@ -138,7 +213,10 @@ fn underlay<'a>(scene: &Scene<'a>, tunnel: &Link) -> Option<&'a Link> {
         return scene.link(lower);
     }
     let LinkKind::Vxlan { remote, local, .. } = &tunnel.kind else { return None };
-    let remote = remote.filter(|remote| !remote.is_unspecified()).or_else(|| scene.host.forwarding.iter().filter(|entry| entry.device == tunnel.index).find_map(|entry| entry.remote));
-    let by_route = remote.and_then(|remote| super::routing::route_to(scene.host, remote)).and_then(|route| route.device);
+    let remote = remote.filter(|remote| !remote.is_unspecified()).or_else(|| {
+        scene.host.forwarding.iter().filter(|entry| entry.device == tunnel.index).find_map(|entry| entry.remote)
+    });
+    let by_route =
+        remote.and_then(|remote| super::routing::route_to(scene.host, remote)).and_then(|route| route.device);
     by_route.and_then(|device| scene.link(device)).or_else(|| local.and_then(|local| scene.device_of_address(local)))
 }

@@ -20,7 +20,11 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     };
     let name = device.map(|device| case.scene.name(device));
     let on = name.as_ref().map(|name| format!(" (device {name})")).unwrap_or_default();
-    let explanation = format!("{} were dropped by the kernel: {}{on}. No rule of kvmtrace knows this drop.", words::dropped(case), drop.label());
+    let explanation = format!(
+        "{} were dropped by the kernel: {}{on}. No rule of kvmtrace knows this drop.",
+        words::dropped(case),
+        drop.label()
+    );
     let place = Where { device: name, point, function: None, reason: None }.of(drop);
     Some(
         Judgement::dropped(Cause::Unclassified, place, explanation)
