@@ -127,7 +127,7 @@ async fn verdict(cli: &Cli, options: &Verdict) -> anyhow::Result<Outcome> {
     let mut pipeline = Pipeline::default();
     while let Some(event) = source.next().await? {
         tracing::trace!(?event);
-        pipeline.step(&event);
+        pipeline.take(&event);
     }
     show(cli, &pipeline.report(), options.json)
 }
@@ -148,10 +148,13 @@ async fn clean(cli: &Cli) -> anyhow::Result<Outcome> {
 }
 
 /// Prints a report.
-fn show(_cli: &Cli, report: &Report, _json: bool) -> anyhow::Result<Outcome> {
+fn show(cli: &Cli, report: &Report, json: bool) -> anyhow::Result<Outcome> {
     let mut out = std::io::stdout().lock();
-    serde_json::to_writer(&mut out, report)?;
-    writeln!(out)?;
+    if json {
+        crate::sink::json::report(report, &mut out)?;
+    } else {
+        crate::sink::text::report(report, colored(cli, &std::io::stdout()), &mut out)?;
+    }
     out.flush()?;
     Ok(Outcome::of(report.severity()))
 }

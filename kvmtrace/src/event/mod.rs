@@ -94,7 +94,7 @@ pub struct FlowSample {
 }
 
 /// See [`kvmtrace_common::flow::FlowCounters`], of which this is the decoded form.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowCounters {
     /// Packets.
     pub packets: u64,

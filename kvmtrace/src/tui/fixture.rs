@@ -32,6 +32,7 @@ pub fn empty_report() -> Report {
         totals: Totals::default(),
         guests: Vec::new(),
         flows: Vec::new(),
+        ledger: Vec::new(),
         findings: Vec::new(),
     }
 }
