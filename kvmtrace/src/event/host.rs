@@ -441,9 +441,25 @@ impl HostState {
         self.sysctls.get(name).map(String::as_str)
     }
 
-    /// The devices by which a bridge reaches beyond this host: its ports that are no guest's interface.
+    /// The devices by which a bridge reaches beyond this host: its ports that are no guest's interface. A pair that joins
+    /// it to another bridge (Proxmox's firewall bridges, OpenStack's hybrid plug) stands for that bridge's ports.
     pub fn uplinks(&self, bridge: IfIndex) -> impl Iterator<Item = &Link> {
-        self.ports(bridge).filter(|port| !matches!(port.kind, LinkKind::Tun) && self.guest_of(port.index).is_none())
+        let (mut open, mut seen, mut uplinks) = (vec![bridge], vec![bridge], Vec::new());
+        while let Some(bridge) = open.pop() {
+            let ports = self.ports(bridge);
+            for port in ports.filter(|port| !matches!(port.kind, LinkKind::Tun) && self.guest_of(port.index).is_none())
+            {
+                match port.peer.and_then(|peer| self.link(peer)).and_then(|peer| peer.master) {
+                    Some(other) if seen.contains(&other) => {}
+                    Some(other) => {
+                        seen.push(other);
+                        open.push(other);
+                    }
+                    None => uplinks.push(port),
+                }
+            }
+        }
+        uplinks.into_iter()
     }
 }
 

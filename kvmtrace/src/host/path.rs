@@ -253,6 +253,13 @@ mod tests {
     }
 
     #[test]
+    fn a_pair_of_bridges_has_the_uplinks_of_the_other() {
+        let host = host();
+        let bridge = host.link_named("br2").unwrap().index;
+        assert_eq!(host.uplinks(bridge).map(|link| link.name.as_str()).collect::<Vec<_>>(), ["bond0.7"]);
+    }
+
+    #[test]
     fn a_nic_stands_for_the_guests_whose_way_leads_over_it() {
         let scope = Scope { devices: vec!["eth3".to_owned()], ..Scope::default() };
         assert_eq!(names(&host(), &scope), ["eth3", "macvtap0"]);
