@@ -166,7 +166,9 @@ fn macvtaps(lab: &mut Lab) -> Result<()> {
         ])?;
         let numbers = lab.host.check(&format!("cat /sys/class/net/{}/tap*/dev", guest.tap))?;
         let (major, minor) = numbers.trim().split_once(':').context("no macvtap device number")?;
-        let node = lab.directory().join(format!("tap-{index}"));
+        // Called as udev would call it in /dev, which all namespaces share: two labs may have the same number.
+        let number = lab.host.check(&format!("cat /sys/class/net/{}/ifindex", guest.tap))?;
+        let node = lab.directory().join(format!("tap{}", number.trim()));
         mknod(&node, SFlag::S_IFCHR, Mode::S_IRUSR | Mode::S_IWUSR, makedev(major.parse()?, minor.parse()?))?;
         lab.guests[index].relay.node = Some(node);
     }

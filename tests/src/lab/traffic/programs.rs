@@ -97,6 +97,21 @@ pub enum Program {
         /// How many.
         count: u32,
     },
+    /// Sends frames of a made-up kind.
+    Frames {
+        /// The sending device.
+        #[arg(long)]
+        device: String,
+        /// The destination's MAC.
+        #[arg(long)]
+        to: String,
+        /// The `EtherType`, hexadecimal.
+        #[arg(long)]
+        ethertype: String,
+        /// How many.
+        #[arg(long)]
+        count: u32,
+    },
     /// Pins a BPF program that drops everything.
     PinDrop {
         /// Where it will be attached.
@@ -153,6 +168,7 @@ impl Program {
             Self::TcpAsk(exchange) => tcp::ask(exchange).map(Some),
             Self::TcpStuck(stuck) => tcp::stuck(stuck).map(|()| None),
             Self::ConntrackEntries { count } => conntrack_entries(*count).map(|()| None),
+            Self::Frames { device, to, ethertype, count } => frames(device, to, ethertype, *count).map(Some),
             Self::PinDrop { kind, path } => bpf::pin_drop(*kind, path).map(|()| None),
             Self::ArpStorm(exchange) => arp_storm(exchange).map(Some),
         }
@@ -174,11 +190,27 @@ fn conntrack_entries(count: u32) -> Result<()> {
     Ok(())
 }
 
+/// Sends frames with no meaning inside.
+fn frames(device: &str, to: &str, ethertype: &str, count: u32) -> Result<Facts> {
+    let kind = u16::from_str_radix(ethertype, 16).context("an EtherType is four hexadecimal digits")?;
+    let frame = [&mac(to), &own_mac(device)?, &kind.to_be_bytes()[..], &[0; 46]].concat();
+    let socket = FrameSocket::open(device)?;
+    let sent = (0..count).filter(|_| socket.send(&frame).is_ok()).count() as u32;
+    Ok(Facts { sent, received: sent, connected: 0 })
+}
+
+fn own_mac(device: &str) -> Result<Vec<u8>> {
+    Ok(mac(std::fs::read_to_string(format!("/sys/class/net/{device}/address"))?.trim()))
+}
+
+fn mac(text: &str) -> Vec<u8> {
+    text.split(':').filter_map(|byte| u8::from_str_radix(byte, 16).ok()).collect()
+}
+
 /// Broadcasts ARP requests from a device, each for the same address.
 fn arp_storm(exchange: &Exchange) -> Result<Facts> {
     let device = exchange.device.as_deref().context("a device is needed")?;
-    let mac = std::fs::read_to_string(format!("/sys/class/net/{device}/address"))?;
-    let mac: Vec<u8> = mac.trim().split(':').filter_map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
+    let mac = own_mac(device)?;
     let IpAddr::V4(target) = exchange.address else { anyhow::bail!("ARP is IPv4's") };
     let mut sender = target.octets();
     sender[3] = 222;
