@@ -17,7 +17,7 @@ pub fn notice(notice: &Notice, out: &mut impl Write) -> io::Result<()> {
     line(notice, out)
 }
 
-fn line(value: &impl Serialize, out: &mut impl Write) -> io::Result<()> {
+pub(super) fn line(value: &impl Serialize, out: &mut impl Write) -> io::Result<()> {
     let mut serializer = serde_json::Serializer::with_formatter(&mut *out, Safe);
     value.serialize(&mut serializer).map_err(io::Error::from)?;
     out.write_all(b"\n")

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod escape;
+pub mod guests;
 pub mod json;
 pub mod style;
 pub mod text;
