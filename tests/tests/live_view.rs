@@ -1,0 +1,237 @@
+//! `kvmtrace live` and `kvmtrace replay` in a real terminal: tmux runs the binary on a host with a real fault, keys are
+//! typed, and what stands on the screen is read back.
+
+#![allow(clippy::disallowed_methods, reason = "the lab waits for real processes and real packets")]
+
+use anyhow::{Context as _, Result, bail, ensure};
+use kvmtrace_tests::lab::Lab;
+use kvmtrace_tests::lab::draw::Seed;
+use kvmtrace_tests::lab::netns::Namespace;
+use kvmtrace_tests::lab::process::{Background, wait_until};
+use kvmtrace_tests::product::Product;
+use kvmtrace_tests::scenario::{Scenario, prepare};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+/// Attaching, a first look, a first verdict, on a machine that is busy with other tests.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// A terminal of 80 columns and 24 rows.
+struct Terminal {
+    socket: String,
+    screens: std::cell::RefCell<Vec<String>>,
+}
+
+impl Terminal {
+    /// Runs a shell line in a new terminal.
+    fn run(name: &str, line: &str) -> Result<Self> {
+        let socket = format!("kvmtrace-{name}-{}", std::process::id());
+        let terminal = Self { socket, screens: std::cell::RefCell::default() };
+        // The shell stays when the program has ended, so that one sees what it leaves behind.
+        let line = format!("{line}; echo \"ended with $?\"; stty -a | tr ' ' '\\n' | grep icanon; exec sleep 1000");
+        terminal.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", "80", "-y", "24", &line])?;
+        Ok(terminal)
+    }
+
+    fn tmux(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = Command::new("tmux");
+        let output = command.args(["-L", &self.socket]).args(arguments).env("LC_ALL", "C.UTF-8").output()?;
+        let error = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "tmux {arguments:?}: {}", error.trim());
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    fn keys(&self, keys: &[&str]) -> Result<()> {
+        self.tmux(&[&["send-keys"], keys].concat()).map(drop)
+    }
+
+    fn screen(&self) -> Result<String> {
+        self.tmux(&["capture-pane", "-p"])
+    }
+
+    /// Waits until all of these stand on the screen.
+    fn sees(&self, what: &[&str]) -> Result<String> {
+        let missing = || {
+            let screen = self.screen().unwrap_or_default();
+            what.iter().find(|text| !screen.contains(**text)).copied()
+        };
+        wait_until(PATIENCE, || missing().is_none());
+        let screen = self.screen()?;
+        if let Some(text) = missing() {
+            bail!("{text:?} does not come up on the screen:\n{screen}");
+        }
+        self.screens.borrow_mut().push(screen.clone());
+        Ok(screen)
+    }
+
+    /// What was seen so far, for the record.
+    fn print(&self) {
+        for screen in self.screens.borrow().iter() {
+            println!("{}\n{}", "=".repeat(80), screen.trim_end());
+        }
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        drop(self.tmux(&["kill-server"]));
+    }
+}
+
+/// A host whose NIC has too small an MTU, and a guest that sends large packets.
+struct Stage {
+    product: Product,
+    _traffic: Background,
+    lab: Lab,
+}
+
+impl Stage {
+    fn set(name: &str) -> Result<Option<Self>> {
+        let tmux = Command::new("tmux").arg("-V").output().is_ok_and(|output| output.status.success());
+        if !tmux || !nix::unistd::geteuid().is_root() {
+            ensure!(std::env::var_os("CI").is_none(), "CI has tmux and runs as root");
+            println!("SKIP: needs tmux and root");
+            return Ok(None);
+        }
+        let scenario = Scenario::find("mtu/bridge-uplink")?;
+        let mut lab = Lab::drawn(&scenario.lab, Seed::choose()?, name)?;
+        prepare(&mut lab, &scenario)?;
+        let target = lab.plan.lan.addresses.v4;
+        let size = lab.plan.mtu - 28;
+        let traffic = lab.guests[0].namespace.background(&format!("ping -q -n -M do -i 0.2 -s {size} {target}"))?;
+        Ok(Some(Self { product: Product::find()?, _traffic: traffic, lab }))
+    }
+
+    /// The shell line that runs kvmtrace on the host.
+    fn line(&self, arguments: &str) -> String {
+        line(&self.lab.host, self.product.path(), arguments)
+    }
+}
+
+fn line(host: &Namespace, binary: &Path, arguments: &str) -> String {
+    format!("exec_in() {{ ip netns exec {} \"$@\"; }}; exec_in {} {arguments}", host.name(), binary.display())
+}
+
+#[test]
+fn all_screens_of_a_host_with_an_mtu_black_hole() -> Result<()> {
+    let Some(stage) = Stage::set("screens")? else { return Ok(()) };
+    let terminal = Terminal::run("screens", &stage.line("live"))?;
+    let plan = &stage.lab.plan;
+    let (uplink, tap) = (plan.uplink.device.as_str(), plan.guests[0].tap.as_str());
+    let walk = || -> Result<()> {
+        terminal.sees(&["[1 Guests 1]", "bridge-mtu"])?;
+        terminal.keys(&["2"])?;
+        terminal.sees(&["[2 Flows", "icmp", "bridge-mtu"])?;
+        terminal.keys(&["Enter"])?;
+        terminal.sees(&["[3 Path]", "╭guest", "╭tap", "┏NIC", "✗ bridge-mtu-exceeded here"])?;
+        terminal.keys(&["4"])?;
+        let cure = format!("ip link set dev {uplink} mtu");
+        terminal.sees(&["[4 Faults", "bridge-mtu-exceeded", &cure, "br_dev_queue_push_xmit"])?;
+        terminal.keys(&["y"])?;
+        terminal.sees(&["copied: ip link set dev"])?;
+        terminal.keys(&["5"])?;
+        terminal.sees(&["[5 Events]", "drop", "tracing began"])?;
+        terminal.keys(&["/"])?;
+        terminal.keys(&["-l", "drop"])?;
+        terminal.sees(&["/drop", "match"])?;
+        terminal.keys(&["Enter", "Enter"])?;
+        terminal.sees(&["NOT_SPECIFIED in br_dev_queue_push_xmit", "IPv4", "ICMP type 8"])?;
+        terminal.keys(&["?"])?;
+        terminal.sees(&["filter as you type", "copy the fix"])?;
+        terminal.keys(&["?", "1", "Space"])?;
+        terminal.sees(&["frozen"])?;
+        terminal.tmux(&["resize-window", "-x", "40", "-y", "10"])?;
+        terminal.sees(&["kvmtrace needs 60×16"])?;
+        terminal.tmux(&["resize-window", "-x", "120", "-y", "40"])?;
+        terminal.sees(&["[1 Guests 1]", tap])?;
+        terminal.keys(&["q"])?;
+        terminal.sees(&["ended with 0", "icanon"])?;
+        Ok(())
+    };
+    let result = walk();
+    terminal.print();
+    result
+}
+
+#[test]
+fn a_recording_made_on_the_screen_plays_on_the_screen() -> Result<()> {
+    let Some(stage) = Stage::set("replay")? else { return Ok(()) };
+    let directory = stage.lab.directory();
+    let here = format!("cd {}; ", directory.display());
+    let terminal = Terminal::run("record", &(here + &stage.line("live")))?;
+    terminal.sees(&["[1 Guests 1]", "bridge-mtu"])?;
+    terminal.keys(&["w"])?;
+    terminal.sees(&["● recording kvmtrace-"])?;
+    std::thread::sleep(Duration::from_secs(4));
+    terminal.keys(&["w"])?;
+    ensure!(wait_until(PATIENCE, || terminal.screen().is_ok_and(|screen| !screen.contains("● recording"))));
+    terminal.keys(&["q"])?;
+    terminal.sees(&["ended with 0"])?;
+    let recording = std::fs::read_dir(&directory)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(|path| path.extension().is_some_and(|extension| extension == "kvmtrace"))
+        .context("no recording was written")?;
+    let replay = Terminal::run("replay", &stage.line(&format!("replay {}", recording.display())))?;
+    let walk = || -> Result<()> {
+        replay.sees(&["playing 1x", "[1 Guests 1]"])?;
+        replay.keys(&["n"])?;
+        replay.sees(&["stopped 1x", "bridge-mtu"])?;
+        replay.keys(&["t"])?;
+        replay.keys(&["-l", "0"])?;
+        replay.keys(&["Enter", "+"])?;
+        replay.sees(&["stopped 2x", " 0s/"])?;
+        replay.keys(&["Space", "4"])?;
+        replay.sees(&["[4 Faults 1]", "bridge-mtu-exceeded"])?;
+        replay.keys(&["q"])?;
+        replay.sees(&["ended with 0", "icanon"])?;
+        Ok(())
+    };
+    let result = walk();
+    replay.print();
+    result
+}
+
+#[test]
+fn signals_and_a_vanished_terminal_end_it_in_order() -> Result<()> {
+    let Some(stage) = Stage::set("ends")? else { return Ok(()) };
+    for signal in ["TERM", "HUP", "INT"] {
+        let terminal = Terminal::run(signal, &stage.line("live"))?;
+        terminal.sees(&["[1 Guests 1]"])?;
+        let pid = running(&stage)?.context("kvmtrace runs")?;
+        nix::sys::signal::kill(pid, format!("SIG{signal}").parse::<nix::sys::signal::Signal>()?)?;
+        terminal.sees(&["ended with 0", "icanon"]).with_context(|| format!("after SIG{signal}"))?;
+        ensure!(running(&stage)?.is_none(), "it runs after SIG{signal}");
+    }
+    let terminal = Terminal::run("vanish", &stage.line("live"))?;
+    terminal.sees(&["[1 Guests 1]"])?;
+    drop(terminal);
+    ensure!(
+        wait_until(Duration::from_secs(10), || running(&stage).is_ok_and(|pid| pid.is_none())),
+        "it outlives its terminal"
+    );
+    Ok(())
+}
+
+/// The kvmtrace that runs on the stage's host.
+fn running(stage: &Stage) -> Result<Option<nix::unistd::Pid>> {
+    let output = Command::new("ip").args(["netns", "pids", stage.lab.host.name()]).output()?;
+    let pids = String::from_utf8(output.stdout)?;
+    let mine =
+        |pid: &&str| std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|path| path == stage.product.path());
+    Ok(pids.split_whitespace().find(mine).map(str::parse).transpose()?.map(nix::unistd::Pid::from_raw))
+}
+
+#[test]
+fn without_a_terminal_it_says_so_and_ends() -> Result<()> {
+    let Ok(product) = Product::find() else { return Ok(()) };
+    for command in [&["live"][..], &["replay", "/dev/null"]] {
+        let output = Command::new(product.path()).args(command).stdin(std::process::Stdio::null()).output()?;
+        let error = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.code() == Some(2) && error.lines().count() == 1, "{command:?}: {error}");
+        ensure!(error.contains("needs a terminal"), "{error}");
+        ensure!(output.stdout.is_empty());
+    }
+    Ok(())
+}
