@@ -167,6 +167,7 @@ fn flow_report(case: &Case<'_>, judgement: Option<Judgement>) -> FlowReport {
     let waiting = case.expects_answer() && case.answered() == 0 && !case.is_settled();
     let packets = case.packets();
     let mut flow = FlowReport {
+        key,
         guest: case.device().and_then(|device| scene.guest_name(device)),
         device: case.device().map(|device| scene.name(device)),
         direction: case.group.direction,

@@ -1,7 +1,7 @@
 //! What kvmtrace says in the end: the contract's `kvmtrace/verdict/1` object, and the one place that knows its JSON
 //! names. Every key is always there, null where there is nothing to say.
 
-use crate::event::Timestamp;
+use crate::event::{FlowKey, Timestamp};
 use serde::Serialize;
 
 /// The object of `verdict --json`, `report --json` and `check --json`.
@@ -141,6 +141,9 @@ pub enum FlowDirection {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[allow(missing_docs, reason = "the names are the contract's, which documents them")]
 pub struct FlowReport {
+    /// Tells flows apart that read alike, such as two pings of the same pair.
+    #[serde(skip)]
+    pub key: FlowKey,
     pub guest: Option<String>,
     pub device: Option<String>,
     pub direction: FlowDirection,

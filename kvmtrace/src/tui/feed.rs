@@ -26,10 +26,10 @@ impl Feed {
         self.latest.note(event);
         self.log.push(event);
         match &self.rebase {
-            None => drop(self.pipeline.step(event)),
+            None => self.pipeline.take(event),
             Some(rebase) => {
                 if let Some(event) = rebase.apply(event) {
-                    drop(self.pipeline.step(&event));
+                    self.pipeline.take(&event);
                 }
             }
         }
@@ -51,7 +51,7 @@ impl Feed {
         self.pipeline = Pipeline::default();
         self.history = History::default();
         for event in self.latest.preamble(now) {
-            drop(self.pipeline.step(&event));
+            self.pipeline.take(&event);
         }
     }
 

@@ -8,8 +8,8 @@ use crate::diagnose::report::{
 };
 use crate::event::host::{Guest, GuestInterface, Link, LinkKind, LinkStatistics};
 use crate::event::{
-    Address, Degraded, Direction, DropSite, Event, EventKind, FlowKey, HostState, IfIndex, Loss, PacketCause,
-    PacketRecord, Place, Protocol, Started, Timestamp,
+    Address, Degraded, Direction, DropSite, Event, EventKind, FlowKey, HostState, IfIndex, Loss, MacAddress,
+    PacketCause, PacketRecord, Place, Protocol, Started, Timestamp,
 };
 use std::sync::Arc;
 
@@ -58,6 +58,19 @@ fn hop(device: &str, direction: Direction, packets: u64, latency_ns: Option<u64>
     Hop { device: device.to_owned(), direction, packets, bytes: packets * 800, latency_ns }
 }
 
+fn key(protocol: &str, source: (&str, u16), destination: (&str, u16)) -> FlowKey {
+    // A hostile address is none.
+    let address = |text: &str| text.parse().map_or(Address::Mac(MacAddress::default()), Address::Ip);
+    FlowKey {
+        protocol: if protocol == "tcp" { Protocol::Tcp } else { Protocol::Udp },
+        source: address(source.0),
+        source_port: Some(source.1),
+        destination: address(destination.0),
+        destination_port: Some(destination.1),
+        vlan: None,
+    }
+}
+
 /// A flow from a guest to the LAN that arrives.
 fn delivered(
     guest: &str,
@@ -70,6 +83,7 @@ fn delivered(
 ) -> FlowReport {
     let tap = format!("vnet{number}");
     FlowReport {
+        key: key(protocol, (&format!("10.99.0.{}", 11 + number), source_port), (destination, destination_port)),
         guest: Some(guest.to_owned()),
         device: Some(tap.clone()),
         direction: FlowDirection::FromGuest,
@@ -100,6 +114,7 @@ fn delivered(
 fn answer(flow: &FlowReport) -> FlowReport {
     let tap = flow.device.clone().unwrap_or_default();
     FlowReport {
+        key: flow.key.reverse(),
         direction: FlowDirection::ToGuest,
         source: flow.destination.clone(),
         source_port: flow.destination_port,

@@ -119,7 +119,7 @@ pub(super) fn of_flow(report: &Report, flow: &FlowReport) -> Way {
     mark_fault(&mut nodes, flow.place.as_ref(), flow.severity, flow.dropped, outward);
     let source = super::text::end_point(&flow.source, flow.source_port);
     let destination = super::text::end_point(&flow.destination, flow.destination_port);
-    Way { title: format!("{} {source} → {destination}", flow.protocol), nodes, cause: flow.cause }
+    Way { title: format!("{} {source} → {destination}", super::text::protocol(flow)), nodes, cause: flow.cause }
 }
 
 /// Counts of both sides of a device are one node: what left it in the end counts.

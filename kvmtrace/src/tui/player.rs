@@ -186,7 +186,7 @@ impl Scan {
         while let Some(time) = times.get(self.next).filter(|time| **time < until) {
             let event = &events[self.next];
             news |= !matches!(event.kind, EventKind::Started(_) | EventKind::Degraded(_));
-            drop(self.pipeline.step(event));
+            self.pipeline.take(event);
             self.reached = *time;
             self.next += 1;
         }

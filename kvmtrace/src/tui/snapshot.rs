@@ -219,8 +219,7 @@ fn guest_ranks(report: &Report) -> BTreeMap<&str, u32> {
 
 fn flow_facts(flow: &FlowReport, ranks: &BTreeMap<&str, u32>) -> FlowFacts {
     let mut hasher = DefaultHasher::new();
-    (&flow.guest, &flow.device, flow.direction, &flow.protocol, flow.vlan).hash(&mut hasher);
-    (&flow.source, flow.source_port, &flow.destination, flow.destination_port).hash(&mut hasher);
+    (&flow.guest, &flow.device, flow.direction, flow.key).hash(&mut hasher);
     let mut text = String::with_capacity(96);
     for part in [flow.guest.as_deref(), flow.device.as_deref(), Some(flow.protocol.as_str()), flow.cause.map(Cause::id)]
         .into_iter()
@@ -232,8 +231,9 @@ fn flow_facts(flow: &FlowReport, ranks: &BTreeMap<&str, u32>) -> FlowFacts {
     // Writing to a String can't fail.
     let _infallible = write!(
         text,
-        "{} {} {}",
+        "{} {} {} {}",
         super::theme::verdict(flow.verdict),
+        super::text::protocol(flow),
         super::text::end_point(&flow.source, flow.source_port),
         super::text::end_point(&flow.destination, flow.destination_port)
     );

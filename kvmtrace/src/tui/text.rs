@@ -4,7 +4,8 @@
 //! characters that occupy exactly one column and that no terminal reorders; everything else becomes `�`. After it,
 //! one `char` is one column.
 
-use crate::event::Timestamp;
+use crate::diagnose::report::FlowReport;
+use crate::event::{Protocol, Timestamp};
 use std::borrow::Cow;
 use unicode_width::UnicodeWidthChar;
 
@@ -138,6 +139,32 @@ pub(super) fn elapsed(seconds: u64) -> String {
 pub(super) fn time_of_day(time: Timestamp) -> String {
     let text = time.to_string();
     text.get(11..23).unwrap_or(&text).to_owned()
+}
+
+/// The protocol, and what kind of message where that tells flows apart.
+pub(super) fn protocol(flow: &FlowReport) -> Cow<'_, str> {
+    let kind = match flow.key.protocol {
+        Protocol::Icmp { kind: 8, .. } | Protocol::Icmpv6 { kind: 128, .. } => "echo",
+        Protocol::Icmp { kind: 0, .. } | Protocol::Icmpv6 { kind: 129, .. } => "reply",
+        Protocol::Icmpv6 { kind: 133, .. } => "router?",
+        Protocol::Icmpv6 { kind: 134, .. } => "router",
+        Protocol::Icmpv6 { kind: 135, .. } => "who",
+        Protocol::Icmpv6 { kind: 136, .. } => "is-at",
+        protocol if protocol.is_icmp_error() => "error",
+        Protocol::Arp { operation: 1 } => "who",
+        Protocol::Arp { operation: 2 } => "is-at",
+        Protocol::Icmp { .. }
+        | Protocol::Icmpv6 { .. }
+        | Protocol::Arp { .. }
+        | Protocol::Tcp
+        | Protocol::Udp
+        | Protocol::Sctp
+        | Protocol::Ip(_)
+        | Protocol::Ethernet(_) => {
+            return Cow::Borrowed(&flow.protocol);
+        }
+    };
+    Cow::Owned(format!("{} {kind}", flow.protocol))
 }
 
 /// An address with its port: `10.0.0.1:80`, `[fd00::1]:80`, `10.0.0.1`.

@@ -62,7 +62,7 @@ fn cells(width: u16, flow: &FlowReport, facts: &FlowFacts, theme: Theme) -> Vec<
     let guest = flow.guest.clone().unwrap_or_else(|| "host".to_owned());
     let source = text::end_point(&flow.source, flow.source_port);
     let destination = text::end_point(&flow.destination, flow.destination_port);
-    let mut ends = format!("{} {source}→{destination}", flow.protocol);
+    let mut ends = format!("{} {source}→{destination}", text::protocol(flow));
     if let Some(vlan) = flow.vlan {
         ends = format!("{ends} vlan {vlan}");
     }

@@ -31,9 +31,6 @@ pub(super) fn of_fault(
         paragraph(&mut lines, "   at ", &place_text(place), width, Style::new());
     }
     paragraph(&mut lines, "   ", fault.explanation, width, Style::new());
-    for fact in fault.evidence {
-        paragraph(&mut lines, "   · ", fact, width, theme.faint());
-    }
     for (index, cure) in fault.fixes.iter().enumerate() {
         let chosen = fix == Some(index);
         let number =
@@ -45,6 +42,12 @@ pub(super) fn of_fault(
             Span::styled(hint, theme.faint()),
         ]));
         cure_lines(&mut lines, cure, width, theme);
+    }
+    if !fault.evidence.is_empty() {
+        lines.push(Line::styled("   evidence", theme.accent()));
+    }
+    for fact in fault.evidence {
+        paragraph(&mut lines, "   · ", fact, width, theme.faint());
     }
     lines
 }
@@ -82,7 +85,7 @@ pub(super) fn of_flow(flow: &FlowReport, width: u16, theme: Theme, fix: Option<u
         paragraph(
             &mut lines,
             "   ? ",
-            "incomplete: events were lost near this flow, so counts may be too low",
+            "incomplete: events were lost, or an answer may still come",
             width,
             theme.severity(Severity::Warning),
         );
