@@ -5,11 +5,14 @@ mod record;
 mod screen;
 mod session;
 
-use crate::cli::{Cli, Color, Command, Verdict};
+use crate::cli::{Check, Cli, Color, Command, Verdict, Watch};
 use crate::diagnose::report::{Report, Severity};
+use crate::event::{Event, EventKind, Started};
+use crate::host;
 use crate::kernel::privilege;
 use crate::pipeline::Pipeline;
 use crate::probe;
+use crate::sink;
 use crate::source::Source as _;
 use session::{End, Session};
 use std::io::{IsTerminal as _, Write as _};
@@ -97,6 +100,9 @@ fn unwanted_color() -> bool {
 
 async fn run(cli: &Cli) -> anyhow::Result<Outcome> {
     match &cli.command {
+        Command::Guests { json } => guests(cli, *json).await,
+        Command::Check(options) => check(cli, options).await,
+        Command::Watch(options) => watch(cli, options).await,
         Command::Verdict(options) => verdict(cli, options).await,
         Command::Live(command) => screen::live(cli, command).await,
         Command::Replay(command) => screen::replay(cli, command).await,
@@ -132,10 +138,70 @@ async fn verdict(cli: &Cli, options: &Verdict) -> anyhow::Result<Outcome> {
     show(cli, &pipeline.report(), options.json)
 }
 
+async fn watch(cli: &Cli, options: &Watch) -> anyhow::Result<Outcome> {
+    let mut session = Session::start(&options.scope, End::new(None, options.duration), false).await?;
+    let mut pipeline = Pipeline::default();
+    let color = colored(cli, &std::io::stdout());
+    let mut left = options.count.unwrap_or(usize::MAX);
+    let mut out = std::io::stdout().lock();
+    while left > 0
+        && let Some(event) = session.source.next().await?
+    {
+        tracing::trace!(?event);
+        for notice in pipeline.step(&event).into_iter().take(left) {
+            left -= 1;
+            if options.json {
+                sink::json::notice(&notice, &mut out)?;
+            } else {
+                sink::text::notice(&notice, color, &mut out)?;
+            }
+            // A line is told when it happens, also into a pipe.
+            out.flush()?;
+        }
+    }
+    Ok(Outcome::Clean)
+}
+
+async fn guests(cli: &Cli, json: bool) -> anyhow::Result<Outcome> {
+    let host = host::snapshot().await?;
+    let mut out = std::io::stdout().lock();
+    if json {
+        sink::guests::json(&host, &mut out)?;
+    } else {
+        sink::guests::text(&host, colored(cli, &std::io::stdout()), &mut out)?;
+    }
+    out.flush()?;
+    Ok(Outcome::Clean)
+}
+
+/// A trace in which nothing happens: what is found then is visible in the host's configuration alone.
+async fn check(cli: &Cli, options: &Check) -> anyhow::Result<Outcome> {
+    let host = host::snapshot().await?;
+    let scope = host::path::Scope {
+        guests: options.guests.clone(),
+        devices: options.interfaces.clone(),
+        all: false,
+    };
+    host::path::devices_to_trace(&host, &scope)?;
+    let started = Started {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        devices: scope.devices,
+        guests: scope.guests,
+        all: false,
+        filter: String::new(),
+    };
+    let time = crate::kernel::clock::Clock::read().now();
+    let mut pipeline = Pipeline::default();
+    for kind in [EventKind::Started(started), EventKind::Host(Box::new(host)), EventKind::Ended] {
+        pipeline.take(&Event { time, kind });
+    }
+    show(cli, &pipeline.report(), options.json)
+}
+
 /// Removes what killed runs have left.
 async fn clean(cli: &Cli) -> anyhow::Result<Outcome> {
     privilege::check()?;
-    let host = crate::host::snapshot().await?;
+    let host = host::snapshot().await?;
     let cleaned = probe::clean(host.links.values().map(|link| link.name.as_str()));
     if !cli.common.quiet {
         let mut out = std::io::stdout().lock();
@@ -151,9 +217,9 @@ async fn clean(cli: &Cli) -> anyhow::Result<Outcome> {
 fn show(cli: &Cli, report: &Report, json: bool) -> anyhow::Result<Outcome> {
     let mut out = std::io::stdout().lock();
     if json {
-        crate::sink::json::report(report, &mut out)?;
+        sink::json::report(report, &mut out)?;
     } else {
-        crate::sink::text::report(report, colored(cli, &std::io::stdout()), &mut out)?;
+        sink::text::report(report, colored(cli, &std::io::stdout()), &mut out)?;
     }
     out.flush()?;
     Ok(Outcome::of(report.severity()))

@@ -49,6 +49,16 @@ pub enum Color {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Show each guest and its path: tap, bridge, uplink, MAC and addresses seen
+    Guests {
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Find faults in the host's configuration alone: traces nothing, sends nothing
+    Check(Check),
+    /// Show drops, fragments and layer-2 events as they happen, a line each
+    Watch(Watch),
     /// Trace for a while, then tell a verdict per flow
     Verdict(Verdict),
     /// Watch guests, flows and faults on a full screen
@@ -197,6 +207,37 @@ pub enum Form {
     Json,
     /// A directory with the tables events.parquet and flows.parquet
     Parquet,
+}
+
+/// `kvmtrace check`
+#[derive(Args, Clone, Debug)]
+pub struct Check {
+    /// Only this guest and its path (may be given several times)
+    #[arg(short, long = "guest", value_name = "NAME")]
+    pub guests: Vec<String>,
+    /// Only this device (may be given several times)
+    #[arg(short, long = "interface", value_name = "DEV")]
+    pub interfaces: Vec<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `kvmtrace watch`
+#[derive(Args, Clone, Debug)]
+pub struct Watch {
+    /// What to trace.
+    #[command(flatten)]
+    pub scope: Scope,
+    /// Print a JSON object per line
+    #[arg(long)]
+    pub json: bool,
+    /// End after so many lines
+    #[arg(short, long, value_name = "N")]
+    pub count: Option<usize>,
+    /// End after so long: 5, 5s, 2m
+    #[arg(short, long, value_name = "TIME", value_parser = duration)]
+    pub duration: Option<Duration>,
 }
 
 /// `5`, `5s`, `1.5s`, `200ms`, `2m`, `1h`

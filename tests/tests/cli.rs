@@ -166,7 +166,6 @@ fn a_command_is_traced_to_its_end() {
 }
 
 #[test]
-#[ignore = "the command comes later"]
 fn the_guests_are_found_without_being_told() {
     let Some((product, lab)) = setup("guests") else { return };
     let output = product.run(&lab.host, &["guests", "--json"]).unwrap();
@@ -240,7 +239,6 @@ fn other_namespaces_are_none_of_its_business() {
 }
 
 #[test]
-#[ignore = "the command comes later"]
 fn watch_tells_drops_as_lines_of_json_and_ends_after_the_wanted_number() {
     let Some((product, lab)) = setup("watch") else { return };
     let drop = "add table bridge n; add chain bridge n c { type filter hook forward priority 0; policy drop; }";
