@@ -1,0 +1,146 @@
+//! Recordings of real traces: judged from the file as they were live, whatever happens to the file.
+
+use anyhow::{Context as _, Result, ensure};
+use kvmtrace_tests::lab::plan::Options;
+use kvmtrace_tests::lab::process::{self, Background};
+use kvmtrace_tests::lab::{Lab, require_root};
+use kvmtrace_tests::product::Product;
+use nix::sys::signal::Signal;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A lab in which the host drops what it forwards, and kvmtrace; `None`, told, without root.
+fn lab(name: &str) -> Result<Option<(Lab, Product)>> {
+    if require_root().is_err() {
+        ensure!(std::env::var_os("CI").is_none(), "CI runs as root");
+        println!("SKIP: the lab needs root");
+        return Ok(None);
+    }
+    let lab = Lab::fixed(&format!("ktr{name}"), &Options { mtu: Some(1500), ..Options::default() })?;
+    let rule = "nft add table bridge t; nft add chain bridge t f '{ type filter hook forward priority 0; }'; \
+                nft add rule bridge t f ether type ip drop";
+    lab.host.check(rule)?;
+    Ok(Some((lab, Product::find()?)))
+}
+
+fn traffic(lab: &Lab) -> Result<()> {
+    let target = lab.plan.lan.addresses.v4;
+    lab.guests[0].namespace.run(&format!("ping -n -q -c5 -i0.2 -W1 {target}"))?;
+    Ok(())
+}
+
+/// Runs kvmtrace, outside of the lab: exit code, standard output, standard error.
+fn kvmtrace(product: &Product, arguments: &[&str]) -> Result<(i32, String, String)> {
+    let output = process::run(Command::new(product.path()).args(arguments), LIMIT)?;
+    Ok((output.code(), output.stdout, output.stderr))
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap_or_default()
+}
+
+#[test]
+fn a_recording_is_judged_as_the_trace_was_live_and_wherever_it_is_cut() -> Result<()> {
+    let Some((lab, product)) = lab("live")? else { return Ok(()) };
+    let file = lab.directory().join("trace.kvmtrace");
+    let tracing = product.start(&lab, &["verdict", "--json", "-o", path(&file)])?;
+    traffic(&lab)?;
+    let live = tracing.interrupt(Signal::SIGINT)?;
+    let (code, report, complaints) = kvmtrace(&product, &["report", "--json", path(&file)])?;
+    assert_eq!(report, live.stdout);
+    assert_eq!((code, complaints.as_str()), (live.code(), ""));
+
+    // The text too, and in the JSON there is something to judge.
+    assert!(report.contains(&lab.plan.guests[0].name), "{report:.300}");
+    let whole = std::fs::read(&file)?;
+    let cut = lab.directory().join("cut.kvmtrace");
+    let mut state = 88_172_645_463_325_252_u64;
+    for _ in 0..200 {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        let at = 16 + usize::try_from(state % (whole.len() as u64 - 16))?;
+        std::fs::write(&cut, &whole[..at])?;
+        let (code, report, complaints) = kvmtrace(&product, &["report", "--json", path(&cut)])?;
+        assert!(code == 0 || code == 1, "cut at {at}: {code} {complaints}");
+        serde_json::from_str::<serde_json::Value>(&report).with_context(|| format!("cut at {at}"))?;
+        assert!(complaints.contains("it has no end"), "cut at {at}: {complaints}");
+    }
+    Ok(())
+}
+
+#[test]
+fn what_was_flushed_survives_a_kill_and_a_full_disk() -> Result<()> {
+    let Some((lab, product)) = lab("kill")? else { return Ok(()) };
+    let file = lab.directory().join("killed.kvmtrace");
+    let mut tracing = product.start(&lab, &["record", "--packets", "-o", path(&file)])?;
+    traffic(&lab)?;
+    // Flushed each second.
+    std::thread::sleep(Duration::from_millis(1500));
+    tracing.process.signal(Signal::SIGKILL)?;
+    process::wait_until(LIMIT, || !tracing.process.is_running());
+    let (_, lines, complaints) = kvmtrace(&product, &["export", path(&file), "--to", "json", "-o", "-"])?;
+    let packets = lines.lines().filter(|line| line.starts_with(r#"{"event":"packet""#)).count();
+    assert!(packets >= 5, "{packets} packets");
+    assert!(complaints.contains("it has no end"), "{complaints}");
+
+    let disk = lab.directory().join("disk");
+    std::fs::create_dir_all(&disk)?;
+    let ready = lab.directory().join("ready");
+    let file = disk.join("trace.kvmtrace");
+    // `ip netns exec` has mounts of its own: the small disk goes with it.
+    let copy = lab.directory().join("full.kvmtrace");
+    let line = format!(
+        "mount -t tmpfs -o size=16k tmpfs {disk} && {product} record --packets --ready-file {ready} -o {file}; \
+         code=$?; cp {file} {copy}; exit $code",
+        disk = path(&disk),
+        product = path(product.path()),
+        ready = path(&ready),
+        file = path(&file),
+        copy = path(&copy),
+    );
+    let mut recording = Background::start(&mut lab.host.shell(&line))?;
+    process::wait_until(LIMIT, || ready.exists() || !recording.is_running());
+    let target = lab.plan.lan.addresses.v4;
+    lab.guests[0].namespace.run(&format!("ping -n -q -i0.001 -w8 {target}"))?;
+    let full = process::wait_until(Duration::from_secs(10), || !recording.is_running());
+    assert!(full, "the disk was not full");
+    let output = recording.finish(LIMIT)?;
+    assert_eq!(output.code(), 2, "{}", output.stderr);
+    assert!(output.stderr.contains("no space left for"), "{}", output.stderr);
+    let (code, report, _) = kvmtrace(&product, &["report", "--json", path(&copy)])?;
+    assert!(code < 2);
+    serde_json::from_str::<serde_json::Value>(&report)?;
+    Ok(())
+}
+
+#[test]
+fn rotation_keeps_the_newest_and_together_they_are_one() -> Result<()> {
+    let Some((lab, product)) = lab("rotate")? else { return Ok(()) };
+    let file = lab.directory().join("trace.kvmtrace");
+    let tracing = product.start(&lab, &["record", "--packets", "--rotate", "4k,3", "-o", path(&file)])?;
+    for _ in 0..5 {
+        traffic(&lab)?;
+    }
+    let output = tracing.interrupt(Signal::SIGTERM)?;
+    assert_eq!(output.code(), 0, "{}", output.stderr);
+    let mut files: Vec<_> = std::fs::read_dir(lab.directory())?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("trace.kvmtrace")))
+        .collect();
+    assert_eq!(files.len(), 3, "{files:?}");
+    for file in &files {
+        let (code, _, complaints) = kvmtrace(&product, &["report", "--json", path(file)])?;
+        assert!(code < 2 && complaints.is_empty(), "{code} {complaints}");
+    }
+    files.reverse();
+    let mut arguments = vec!["report", "--json"];
+    arguments.extend(files.iter().map(|file| path(file)));
+    let (code, report, complaints) = kvmtrace(&product, &arguments)?;
+    assert!(code < 2 && complaints.is_empty(), "{code} {complaints}");
+    assert_eq!(report.lines().count(), 1, "one report of all three");
+    Ok(())
+}
