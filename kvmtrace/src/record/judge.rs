@@ -11,7 +11,7 @@ pub fn judge(recording: &mut Recording, quiet: bool) -> Result<Report, ReadError
     let mut progress = Progress::new(recording, quiet);
     let mut pipeline = Pipeline::default();
     while let Some(event) = recording.next_event()? {
-        pipeline.step(&event);
+        pipeline.take(&event);
         progress.step(recording);
     }
     Ok(pipeline.report())
