@@ -5,7 +5,9 @@ use super::{Outcome, show};
 use crate::cli::{self, Cli};
 
 use crate::probe::Live;
-use crate::record::{Destination, Header, Options, Recording, Tee, Writer, Written, export, judge, recording};
+use crate::record::{
+    Destination, Header, Options, Recording, Tee, Writer, Written, export, join, judge_for_joining, recording,
+};
 use crate::source::Source as _;
 use std::io::Write as _;
 use std::path::Path;
@@ -55,16 +57,15 @@ pub(super) fn tee(live: Live, destination: Option<&Destination>) -> anyhow::Resu
 
 /// `kvmtrace report`
 pub(super) fn report(cli: &Cli, command: &cli::Report) -> anyhow::Result<Outcome> {
-    let mut reports = Vec::new();
+    let mut hosts = Vec::new();
     for mut recording in recording::open(&command.files)? {
-        reports.push(judge(&mut recording, cli.common.quiet)?);
+        hosts.push(judge_for_joining(&mut recording, cli.common.quiet)?);
         warn(cli, &recording);
     }
-    let mut gravest = Outcome::Clean;
-    for report in &reports {
-        gravest = gravest.max(show(cli, report, command.json)?);
+    match join(hosts) {
+        Some(report) => show(cli, &report, command.json),
+        None => Ok(Outcome::Clean),
     }
-    Ok(gravest)
 }
 
 /// `kvmtrace export`

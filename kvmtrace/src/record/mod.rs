@@ -5,6 +5,7 @@
 
 pub mod export;
 pub mod format;
+mod join;
 mod judge;
 mod output;
 mod progress;
@@ -20,7 +21,8 @@ mod samples;
 mod tests;
 
 pub use format::Header;
-pub use judge::judge;
+pub use join::{Judged, join};
+pub use judge::{judge, judge_for_joining};
 pub use output::{BadRotation, Destination, Rotation};
 pub use progress::Progress;
 pub use reader::{Damage, ReadError, Reader};

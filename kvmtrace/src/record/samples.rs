@@ -89,6 +89,36 @@ pub(crate) fn trace() -> Vec<Event> {
     events
 }
 
+/// A conversation of one packet each way through host `name`: `out` says whether the guest here asks or answers. The
+/// times are those of the four sightings, in order, by this host's clock.
+pub(crate) fn conversation(name: &str, out: bool, clock: u64, times: [u64; 4]) -> Vec<Event> {
+    let (tap, nic) = (IfIndex(3), IfIndex(2));
+    let (inward, outward) = if out { (tap, nic) } else { (nic, tap) };
+    let ask = flow(1);
+    let sightings = [
+        (ask, inward, Direction::Ingress),
+        (ask, outward, Direction::Egress),
+        (ask.reverse(), outward, Direction::Ingress),
+        (ask.reverse(), inward, Direction::Egress),
+    ];
+    let started = Started { version: "0.1.0".to_owned(), all: true, ..started() };
+    let mut events = vec![
+        at(clock, EventKind::Started(started)),
+        at(clock, EventKind::Host(Box::new(HostState { name: name.to_owned(), ..host() }))),
+    ];
+    for ((flow, device, direction), time) in sightings.into_iter().zip(times) {
+        let EventKind::Flow(mut sample) = sample(0, Place { device, direction }, 1) else { unreachable!() };
+        sample.flow = flow;
+        sample.counters.first = Timestamp(START + clock + time);
+        events.push(at(clock + 1_000_000_000, EventKind::Flow(sample)));
+    }
+    events
+}
+
+fn started() -> Started {
+    Started { version: String::new(), devices: Vec::new(), guests: Vec::new(), all: false, filter: String::new() }
+}
+
 fn at(after: u64, kind: EventKind) -> Event {
     Event { time: Timestamp(START + after), kind }
 }

@@ -288,6 +288,39 @@ fn cpu_time() -> i64 {
     time.tv_sec() * 1000 + time.tv_nsec() / 1_000_000
 }
 
+#[test]
+fn two_hosts_recordings_of_a_conversation_become_one_path() {
+    let directory = Directory::new("join");
+    let write = |name: &str, events: Vec<Event>| {
+        let path = directory.0.join(name);
+        let mut writer = Writer::create(&Destination::new(&path, false), options(None)).unwrap();
+        for event in events {
+            writer.write(&event).unwrap();
+        }
+        writer.finish().unwrap();
+        path
+    };
+    // The second host's clock is a second ahead; the wire takes 20 µs, each way.
+    let here = write("here", samples::conversation("kvm1", true, 0, [0, 10_000, 70_000, 80_000]));
+    let there = write("there", samples::conversation("kvm2", false, 1_000_000_000, [30_000, 35_000, 45_000, 50_000]));
+    for paths in [[here.clone(), there.clone()], [there, here]] {
+        let hosts =
+            recording::open(&paths).unwrap().iter_mut().map(|it| judge_for_joining(it, true).unwrap()).collect();
+        let report = join(hosts).unwrap();
+        let flow = report.flows.iter().find(|flow| flow.destination_port == Some(9000)).unwrap();
+        let path: Vec<_> = flow.path.iter().map(|hop| (hop.device.as_str(), hop.latency_ns)).collect();
+        let expected = [
+            ("kvm1/vnet0", None),
+            ("kvm1/eth0", Some(10_000)),
+            ("kvm2/eth0", Some(20_000)),
+            ("kvm2/vnet0", Some(5_000)),
+        ];
+        assert_eq!(path, expected);
+        assert_eq!(report.flows.iter().filter(|flow| flow.destination_port == Some(9000)).count(), 1);
+        assert_eq!((flow.packets, flow.device.as_deref()), (1, Some("kvm1/vnet0")));
+    }
+}
+
 /// The golden recording of each schema, kept for ever: what was recorded can be read, by every later version.
 #[test]
 fn the_golden_recording_of_schema_1_is_read_and_judged() {

@@ -1,0 +1,239 @@
+//! Recordings of several hosts as one report: what one host sent and another received is one flow with one path.
+//!
+//! 1. Two flows are one if protocol, addresses and ports are equal (VLAN tags may differ between hosts).
+//! 2. The host where the flow comes from a guest stands first, the one where it goes to a guest last; else the one with
+//!    fewer packets lost before it, that is, with more packets.
+//! 3. The hosts' clocks differ. Where a flow and its answer crossed between the same two hosts, half of the difference of
+//!    the two apparent delays is the clocks' difference (as NTP has it, for equal delays both ways); the median over all
+//!    such pairs corrects the latency of the hop between the hosts, which is null where there is no such pair.
+//! 4. "Nothing came back from beyond this host" is no verdict when the host beyond tells more: then its verdict stands.
+//!    Else the graver one does.
+//!
+//! Devices are named `host/device` when there are several hosts, and what a fix says begins with the host to run it on.
+
+use crate::diagnose::report::{Fix, FlowDirection, FlowReport, Report, Totals, Verdict};
+use crate::event::{FlowKey, Timestamp};
+use crate::track::Track;
+use std::collections::HashMap;
+
+/// Flows whose times are kept, per host.
+const TIMES: usize = 1 << 16;
+
+/// When the first packet of a flow came to a host and when it left.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    first: Timestamp,
+    last: Timestamp,
+}
+
+/// A host's report, and the times that a report does not tell.
+#[derive(Debug)]
+pub struct Judged {
+    report: Report,
+    times: HashMap<Name, (Times, Name)>,
+}
+
+type Name = (String, String, Option<u16>, String, Option<u16>);
+
+fn name_of_key(key: FlowKey) -> Name {
+    let (source, destination) = (key.source.to_string(), key.destination.to_string());
+    (key.protocol.to_string(), source, key.source_port, destination, key.destination_port)
+}
+
+fn name(flow: &FlowReport) -> Name {
+    let FlowReport { protocol, source, source_port, destination, destination_port, .. } = flow;
+    (protocol.clone(), source.clone(), *source_port, destination.clone(), *destination_port)
+}
+
+impl Judged {
+    /// Keeps of a trace what joining needs.
+    pub fn new(report: Report, track: &Track) -> Self {
+        let mut times = HashMap::new();
+        for flow in track.flows().take(TIMES) {
+            let seen = flow.places.values().map(|counters| counters.first);
+            if let (Some(first), Some(last)) = (seen.clone().min(), seen.max()) {
+                times.entry(name_of_key(flow.key)).or_insert((Times { first, last }, name_of_key(flow.key.reverse())));
+            }
+        }
+        Self { report, times }
+    }
+}
+
+/// One report of all; of one host it is just that host's.
+pub fn join(mut hosts: Vec<Judged>) -> Option<Report> {
+    let several = hosts.iter().any(|host| host.report.host.name != hosts[0].report.host.name);
+    if several {
+        for host in &mut hosts {
+            name_host(&mut host.report);
+        }
+    }
+    let mut hosts = hosts.into_iter();
+    let mut joined = hosts.next()?;
+    for other in hosts {
+        let delta = clock_difference(&joined, &other);
+        joined.report = merge(joined.report, other.report, several, |flow, first_is_ours| {
+            let (ours, theirs) = (joined.times.get(flow)?.0, other.times.get(flow)?.0);
+            let apparent = if first_is_ours { gap(ours.last, theirs.first) } else { gap(theirs.last, ours.first) };
+            let correction = if first_is_ours { delta? } else { -delta? };
+            u64::try_from(apparent - correction).ok()
+        });
+        for (name, times) in other.times {
+            joined.times.entry(name).or_insert(times);
+        }
+    }
+    Some(joined.report)
+}
+
+fn gap(from: Timestamp, to: Timestamp) -> i64 {
+    i64::try_from(i128::from(to.0) - i128::from(from.0)).unwrap_or(0)
+}
+
+/// How far the clock of `b` is ahead of that of `a`, in nanoseconds.
+fn clock_difference(a: &Judged, b: &Judged) -> Option<i64> {
+    let mut differences: Vec<i64> = Vec::new();
+    for (name, (there_a, answer)) in &a.times {
+        let (Some((there_b, _)), Some((back_a, _)), Some((back_b, _))) =
+            (b.times.get(name), a.times.get(answer), b.times.get(answer))
+        else {
+            continue;
+        };
+        // Of the two flows of a conversation take the one that came first, whichever way it went.
+        let forth = gap(there_a.last, there_b.first);
+        let back = gap(back_b.last, back_a.first);
+        if there_a.first < back_a.first {
+            differences.push(forth.saturating_sub(back) / 2);
+        }
+    }
+    differences.sort_unstable();
+    differences.get(differences.len() / 2).copied()
+}
+
+/// Says which host the devices are on.
+fn name_host(report: &mut Report) {
+    let host = report.host.name.clone();
+    let prefix = |device: &mut String| *device = format!("{host}/{device}");
+    for flow in &mut report.flows {
+        flow.device.iter_mut().for_each(prefix);
+        flow.path.iter_mut().for_each(|hop| prefix(&mut hop.device));
+        flow.place.iter_mut().filter_map(|place| place.device.as_mut()).for_each(prefix);
+        flow.evidence.iter_mut().for_each(|line| *line = format!("{host}: {line}"));
+        if !flow.explanation.is_empty() {
+            flow.explanation = format!("{host}: {}", flow.explanation);
+        }
+        name_fixes(&host, &mut flow.fixes);
+    }
+    for finding in &mut report.findings {
+        finding.place.iter_mut().filter_map(|place| place.device.as_mut()).for_each(prefix);
+        finding.explanation = format!("{host}: {}", finding.explanation);
+        name_fixes(&host, &mut finding.fixes);
+    }
+    for interface in report.guests.iter_mut().flat_map(|guest| &mut guest.interfaces) {
+        prefix(&mut interface.device);
+        interface.bridge.iter_mut().for_each(prefix);
+        interface.uplinks.iter_mut().for_each(prefix);
+    }
+    report.ledger.iter_mut().for_each(|account| prefix(&mut account.device));
+    report.degraded.iter_mut().for_each(|degraded| degraded.what = format!("{host}: {}", degraded.what));
+}
+
+fn name_fixes(host: &str, fixes: &mut [Fix]) {
+    for fix in fixes {
+        fix.why = format!("on {host}: {}", fix.why);
+    }
+}
+
+/// `latency` tells how long a flow took from the first host to the second, given which of them is ours.
+fn merge(ours: Report, theirs: Report, several: bool, latency: impl Fn(&Name, bool) -> Option<u64>) -> Report {
+    let mut flows = ours.flows;
+    let mut known: HashMap<Name, usize> = HashMap::new();
+    if several {
+        for (index, flow) in flows.iter().enumerate() {
+            known.entry(name(flow)).or_insert(index);
+        }
+    }
+    for flow in theirs.flows {
+        match known.remove(&name(&flow)).and_then(|index| flows.get_mut(index)) {
+            Some(known) => *known = one(known.clone(), flow, &latency),
+            None => flows.push(flow),
+        }
+    }
+    flows.sort_by_key(|flow| {
+        (std::cmp::Reverse(flow.severity), std::cmp::Reverse(flow.verdict), std::cmp::Reverse(flow.bytes), name(flow))
+    });
+    let mut host = ours.host;
+    if several {
+        host.name = format!("{}+{}", host.name, theirs.host.name);
+        if host.kernel != theirs.host.kernel {
+            host.kernel = format!("{}+{}", host.kernel, theirs.host.kernel);
+        }
+    }
+    let mut window = ours.window;
+    window.start = window.start.min(theirs.window.start);
+    window.end = window.end.max(theirs.window.end);
+    window.seconds = window.end.since(window.start).0 as f64 / 1e9;
+    let mut lost = ours.lost;
+    lost.ring_events += theirs.lost.ring_events;
+    lost.flows_evicted += theirs.lost.flows_evicted;
+    lost.map_full += theirs.lost.map_full;
+    let sum = |count: fn(&FlowReport) -> u64| flows.iter().map(count).sum();
+    let totals = Totals {
+        flows: flows.len() as u64,
+        packets: sum(|flow| flow.packets),
+        bytes: sum(|flow| flow.bytes),
+        dropped: sum(|flow| flow.dropped),
+        fragmented: ours.totals.fragmented + theirs.totals.fragmented,
+    };
+    let mut findings = [ours.findings, theirs.findings].concat();
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    Report {
+        schema: ours.schema,
+        host,
+        window,
+        degraded: [ours.degraded, theirs.degraded].concat(),
+        lost,
+        totals,
+        guests: [ours.guests, theirs.guests].concat(),
+        flows,
+        findings,
+        ledger: [ours.ledger, theirs.ledger].concat(),
+    }
+}
+
+/// One flow of two hosts' halves.
+fn one(ours: FlowReport, theirs: FlowReport, latency: &impl Fn(&Name, bool) -> Option<u64>) -> FlowReport {
+    let ours_first = match (ours.direction, theirs.direction) {
+        (FlowDirection::FromGuest, _) | (_, FlowDirection::ToGuest) => true,
+        (FlowDirection::ToGuest, _) | (_, FlowDirection::FromGuest) => false,
+        _ => ours.packets >= theirs.packets,
+    };
+    let between = latency(&name(&ours), ours_first);
+    let (first, mut second) = if ours_first { (ours, theirs) } else { (theirs, ours) };
+    if let Some(hop) = second.path.first_mut() {
+        hop.latency_ns = between;
+    }
+    let direction = match (first.direction, second.direction) {
+        (FlowDirection::FromGuest, FlowDirection::ToGuest) => FlowDirection::GuestToGuest,
+        (direction, _) => direction,
+    };
+    let beyond = first.verdict == Verdict::Unanswered;
+    let rank = |flow: &FlowReport| (flow.severity, flow.verdict);
+    let judge = if beyond || rank(&second) > rank(&first) { &second } else { &first };
+    FlowReport {
+        direction,
+        verdict: judge.verdict,
+        cause: judge.cause,
+        severity: judge.severity,
+        place: judge.place.clone(),
+        explanation: judge.explanation.clone(),
+        fixes: judge.fixes.clone(),
+        complete: first.complete && second.complete,
+        packets: first.packets.max(second.packets),
+        bytes: first.bytes.max(second.bytes),
+        dropped: first.dropped + second.dropped,
+        fragments: first.fragments.max(second.fragments),
+        evidence: [first.evidence.clone(), second.evidence.clone()].concat(),
+        path: [first.path.clone(), second.path.clone()].concat(),
+        translated: first.translated.clone().or_else(|| second.translated.clone()),
+        ..first
+    }
+}
