@@ -191,7 +191,7 @@ async fn check(cli: &Cli, options: &Check) -> anyhow::Result<Outcome> {
     for kind in [EventKind::Started(started), EventKind::Host(Box::new(host)), EventKind::Ended] {
         pipeline.take(&Event { time, kind });
     }
-    show(cli, &pipeline.report(), options.json)
+    show(cli, &pipeline.check(), options.json)
 }
 
 /// Removes what killed runs have left.

@@ -28,6 +28,11 @@ impl Pipeline {
         crate::diagnose::report(&self.track)
     }
 
+    /// The faults visible in the host's configuration alone.
+    pub fn check(&self) -> Report {
+        crate::diagnose::check(&self.track)
+    }
+
     /// What is known of the flows and the host, for views that show more than the report.
     pub fn track(&self) -> &Track {
         &self.track

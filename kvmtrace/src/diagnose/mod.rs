@@ -8,6 +8,7 @@
 pub mod attribute;
 pub mod case;
 mod companions;
+pub mod configuration;
 pub mod dropped;
 mod evidence;
 pub mod findings;
@@ -85,6 +86,11 @@ pub fn report(track: &Track) -> Report {
         findings,
         ledger,
     }
+}
+
+/// What the host's configuration alone tells: the same object, without flows.
+pub fn check(track: &Track) -> Report {
+    Report { findings: configuration::findings(track), ..report(track) }
 }
 
 fn name(flow: &FlowReport) -> (&str, &str, Option<u16>, &str, Option<u16>, Option<u16>) {

@@ -1,0 +1,604 @@
+//! What can be known without any traffic: faults that stand in the host's configuration. For `kvmtrace check`; a trace
+//! tells of them only where a flow suffers.
+
+use super::fix::{device, sysctl};
+use super::judgement::at;
+use super::report::{Cause, Finding, Fix, Point, Severity};
+use super::scene::Scene;
+use crate::event::host::{BridgeState, Chain, GuestInterface, Link, LinkKind, PortState};
+use crate::event::{IfIndex, MacAddress};
+use crate::track::Track;
+use std::collections::BTreeMap;
+
+/// A tap's ring shorter than this overflows in ordinary bursts (libvirt and QEMU leave the kernel's 1000).
+const SHORT_RING: u32 = 64;
+/// The conntrack table counts as nearly full at so many parts in a hundred.
+const NEARLY_FULL: u64 = 90;
+
+/// All of it, the gravest first, of the guests that were asked for.
+pub fn findings(track: &Track) -> Vec<Finding> {
+    let scene = Scene::of_host(track);
+    let mut found = Vec::new();
+    let mut bridges: Vec<IfIndex> = Vec::new();
+    for (guest, interface) in interfaces(&scene) {
+        let Some(link) = scene.link(interface.device) else { continue };
+        found.extend(interface_state(&scene, guest, link));
+        if let Some(bridge) = scene.bridge_of(link.index) {
+            found.extend(port_state(&scene, Some(guest), link, bridge));
+            found.extend(path_of(&scene, guest, link, bridge));
+            if !bridges.contains(&bridge.index) {
+                bridges.push(bridge.index);
+            }
+        }
+    }
+    for bridge in bridges.into_iter().filter_map(|index| scene.link(index)) {
+        found.extend(bridge_state(&scene, bridge));
+    }
+    found.extend(duplicate_macs(&scene));
+    found.extend(conntrack(&scene));
+    found.sort_by(|a, b| {
+        let device = |finding: &Finding| finding.place.as_ref().and_then(|place| place.device.clone());
+        (std::cmp::Reverse(a.severity), a.cause, &a.guest, device(a)).cmp(&(
+            std::cmp::Reverse(b.severity),
+            b.cause,
+            &b.guest,
+            device(b),
+        ))
+    });
+    found
+}
+
+/// The guests' interfaces within the scope that was asked for.
+fn interfaces<'a>(scene: &Scene<'a>) -> Vec<(&'a str, &'a GuestInterface)> {
+    let wanted = |guest: &str, device: IfIndex| {
+        scene.track.started().is_none_or(|started| {
+            started.guests.is_empty() && started.devices.is_empty()
+                || started.guests.iter().any(|name| name == guest)
+                || started.devices.contains(&scene.name(device))
+        })
+    };
+    let all = scene.host.guests.iter();
+    all.flat_map(|guest| guest.interfaces.iter().map(|interface| (guest.name.as_str(), interface)))
+        .filter(|(guest, interface)| wanted(guest, interface.device))
+        .collect()
+}
+
+/// A finding of this kind at a device.
+struct About<'a, 's> {
+    scene: &'a Scene<'s>,
+    cause: Cause,
+    severity: Severity,
+    guest: Option<&'a str>,
+    device: IfIndex,
+    point: Point,
+}
+
+impl About<'_, '_> {
+    fn say(self, explanation: String, evidence: String, fixes: Vec<Fix>) -> Finding {
+        Finding {
+            cause: self.cause,
+            severity: self.severity,
+            guest: self.guest.map(str::to_owned),
+            place: Some(at(self.scene, self.device, self.point)),
+            count: None,
+            explanation,
+            evidence: vec![evidence],
+            fixes,
+        }
+    }
+}
+
+/// The tap itself: in a bridge or an address on it, up, a process behind it, its ring.
+fn interface_state(scene: &Scene<'_>, guest: &str, link: &Link) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let about = |cause, severity| About {
+        scene,
+        cause,
+        severity,
+        guest: Some(guest),
+        device: link.index,
+        point: Point::TapIngress,
+    };
+    let name = &link.name;
+    let tap = link.kind == LinkKind::Tun;
+    if !link.up {
+        found.push(about(Cause::LinkDown, Severity::Error).say(
+            format!("{name}, the interface of {guest}, is administratively down: nothing passes it."),
+            format!("{name}: not up"),
+            vec![device::up(scene.host, scene.host, link)],
+        ));
+    } else if tap && !link.carrier {
+        found.push(about(Cause::GuestGone, Severity::Error).say(
+            format!("No process holds {name}: the guest behind it has ended, or was never started."),
+            format!("{name}: NO-CARRIER"),
+            vec![Fix::advice(format!("Start the guest that belongs to {name}, or delete the tap."))],
+        ));
+    }
+    let routed = !link.addresses.is_empty() || scene.host.routes.iter().any(|route| route.device == Some(link.index));
+    if tap && link.master.is_none() && !routed {
+        let bridges = scene.host.links.values().filter(|link| matches!(link.kind, LinkKind::Bridge(_)));
+        let fixes: Vec<Fix> = bridges
+            .map(|bridge| device::enslave(link, bridge, format!("Makes {name} a port of {}.", bridge.name)))
+            .collect();
+        let advice = Fix::advice(format!("Make {name} a port of the bridge that the guest belongs to."));
+        found.push(about(Cause::BridgePortDetached, Severity::Error).say(
+            format!("{name}, the interface of {guest}, is in no bridge and has no address: its frames end there."),
+            format!("{name}: no master, no address, no route"),
+            if fixes.is_empty() { vec![advice] } else { fixes },
+        ));
+    }
+    if tap && link.queue_length < SHORT_RING {
+        found.push(about(Cause::GuestNotReading, Severity::Warning).say(
+            format!(
+                "The ring of {name} holds {} packets: a short burst overflows it before {guest} can read.",
+                link.queue_length
+            ),
+            format!("{name}: txqueuelen {}", link.queue_length),
+            vec![Fix::run(
+                format!("ip link set dev {} txqueuelen 1000", super::fix::quote(name)),
+                format!("ip link set dev {} txqueuelen {}", super::fix::quote(name), link.queue_length),
+                "Gives the ring the kernel's ordinary length; it counts from the guest's next start.",
+            )],
+        ));
+    }
+    found
+}
+
+/// A port of a bridge: the guest's, or an uplink (then `guest` is null).
+fn port_state(scene: &Scene<'_>, guest: Option<&str>, link: &Link, bridge: &Link) -> Option<Finding> {
+    let port = link.port.as_ref()?;
+    let point = if guest.is_some() { Point::TapIngress } else { Point::BridgeEgress };
+    let about = |cause, severity| About { scene, cause, severity, guest, device: link.index, point };
+    let name = &link.name;
+    // A bridge or a port that is down disables the port: told as such.
+    if port.state != PortState::Forwarding && link.up && link.carrier && bridge.up {
+        let state = format!("{:?}", port.state).to_lowercase();
+        return Some(about(Cause::BridgePortBlocked, Severity::Error).say(
+            format!("{name} is a port of {} in STP state {state}: it forwards nothing.", bridge.name),
+            format!("{name}: state {state}"),
+            vec![Fix::run(
+                format!("bridge link set dev {} state 3", super::fix::quote(name)),
+                format!("bridge link set dev {} state {}", super::fix::quote(name), number(port.state)),
+                format!("Lets {name} forward at once."),
+            )],
+        ));
+    }
+    if !port.flood && !port.learning {
+        return Some(about(Cause::BridgeFloodDisabled, Severity::Warning).say(
+            format!("{name} neither learns addresses nor gets unknown unicast: frames for what is behind it get lost."),
+            format!("{name}: flood off, learning off"),
+            vec![device::port_flag(link, "flood", true, format!("Floods unknown unicast to {name} as well."))],
+        ));
+    }
+    None
+}
+
+fn number(state: PortState) -> u8 {
+    match state {
+        PortState::Disabled => 0,
+        PortState::Listening => 1,
+        PortState::Learning => 2,
+        PortState::Forwarding => 3,
+        PortState::Blocking => 4,
+    }
+}
+
+/// The way from the guest's port to the uplinks: MTU, VLAN, isolation.
+fn path_of(scene: &Scene<'_>, guest: &str, link: &Link, bridge: &Link) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for uplink in scene.host.uplinks(bridge.index) {
+        if uplink.mtu < link.mtu {
+            let about = About {
+                scene,
+                cause: Cause::BridgeMtuExceeded,
+                severity: Severity::Warning,
+                guest: Some(guest),
+                device: uplink.index,
+                point: Point::BridgeEgress,
+            };
+            found.push(about.say(
+                format!(
+                    "{} takes packets of {} bytes from {guest}, {} lets {} out: a bridge drops what is longer without telling the sender.",
+                    link.name, link.mtu, uplink.name, uplink.mtu
+                ),
+                format!("{}: MTU {}; {}: MTU {}", link.name, link.mtu, uplink.name, uplink.mtu),
+                vec![
+                    device::mtu(uplink, link.mtu, format!("Lets {} carry all that {} takes.", uplink.name, link.name)),
+                    Fix::advice(format!("Or set the MTU of the guest's interface to {}.", uplink.mtu)),
+                ],
+            ));
+        }
+        let isolated = |link: &Link| link.port.as_ref().is_some_and(|port| port.isolated);
+        if isolated(link) && isolated(uplink) {
+            let about = About {
+                scene,
+                cause: Cause::BridgePortIsolated,
+                severity: Severity::Error,
+                guest: Some(guest),
+                device: uplink.index,
+                point: Point::BridgeForward,
+            };
+            found.push(about.say(
+                format!(
+                    "{} and {} are both isolated: the bridge forwards nothing between them.",
+                    link.name, uplink.name
+                ),
+                format!("{}: isolated on; {}: isolated on", link.name, uplink.name),
+                vec![device::port_flag(
+                    uplink,
+                    "isolated",
+                    false,
+                    "Guests stay isolated from each other, not from the uplink.",
+                )],
+            ));
+        }
+        found.extend(vlan(scene, guest, link, uplink, bridge));
+    }
+    found
+}
+
+/// With VLAN filtering on: the VLAN of the guest's untagged frames must be let out by the uplink.
+fn vlan(scene: &Scene<'_>, guest: &str, link: &Link, uplink: &Link, bridge: &Link) -> Option<Finding> {
+    let LinkKind::Bridge(BridgeState { vlan_filtering: true, .. }) = &bridge.kind else { return None };
+    let (port, out) = (link.port.as_ref()?, uplink.port.as_ref()?);
+    let about = |device| About {
+        scene,
+        cause: Cause::BridgeVlanFiltered,
+        severity: Severity::Warning,
+        guest: Some(guest),
+        device,
+        point: Point::BridgeForward,
+    };
+    let Some(own) = port.vlans.iter().find(|vlan| vlan.pvid) else {
+        return port.vlans.is_empty().then(|| {
+            about(link.index).say(
+                format!(
+                    "{} belongs to no VLAN of {}, which filters by VLAN: it forwards nothing.",
+                    link.name, bridge.name
+                ),
+                format!("{}: no VLAN", link.name),
+                vec![Fix::advice(format!("Add {} to its VLAN with `bridge vlan add`.", link.name))],
+            )
+        });
+    };
+    if out.vlans.iter().any(|vlan| vlan.id == own.id) {
+        return None;
+    }
+    let name = super::fix::quote(&uplink.name);
+    Some(about(uplink.index).say(
+        format!("The frames of {guest} belong to VLAN {}, which {} does not let out.", own.id, uplink.name),
+        format!("{}: PVID {}; {}: not a member of it", link.name, own.id, uplink.name),
+        vec![Fix::run(
+            format!("bridge vlan add dev {name} vid {}", own.id),
+            format!("bridge vlan del dev {name} vid {}", own.id),
+            format!("Makes {} a member of VLAN {}, tagged.", uplink.name, own.id),
+        )],
+    ))
+}
+
+/// The bridge and its uplinks; whether the host forwards for it.
+fn bridge_state(scene: &Scene<'_>, bridge: &Link) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let about = |cause, severity, device, point| About { scene, cause, severity, guest: None, device, point };
+    if !bridge.up {
+        found.push(about(Cause::BridgeDown, Severity::Error, bridge.index, Point::BridgeForward).say(
+            format!("{} is down, and with it all its ports: they forward nothing.", bridge.name),
+            format!("{}: not up", bridge.name),
+            vec![device::up(scene.host, scene.host, bridge)],
+        ));
+    }
+    let uplinks: Vec<&Link> = scene.host.uplinks(bridge.index).collect();
+    for uplink in &uplinks {
+        if !uplink.up {
+            found.push(about(Cause::LinkDown, Severity::Error, uplink.index, Point::NicEgress).say(
+                format!("{}, the uplink of {}, is administratively down.", uplink.name, bridge.name),
+                format!("{}: not up", uplink.name),
+                vec![device::up(scene.host, scene.host, uplink)],
+            ));
+        } else if !uplink.carrier {
+            found.push(about(Cause::NoCarrier, Severity::Error, uplink.index, Point::NicEgress).say(
+                format!("{}, the uplink of {}, has no carrier.", uplink.name, bridge.name),
+                format!("{}: NO-CARRIER", uplink.name),
+                vec![super::rules::routing::no_carrier_advice(uplink)],
+            ));
+        }
+        found.extend(port_state(scene, None, uplink, bridge));
+    }
+    if uplinks.is_empty() && bridge.addresses.is_empty() {
+        found.push(about(Cause::BridgePortDetached, Severity::Warning, bridge.index, Point::BridgeEgress).say(
+            format!(
+                "{} has no port that leads away from this host, and no address: its guests reach only each other.",
+                bridge.name
+            ),
+            format!("{}: guests' ports only", bridge.name),
+            vec![Fix::advice(format!(
+                "Make the NIC that leads to the guests' network a port: ip link set dev NIC master {}.",
+                bridge.name
+            ))],
+        ));
+    }
+    if !uplinks.is_empty() {
+        found.extend(bridged_forward(scene, bridge));
+    } else if !bridge.addresses.is_empty() {
+        found.extend(forwarding(scene, bridge));
+    }
+    found
+}
+
+/// The host routes for the guests, by its address on a bridge without an uplink: then it must forward.
+fn forwarding(scene: &Scene<'_>, bridge: &Link) -> Option<Finding> {
+    let off = scene.host.sysctl("net.ipv4.ip_forward") == Some("0");
+    let v4 = bridge.addresses.iter().any(|address| address.address.is_ipv4());
+    (off && v4).then(|| {
+        let about = About {
+            scene,
+            cause: Cause::ForwardingDisabled,
+            severity: Severity::Warning,
+            guest: None,
+            device: bridge.index,
+            point: Point::Routing,
+        };
+        about.say(
+            format!(
+                "{} has an address and no uplink, so its guests need this host to forward; it does not.",
+                bridge.name
+            ),
+            "net.ipv4.ip_forward = 0".to_owned(),
+            vec![sysctl::set(
+                scene.host,
+                "net.ipv4.ip_forward",
+                "1",
+                "Lets the host forward IPv4 between its devices.",
+            )],
+        )
+    })
+}
+
+/// br_netfilter pushes bridged frames through the IP FORWARD chain, whose policy drops them.
+fn bridged_forward(scene: &Scene<'_>, bridge: &Link) -> Option<Finding> {
+    let families = [("net.bridge.bridge-nf-call-iptables", "ip"), ("net.bridge.bridge-nf-call-ip6tables", "ip6")];
+    let drops = |family: &str, chain: &&Chain| {
+        let family = chain.family == family || chain.family == "inet";
+        let accepts = chain.rules.iter().any(|rule| rule.verdict.as_deref() == Some("accept"));
+        family && chain.hook.as_deref() == Some("forward") && chain.policy.as_deref() == Some("drop") && !accepts
+    };
+    families.into_iter().find_map(|(name, family)| {
+        let chain = scene.host.netfilter.chains.iter().find(|chain| drops(family, chain))?;
+        (scene.host.sysctl(name) == Some("1")).then(|| {
+            let about = About {
+                scene,
+                cause: Cause::NetfilterBridgedIp,
+                severity: Severity::Warning,
+                guest: None,
+                device: bridge.index,
+                point: Point::NetfilterForward,
+            };
+            about.say(
+                format!(
+                    "Frames that {} forwards pass the IP FORWARD chain (br_netfilter), whose policy is drop and which accepts nothing.",
+                    bridge.name
+                ),
+                format!("{name} = 1; table {} {} chain {} policy drop", chain.family, chain.table, chain.name),
+                vec![sysctl::set(scene.host, name, "0", "Lets bridged frames pass beside the IP rules.")],
+            )
+        })
+    })
+}
+
+/// Two guests' interfaces with one MAC address on one bridge.
+fn duplicate_macs(scene: &Scene<'_>) -> Vec<Finding> {
+    let mut owners: BTreeMap<(IfIndex, MacAddress), Vec<(&str, IfIndex)>> = BTreeMap::new();
+    for (guest, interface) in interfaces(scene) {
+        if let (Some(mac), Some(bridge)) = (interface.mac, scene.bridge_of(interface.device)) {
+            owners.entry((bridge.index, mac)).or_default().push((guest, interface.device));
+        }
+    }
+    owners
+        .into_iter()
+        .filter(|(_, owners)| owners.len() > 1)
+        .map(|((_, mac), owners)| {
+            let names: Vec<String> =
+                owners.iter().map(|(guest, device)| format!("{guest} ({})", scene.name(*device))).collect();
+            let (guest, device) = owners.first().copied().unwrap_or(("", IfIndex(0)));
+            let about = About {
+                scene,
+                cause: Cause::MacConflict,
+                severity: Severity::Error,
+                guest: Some(guest),
+                device,
+                point: Point::TapIngress,
+            };
+            about.say(
+                format!(
+                    "{} have the same MAC address {mac}: the bridge sends each one's frames now here, now there.",
+                    names.join(" and ")
+                ),
+                format!("{mac}: {}", names.join(", ")),
+                vec![Fix::advice("Give one of the guests another MAC address in its definition, and restart it.")],
+            )
+        })
+        .collect()
+}
+
+fn conntrack(scene: &Scene<'_>) -> Option<Finding> {
+    let value = |name: &str| scene.host.sysctl(name).and_then(|value| value.parse::<u64>().ok());
+    let (count, max) = (value("net.netfilter.nf_conntrack_count")?, value("net.netfilter.nf_conntrack_max")?);
+    (max > 0 && count * 100 >= max * NEARLY_FULL).then(|| Finding {
+        cause: Cause::ConntrackFull,
+        severity: Severity::Warning,
+        guest: None,
+        place: Some(super::report::Where {
+            device: None,
+            point: Point::NetfilterPrerouting,
+            function: None,
+            reason: None,
+        }),
+        count: Some(count),
+        explanation: format!(
+            "The connection tracking table holds {count} of {max} entries: soon new connections are dropped."
+        ),
+        evidence: vec![format!("net.netfilter.nf_conntrack_count = {count}, nf_conntrack_max = {max}")],
+        fixes: vec![sysctl::set(
+            scene.host,
+            "net.netfilter.nf_conntrack_max",
+            &(max * 2).to_string(),
+            "Doubles the table.",
+        )],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::host::{BridgePort, Guest, LinkStatistics, Network};
+    use crate::event::{Event, EventKind, HostState, Timestamp};
+
+    fn link(index: u32, name: &str, kind: LinkKind, master: Option<u32>) -> Link {
+        let port = master.map(|_| BridgePort {
+            state: PortState::Forwarding,
+            isolated: false,
+            locked: false,
+            flood: true,
+            multicast_flood: true,
+            broadcast_flood: true,
+            learning: true,
+            hairpin: false,
+            bpdu_guard: false,
+            vlans: Vec::new(),
+        });
+        Link {
+            index: IfIndex(index),
+            name: name.to_owned(),
+            kind,
+            mac: None,
+            mtu: 1_500,
+            up: true,
+            carrier: true,
+            master: master.map(IfIndex),
+            lower: None,
+            peer: None,
+            queue_length: 1_000,
+            qdisc: String::new(),
+            port,
+            xdp: None,
+            addresses: Vec::new(),
+            statistics: LinkStatistics::default(),
+        }
+    }
+
+    /// A healthy host: two guests on a bridge with an uplink.
+    fn host() -> HostState {
+        let mut host = HostState::default();
+        for link in [
+            link(2, "br7", LinkKind::Bridge(BridgeState::default()), None),
+            link(3, "tap-a", LinkKind::Tun, Some(2)),
+            link(4, "tap-b", LinkKind::Tun, Some(2)),
+            link(5, "ens5", LinkKind::Physical, Some(2)),
+        ] {
+            host.links.insert(link.index, link);
+        }
+        for (name, device, mac) in [("alpha", 3, 1), ("beta", 4, 2)] {
+            let interface = GuestInterface {
+                device: IfIndex(device),
+                kind: "tap".to_owned(),
+                mac: Some(MacAddress([0x52, 0x54, 0, 0, 0, mac])),
+                addresses: Vec::new(),
+            };
+            host.guests.push(Guest {
+                name: name.to_owned(),
+                pid: Some(1),
+                interfaces: vec![interface],
+                ..Guest::default()
+            });
+        }
+        host
+    }
+
+    fn causes(host: HostState) -> Vec<(Cause, Option<String>)> {
+        let mut track = Track::default();
+        track.apply(&Event { time: Timestamp(1), kind: EventKind::Host(Box::new(host)) });
+        let place = |finding: &Finding| finding.place.as_ref().and_then(|place| place.device.clone());
+        findings(&track).iter().map(|finding| (finding.cause, place(finding))).collect()
+    }
+
+    fn broken(change: impl FnOnce(&mut HostState)) -> Vec<(Cause, Option<String>)> {
+        let mut host = host();
+        change(&mut host);
+        causes(host)
+    }
+
+    fn change(host: &mut HostState, index: u32, change: impl FnOnce(&mut Link)) {
+        change(host.links.get_mut(&IfIndex(index)).unwrap());
+    }
+
+    #[test]
+    fn a_healthy_host_gives_no_alarm() {
+        assert_eq!(causes(host()), []);
+    }
+
+    #[test]
+    fn a_step_in_the_mtu_is_told_at_the_uplink() {
+        let found = broken(|host| change(host, 5, |link| link.mtu = 1_400));
+        let at_uplink = (Cause::BridgeMtuExceeded, Some("ens5".to_owned()));
+        assert_eq!(found, [at_uplink.clone(), at_uplink]);
+        assert_eq!(broken(|host| change(host, 5, |link| link.mtu = 9_000)), []);
+    }
+
+    #[test]
+    fn links_that_are_down_or_without_a_carrier_are_told() {
+        let one = |cause, device: &str| vec![(cause, Some(device.to_owned()))];
+        assert_eq!(broken(|host| change(host, 5, |link| link.up = false)), one(Cause::LinkDown, "ens5"));
+        assert_eq!(broken(|host| change(host, 5, |link| link.carrier = false)), one(Cause::NoCarrier, "ens5"));
+        assert_eq!(broken(|host| change(host, 2, |link| link.up = false)), one(Cause::BridgeDown, "br7"));
+        assert_eq!(broken(|host| change(host, 3, |link| link.carrier = false)), one(Cause::GuestGone, "tap-a"));
+    }
+
+    #[test]
+    fn a_tap_in_no_bridge_is_told_and_one_that_is_routed_is_not() {
+        let detach = |link: &mut Link| (link.master, link.port) = (None, None);
+        let found = broken(|host| change(host, 3, detach));
+        assert_eq!(found, [(Cause::BridgePortDetached, Some("tap-a".to_owned()))]);
+        let address = Network { address: "10.0.0.1".parse().unwrap(), prefix: 32 };
+        let found = broken(|host| {
+            change(host, 3, |link| {
+                detach(link);
+                link.addresses.push(address);
+            });
+        });
+        assert_eq!(found, []);
+    }
+
+    #[test]
+    fn a_blocked_port_and_one_mac_address_twice_are_told() {
+        let block = |link: &mut Link| link.port.as_mut().unwrap().state = PortState::Disabled;
+        let found = broken(|host| change(host, 4, block));
+        assert_eq!(found, [(Cause::BridgePortBlocked, Some("tap-b".to_owned()))]);
+        let found = broken(|host| {
+            let mac = host.guests[0].interfaces[0].mac;
+            host.guests[1].interfaces[0].mac = mac;
+        });
+        assert_eq!(found, [(Cause::MacConflict, Some("tap-a".to_owned()))]);
+    }
+
+    #[test]
+    fn a_routed_bridge_needs_forwarding() {
+        let route = |host: &mut HostState, forward: &str| {
+            host.links.remove(&IfIndex(5));
+            let address = Network { address: "192.168.7.1".parse().unwrap(), prefix: 24 };
+            change(host, 2, |link| link.addresses.push(address));
+            host.sysctls.insert("net.ipv4.ip_forward".to_owned(), forward.to_owned());
+        };
+        assert_eq!(broken(|host| route(host, "0")), [(Cause::ForwardingDisabled, Some("br7".to_owned()))]);
+        assert_eq!(broken(|host| route(host, "1")), []);
+    }
+
+    #[test]
+    fn a_conntrack_table_that_is_nearly_full_is_told() {
+        let fill = |host: &mut HostState, count: &str| {
+            host.sysctls.insert("net.netfilter.nf_conntrack_max".to_owned(), "1000".to_owned());
+            host.sysctls.insert("net.netfilter.nf_conntrack_count".to_owned(), count.to_owned());
+        };
+        assert_eq!(broken(|host| fill(host, "950")), [(Cause::ConntrackFull, None)]);
+        assert_eq!(broken(|host| fill(host, "500")), []);
+    }
+}
