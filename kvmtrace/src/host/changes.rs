@@ -20,7 +20,7 @@ const GROUPS: [u32; 6] = [1, 3, 5, 7, 9, 11];
 /// One change brings others: wait until they are all there.
 const SETTLE: Duration = Duration::from_millis(200);
 /// Neighbours and forwarding databases change all the time, and little hangs on them.
-const NEIGHBOURS_SETTLE: Duration = Duration::from_secs(2);
+const NEIGHBOURS_SETTLE: Duration = Duration::from_secs(5);
 /// After a device changed: when the hypervisor has surely taken over from its manager.
 const SECOND_LOOKS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
 /// How often the guests' processes are looked for.
