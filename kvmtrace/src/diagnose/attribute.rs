@@ -88,7 +88,7 @@ pub fn own(scene: &Scene<'_>, flow: &Flow) -> Option<(FlowDirection, IfIndex, Op
         let direction = if peer.is_some() { FlowDirection::GuestToGuest } else { FlowDirection::FromGuest };
         return Some((direction, device, peer));
     }
-    if let Some(device) = receiver() {
+    if let Some(device) = receiver().or_else(|| behind(scene, flow)) {
         return Some((FlowDirection::ToGuest, device, None));
     }
     // Multicast and broadcast from outside: told once, for the guest that gets it first.
@@ -97,6 +97,29 @@ pub fn own(scene: &Scene<'_>, flow: &Flow) -> Option<(FlowDirection, IfIndex, Op
         return exit.map(|place| (FlowDirection::ToGuest, place.device, None));
     }
     None
+}
+
+/// A flow of the host's for an address that nobody has been seen with, in a network of which all machines are guests: it
+/// waits for one of them. With several guests the first without a known address is told.
+fn behind(scene: &Scene<'_>, flow: &Flow) -> Option<IfIndex> {
+    let address = flow.target.or(flow.key.destination.ip())?;
+    if address.is_multicast()
+        || scene.is_host_address(address)
+        || flow.places.keys().any(|place| place.direction == Direction::Ingress)
+    {
+        return None;
+    }
+    let serves = |link: &&crate::event::host::Link| {
+        matches!(link.kind, crate::event::host::LinkKind::Bridge(_))
+            && scene.host.uplinks(link.index).next().is_none()
+            && link.addresses.iter().any(|network| network.contains(address) && network.prefix > 0)
+    };
+    let bridge = scene.host.links.values().find(serves)?;
+    let guests =
+        || scene.host.ports(bridge.index).map(|port| port.index).filter(|port| scene.interface(*port).is_some());
+    let unknown =
+        guests().find(|port| !scene.addresses_of(*port).iter().any(|known| known.is_ipv4() == address.is_ipv4()));
+    unknown.or_else(|| guests().next())
 }
 
 fn sender(scene: &Scene<'_>, flow: &Flow, source_mac: Option<MacAddress>) -> Option<IfIndex> {

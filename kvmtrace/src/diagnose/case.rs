@@ -234,10 +234,3 @@ fn answers<'a>(scene: &Scene<'a>, group: &Group<'a>) -> Vec<&'a Flow> {
     answers.dedup_by_key(|flow| flow.key);
     answers
 }
-
-impl Case<'_> {
-    /// The destination is an IP group (not the broadcast address).
-    pub fn is_multicast_ip(&self) -> bool {
-        self.key().destination.ip().is_some_and(|ip| ip.is_multicast())
-    }
-}

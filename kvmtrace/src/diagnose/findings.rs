@@ -26,6 +26,9 @@ pub fn findings(scene: &Scene<'_>, cases: &[Case<'_>], flows: &[FlowReport]) -> 
         found.extend(conflicts(scene));
         found.extend(spoofed(scene));
     }
+    if !flows.iter().any(|flow| flow.cause == Some(Cause::BridgeFloodDisabled)) {
+        found.extend(unflooded(scene));
+    }
     if let Some((count, drop)) = tunnel::unknown_vni(scene)
         && !flows.iter().any(|flow| flow.cause == Some(Cause::TunnelUnknownVni))
     {
@@ -48,6 +51,61 @@ pub fn findings(scene: &Scene<'_>, cases: &[Case<'_>], flows: &[FlowReport]) -> 
     found.sort_by(|a, b| {
         (std::cmp::Reverse(a.severity), a.cause, &a.guest).cmp(&(std::cmp::Reverse(b.severity), b.cause, &b.guest))
     });
+    found
+}
+
+/// Broadcasts and groups that came to a bridge, and that a guest's port did not get because it is set so.
+fn unflooded(scene: &Scene<'_>) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for interface in scene.host.guests.iter().flat_map(|guest| &guest.interfaces) {
+        let Some((link, flags)) = scene.link(interface.device).and_then(|link| Some((link, link.port.as_ref()?)))
+        else {
+            continue;
+        };
+        let missed = |wanted: fn(crate::event::MacAddress) -> bool| -> u64 {
+            let on_bridge = |device: IfIndex| {
+                scene.link(device).is_some_and(|other| other.master == link.master || Some(other.index) == link.master)
+            };
+            let counts = scene.track.flows().filter_map(|flow| {
+                let came = flow.places.iter().find(|(place, counters)| {
+                    let source =
+                        if scene.role(place.device) == Role::Bridge { Direction::Egress } else { Direction::Ingress };
+                    place.device != link.index
+                        && on_bridge(place.device)
+                        && place.direction == source
+                        && wanted(counters.destination_mac)
+                });
+                let got = flow.places.keys().any(|place| place.device == link.index);
+                came.filter(|_| !got).map(|(_, counters)| counters.packets)
+            });
+            counts.sum()
+        };
+        let (flag, what, count) = match (flags.broadcast_flood, flags.multicast_flood) {
+            (false, _) => ("bcast_flood", "broadcasts (ARP requests among them)", missed(|mac| mac.0 == [0xff; 6])),
+            (true, false) => (
+                "mcast_flood",
+                "multicast packets (neighbour solicitations among them)",
+                missed(|mac| mac.is_multicast() && mac.0 != [0xff; 6]),
+            ),
+            (true, true) => continue,
+        };
+        if count == 0 {
+            continue;
+        }
+        found.push(Finding {
+            cause: Cause::BridgeFloodDisabled,
+            severity: Severity::Warning,
+            guest: scene.guest_name(link.index),
+            place: Some(at(scene, link.index, Point::BridgeEgress)),
+            count: Some(count),
+            explanation: format!(
+                "{count} {what} came to the bridge and did not reach {}: its port has {flag} off.",
+                link.name
+            ),
+            evidence: vec![format!("{}: {flag} off", link.name)],
+            fixes: vec![super::fix::device::port_flag(link, flag, true, format!("{} then gets them.", link.name))],
+        });
+    }
     found
 }
 

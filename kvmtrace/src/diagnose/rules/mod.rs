@@ -57,6 +57,7 @@ pub const DROPS: &[(&str, Rule)] = &[
 pub const SILENT: &[(&str, Rule)] = &[
     ("path", path::judge),
     ("layer 2", silent_l2::judge),
+    ("TTL", ttl::judge_silent),
     ("NAT", nat::judge),
     ("source check of ARP", source_check::judge_silent),
     ("tunnel", tunnel::judge_silent),
@@ -71,4 +72,5 @@ pub const DELIVERED: &[(&str, Rule)] = &[
     ("tunnel", tunnel::judge_outer),
     ("large segments", mtu_bridge::judge_segments),
     ("fragments", fragments::judge_delivered),
+    ("NAT of one-way traffic", nat::judge_one_way),
 ];

@@ -48,6 +48,24 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     )
 }
 
+/// Datagrams that ask for no answer tell nothing by getting none. On a host that translates at all, a private source that
+/// leaves as it is stands out, unless something from out there has found its way to the guest.
+pub fn judge_one_way(case: &Case<'_>) -> Option<Judgement> {
+    let device = case.device()?;
+    let mut chains = nat_chains(case, case.key().source.ip());
+    let translating = chains.any(|chain| chain.kind.as_deref() == Some("nat") && chain.hook.is_some());
+    if !translating || !case.is_settled() || case.is_multicast() {
+        return None;
+    }
+    let beyond = |flow: &crate::track::Flow| {
+        let from_outside = flow.places.keys().any(|place| {
+            place.direction == Direction::Ingress && case.scene.role(place.device) == crate::diagnose::scene::Role::Nic
+        });
+        from_outside && flow.places.keys().any(|place| place.device == device && case.scene.is_exit(*place))
+    };
+    if case.scene.track.flows().any(beyond) { None } else { judge(case) }
+}
+
 fn is_private(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => address.is_private() || (address.octets()[0] == 100 && address.octets()[1] & 0xc0 == 64),

@@ -137,7 +137,7 @@ fn conntrack_full(case: &Case<'_>, drop: &Dropped<'_>, stage: &Stage) -> Option<
     Some(
         Judgement::dropped(Cause::ConntrackFull, at(case.scene, device, stage.point()).of(drop), explanation)
             .evidence([format!("net.netfilter.nf_conntrack_count = {used}, nf_conntrack_max = {max}, conntrack drops during the trace: {refused}")])
-            .fix(raise)
-            .fix(flush),
+            .fix(flush)
+            .fix(raise),
     )
 }

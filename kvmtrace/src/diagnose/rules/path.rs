@@ -41,7 +41,7 @@ fn find(case: &Case<'_>) -> Option<Judgement> {
         return Some(judgement);
     }
     if !case.is_from_guest() {
-        return exit_port(case, own, bridge, None);
+        return unflooded_port(case, bridge).or_else(|| exit_port(case, own, bridge, None));
     }
     if let Some(port) = own.port.as_ref().filter(|port| port.state != PortState::Forwarding) {
         let _ = port;
@@ -152,7 +152,7 @@ fn flood_disabled(case: &Case<'_>, port: &Link, bridge: &Link) -> Option<Judgeme
     let known = case.scene.host.forwarding.iter().any(|entry| entry.mac == mac && entry.device == port.index);
     let (flag, what) = match (broadcast, mac.is_multicast()) {
         (true, _) if !flags.broadcast_flood => ("bcast_flood", "broadcast"),
-        (false, true) if !flags.multicast_flood && !case.is_multicast_ip() => ("mcast_flood", "multicast"),
+        (false, true) if !flags.multicast_flood => ("mcast_flood", "multicast"),
         (false, false) if !flags.flood && !known => ("flood", "frames for addresses that it has not learnt"),
         _ => return None,
     };
@@ -188,6 +188,16 @@ fn flood_disabled(case: &Case<'_>, port: &Link, bridge: &Link) -> Option<Judgeme
     Some(judgement)
 }
 
+/// A request to all or to a group that one guest's port is set not to get: the one that should have answered.
+fn unflooded_port(case: &Case<'_>, bridge: &Link) -> Option<Judgement> {
+    if case.way() != Way::Group {
+        return None;
+    }
+    let seen = |port: &Link| case.group.flows().any(|flow| flow.places.keys().any(|place| place.device == port.index));
+    let guests = case.scene.host.ports(bridge.index).filter(|port| case.scene.interface(port.index).is_some());
+    guests.filter(|port| !seen(port)).find_map(|port| flood_disabled(case, port, bridge))
+}
+
 /// The forwarding database sends the frame to a port that is not its owner's.
 pub fn misdirected(case: &Case<'_>, bridge: &Link) -> Option<Judgement> {
     let scene = case.scene;
@@ -199,7 +209,7 @@ pub fn misdirected(case: &Case<'_>, bridge: &Link) -> Option<Judgement> {
         let on_bridge = entry.bridge == Some(bridge.index) || entry.device == bridge.index;
         on_bridge
             && entry.mac == mac
-            && !at_owner
+            && (!at_owner || entry.permanent)
             && !scene.is_host_mac(mac)
             && (owner.is_some() || on_tap)
             && (entry.fixed || entry.sticky || entry.permanent)

@@ -4,6 +4,7 @@ use crate::diagnose::case::Case;
 use crate::diagnose::judgement::{Judgement, at};
 use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict};
 use crate::diagnose::words;
+use crate::event::Direction;
 
 /// See the module.
 pub fn judge(case: &Case<'_>) -> Option<Judgement> {
@@ -38,4 +39,51 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         "Correct the route to {} on {next}, which sends these packets back to this host, or on this host if it should not send them there.",
         case.key().destination
     ))))
+}
+
+/// The packets pass an uplink many times, or a router beyond says that their time ran out.
+pub fn judge_silent(case: &Case<'_>) -> Option<Judgement> {
+    let sent = case.entry().map(|(_, counters)| counters.packets)?;
+    let told = case.errors.iter().find(|error| error.about.is_time_exceeded());
+    let (place, most) = case
+        .hops
+        .iter()
+        .filter(|(place, _)| place.direction == Direction::Egress)
+        .max_by_key(|(_, counters)| counters.packets)?;
+    let back = case.hops.iter().any(|(other, counters)| {
+        other.device == place.device && other.direction == Direction::Ingress && counters.packets > sent
+    });
+    let goes_round = most.packets > sent.saturating_mul(3) && back;
+    if !goes_round && told.is_none() {
+        return None;
+    }
+    if !goes_round && case.entry().is_some_and(|(_, counters)| counters.time_to_live <= 8) {
+        return None;
+    }
+    let name = case.scene.name(place.device);
+    let next = case.key().destination.ip().and_then(|to| super::routing::route_to(case.scene.host, to));
+    let next = next
+        .and_then(|route| route.gateway)
+        .map_or_else(|| format!("the router behind {name}"), |gateway| gateway.to_string());
+    let explanation = if goes_round {
+        format!(
+            "{} went out by {name} {} times and came back each time: a routing loop between this host and {next}, until their TTL runs out.",
+            words::packets(sent),
+            most.packets
+        )
+    } else {
+        format!(
+            "{} left by {name}, and {} says that their TTL ran out on the way: a routing loop beyond this host.",
+            words::packets(sent),
+            told.map_or_else(String::new, |error| error.about.from.to_string())
+        )
+    };
+    Some(
+        Judgement::dropped(Cause::TtlExpired, at(case.scene, place.device, Point::Routing), explanation)
+            .verdict(Verdict::Lost)
+            .fix(Fix::advice(format!(
+                "Correct the route to {} on {next}, which sends these packets back to this host.",
+                case.key().destination
+            ))),
+    )
 }
