@@ -74,6 +74,9 @@ pub fn groups<'a>(scene: &Scene<'a>) -> Vec<Group<'a>> {
 
 /// Whose flow it is by itself.
 pub fn own(scene: &Scene<'_>, flow: &Flow) -> Option<(FlowDirection, IfIndex, Option<IfIndex>)> {
+    // Seen only as it died, with the host's own address: a translated flow bears its guest's MAC addresses still.
+    let host_source = flow.key.source.ip().is_some_and(|source| scene.is_host_address(source));
+    let translated = flow.places.is_empty() && host_source;
     let target_mac = flow.places.values().map(|counters| counters.destination_mac).find(|mac| !mac.is_zero());
     let dropped_macs = flow.drops.values().filter_map(|drop| macs(drop.example.as_deref()?)).next();
     let target_mac = target_mac.or(dropped_macs.map(|(_, destination)| destination));
@@ -83,7 +86,7 @@ pub fn own(scene: &Scene<'_>, flow: &Flow) -> Option<(FlowDirection, IfIndex, Op
         by_mac.or_else(|| scene.guest_by_address(flow.key.destination))
     };
     let sender = sender(scene, flow, dropped_macs.map(|(source, _)| source));
-    if let Some(device) = sender {
+    if let Some(device) = sender.filter(|_| !translated) {
         let peer = receiver().filter(|peer| *peer != device);
         let direction = if peer.is_some() { FlowDirection::GuestToGuest } else { FlowDirection::FromGuest };
         return Some((direction, device, peer));

@@ -5,8 +5,9 @@
 
 use super::case::Case;
 use super::judgement::Judgement;
-use super::report::{Cause, Severity, Verdict};
+use super::report::{Cause, Finding, FlowReport, Severity, Verdict};
 use super::rules::routing::route_to;
+use super::scene::Scene;
 use crate::event::FlowKey;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -71,4 +72,41 @@ fn neighbours_of(case: &Case<'_>, by_target: &BTreeMap<IpAddr, Vec<usize>>) -> V
     let ends =
         [case.group.main.target, source, destination, hop, case.group.translated.and_then(|key| key.source.ip())];
     ends.into_iter().flatten().filter_map(|end| by_target.get(&end)).flatten().copied().collect()
+}
+
+/// A flow that is merely lost or unanswered suffers from what is wrong with its guest's layer 2 as a whole.
+pub(super) fn overshadow(findings: &[Finding], scene: &Scene<'_>, flows: &mut [FlowReport]) {
+    let layer2 = [
+        Cause::BridgeLoop,
+        Cause::MacConflict,
+        Cause::ArpSpoofed,
+        Cause::AddressConflict,
+        Cause::MacSpoofed,
+        Cause::ArpStorm,
+    ];
+    let first = layer2.iter().find_map(|cause| findings.iter().find(|finding| finding.cause == *cause));
+    let Some(finding) = first else { return };
+    let device = finding.place.as_ref().and_then(|place| place.device.clone());
+    let bridge = |name: &str| {
+        let link = scene.host.link_named(name)?;
+        scene.bridge_of(link.index).map(|bridge| bridge.name.clone())
+    };
+    let there = device.as_deref().and_then(|device| bridge(device).or_else(|| Some(device.to_owned())));
+    for flow in flows {
+        let weak = flow.severity >= Severity::Warning
+            && matches!(
+                flow.cause,
+                Some(Cause::Unclassified | Cause::NoReply | Cause::NeighbourUnresolved | Cause::GuestNotReading)
+            );
+        let near = match finding.cause {
+            Cause::MacSpoofed => flow.guest == finding.guest,
+            _ => flow.device.as_deref().and_then(bridge) == there,
+        };
+        if weak && near {
+            flow.cause = Some(finding.cause);
+            flow.place.clone_from(&finding.place);
+            flow.explanation = format!("It suffers from what is wrong with the network: {}", finding.explanation);
+            flow.fixes.clone_from(&finding.fixes);
+        }
+    }
 }

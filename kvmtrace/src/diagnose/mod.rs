@@ -63,6 +63,7 @@ pub fn report(track: &Track) -> Report {
         rank(a).cmp(&rank(b)).then_with(|| name(a).cmp(&name(b)))
     });
     let findings = findings::findings(&scene, &cases, &flows);
+    companions::overshadow(&findings, &scene, &mut flows);
     let ledger = ledger::ledger(&scene, &cases);
     let totals = totals(&cases, &flows);
     let started = track.started();
@@ -153,7 +154,9 @@ fn suffers(case: &Case<'_>) -> bool {
         return false;
     }
     let known = matches!(case.way(), Way::Guest(_) | Way::Uplink | Way::Routed);
-    let lost = known && case.left() == 0 && case.scene.is_unfiltered();
+    // What was answered all along has arrived, wherever it was not counted.
+    let conversed = case.answered() > 2 && case.key().protocol == crate::event::Protocol::Tcp;
+    let lost = known && case.left() == 0 && case.scene.is_unfiltered() && !conversed;
     let unanswered = case.expects_answer() && case.answered() == 0 && case.scene.sees_answers();
     lost || unanswered
         || case.errors.iter().any(|error| error.about.is_unreachable() || error.about.is_reassembly_timeout())

@@ -69,7 +69,7 @@ pub fn qdisc_delete(link: &Link, qdisc: &Qdisc, why: impl Into<String>) -> Fix {
     let note = quote(&format!("/run/kvmtrace-qdisc-{}", link.name));
     let restore = r"s/^qdisc \([a-z_]*\) [0-9a-f]*: root refcnt [0-9]* \(.*\)/\1 \2/p";
     let undo = format!(
-        "tc qdisc add dev {name} root $(sed -n {} {note} | sed 's/limit \\([0-9]*\\)p/limit \\1/')",
+        "tc qdisc add dev {name} root $(sed -n {} {note} | sed 's/lat 0us/latency 400ms/; s/limit \\([0-9]*\\)p/limit \\1/')",
         quote(restore)
     );
     let command = format!("tc qdisc show dev {name} root > {note} && tc qdisc del dev {name} root");

@@ -48,7 +48,7 @@ pub fn judge_silent(case: &Case<'_>) -> Option<Judgement> {
 pub fn judge_delivered(case: &Case<'_>) -> Option<Judgement> {
     let scene = case.scene;
     let (entry, at_entry) = case.entry()?;
-    let exit = case.hops.iter().rev().find(|(place, counters)| counters.fragments > 0 && *place != entry);
+    let exit = case.hops.iter().find(|(place, counters)| counters.fragments > 0 && *place != entry);
     if at_entry.fragments > 0 {
         let name = scene.name(entry.device);
         let who = if case.is_from_guest() { "The guest" } else { "The sender" };

@@ -61,6 +61,7 @@ pub const SILENT: &[(&str, Rule)] = &[
     ("NAT", nat::judge),
     ("source check of ARP", source_check::judge_silent),
     ("tunnel", tunnel::judge_silent),
+    ("backlog", socket::judge_backlog),
     ("ICMP told", socket::judge_told),
     ("fragments", fragments::judge_silent),
     ("neighbour", neighbour::judge_silent),

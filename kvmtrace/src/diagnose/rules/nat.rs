@@ -5,6 +5,7 @@ use crate::diagnose::case::{Case, Way};
 use crate::diagnose::fix::quote;
 use crate::diagnose::judgement::{Judgement, at};
 use crate::diagnose::report::{Cause, Fix, Point, Verdict};
+use crate::diagnose::scene::Role;
 use crate::diagnose::words;
 use crate::event::host::{Backend, Chain, Link, Network};
 use crate::event::{Direction, IfIndex};
@@ -25,6 +26,10 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let uplink = scene.link(exit.device)?;
     let on_link = uplink.addresses.iter().any(|network| network.contains(source));
     if on_link || uplink.addresses.is_empty() || masquerades(case, uplink) {
+        return None;
+    }
+    // Something from out there has found its way to this guest: so will the answers.
+    if is_reached(case) {
         return None;
     }
     let network = guest_network(case, source)?;
@@ -51,19 +56,24 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
 /// Datagrams that ask for no answer tell nothing by getting none. On a host that translates at all, a private source that
 /// leaves as it is stands out, unless something from out there has found its way to the guest.
 pub fn judge_one_way(case: &Case<'_>) -> Option<Judgement> {
-    let device = case.device()?;
     let mut chains = nat_chains(case, case.key().source.ip());
     let translating = chains.any(|chain| chain.kind.as_deref() == Some("nat") && chain.hook.is_some());
     if !translating || !case.is_settled() || case.is_multicast() {
         return None;
     }
-    let beyond = |flow: &crate::track::Flow| {
-        let from_outside = flow.places.keys().any(|place| {
-            place.direction == Direction::Ingress && case.scene.role(place.device) == crate::diagnose::scene::Role::Nic
-        });
-        from_outside && flow.places.keys().any(|place| place.device == device && case.scene.is_exit(*place))
-    };
-    if case.scene.track.flows().any(beyond) { None } else { judge(case) }
+    judge(case)
+}
+
+/// Packets that came in by a NIC have reached the guest.
+fn is_reached(case: &Case<'_>) -> bool {
+    case.scene.track.flows().any(|flow| {
+        let from_outside = flow
+            .places
+            .keys()
+            .any(|place| place.direction == Direction::Ingress && case.scene.role(place.device) == Role::Nic);
+        from_outside
+            && flow.places.keys().any(|place| Some(place.device) == case.device() && case.scene.is_exit(*place))
+    })
 }
 
 fn is_private(address: IpAddr) -> bool {

@@ -18,7 +18,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         return Some(
             Judgement::dropped(Cause::Unclassified, at(case.scene, last.device, Point::BridgeForward), explanation)
                 .verdict(Verdict::Lost)
-                .severity(Severity::Warning)
+                .severity(if is_passing(case) { Severity::Info } else { Severity::Warning })
                 .fix(Fix::advice(format!("Look at the drop counters of {name} and of the devices behind it (ip -s -s link; ethtool -S); an XDP program or the hardware may drop unseen."))),
         );
     }
@@ -61,4 +61,14 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
             .severity(severity)
             .fix(Fix::advice(fix)),
     )
+}
+
+/// The guest's interface came or went while this was under way.
+fn is_passing(case: &Case<'_>) -> bool {
+    let first = case.scene.track.first_host();
+    let new = case.device().is_some_and(|device| first.link(device).is_none());
+    new || case
+        .device()
+        .and_then(|device| case.scene.link(device))
+        .is_some_and(|link| !link.up && first.link(link.index).is_some_and(|link| link.up))
 }

@@ -21,20 +21,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         let explanation = format!(
             "{what} met a full accept queue: the service on port{port} of this host does not accept connections as fast as they come."
         );
-        let somaxconn =
-            case.scene.host.sysctl("net.core.somaxconn").and_then(|value| value.parse::<u32>().ok()).unwrap_or(128);
-        return Some(
-            Judgement::dropped(Cause::ListenOverflow, place, explanation)
-                .fix(Fix::advice(
-                    "Let the service accept faster, or raise the backlog that it gives to listen(); restart it then.",
-                ))
-                .fix(sysctl::set(
-                    case.scene.host,
-                    "net.core.somaxconn",
-                    &somaxconn.max(4_096).to_string(),
-                    "Caps the backlog that a service may ask for; takes effect when it listens anew.",
-                )),
-        );
+        return Some(backlog_fixes(case, Judgement::dropped(Cause::ListenOverflow, place, explanation)));
     }
     if drop.because(&["SOCKET_RCVBUFF", "SOCKET_BACKLOG", "PROTO_MEM", "UDP_RCVBUF"])
         || drop.within(&["udp_queue_rcv_one_skb", "udpv6_queue_rcv_one_skb", "__udp_enqueue_schedule_skb"])
@@ -74,6 +61,45 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     )
 }
 
+/// A full accept queue takes the request without a word and without a drop (`tcp_conn_request`): the counters tell.
+pub fn judge_backlog(case: &Case<'_>) -> Option<Judgement> {
+    let asked = case.hops.iter().any(|(_, counters)| counters.tcp_syn > 0);
+    if case.key().protocol != Protocol::Tcp || case.way() != Way::Host || !asked || case.answered() > 0 {
+        return None;
+    }
+    let counter = |host: &crate::event::HostState| host.counters.get("TcpExt.ListenOverflows").copied().unwrap_or(0);
+    let grown = counter(case.scene.host).saturating_sub(counter(case.scene.track.first_host()));
+    if grown == 0 {
+        return None;
+    }
+    let device = case.bridge().map(|bridge| bridge.index).or(case.device())?;
+    let port = case.key().destination_port?;
+    let explanation = format!(
+        "{} asked for a connection to port {port} of this host and got no answer: accept queues of this host overflowed {grown} times meanwhile.",
+        words::packets(case.packets())
+    );
+    Some(backlog_fixes(
+        case,
+        Judgement::dropped(Cause::ListenOverflow, at(case.scene, device, Point::Socket), explanation)
+            .evidence([format!("TcpExt.ListenOverflows +{grown}")]),
+    ))
+}
+
+fn backlog_fixes(case: &Case<'_>, judgement: Judgement) -> Judgement {
+    let somaxconn =
+        case.scene.host.sysctl("net.core.somaxconn").and_then(|value| value.parse::<u32>().ok()).unwrap_or(128);
+    judgement
+        .fix(Fix::advice(
+            "Let the service accept faster, or raise the backlog that it gives to listen(); restart it then.",
+        ))
+        .fix(sysctl::set(
+            case.scene.host,
+            "net.core.somaxconn",
+            &somaxconn.max(4_096).to_string(),
+            "Caps the backlog that a service may ask for; takes effect when it listens anew.",
+        ))
+}
+
 /// An answer that says no, from whoever gave it.
 pub fn judge_told(case: &Case<'_>) -> Option<Judgement> {
     let key = case.key();
@@ -91,6 +117,14 @@ pub fn judge_told(case: &Case<'_>) -> Option<Judgement> {
             Cause::NetfilterReject,
             format!("{packets} were refused by {who}: its firewall answered \"administratively prohibited\"."),
             format!("Open the firewall of {who} for this flow."),
+        ),
+        Some(about) if case.scene.is_host_address(about.from) && !about.is_port_unreachable() => (
+            Cause::NeighbourUnresolved,
+            format!(
+                "{packets} could not be delivered by this host, which told the sender so: {} does not answer on its last link.",
+                key.destination
+            ),
+            format!("Check that {} is right and that its owner is up and reachable from this host.", key.destination),
         ),
         Some(about) if !about.is_port_unreachable() => (
             Cause::NoReply,
