@@ -43,6 +43,11 @@ pub(crate) fn test_command(arguments: &[OsString]) -> Result<Command> {
     let mut command = shell::command(nextest);
     command.args(["nextest", "run", "--workspace"]).args(arguments);
     command.env("KVMTRACE_BIN", target_directory().join("debug/kvmtrace"));
+    if std::env::var_os("KVMTRACE_PYTHON").is_none()
+        && let Some(python) = setup::pyarrow(&target_directory())
+    {
+        command.env("KVMTRACE_PYTHON", python);
+    }
     if !setup::is_root() {
         // Only the tests run as root; cargo and what it writes stay the user's.
         if setup::find("sudo").is_none() {

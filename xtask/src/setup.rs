@@ -69,6 +69,27 @@ pub(crate) fn ensure(need: Need) -> Result<()> {
     Ok(())
 }
 
+/// A Python with pyarrow, which reads back what `export --to parquet` writes, in a virtual environment under the target
+/// directory; `None`, told, where there can't be one. The test that needs it is then skipped.
+pub(crate) fn pyarrow(target: &Path) -> Option<PathBuf> {
+    let directory = target.join("pyarrow");
+    let python = directory.join("bin/python");
+    let works = |python: &Path| shell::output(shell::command(python).args(["-c", "import pyarrow.parquet"])).is_some();
+    if works(&python) {
+        return Some(python);
+    }
+    let mut environment = shell::command("python3");
+    environment.args(["-m", "venv"]).arg(&directory);
+    let mut install = shell::command(&python);
+    install.args(["-m", "pip", "install", "--quiet", "--retries", "1", "--timeout", "20", "pyarrow"]);
+    let installed = shell::run(&mut environment).and_then(|()| shell::run(&mut install));
+    if let Err(error) = installed {
+        eprintln!("xtask: no pyarrow ({error:#}): the test that reads parquet back is skipped");
+        return None;
+    }
+    works(&python).then_some(python)
+}
+
 /// A program in `PATH`, in cargo's own directory, or in the directories that only root's `PATH` has.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
