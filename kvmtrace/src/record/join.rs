@@ -170,7 +170,9 @@ fn merge(ours: Report, theirs: Report, several: bool, latency: impl Fn(&Name, bo
     let mut window = ours.window;
     window.start = window.start.min(theirs.window.start);
     window.end = window.end.max(theirs.window.end);
-    window.seconds = window.end.since(window.start).0 as f64 / 1e9;
+    #[expect(clippy::cast_precision_loss, reason = "2^53 ns are 104 days")]
+    let nanoseconds = window.end.since(window.start).0 as f64;
+    window.seconds = nanoseconds / 1e9;
     let mut lost = ours.lost;
     lost.ring_events += theirs.lost.ring_events;
     lost.flows_evicted += theirs.lost.flows_evicted;

@@ -2,7 +2,7 @@
 
 use super::Recording;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::io::IsTerminal;
+use std::io::IsTerminal as _;
 
 /// Recordings smaller than this are read before a bar could be seen.
 const WORTH_A_BAR: u64 = 8 << 20;

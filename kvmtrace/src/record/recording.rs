@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub struct Recording {
     name: String,
-    all: Vec<(u64, PathBuf)>,
+    all: Files,
     files: VecDeque<(u64, PathBuf)>,
     reader: Reader<File>,
     sequence: u64,
@@ -25,10 +25,13 @@ pub struct Recording {
     complained: bool,
 }
 
+/// Files of one recording, each with its number.
+type Files = Vec<(u64, PathBuf)>;
+
 /// Opens recordings: files of one trace become one, in the order in which they were written; files of several traces
 /// (of several hosts, say) become several, in the order of the arguments.
 pub fn open(paths: &[PathBuf]) -> Result<Vec<Recording>, ReadError> {
-    let mut traces: Vec<(Option<String>, Vec<(u64, PathBuf)>)> = Vec::new();
+    let mut traces: Vec<(Option<String>, Files)> = Vec::new();
     for path in paths {
         let reader = Reader::open(path)?;
         let header = reader.header();
@@ -49,7 +52,7 @@ impl Recording {
         Self::begin(vec![(0, path.to_owned())])
     }
 
-    fn begin(mut files: Vec<(u64, PathBuf)>) -> Result<Self, ReadError> {
+    fn begin(mut files: Files) -> Result<Self, ReadError> {
         files.sort();
         let size = |path: &PathBuf| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
         let total = files.iter().map(|(_, path)| size(path)).sum();

@@ -80,9 +80,12 @@ pub fn export(
     quiet: bool,
 ) -> Result<Vec<String>, ExportError> {
     let name = output.display().to_string();
-    let failed = |source: std::io::Error| match source.kind() {
-        ErrorKind::AlreadyExists => ExportError::Exists(output.to_owned()),
-        _ => ExportError::Write { name: name.clone(), source },
+    let failed = |source: std::io::Error| {
+        if source.kind() == ErrorKind::AlreadyExists {
+            ExportError::Exists(output.to_owned())
+        } else {
+            ExportError::Write { name: name.clone(), source }
+        }
     };
     let mut complaints = Vec::new();
     for mut recording in super::recording::open(files)? {
@@ -112,7 +115,7 @@ pub fn fuzz(events: &[Event]) {
     let context = || Context { header: Header::default(), report: pipeline.report() };
     let sink = || Box::new(std::io::sink());
     let lines = json::Lines::begin(sink(), context()).map(|lines| Box::new(lines) as Box<dyn Exporter>);
-    let capture = pcapng::Capture::begin(sink(), context()).map(|capture| Box::new(capture) as Box<dyn Exporter>);
+    let capture = pcapng::Capture::begin(sink(), &context()).map(|capture| Box::new(capture) as Box<dyn Exporter>);
     for mut exporter in [lines, capture].into_iter().flatten() {
         // Nothing can fail on the way to a sink.
         events.iter().try_for_each(|event| exporter.event(event)).and_then(|()| exporter.finish()).ok();
@@ -144,7 +147,7 @@ fn exporter(
     if form == Form::Json {
         Ok(Box::new(json::Lines::begin(stream, context).map_err(failed)?))
     } else {
-        Ok(Box::new(pcapng::Capture::begin(stream, context).map_err(failed)?))
+        Ok(Box::new(pcapng::Capture::begin(stream, &context).map_err(failed)?))
     }
 }
 

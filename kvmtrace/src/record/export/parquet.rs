@@ -239,7 +239,12 @@ impl Exporter for Tables {
         let first = match &event.kind {
             EventKind::Flow(sample) => Some(sample.counters.first),
             EventKind::Drop(sample) => Some(sample.first),
-            _ => None,
+            EventKind::Started(_)
+            | EventKind::Host(_)
+            | EventKind::Packet(_)
+            | EventKind::Loss(_)
+            | EventKind::Degraded(_)
+            | EventKind::Ended => None,
         };
         let flow = flow.as_ref();
         self.events.row([

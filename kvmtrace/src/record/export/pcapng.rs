@@ -41,7 +41,7 @@ pub(super) struct Capture {
 }
 
 impl Capture {
-    pub(super) fn begin(mut output: Box<dyn Write>, context: Context) -> std::io::Result<Self> {
+    pub(super) fn begin(mut output: Box<dyn Write>, context: &Context) -> std::io::Result<Self> {
         let header = &context.header;
         let mut body = Vec::new();
         // Byte-order magic, version 1.0, length of the section not known.
