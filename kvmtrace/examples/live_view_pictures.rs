@@ -72,9 +72,10 @@ fn svg(buffer: &Buffer) -> Result<String, std::fmt::Error> {
 /// Cells of one style. Each word has its place and its length, so that every font keeps the columns.
 fn write_run(out: &mut String, run: &[Cell], column: u32, row: u32) -> std::fmt::Result {
     let modifier = run[0].modifier;
-    let color = match run[0].fg {
-        Color::Rgb(red, green, blue) => format!("#{red:02x}{green:02x}{blue:02x}"),
-        _ => FOREGROUND.to_owned(),
+    let color = if let Color::Rgb(red, green, blue) = run[0].fg {
+        format!("#{red:02x}{green:02x}{blue:02x}")
+    } else {
+        FOREGROUND.to_owned()
     };
     let (x, y) = (PADDING + column * CELL.0, PADDING + row * CELL.1);
     let reversed = modifier.contains(Modifier::REVERSED);

@@ -168,6 +168,7 @@ impl Binding {
 }
 
 /// What a key means.
+#[allow(clippy::wildcard_enum_match_arm, reason = "there are more keys than matter")]
 pub(super) fn action(event: KeyEvent, replay: bool) -> Option<Action> {
     // Terminals tell shift with a character or not; the character says it all.
     let modifiers = match event.code {
@@ -183,6 +184,7 @@ pub(super) fn action(event: KeyEvent, replay: bool) -> Option<Action> {
 
 /// How a key is written in the help.
 impl std::fmt::Display for Key {
+    #[allow(clippy::wildcard_enum_match_arm, reason = "the others are written as crossterm writes them")]
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self(code, modifiers) = self;
         if modifiers.contains(KeyModifiers::CONTROL) {

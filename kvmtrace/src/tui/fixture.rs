@@ -130,6 +130,7 @@ fn answer(flow: &FlowReport) -> FlowReport {
 }
 
 /// A host on which all is well, after so many seconds.
+#[allow(clippy::cast_precision_loss, reason = "a few seconds")]
 pub fn healthy_report(seconds: u64) -> Report {
     let mut report = empty_report();
     report.window = Window { start: at(0), end: at(seconds), seconds: seconds as f64 };

@@ -67,7 +67,7 @@ impl History {
             // The first look: what is there was counted since the start of the trace.
             let span = now.since(report.window.start).0;
             return if span >= SHORTEST_SPAN_NS {
-                self.advance(now, span, report, flows)
+                self.advance(now, span, report, flows);
             };
         };
         let span = now.since(before).0;

@@ -29,13 +29,11 @@ pub(super) fn areas((width, height): (u16, u16), screen: Screen, open: bool) -> 
         Layout::vertical([Constraint::Length(2), Constraint::Length(1), Constraint::Fill(1), Constraint::Length(1)])
             .areas(whole);
     let text = match screen {
-        Screen::Guests => 0,
         Screen::Flows if body.height >= 30 => 12,
-        Screen::Flows => 0,
         Screen::Path => body.height,
         Screen::Faults => body.height - (body.height / 3).max(4),
         Screen::Events if open => body.height - (body.height / 3).max(4),
-        Screen::Events => 0,
+        Screen::Guests | Screen::Flows | Screen::Events => 0,
     };
     let [list, detail] = Layout::vertical([Constraint::Fill(1), Constraint::Length(text)]).areas(body);
     Some(Areas { header, tabs, list, detail, footer })

@@ -1,6 +1,6 @@
 //! The newest events, in a form that can be listed and opened.
 
-use crate::event::{DropSite, Event, EventKind, HostState, Loss, PacketCause, PacketRecord, Timestamp};
+use crate::event::{DropSite, Event, EventKind, HostState, IfIndex, Loss, PacketCause, PacketRecord, Timestamp};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -103,10 +103,10 @@ impl Log {
                 self.add(event.time, LogKind::Degraded, None, String::new(), text, None);
             }
             EventKind::Started(_) => {
-                self.add(event.time, LogKind::Trace, None, String::new(), "tracing began".to_owned(), None)
+                self.add(event.time, LogKind::Trace, None, String::new(), "tracing began".to_owned(), None);
             }
             EventKind::Ended => {
-                self.add(event.time, LogKind::Trace, None, String::new(), "tracing ended".to_owned(), None)
+                self.add(event.time, LogKind::Trace, None, String::new(), "tracing ended".to_owned(), None);
             }
             EventKind::Flow(_) | EventKind::Drop(_) => {}
         }
@@ -126,7 +126,7 @@ impl Log {
             PacketCause::Wanted => (LogKind::Packet, packet.place.map(|place| place.device), String::new()),
         };
         let host = self.host.as_deref();
-        let name = |index| host.map_or_else(|| index_name(index), |host| host.link_name(index));
+        let name = |index: IfIndex| host.map_or_else(|| index.to_string(), |host| host.link_name(index));
         let guest = [device, packet.input_device]
             .into_iter()
             .flatten()
@@ -168,10 +168,6 @@ impl Log {
             self.entries.pop_front();
         }
     }
-}
-
-fn index_name(index: crate::event::IfIndex) -> String {
-    index.to_string()
 }
 
 /// `NETFILTER_DROP in nft_do_chain`

@@ -250,6 +250,7 @@ fn add_ends(report: &Report, nodes: &mut Vec<Node>, flow: &FlowReport, ours: Opt
 }
 
 /// Marks the node where the fault sits.
+#[allow(clippy::wildcard_enum_match_arm, reason = "all other points are devices")]
 fn mark_fault(nodes: &mut [Node], place: Option<&Where>, severity: Severity, dropped: u64, outward: bool) {
     let Some(place) = place.filter(|_| severity > Severity::Ok) else { return };
     let by_role = |role: Role| nodes.iter().position(|node| node.role == role);

@@ -122,7 +122,7 @@ impl Player {
                 self.quarter_speed = speed.clamp(*SPEEDS.start(), *SPEEDS.end());
             }
             Command::Seek(seconds) => {
-                let to = self.position.saturating_add_signed(i64::from(seconds) * SECOND as i64);
+                let to = self.position.saturating_add_signed(i64::from(seconds) * 1_000_000_000);
                 self.seek(Timestamp(to));
             }
             Command::SeekTo(time) => self.seek(time),

@@ -404,11 +404,15 @@ async fn show(
 }
 
 /// Reads the keyboard on a thread of its own, which ends when the terminal does.
+///
+/// It needs crossterm's `use-dev-tty`: the reader that crossterm has else forgets a key that comes together with a
+/// change of size, and reads on and on, without end, when the terminal has gone.
 fn keyboard() -> Result<mpsc::Receiver<Input>, Error> {
     let (typed, inputs) = mpsc::channel(64);
     let work = move || {
         while terminal::wait() {
-            while let Ok(true) = crossterm::event::poll(Duration::ZERO) {
+            // With no time at all it would not even look (crossterm 0.29, `use-dev-tty`).
+            while let Ok(true) = crossterm::event::poll(Duration::from_millis(1)) {
                 let Ok(input) = crossterm::event::read() else { return };
                 if typed.blocking_send(input).is_err() || terminal::gone() {
                     return;

@@ -109,8 +109,7 @@ fn restore_on_panic() {
     });
 }
 
-/// Waits until something was typed; false when nobody is at the other end of the terminal any more. Reading keys would
-/// then never return (crossterm 0.29 reads on and on at the end of its input), so this is asked first.
+/// Waits until something was typed; false when nobody is at the other end of the terminal any more.
 pub(super) fn wait() -> bool {
     look(PollTimeout::NONE)
 }

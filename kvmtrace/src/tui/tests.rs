@@ -16,7 +16,8 @@ fn render(state: &State) -> String {
     let mut terminal = Terminal::new(TestBackend::new(state.size.0, state.size.1)).unwrap();
     let frame = terminal.draw(|frame| draw(frame, state, Theme::new(Palette::Dark, false))).unwrap();
     let rows = frame.buffer.content.chunks(usize::from(state.size.0));
-    rows.map(|row| row.iter().map(|cell| cell.symbol()).collect::<String>().trim_end().to_owned() + "\n").collect()
+    rows.map(|row| row.iter().map(ratatui::buffer::Cell::symbol).collect::<String>().trim_end().to_owned() + "\n")
+        .collect()
 }
 
 fn press(state: &mut State, keys: &str) -> Vec<Effect> {

@@ -7,7 +7,7 @@
 use crate::diagnose::report::FlowReport;
 use crate::event::{Protocol, Timestamp};
 use std::borrow::Cow;
-use unicode_width::UnicodeWidthChar;
+use unicode_width::UnicodeWidthChar as _;
 
 /// What stands for a character that may not be drawn.
 const REPLACEMENT: char = '\u{fffd}';

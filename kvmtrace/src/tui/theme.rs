@@ -37,6 +37,7 @@ enum Role {
     Accent,
 }
 
+#[allow(clippy::unused_self, reason = "all styles are asked of a theme")]
 impl Theme {
     /// A theme of just these.
     pub fn new(palette: Palette, ascii: bool) -> Self {
@@ -63,6 +64,7 @@ impl Theme {
         Self { palette, ascii }
     }
 
+    #[allow(clippy::match_same_arms, reason = "a table of colours")]
     fn color(self, role: Role) -> Style {
         let color = match (self.palette, role) {
             (Palette::Plain, _) => return Style::new(),
@@ -135,6 +137,7 @@ impl Theme {
 }
 
 /// The nearest that ASCII has.
+#[allow(clippy::match_same_arms, reason = "a table of characters")]
 fn ascii(symbol: &str) -> &'static str {
     match symbol {
         "─" | "━" | "–" => "-",

@@ -54,6 +54,7 @@ pub fn key(state: &mut State, event: KeyEvent) -> Vec<Effect> {
 }
 
 /// The mouse did something.
+#[allow(clippy::wildcard_enum_match_arm, reason = "the mouse does more than is listened to")]
 pub fn mouse(state: &mut State, event: MouseEvent) -> Vec<Effect> {
     let Some(areas) = layout::areas(state.size, state.screen, state.open) else { return Vec::new() };
     let position = Position::new(event.column, event.row);
@@ -104,6 +105,7 @@ pub fn resize(state: &mut State, size: (u16, u16)) {
 }
 
 /// A key while something is typed.
+#[allow(clippy::wildcard_enum_match_arm, reason = "there are more keys than matter")]
 fn typed(state: &mut State, prompt: Prompt, event: KeyEvent) -> Vec<Effect> {
     let filter = prompt == Prompt::Filter;
     let text = if filter { &mut state.list_mut().filter } else { &mut state.typed_time };
@@ -139,14 +141,11 @@ fn typed(state: &mut State, prompt: Prompt, event: KeyEvent) -> Vec<Effect> {
 fn seek_to_typed(state: &mut State) -> Vec<Effect> {
     let text = std::mem::take(&mut state.typed_time);
     let start = state.snapshot().status.replay.as_ref().map(|replay| replay.start).unwrap_or_default();
-    match parse_time(&text, start) {
-        Some(time) => vec![Effect::Command(Command::SeekTo(time))],
-        None => {
-            state.message =
-                Some(format!("{text:?} is no time; one looks like 15:28:12, 15:28 or 90 (seconds from the start)"));
-            Vec::new()
-        }
+    if let Some(time) = parse_time(&text, start) {
+        return vec![Effect::Command(Command::SeekTo(time))];
     }
+    state.message = Some(format!("{text:?} is no time; one looks like 15:28:12, 15:28 or 90 (seconds from the start)"));
+    Vec::new()
 }
 
 /// A time of the recording: seconds from its start, or a time of day (UTC).
@@ -182,7 +181,7 @@ pub fn apply(state: &mut State, action: Action) -> Vec<Effect> {
         Action::Go(screen) => go(state, screen),
         Action::NextScreen => go(state, Screen::ALL[(state.screen as usize + 1) % Screen::ALL.len()]),
         Action::PreviousScreen => {
-            go(state, Screen::ALL[(state.screen as usize + Screen::ALL.len() - 1) % Screen::ALL.len()])
+            go(state, Screen::ALL[(state.screen as usize + Screen::ALL.len() - 1) % Screen::ALL.len()]);
         }
         Action::Move(rows) => step(state, isize::from(rows)),
         Action::Page(pages) => {
@@ -217,7 +216,8 @@ pub fn apply(state: &mut State, action: Action) -> Vec<Effect> {
         Action::CopyUndo => return copy(state, |fix| fix.undo.as_ref(), "nothing to copy that would take it back"),
         Action::Fix(step) => {
             let count = chosen_fixes(state).len().max(1);
-            state.fix = (state.fix as isize + isize::from(step)).rem_euclid(count as isize) as usize;
+            // The one before the first is the last.
+            state.fix = (state.fix + count).saturating_add_signed(isize::from(step)) % count;
         }
         Action::Seek(seconds) => return vec![Effect::Command(Command::Seek(seconds))],
         Action::Fault(step) => return vec![Effect::Command(Command::Fault(step))],
@@ -282,10 +282,10 @@ fn back(state: &mut State) {
 fn step(state: &mut State, rows: isize) {
     let events = state.screen == Screen::Events;
     let list = state.list_mut();
-    let last = list.rows.len().saturating_sub(1);
-    list.selected = list.selected.saturating_add_signed(rows).min(last);
+    let bottom = list.rows.len().saturating_sub(1);
+    list.selected = list.selected.saturating_add_signed(rows).min(bottom);
     if events {
-        list.follow = list.selected == last;
+        list.follow = list.selected == bottom;
     }
     moved(state);
 }

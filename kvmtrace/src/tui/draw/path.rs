@@ -42,7 +42,7 @@ fn of_guest(state: &State, width: u16, theme: Theme) -> Vec<Line<'static>> {
     match (worst, finding) {
         (Some(flow), _) => lines.extend(story::of_flow(flow, width, theme, None)),
         (None, Some(fault)) => {
-            lines.extend(story::of_fault(snapshot.fault_text(fault), fault.cause, fault.severity, width, theme, None))
+            lines.extend(story::of_fault(snapshot.fault_text(fault), fault.cause, fault.severity, width, theme, None));
         }
         (None, None) => {
             let well =
