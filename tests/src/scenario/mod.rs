@@ -45,6 +45,8 @@ pub struct Scenario {
     /// What a person would type to mend it: proves the scenario itself.
     #[serde(default)]
     pub cure_by_hand: Vec<String>,
+    /// Why kvmtrace is known to judge it wrong: until that is mended, a wrong verdict is a skip that says so.
+    pub open: Option<String>,
     /// Milliseconds until the fault has taken hold.
     #[serde(default)]
     pub wait: u64,

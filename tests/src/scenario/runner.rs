@@ -64,22 +64,32 @@ impl Runner {
             steps.expect(&lab, Phase::Broken)?;
             return steps.mend_by_hand(&mut lab).map(Outcome::Passed);
         };
-        let ((), verdict) = product.verdict(&lab, || steps.expect(&lab, Phase::Broken))?;
+        let judged = Self::trace(&steps, &lab, product);
+        match (&scenario.open, judged) {
+            (Some(why), Err(_)) => Ok(Outcome::Skipped(format!("known to be wrong: {why}"))),
+            (_, judged) => judged.map(Outcome::Passed),
+        }
+    }
+
+    /// Traces the broken lab, judges the verdict, tries the cure.
+    fn trace(steps: &Steps<'_>, lab: &Lab, product: &Product) -> Result<Run> {
+        let scenario = steps.scenario;
+        let ((), verdict) = product.verdict(lab, || steps.expect(lab, Phase::Broken))?;
         let judgement = judge(scenario, &verdict, &lab.placeholders()?)?;
         let mut run = Run::default();
         if matches!(scenario.cure, Cure::Host | Cure::HostOnce) && !scenario.is_healthy() {
             let command = judgement.command.clone().context("no fix with a command was proposed")?;
             lab.host.check(&command).with_context(|| format!("the fix does not run: {command}"))?;
-            steps.expect(&lab, Phase::Mended).with_context(|| format!("after the fix `{command}`"))?;
+            steps.expect(lab, Phase::Mended).with_context(|| format!("after the fix `{command}`"))?;
             run.cured = Some(true);
             if let Some(undo) = judgement.undo.as_ref().filter(|_| scenario.cure == Cure::Host) {
                 lab.host.check(undo).with_context(|| format!("the undo does not run: {undo}"))?;
-                steps.expect(&lab, Phase::Broken).with_context(|| format!("after the undo `{undo}`"))?;
+                steps.expect(lab, Phase::Broken).with_context(|| format!("after the undo `{undo}`"))?;
                 run.undone = Some(true);
             }
         }
         run.judgement = Some(judgement);
-        Ok(Outcome::Passed(run))
+        Ok(run)
     }
 }
 
