@@ -6,6 +6,36 @@ use crate::event::{
     Started, Timestamp,
 };
 use std::collections::HashMap;
+use std::hash::Hash;
+
+/// Keys remembered at most, of flows and of drops: a guest that makes up flows must not bloat the program.
+const LIMIT: usize = 131_072;
+
+/// A map that forgets what was not written for long: two generations, the older of which gives way.
+#[derive(Clone, Debug)]
+struct Remembered<K, V> {
+    young: HashMap<K, V>,
+    old: HashMap<K, V>,
+}
+
+impl<K, V> Default for Remembered<K, V> {
+    fn default() -> Self {
+        Self { young: HashMap::new(), old: HashMap::new() }
+    }
+}
+
+impl<K: Eq + Hash, V> Remembered<K, V> {
+    fn insert(&mut self, key: K, value: V) {
+        if self.young.len() >= LIMIT / 2 && !self.young.contains_key(&key) {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(key, value);
+    }
+
+    fn get(&self, key: &K) -> Option<&V> {
+        self.young.get(key).or_else(|| self.old.get(key))
+    }
+}
 
 /// The newest absolute counters, and what a trace that begins now must be told first.
 #[derive(Clone, Debug, Default)]
@@ -14,8 +44,8 @@ pub struct Latest {
     host: Option<Box<HostState>>,
     degraded: Vec<Degraded>,
     loss: Loss,
-    flows: HashMap<(FlowKey, Place), FlowCounters>,
-    drops: HashMap<(FlowKey, DropSite), (u64, u64)>,
+    flows: Remembered<(FlowKey, Place), FlowCounters>,
+    drops: Remembered<(FlowKey, DropSite), (u64, u64)>,
 }
 
 impl Latest {
@@ -147,6 +177,18 @@ mod tests {
         assert_eq!(rebase.apply(&dropped(7)), None);
         let Some(Event { kind: EventKind::Drop(sample), .. }) = rebase.apply(&dropped(10)) else { panic!("no event") };
         assert_eq!((sample.packets, sample.bytes, sample.first), (3, 300, Timestamp(50)));
+    }
+
+    #[test]
+    fn a_flood_of_flows_does_not_grow_it_and_what_is_written_again_stays() {
+        let mut remembered = Remembered::default();
+        for number in 0..3 * LIMIT {
+            remembered.insert(number, number);
+            remembered.insert(usize::MAX, number);
+        }
+        assert!(remembered.young.len() + remembered.old.len() <= LIMIT);
+        assert_eq!(remembered.get(&usize::MAX), Some(&(3 * LIMIT - 1)));
+        assert_eq!(remembered.get(&0), None);
     }
 
     #[test]

@@ -100,7 +100,7 @@ fn other_states_of_the_screen() {
     insta::assert_snapshot!("filter-80x24", screen(broken(), SMALL, "2 /web2"));
     insta::assert_snapshot!(
         "many-flows-80x24",
-        screen(fixture::snapshot(fixture::many_report(100_000), Status::default()), SMALL, "2 G")
+        screen(fixture::snapshot(fixture::many_report(20_000), Status::default()), SMALL, "2 G")
     );
     insta::assert_snapshot!(
         "replay-80x24",
@@ -308,7 +308,7 @@ fn text_scrolls_to_its_end_and_no_further() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// The frame of a screen is where it is whatever a guest calls itself.
     #[test]
