@@ -1,0 +1,154 @@
+//! A healthy host, broken in one place each.
+
+use super::*;
+use crate::event::host::{BridgePort, Guest, LinkStatistics, Network};
+use crate::event::{Event, EventKind, HostState, Timestamp};
+
+fn link(index: u32, name: &str, kind: LinkKind, master: Option<u32>) -> Link {
+    let port = master.map(|_| BridgePort {
+        state: PortState::Forwarding,
+        isolated: false,
+        locked: false,
+        flood: true,
+        multicast_flood: true,
+        broadcast_flood: true,
+        learning: true,
+        hairpin: false,
+        bpdu_guard: false,
+        vlans: Vec::new(),
+    });
+    Link {
+        index: IfIndex(index),
+        name: name.to_owned(),
+        kind,
+        mac: None,
+        mtu: 1_500,
+        up: true,
+        carrier: true,
+        master: master.map(IfIndex),
+        lower: None,
+        peer: None,
+        queue_length: 1_000,
+        qdisc: String::new(),
+        port,
+        xdp: None,
+        addresses: Vec::new(),
+        statistics: LinkStatistics::default(),
+    }
+}
+
+/// A healthy host: two guests on a bridge with an uplink.
+fn host() -> HostState {
+    let mut host = HostState::default();
+    for link in [
+        link(2, "br7", LinkKind::Bridge(BridgeState::default()), None),
+        link(3, "tap-a", LinkKind::Tun, Some(2)),
+        link(4, "tap-b", LinkKind::Tun, Some(2)),
+        link(5, "ens5", LinkKind::Physical, Some(2)),
+    ] {
+        host.links.insert(link.index, link);
+    }
+    for (name, device, mac) in [("alpha", 3, 1), ("beta", 4, 2)] {
+        let interface = GuestInterface {
+            device: IfIndex(device),
+            kind: "tap".to_owned(),
+            mac: Some(MacAddress([0x52, 0x54, 0, 0, 0, mac])),
+            addresses: Vec::new(),
+        };
+        host.guests.push(Guest {
+            name: name.to_owned(),
+            pid: Some(1),
+            interfaces: vec![interface],
+            ..Guest::default()
+        });
+    }
+    host
+}
+
+fn causes(host: HostState) -> Vec<(Cause, Option<String>)> {
+    let mut track = Track::default();
+    track.apply(&Event { time: Timestamp(1), kind: EventKind::Host(Box::new(host)) });
+    let place = |finding: &Finding| finding.place.as_ref().and_then(|place| place.device.clone());
+    findings(&track).iter().map(|finding| (finding.cause, place(finding))).collect()
+}
+
+fn broken(change: impl FnOnce(&mut HostState)) -> Vec<(Cause, Option<String>)> {
+    let mut host = host();
+    change(&mut host);
+    causes(host)
+}
+
+fn change(host: &mut HostState, index: u32, change: impl FnOnce(&mut Link)) {
+    change(host.links.get_mut(&IfIndex(index)).unwrap());
+}
+
+#[test]
+fn a_healthy_host_gives_no_alarm() {
+    assert_eq!(causes(host()), []);
+}
+
+#[test]
+fn a_step_in_the_mtu_is_told_at_the_uplink() {
+    let found = broken(|host| change(host, 5, |link| link.mtu = 1_400));
+    let at_uplink = (Cause::BridgeMtuExceeded, Some("ens5".to_owned()));
+    assert_eq!(found, [at_uplink.clone(), at_uplink]);
+    assert_eq!(broken(|host| change(host, 5, |link| link.mtu = 9_000)), []);
+}
+
+#[test]
+fn links_that_are_down_or_without_a_carrier_are_told() {
+    let one = |cause, device: &str| vec![(cause, Some(device.to_owned()))];
+    assert_eq!(broken(|host| change(host, 5, |link| link.up = false)), one(Cause::LinkDown, "ens5"));
+    assert_eq!(broken(|host| change(host, 5, |link| link.carrier = false)), one(Cause::NoCarrier, "ens5"));
+    assert_eq!(broken(|host| change(host, 2, |link| link.up = false)), one(Cause::BridgeDown, "br7"));
+    assert_eq!(broken(|host| change(host, 3, |link| link.carrier = false)), one(Cause::GuestGone, "tap-a"));
+}
+
+#[test]
+fn a_tap_in_no_bridge_is_told_and_one_that_is_routed_is_not() {
+    let detach = |link: &mut Link| (link.master, link.port) = (None, None);
+    let found = broken(|host| change(host, 3, detach));
+    assert_eq!(found, [(Cause::BridgePortDetached, Some("tap-a".to_owned()))]);
+    let address = Network { address: "10.0.0.1".parse().unwrap(), prefix: 32 };
+    let found = broken(|host| {
+        change(host, 3, |link| {
+            detach(link);
+            link.addresses.push(address);
+        });
+    });
+    assert_eq!(found, []);
+}
+
+#[test]
+fn a_blocked_port_and_one_mac_address_twice_are_told() {
+    let block = |link: &mut Link| link.port.as_mut().unwrap().state = PortState::Disabled;
+    let found = broken(|host| change(host, 4, block));
+    assert_eq!(found, [(Cause::BridgePortBlocked, Some("tap-b".to_owned()))]);
+    let found = broken(|host| {
+        let mac = host.guests[0].interfaces[0].mac;
+        host.guests[1].interfaces[0].mac = mac;
+    });
+    assert_eq!(found, [(Cause::MacConflict, Some("tap-a".to_owned()))]);
+}
+
+#[test]
+fn a_routed_bridge_needs_forwarding() {
+    let route = |host: &mut HostState, forward: &str| {
+        host.links.remove(&IfIndex(5));
+        let address = Network { address: "192.168.7.1".parse().unwrap(), prefix: 24 };
+        change(host, 2, |link| link.addresses.push(address));
+        host.sysctls.insert("net.ipv4.ip_forward".to_owned(), forward.to_owned());
+    };
+    assert_eq!(broken(|host| route(host, "0")), [(Cause::ForwardingDisabled, Some("br7".to_owned()))]);
+    assert_eq!(broken(|host| route(host, "1")), []);
+}
+
+#[test]
+fn a_conntrack_table_that_is_nearly_full_is_told() {
+    let fill = |host: &mut HostState, count: &str| {
+        host.sysctls.insert("net.netfilter.nf_conntrack_max".to_owned(), "1000".to_owned());
+        host.sysctls.insert("net.netfilter.nf_conntrack_count".to_owned(), count.to_owned());
+    };
+    assert_eq!(broken(|host| fill(host, "950")), [(Cause::ConntrackFull, None)]);
+    assert_eq!(broken(|host| fill(host, "500")), []);
+}
