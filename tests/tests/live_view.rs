@@ -1,6 +1,7 @@
 //! `kvmtrace live` and `kvmtrace replay` in a real terminal: tmux runs the binary on a host with a real fault, keys are
 //! typed, and what stands on the screen is read back.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that can't go on has failed; a skip is told")]
 #![allow(clippy::disallowed_methods, reason = "the lab waits for real processes and real packets")]
 
 use anyhow::{Context as _, Result, bail, ensure};

@@ -1,5 +1,7 @@
 //! Recordings of real traces: judged from the file as they were live, whatever happens to the file.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that can't go on has failed; a skip is told")]
+
 use anyhow::{Context as _, Result, ensure};
 use kvmtrace_tests::lab::plan::Options;
 use kvmtrace_tests::lab::process::{self, Background};
