@@ -73,11 +73,13 @@ pub(crate) fn bench(arguments: &[OsString]) -> Result<ExitCode> {
     setup::ensure(Need::Lab)?;
     let kvmtrace = build(true)?;
     let programs = ebpf::build_bench()?;
-    // How fast the live view draws is a table of its own, and no JSON.
+    // How fast the live view draws, and how big and fast recordings are: tables of their own, and no JSON.
     if !arguments.iter().any(|argument| argument == "--json") {
-        let mut frames = shell::cargo();
-        frames.args(["run", "--release", "--package", "kvmtrace", "--example", "live_view_frames"]);
-        shell::run(&mut frames)?;
+        for example in ["live_view_frames", "recording_speed"] {
+            let mut bench = shell::cargo();
+            bench.args(["run", "--release", "--package", "kvmtrace", "--example", example]);
+            shell::run(&mut bench)?;
+        }
     }
     shell::run(shell::cargo().args(["build", "--release", "--package", "kvmtrace-tests", "--bin", "bench"]))?;
     let mut bench = setup::as_root(target_directory().join("release/bench"))?;
