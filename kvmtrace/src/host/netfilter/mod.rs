@@ -87,43 +87,64 @@ fn adopt(chains: &mut Vec<Chain>, family: &str, tables: Vec<Table>, listed: bool
     }
 }
 
-/// The legacy tools, the families of their tables, and where the kernel names those that exist.
-const LEGACY_TOOLS: [(&str, &str, &str); 3] = [
-    ("iptables-legacy-save", "ip", "ip_tables_names"),
-    ("ip6tables-legacy-save", "ip6", "ip6_tables_names"),
-    ("arptables-legacy-save", "arp", "arp_tables_names"),
-];
+/// The legacy tools with a `-save` that works, the families of their tables, and where the kernel names those that exist.
+const LEGACY_TOOLS: [(&str, &str, &str); 2] =
+    [("iptables-legacy-save", "ip", "ip_tables_names"), ("ip6tables-legacy-save", "ip6", "ip6_tables_names")];
 
 async fn legacy() -> (Vec<Chain>, Missing) {
     let mut chains = Vec::new();
     let mut missing = Missing::new();
     for (tool, family, names) in LEGACY_TOOLS {
-        let names = fs::read_to_string(format!("/proc/thread-self/net/{names}")).unwrap_or_default();
-        if names.trim().is_empty() {
+        let names = tables_named_in(names);
+        if names.is_empty() {
             continue;
         }
-        // Where there is but one back end, its tools have the plain name; arptables does not know `-c`.
-        let plain = tool.replace("-legacy", "");
-        let arguments: &[&str] = if family == "arp" { &[] } else { &["-c"] };
-        let text = match run(tool, arguments).await {
+        // Where there is but one back end, its tools have the plain name.
+        let text = match run(tool, &["-c"]).await {
             Err(why) if command::is_absent(tool) => {
-                run(&plain, arguments).await.ok().filter(|text| !text.contains("nf_tables")).ok_or(why)
+                let plain = run(&tool.replace("-legacy", ""), &["-c"]).await;
+                plain.ok().filter(|text| !text.contains("nf_tables")).ok_or(why)
             }
             text => text,
         };
         match text {
             Ok(text) => chains.extend(legacy_chains(&text, family)),
-            Err(why) => missing.push((format!("legacy rules of {family} ({})", names.trim().replace('\n', ", ")), why)),
+            Err(why) => missing.push((format!("legacy rules of {family} ({})", names.join(", ")), why)),
         }
     }
-    // The kernel has no list of the tables of ebtables; the script that saves them looks at the modules itself.
-    if fs::read_to_string("/proc/modules").is_ok_and(|modules| modules.contains("ebtable_")) {
-        match run("ebtables-legacy-save", &[]).await {
-            Ok(text) => chains.extend(legacy_chains(&text, "bridge")),
-            Err(why) => missing.push(("legacy rules of bridge".to_owned(), why)),
+    // The kernel names no tables of ebtables; their modules have to do.
+    let modules = fs::read_to_string("/proc/modules").unwrap_or_default();
+    let bridge: Vec<String> = ["filter", "nat", "broute"]
+        .into_iter()
+        .filter(|table| modules.contains(&format!("ebtable_{table} ")))
+        .map(str::to_owned)
+        .collect();
+    let arp = tables_named_in("arp_tables_names");
+    let listings = [
+        ("ebtables-legacy", "bridge", bridge, ["-L", "--Lc"].as_slice()),
+        ("arptables-legacy", "arp", arp, ["-nvL"].as_slice()),
+    ];
+    for (tool, family, tables, arguments) in listings {
+        for table in tables {
+            match run(tool, &[&["-t", table.as_str()], arguments].concat()).await {
+                Ok(text) => {
+                    let listed = save::parse_listing(&table, &text).into_chains(Backend::IptablesLegacy, family);
+                    // A module makes its table wherever it is looked at: an untouched one is nobody's.
+                    if listed.iter().any(|chain| !chain.rules.is_empty() || chain.policy.as_deref() == Some("drop")) {
+                        chains.extend(listed);
+                    }
+                }
+                Err(why) => missing.push((format!("legacy rules of {family} ({table})"), why)),
+            }
         }
     }
     (chains, missing)
+}
+
+/// The tables that exist in this network namespace.
+fn tables_named_in(file: &str) -> Vec<String> {
+    let names = fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap_or_default();
+    names.split_whitespace().map(str::to_owned).collect()
 }
 
 fn legacy_chains(text: &str, family: &str) -> Vec<Chain> {

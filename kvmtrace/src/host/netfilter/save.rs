@@ -37,6 +37,30 @@ pub(super) fn parse(text: &str) -> Vec<Table> {
     tables
 }
 
+/// What `ebtables-legacy -L --Lc` and `arptables-legacy -nvL` print: their `-save` scripts ask the tools of the nft back
+/// end on Debian, and so tell nothing.
+pub(super) fn parse_listing(table: &str, text: &str) -> Table {
+    let mut chains = Vec::<Saved>::new();
+    for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        // `Bridge chain: FORWARD, entries: 1, policy: ACCEPT`, `Chain INPUT (policy DROP 3 packets, 84 bytes)`
+        let header = line.strip_prefix("Bridge chain: ").or_else(|| line.strip_prefix("Chain "));
+        if let Some(header) = header {
+            let name = header.split([',', ' ']).next().unwrap_or_default().to_owned();
+            let policy = header
+                .split_once("policy")
+                .and_then(|(_, rest)| rest.split([':', ' ', ')']).find(|word| !word.is_empty()));
+            chains.push(Saved { name, policy: policy.map(str::to_ascii_lowercase), packets: None, rules: Vec::new() });
+        } else if let Some(chain) = chains.last_mut() {
+            let (rule, count) = line.split_once(", pcnt").unwrap_or((line, ""));
+            let packets = count.split(['=', ' ']).find(|word| !word.is_empty()).and_then(|count| count.parse().ok());
+            // `-v` spells out that any device will do, in a form that the tool would not take back.
+            let rule = rule.trim_end().replace(" -i *", "").replace(" -o *", "");
+            chain.rules.push((format!("-A {} {rule}", chain.name), packets));
+        }
+    }
+    Table { name: table.to_owned(), chains }
+}
+
 /// `FORWARD DROP [3:30]`, `DOCKER-USER - [0:0]`; ebtables tells a policy for every chain and no counters.
 fn parse_chain(text: &str) -> Option<Saved> {
     let mut words = text.split_whitespace();
@@ -235,6 +259,22 @@ COMMIT
         let chains = parse(text).remove(0).into_chains(Backend::IptablesNft, "bridge");
         assert_eq!(chains[1].rules[0].packets, Some(9));
         assert_eq!((chains[1].priority, chains[1].policy.as_deref()), (Some(-200), Some("accept")));
+        assert_eq!((chains[0].rules[0].packets, chains[0].rules[0].verdict.as_deref()), (Some(3), Some("drop")));
+    }
+
+    #[test]
+    fn listings_of_the_legacy_tools_without_a_working_save_are_understood() {
+        let text = "Bridge table: filter\n\nBridge chain: INPUT, entries: 0, policy: ACCEPT\n\n\
+                    Bridge chain: FORWARD, entries: 1, policy: DROP\n-p ARP -j ACCEPT , pcnt = 7 -- bcnt = 70\n";
+        let chains = parse_listing("filter", text).into_chains(Backend::IptablesLegacy, "bridge");
+        assert_eq!((chains[1].name.as_str(), chains[1].policy.as_deref()), ("FORWARD", Some("drop")));
+        let rule = &chains[1].rules[0];
+        assert_eq!((rule.text.as_str(), rule.packets), ("-A FORWARD -p ARP -j ACCEPT", Some(7)));
+        let text =
+            "Chain INPUT (policy ACCEPT 0 packets, 0 bytes)\n-j DROP -i * -o * -s 10.0.0.1 , pcnt=3 -- bcnt=84\n";
+        let chains = parse_listing("filter", text).into_chains(Backend::IptablesLegacy, "arp");
+        assert_eq!(chains[0].policy.as_deref(), Some("accept"));
+        assert_eq!(chains[0].rules[0].text, "-A INPUT -j DROP -s 10.0.0.1");
         assert_eq!((chains[0].rules[0].packets, chains[0].rules[0].verdict.as_deref()), (Some(3), Some("drop")));
     }
 
