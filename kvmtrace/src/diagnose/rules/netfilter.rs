@@ -29,7 +29,17 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let refused = suspects.first().and_then(|suspect| suspect.rule).is_some_and(|rule| {
         rule.verdict.as_deref() == Some("reject") || rule.text.contains("reject") || rule.text.contains("REJECT")
     }) && (told_no(case) || suspects.len() == 1);
-    let cause = if refused { Cause::NetfilterReject } else { stage.cause };
+    // The message that a path-MTU black hole swallows is told as that.
+    let too_big = match key.protocol {
+        Protocol::Icmp { kind, code, .. } => (kind, code) == (3, 4),
+        Protocol::Icmpv6 { kind, .. } => kind == 2,
+        _ => false,
+    };
+    let cause = match (too_big, refused) {
+        (true, _) => Cause::PmtuBlackHole,
+        (false, true) => Cause::NetfilterReject,
+        (false, false) => stage.cause,
+    };
     let who = match suspects.as_slice() {
         [] => format!("the {} hook of the {} family; no rule there could be singled out", stage.hook, stage.family),
         [only] => only.text(),

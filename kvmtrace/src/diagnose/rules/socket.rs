@@ -86,18 +86,15 @@ pub fn judge_backlog(case: &Case<'_>) -> Option<Judgement> {
 }
 
 fn backlog_fixes(case: &Case<'_>, judgement: Judgement) -> Judgement {
-    let somaxconn =
-        case.scene.host.sysctl("net.core.somaxconn").and_then(|value| value.parse::<u32>().ok()).unwrap_or(128);
+    let host = case.scene.host;
+    let somaxconn = host.sysctl("net.core.somaxconn").and_then(|value| value.parse::<u32>().ok()).unwrap_or(4_096);
+    let why = "Caps the backlog that a service may ask for; takes effect when it listens anew.";
+    let raise = (somaxconn < 4_096).then(|| sysctl::set(host, "net.core.somaxconn", "4096", why));
     judgement
         .fix(Fix::advice(
             "Let the service accept faster, or raise the backlog that it gives to listen(); restart it then.",
         ))
-        .fix(sysctl::set(
-            case.scene.host,
-            "net.core.somaxconn",
-            &somaxconn.max(4_096).to_string(),
-            "Caps the backlog that a service may ask for; takes effect when it listens anew.",
-        ))
+        .fixes(raise)
 }
 
 /// An answer that says no, from whoever gave it.

@@ -1,0 +1,254 @@
+//! Events in, verdicts out: the rules on a host made of values.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may, but clippy sees its helpers as no tests")]
+
+mod world;
+
+use kvmtrace::diagnose::report::{Cause, FlowDirection, Severity, Verdict};
+use kvmtrace::event::Direction::{Egress, Ingress};
+use kvmtrace::event::Protocol;
+use kvmtrace::event::host::{Backend, Chain, PortState, Rule};
+use world::{BRIDGE, GUEST, LAN, OTHER_TAP, TAP, UPLINK, World, echo, flow, mac};
+
+/// A ping from the guest that enters, is dropped at a site and is never answered.
+fn dropped(
+    world: &mut World,
+    site: (&str, &str, kvmtrace::event::IfIndex),
+    stack: &[&str],
+) -> kvmtrace::diagnose::report::FlowReport {
+    let ping = echo(GUEST, LAN);
+    world.seen(ping, TAP, Ingress, |_| ());
+    world.dropped(ping, site, 4, 84, stack);
+    world.verdict(ping)
+}
+
+#[test]
+fn an_answered_ping_is_delivered_and_nothing_is_told() {
+    let mut world = World::new();
+    let ping = echo(GUEST, LAN);
+    world.seen(ping, TAP, Ingress, |_| ());
+    world.seen(ping, UPLINK, Egress, |_| ());
+    world.seen(ping, OTHER_TAP, Egress, |_| ());
+    let back = |counters: &mut kvmtrace::event::FlowCounters| {
+        counters.source_mac = mac(0x64);
+        counters.destination_mac = mac(1);
+    };
+    world.seen(ping.reverse(), UPLINK, Ingress, back);
+    world.seen(ping.reverse(), TAP, Egress, back);
+    let report = world.report();
+    assert_eq!(report.severity(), Severity::Ok);
+    let flow = world.verdict(ping);
+    assert_eq!((flow.verdict, flow.cause, flow.direction), (Verdict::Delivered, None, FlowDirection::FromGuest));
+    let path: Vec<&str> = flow.path.iter().map(|hop| hop.device.as_str()).collect();
+    assert_eq!(path, ["vnet0", "eth0"], "the copy flooded to vnet1 is no hop");
+    assert_eq!(flow.path[1].latency_ns, Some(1_000_000));
+}
+
+#[test]
+fn datagrams_without_an_answer_are_delivered() {
+    let mut world = World::new();
+    let datagrams = flow(Protocol::Udp, GUEST, LAN);
+    world.seen(datagrams, TAP, Ingress, |_| ());
+    world.seen(datagrams, UPLINK, Egress, |_| ());
+    assert_eq!(world.verdict(datagrams).verdict, Verdict::Delivered);
+    assert_eq!(world.report().severity(), Severity::Ok);
+}
+
+#[test]
+fn a_ping_that_left_and_is_not_answered_points_beyond_the_host() {
+    let mut world = World::new();
+    let ping = echo(GUEST, LAN);
+    world.seen(ping, TAP, Ingress, |_| ());
+    world.seen(ping, UPLINK, Egress, |_| ());
+    let flow = world.verdict(ping);
+    assert_eq!((flow.verdict, flow.cause), (Verdict::Unanswered, Some(Cause::NoReply)));
+    assert!(flow.fixes[0].command.is_none());
+}
+
+#[test]
+fn a_frame_too_big_for_the_uplink_is_told_with_its_size_and_the_mtu_to_set() {
+    let mut world = World::new();
+    world.link(TAP).mtu = 9000;
+    let datagrams = flow(Protocol::Udp, GUEST, LAN);
+    world.seen(datagrams, TAP, Ingress, |counters| counters.largest = 4000);
+    world.dropped(datagrams, ("NOT_SPECIFIED", "br_dev_queue_push_xmit", UPLINK), 4, 4000, &["br_handle_frame"]);
+    let flow = world.verdict(datagrams);
+    assert_eq!((flow.verdict, flow.cause), (Verdict::Dropped, Some(Cause::BridgeMtuExceeded)));
+    assert_eq!(flow.place.unwrap().device.as_deref(), Some("eth0"));
+    assert!(flow.explanation.contains("4000") && flow.explanation.contains("1500"), "{}", flow.explanation);
+    assert_eq!(flow.fixes[0].command.as_deref(), Some("ip link set dev eth0 mtu 9000"));
+    assert_eq!(flow.fixes[0].undo.as_deref(), Some("ip link set dev eth0 mtu 1500"));
+}
+
+#[test]
+fn the_caller_of_the_hook_tells_which_one_dropped() {
+    let cases: [(&str, &[&str], Cause); 7] = [
+        ("nft_do_chain", &["nft_do_chain_inet", "nf_hook_slow", "ip_forward", "ip_rcv"], Cause::NetfilterForward),
+        ("nf_hook_slow", &["br_nf_forward_ip", "nf_hook_slow", "__br_forward"], Cause::NetfilterBridgedIp),
+        (
+            "nft_do_chain",
+            &["nft_do_chain_bridge", "nf_hook_slow", "__br_forward", "br_handle_frame"],
+            Cause::NetfilterBridge,
+        ),
+        (
+            "nft_do_chain",
+            &["nft_do_chain_bridge", "br_handle_frame", "__netif_receive_skb_core"],
+            Cause::NetfilterBridge,
+        ),
+        ("nft_do_chain", &["nft_do_chain_ipv4", "nf_hook_slow", "ip_local_deliver", "ip_rcv"], Cause::NetfilterInput),
+        ("nft_do_chain", &["nft_do_chain_netdev", "__netif_receive_skb_core"], Cause::NetfilterIngress),
+        ("nf_hook_slow", &["ip_rcv", "__netif_receive_skb_one_core"], Cause::NetfilterPrerouting),
+    ];
+    for (function, stack, cause) in cases {
+        let flow = dropped(&mut World::new(), ("NETFILTER_DROP", function, BRIDGE), stack);
+        assert_eq!(flow.cause, Some(cause), "{function} < {stack:?}");
+        assert!(!flow.fixes.is_empty());
+    }
+}
+
+#[test]
+fn the_rule_that_fits_the_packet_is_deleted_by_its_handle_and_put_back_in_its_place() {
+    let mut world = World::new();
+    let rule = |number, text: &str, verdict: &str| Rule {
+        handle: Some(40 + u64::from(number)),
+        number,
+        text: text.to_owned(),
+        packets: None,
+        verdict: Some(verdict.to_owned()),
+    };
+    world.host.netfilter.chains.push(Chain {
+        backend: Backend::Nft,
+        family: "inet".to_owned(),
+        table: "filter".to_owned(),
+        name: "forward".to_owned(),
+        hook: Some("forward".to_owned()),
+        kind: Some("filter".to_owned()),
+        priority: Some(0),
+        policy: Some("accept".to_owned()),
+        policy_packets: None,
+        device: None,
+        rules: vec![
+            rule(1, "ip saddr 192.0.2.0/24 drop", "drop"),
+            rule(2, "ip saddr 10.0.0.0/24 drop", "drop"),
+            rule(3, "tcp dport 22 accept", "accept"),
+        ],
+    });
+    let stack = ["nft_do_chain_inet", "nf_hook_slow", "ip_forward"];
+    let flow = dropped(&mut world, ("NETFILTER_DROP", "nft_do_chain", BRIDGE), &stack);
+    assert_eq!(flow.fixes[0].command.as_deref(), Some("nft 'delete rule inet filter forward handle 42'"));
+    let undo = "nft 'insert rule inet filter forward index 1 ip saddr 10.0.0.0/24 drop'";
+    assert_eq!(flow.fixes[0].undo.as_deref(), Some(undo));
+}
+
+#[test]
+fn routing_drops_are_told_by_reason_and_state() {
+    let cases = [
+        (("IP_INADDRERRORS", "ip_error", BRIDGE), Cause::ForwardingDisabled),
+        (("IP_INNOROUTES", "ip_error", BRIDGE), Cause::NoRoute),
+        (("IP_RPFILTER", "ip_rcv_finish_core", BRIDGE), Cause::ReversePathFilter),
+        (("IP_LOCALNET", "ip_rcv_finish_core", BRIDGE), Cause::MartianSource),
+        (("IP_INHDR", "ip_forward", BRIDGE), Cause::TtlExpired),
+        (("QDISC_DROP", "__dev_queue_xmit", UPLINK), Cause::QdiscLimit),
+        (("TC_INGRESS", "__netif_receive_skb_core", TAP), Cause::TcDrop),
+        (("NEVER_SEEN", "some_function", UPLINK), Cause::Unclassified),
+    ];
+    for (site, cause) in cases {
+        assert_eq!(dropped(&mut World::new(), site, &[]).cause, Some(cause), "{site:?}");
+    }
+}
+
+#[test]
+fn one_site_of_the_bridge_means_what_the_ports_say() {
+    let blocked = ("BRIDGE_INGRESS_STP_STATE", "br_handle_frame", TAP);
+    let mut world = World::new();
+    world.port(TAP).state = PortState::Disabled;
+    assert_eq!(dropped(&mut world, blocked, &[]).cause, Some(Cause::BridgePortBlocked));
+
+    let mut world = World::new();
+    world.port(TAP).state = PortState::Disabled;
+    world.link(BRIDGE).up = false;
+    assert_eq!(dropped(&mut world, blocked, &[]).cause, Some(Cause::BridgeDown));
+
+    let mut world = World::new();
+    world.link(UPLINK).up = false;
+    let flow = dropped(&mut world, ("NO_TX_TARGET", "br_handle_frame_finish", TAP), &[]);
+    assert_eq!((flow.cause, flow.place.unwrap().device.as_deref()), (Some(Cause::LinkDown), Some("eth0")));
+
+    let mut world = World::new();
+    world.port(TAP).isolated = true;
+    world.port(UPLINK).isolated = true;
+    let flow = dropped(&mut world, ("NOT_SPECIFIED", "br_handle_frame_finish", TAP), &[]);
+    assert_eq!(flow.cause, Some(Cause::BridgePortIsolated));
+}
+
+#[test]
+fn a_frame_that_is_flooded_to_another_guest_only_is_lost_at_the_dead_uplink() {
+    let mut world = World::new();
+    world.link(UPLINK).carrier = false;
+    let ping = echo(GUEST, LAN);
+    world.seen(ping, TAP, Ingress, |_| ());
+    world.seen(ping, OTHER_TAP, Egress, |_| ());
+    let flow = world.verdict(ping);
+    assert_eq!((flow.verdict, flow.cause), (Verdict::Lost, Some(Cause::NoCarrier)));
+}
+
+#[test]
+fn noise_of_a_healthy_host_is_not_told() {
+    for site in [
+        ("NO_SOCKET", "ping_rcv", BRIDGE),
+        ("OTHERHOST", "ip_rcv_core", UPLINK),
+        ("TCP_RESET", "tcp_validate_incoming", BRIDGE),
+        ("FULL_RING", "tun_net_xmit", OTHER_TAP),
+    ] {
+        let mut world = World::new();
+        let datagrams = flow(Protocol::Udp, GUEST, LAN);
+        world.seen(datagrams, TAP, Ingress, |_| ());
+        world.seen(datagrams, UPLINK, Egress, |_| ());
+        world.dropped(datagrams, site, 1, 84, &[]);
+        assert_eq!(world.report().severity(), Severity::Ok, "{site:?}");
+    }
+}
+
+#[test]
+fn a_stopped_guest_is_told_at_its_tap() {
+    let mut world = World::new();
+    let datagrams = flow(Protocol::Udp, LAN, GUEST);
+    let to_guest = |counters: &mut kvmtrace::event::FlowCounters| counters.destination_mac = mac(1);
+    world.seen(datagrams, UPLINK, Ingress, to_guest);
+    world.seen(datagrams, TAP, Egress, to_guest);
+    world.dropped(datagrams, ("FULL_RING", "tun_net_xmit", TAP), 4, 84, &[]);
+    let flow = world.verdict(datagrams);
+    assert_eq!((flow.cause, flow.direction), (Some(Cause::GuestNotReading), FlowDirection::ToGuest));
+    assert_eq!(flow.place.unwrap().device.as_deref(), Some("vnet0"));
+}
+
+#[test]
+fn every_fault_has_a_place_words_and_a_cure() {
+    let mut world = World::new();
+    dropped(&mut world, ("NEVER_SEEN", "some_function", UPLINK), &[]);
+    for flow in world.report().flows.iter().filter(|flow| flow.severity >= Severity::Warning) {
+        assert!(flow.place.is_some() && flow.cause.is_some() && flow.explanation.len() >= 20);
+        assert!(flow.fixes.iter().all(|fix| fix.why.len() >= 10) && !flow.fixes.is_empty());
+    }
+}
+
+#[test]
+fn every_cause_has_its_paragraph_in_the_documentation() {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/verdicts.md")).unwrap();
+    for cause in Cause::ALL {
+        let paragraphs = text.matches(&format!("- **{}**:", cause.id())).count();
+        assert_eq!(paragraphs, 1, "{}", cause.id());
+    }
+}
+
+#[test]
+fn what_a_guest_is_called_cannot_steer_the_terminal() {
+    let mut world = World::new();
+    world.host.guests[0].name = "web\u{1b}[2J".to_owned();
+    dropped(&mut world, ("NEVER_SEEN", "some_function", UPLINK), &[]);
+    let mut text = Vec::new();
+    kvmtrace::sink::text::report(&world.report(), false, &mut text).unwrap();
+    let mut json = Vec::new();
+    kvmtrace::sink::json::report(&world.report(), &mut json).unwrap();
+    assert!(!text.contains(&0x1b) && !json.contains(&0x1b));
+    assert!(String::from_utf8(text).unwrap().contains("unclassified"));
+}
