@@ -8,7 +8,7 @@
 
 use super::report::FlowDirection;
 use super::scene::Scene;
-use crate::event::{Direction, FlowKey, IfIndex, MacAddress, PacketRecord, Protocol};
+use crate::event::{Direction, FlowKey, IfIndex, MacAddress, PacketRecord, Place, Protocol};
 use crate::track::Flow;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -112,8 +112,17 @@ fn behind(scene: &Scene<'_>, flow: &Flow) -> Option<IfIndex> {
     {
         return None;
     }
+    // Each device has the same network of link-local addresses: where the flow went tells which is meant.
+    let is_link_local = matches!(address, std::net::IpAddr::V6(address) if address.is_unicast_link_local());
+    if is_link_local && flow.places.is_empty() {
+        return None;
+    }
     let serves = |link: &&crate::event::host::Link| {
+        let on_bridge = |place: &Place| {
+            place.device == link.index || scene.link(place.device).is_some_and(|port| port.master == Some(link.index))
+        };
         matches!(link.kind, crate::event::host::LinkKind::Bridge(_))
+            && flow.places.keys().all(on_bridge)
             && scene.host.uplinks(link.index).next().is_none()
             && link.addresses.iter().any(|network| network.contains(address) && network.prefix > 0)
     };
