@@ -195,6 +195,24 @@ impl Lab {
     }
 }
 
+/// A lone namespace to try something in, recorded as a lab is, so that nothing of a killed run stays.
+#[derive(Debug)]
+pub struct Scratch {
+    /// The namespace.
+    pub namespace: Namespace,
+    _record: Recorded,
+}
+
+impl Scratch {
+    /// Makes one; `subject` tells it from others of this process.
+    pub fn create(subject: &str) -> Result<Self> {
+        let name = format!("ktq{}{}", std::process::id(), Seed::choose()?.draw(subject).hex(6));
+        let record = Recorded(Record::of(&name)?);
+        record.0.save()?;
+        Ok(Self { namespace: Namespace::create(&format!("{name}-scratch"))?, _record: record })
+    }
+}
+
 /// The lab needs root for namespaces, TAPs and routes.
 pub fn require_root() -> Result<()> {
     ensure!(nix::unistd::geteuid().is_root(), "the lab needs root");

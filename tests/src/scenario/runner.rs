@@ -3,10 +3,9 @@
 use super::judge::{Judgement, judge};
 use super::{Cure, Scenario};
 use crate::lab::draw::Seed;
-use crate::lab::netns::Namespace;
 use crate::lab::process;
 use crate::lab::traffic::{Expected, Traffic, fill};
-use crate::lab::{Lab, lab_binary};
+use crate::lab::{Lab, Scratch, lab_binary};
 use crate::product::Product;
 use anyhow::{Context as _, Result, bail, ensure};
 use std::thread;
@@ -190,9 +189,8 @@ fn perform(lab: &mut Lab, step: &str) -> Result<()> {
 /// The first thing that this machine lacks.
 fn missing(scenario: &Scenario) -> Result<Option<String>> {
     for requirement in &scenario.requires {
-        let name = format!("ktq{}{}", std::process::id(), Seed::choose()?.draw(&requirement.command).hex(6));
-        let scratch = Namespace::create(&name)?;
-        let mut command = scratch.shell(&requirement.command);
+        let scratch = Scratch::create(&requirement.command)?;
+        let mut command = scratch.namespace.shell(&requirement.command);
         command.env("LAB", lab_binary()?);
         if !process::run(&mut command, Duration::from_secs(10))?.status.success() {
             return Ok(Some(requirement.what.clone()));
