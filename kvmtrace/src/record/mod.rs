@@ -1,6 +1,6 @@
 //! Recordings: the events of a trace in a file, to be judged again later and elsewhere with the same result.
 //!
-//! [`format`] is the outer form (blocks), [`schema`] the inner one (events). docs/recording-format.md describes both.
+//! [`mod@format`] is the outer form (blocks), [`schema`] the inner one (events). docs/recording-format.md describes both.
 #![forbid(unsafe_code)]
 
 pub mod export;

@@ -1,7 +1,7 @@
 //! Events as bytes and back: postcard, one event after the other, under a version number.
 //!
 //! postcard does not describe itself, so a change of any type within [`Event`] is a new schema: the types as they were
-//! move to a module of their own (`schema/v1.rs`), with a conversion into today's, and [`Events`] chooses by number.
+//! move to a module of their own (`schema/v1.rs`), with a conversion into today's, and `Events` chooses by number.
 //! The golden recording of each version (tests/recordings) fails to decode when this is forgotten.
 
 use crate::event::Event;
