@@ -55,6 +55,8 @@ pub struct List {
     /// Indices into the snapshot.
     pub rows: Vec<u32>,
     anchor: Option<u64>,
+    /// What `rows` were made from: the snapshot's number, filter and orders.
+    made: Option<(u64, String, Sort<FlowColumn>, Sort<GuestColumn>)>,
 }
 
 impl List {
@@ -133,6 +135,8 @@ pub struct State {
     shown: Arc<Snapshot>,
     /// The newest, while the screen is frozen.
     newest: Option<Arc<Snapshot>>,
+    /// Rises with each snapshot that is shown.
+    generation: u64,
 }
 
 impl State {
@@ -159,6 +163,7 @@ impl State {
             events: list(),
             shown: snapshot,
             newest: None,
+            generation: 0,
         };
         state.refresh();
         state
@@ -186,6 +191,7 @@ impl State {
             return false;
         }
         self.shown = snapshot;
+        self.generation += 1;
         self.refresh();
         true
     }
@@ -195,6 +201,7 @@ impl State {
         match self.newest.take() {
             Some(newest) => {
                 self.shown = newest;
+                self.generation += 1;
                 self.refresh();
             }
             None => self.newest = Some(Arc::clone(&self.shown)),
@@ -237,10 +244,16 @@ impl State {
         layout::areas(self.size, screen, self.open).map_or(1, |areas| usize::from(layout::rows(areas.list).height))
     }
 
-    /// Works out the rows of the list on the screen anew.
+    /// Brings the list on the screen up to date with the snapshot, the filter and the order.
     pub(super) fn refresh(&mut self) {
         let snapshot = Arc::clone(&self.shown);
         let (screen, focus) = (self.screen, self.focus);
+        let height = self.list_height();
+        let made = Some((self.generation, self.list(screen).filter.clone(), self.flow_sort, self.guest_sort));
+        if self.list(screen).made == made {
+            self.list_mut().settle(height);
+            return;
+        }
         let rows = match (screen, focus) {
             (Screen::Guests, _) | (Screen::Path, Focus::Guest) => {
                 view::guests(&snapshot, &self.guests.filter, self.guest_sort)
@@ -251,7 +264,6 @@ impl State {
             (Screen::Faults, _) | (Screen::Path, Focus::Fault) => view::faults(&snapshot, &self.faults.filter),
             (Screen::Events, _) => view::events(&snapshot, &self.events.filter),
         };
-        let height = self.list_height();
         let events = screen == Screen::Events;
         let id = |row: u32| self.item_id(&snapshot, row as usize);
         let list = self.list(screen);
@@ -263,12 +275,19 @@ impl State {
         };
         let list = self.list_mut();
         list.rows = rows;
+        list.made = made;
         if let Some(found) = found {
             // The row keeps its place on the screen while others come and go above it.
             list.offset = (list.offset + found).saturating_sub(list.selected);
             list.selected = found;
         }
         list.settle(height);
+    }
+
+    /// Brings the list up to date even if nothing seems to have changed.
+    pub(super) fn renew(&mut self) {
+        self.list_mut().made = None;
+        self.refresh();
     }
 
     /// Remembers what is under the cursor, after it was moved.

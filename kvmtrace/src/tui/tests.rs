@@ -266,6 +266,8 @@ fn the_newest_event_stays_in_sight_until_one_moves_up() {
     assert!(!state.events.follow);
     press(&mut state, "G");
     assert!(state.events.follow);
+    press(&mut state, "kkf");
+    assert_eq!(state.events.selected, last, "f goes to the newest again");
 }
 
 #[test]

@@ -323,7 +323,7 @@ fn follow(state: &mut State) {
     list.follow = !list.follow;
     let follows = list.follow;
     if follows {
-        state.refresh();
+        state.renew();
     }
     state.hold();
     state.message = Some(if follows { "following" } else { "not following" }.to_owned());
