@@ -219,6 +219,6 @@ pub(crate) fn join_fragments(parsed: &mut Parsed) {
         return;
     }
     let ports = u32::from(parsed.key.source_port) << 16 | u32::from(parsed.key.destination_port);
-    // Without the entry the later fragments stand as a flow without ports: said in docs/limits.md.
+    // Without the entry the later fragments stand as a flow without ports.
     if FRAGMENTS.insert(&key, &ports, 0).is_err() {}
 }
