@@ -21,7 +21,8 @@ fn lab(name: &str) -> Result<Option<(Lab, Product)>> {
         println!("SKIP: the lab needs root");
         return Ok(None);
     }
-    let lab = Lab::fixed(&format!("ktr{name}"), &Options { mtu: Some(1500), ..Options::default() })?;
+    let lab =
+        Lab::fixed(&format!("ktr{}{name}", std::process::id()), &Options { mtu: Some(1500), ..Options::default() })?;
     let rule = "nft add table bridge t; nft add chain bridge t f '{ type filter hook forward priority 0; }'; \
                 nft add rule bridge t f ether type ip drop";
     lab.host.check(rule)?;
