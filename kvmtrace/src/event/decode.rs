@@ -182,3 +182,77 @@ fn ip_protocol_of(number: u8, icmp: Protocol) -> Protocol {
         (number, _) => Protocol::Ip(number),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kvmtrace_common::event::{HEADER_BYTES, STACK_DEPTH};
+    use proptest::prelude::*;
+    use zerocopy::IntoBytes as _;
+
+    struct Names;
+
+    impl Resolver for Names {
+        fn reason(&self, number: u32) -> Option<String> {
+            (number == 2).then(|| "NO_SOCKET".to_owned())
+        }
+
+        fn symbol(&self, address: u64) -> Option<(&str, u32)> {
+            match address {
+                0x1000..0x2000 => Some(("__traceiter_kfree_skb", 1)),
+                0x2000..0x3000 => Some(("udp_rcv", 2)),
+                0x3000..0x4000 => Some(("ip_local_deliver_finish", 3)),
+                _ => None,
+            }
+        }
+
+        fn time(&self, monotonic_ns: u64) -> Timestamp {
+            Timestamp(monotonic_ns.saturating_add(1))
+        }
+    }
+
+    #[test]
+    fn a_drop_is_told_with_its_reason_and_the_stack_from_the_dropping_function_on() {
+        let mut whole = DropRecord::read_from_bytes(&vec![0; size_of::<DropRecord>()]).unwrap();
+        whole.record.facts.kind = RecordKind::DROP;
+        whole.record.facts.reason = 2;
+        whole.record.facts.location = 0x2010;
+        whole.record.facts.flow.ifindex = 7;
+        whole.record.facts.stack_bytes = 24;
+        whole.stack[..3].copy_from_slice(&[0x1004, 0x2014, 0x3018]);
+        let event = record(whole.as_bytes(), &Names).unwrap();
+        let EventKind::Packet(packet) = event.kind else { panic!("no packet") };
+        let PacketCause::Dropped { site, stack } = packet.cause else { panic!("no drop") };
+        assert_eq!((site.reason.as_deref(), site.function.as_deref()), (Some("NO_SOCKET"), Some("udp_rcv")));
+        assert_eq!(site.device, Some(IfIndex(7)));
+        assert_eq!(stack, ["udp_rcv", "ip_local_deliver_finish"]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_give_an_event_or_nothing(
+            mut bytes in prop::collection::vec(any::<u8>(), 0..104 + HEADER_BYTES + 8 * STACK_DEPTH + 16),
+            kind in 0_u32..8,
+        ) {
+            // Mostly of a kind that exists.
+            if let Some(place) = bytes.get_mut(72..76) {
+                place.copy_from_slice(&kind.to_ne_bytes());
+            }
+            if let Some(event) = record(&bytes, &Names) {
+                let EventKind::Packet(packet) = event.kind else { panic!("no packet") };
+                prop_assert!(packet.header.len() <= HEADER_BYTES && packet.segments > 0);
+                prop_assert!((1..=5).contains(&kind));
+            }
+        }
+
+        #[test]
+        fn any_counters_give_a_sample_or_nothing(bytes in prop::collection::vec(any::<u8>(), 48 + 80)) {
+            let wire_key = wire::FlowKey::read_from_bytes(&bytes[..48]).unwrap();
+            let counters = wire::FlowCounters::read_from_bytes(&bytes[48..]).unwrap();
+            if let Some(sample) = flow(&wire_key, &counters, &Names) {
+                prop_assert!(wire_key.direction < 2 && wire_key.ifindex != 0);
+                prop_assert_eq!(sample.counters.packets, counters.packets);
+            }
+        }
+    }
+}
