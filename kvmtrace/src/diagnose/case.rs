@@ -173,6 +173,15 @@ impl<'a> Case<'a> {
         self.hops.iter().filter(|(place, _)| leaves(place)).map(|(_, counters)| counters.packets).max().unwrap_or(0)
     }
 
+    /// The device that it left the host by: the last one out of the host, else the last it was seen at.
+    pub fn last_device(&self) -> Option<IfIndex> {
+        let out = |place: &Place| {
+            place.direction == Direction::Egress && matches!(self.scene.role(place.device), Role::Nic | Role::Tunnel)
+        };
+        let places = || self.hops.iter().rev().map(|(place, _)| place);
+        places().find(|place| out(place)).or_else(|| places().next()).map(|place| place.device)
+    }
+
     /// Packets of answers, wherever they were seen.
     pub fn answered(&self) -> u64 {
         self.answers.iter().map(|flow| flow.packets()).sum()

@@ -150,17 +150,26 @@ fn scaled(case: &Case<'_>, judgement: Judgement) -> Judgement {
 
 /// Its packets vanish, or whoever sends it waits in vain or is told no.
 fn suffers(case: &Case<'_>) -> bool {
-    if !case.is_settled() || case.packets() == 0 {
+    if case.packets() == 0 {
         return false;
     }
+    // A no is final, however young the flow is; what has not come yet may still come.
+    let refused = case.errors.iter().any(|error| error.about.is_unreachable() || error.about.is_reassembly_timeout())
+        || rules::socket::is_refused(case);
+    refused || case.is_settled() && (is_lost(case) || is_unanswered(case))
+}
+
+/// It entered, should have left, and did not.
+fn is_lost(case: &Case<'_>) -> bool {
     let known = matches!(case.way(), Way::Guest(_) | Way::Uplink | Way::Routed);
     // What was answered all along has arrived, wherever it was not counted.
     let conversed = case.answered() > 2 && case.key().protocol == crate::event::Protocol::Tcp;
-    let lost = known && case.left() == 0 && case.scene.is_unfiltered() && !conversed;
-    let unanswered = case.expects_answer() && case.answered() == 0 && case.scene.sees_answers();
-    lost || unanswered
-        || case.errors.iter().any(|error| error.about.is_unreachable() || error.about.is_reassembly_timeout())
-        || rules::socket::is_refused(case)
+    known && case.left() == 0 && case.scene.is_unfiltered() && !conversed
+}
+
+/// It asks, and nothing came back.
+fn is_unanswered(case: &Case<'_>) -> bool {
+    case.expects_answer() && case.answered() == 0 && case.scene.sees_answers()
 }
 
 fn flow_report(case: &Case<'_>, judgement: Option<Judgement>) -> FlowReport {

@@ -65,6 +65,21 @@ fn a_ping_that_left_and_is_not_answered_points_beyond_the_host() {
 }
 
 #[test]
+fn a_no_is_final_and_told_however_short_before_the_end_it_came() {
+    let mut world = World::new();
+    let connection = flow(Protocol::Tcp, GUEST, LAN);
+    let late = kvmtrace::event::Timestamp(5_990_000_000);
+    let asks = |counters: &mut kvmtrace::event::FlowCounters| (counters.tcp_syn, counters.first) = (1, late);
+    world.seen(connection, TAP, Ingress, asks);
+    world.seen(connection, UPLINK, Egress, asks);
+    world.seen(connection, BRIDGE, Ingress, asks);
+    world.seen(connection.reverse(), UPLINK, Ingress, |counters| (counters.tcp_reset, counters.first) = (1, late));
+    let flow = world.verdict(connection);
+    assert_eq!((flow.verdict, flow.cause), (Verdict::Refused, Some(Cause::PortClosed)));
+    assert_eq!(flow.place.unwrap().device.as_deref(), Some("eth0"), "the device that it left by");
+}
+
+#[test]
 fn a_frame_too_big_for_the_uplink_is_told_with_its_size_and_the_mtu_to_set() {
     let mut world = World::new();
     world.link(TAP).mtu = 9000;

@@ -40,7 +40,7 @@ pub fn judge_silent(case: &Case<'_>) -> Option<Judgement> {
         words::packets(case.packets()),
         error.about.from
     );
-    let place = beyond(case.hops.last().map(|(place, _)| case.scene.name(place.device)));
+    let place = beyond(case.last_device().map(|device| case.scene.name(device)));
     Some(Judgement::dropped(Cause::FragmentsLost, place, explanation).verdict(Verdict::Lost).fix(avoid()))
 }
 

@@ -60,8 +60,7 @@ pub fn judge_silent(case: &Case<'_>) -> Option<Judgement> {
     let asked = case.group.main.target.map_or_else(|| case.key().destination.to_string(), |target| target.to_string());
     let asker = case.key().source;
     let place = if case.is_from_guest() {
-        let out = case.hops.last().map(|(place, _)| case.scene.name(place.device));
-        beyond(out)
+        beyond(case.last_device().map(|device| case.scene.name(device)))
     } else {
         at(case.scene, case.device()?, Point::Guest)
     };

@@ -50,7 +50,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
             "Check that the service runs and answers on this address (ss -lntu), and for ICMP that net.ipv4.icmp_echo_ignore_all is 0.".to_owned(),
         ),
         _ => {
-            let out = case.hops.iter().rev().map(|(place, _)| case.scene.name(place.device)).next();
+            let out = case.last_device().map(|device| case.scene.name(device));
             let by = out.as_ref().map(|out| format!(" by {out}")).unwrap_or_default();
             (
                 beyond(out),

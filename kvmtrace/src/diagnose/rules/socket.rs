@@ -168,6 +168,6 @@ fn teller(case: &Case<'_>, from: &str, is_end: bool) -> (Where, String) {
             };
             (place, format!("this host ({from})"))
         }
-        _ => (beyond(case.hops.last().map(|(place, _)| scene.name(place.device))), from.to_owned()),
+        _ => (beyond(case.last_device().map(|device| scene.name(device))), from.to_owned()),
     }
 }
