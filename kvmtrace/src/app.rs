@@ -1,6 +1,7 @@
 //! The composition root: the one place that knows all the parts. Turns what was typed into a source, the pipeline and a
 //! sink, and the outcome into an exit status.
 
+mod ready;
 mod record;
 mod screen;
 mod session;

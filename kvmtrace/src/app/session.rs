@@ -1,5 +1,6 @@
 //! A live trace from its start to its end: the source, what ends it, the ready file.
 
+use super::ready::ReadyFile;
 use crate::cli::Scope;
 use crate::event::Started;
 use crate::filter::Filter;
@@ -7,7 +8,6 @@ use crate::host::path;
 use crate::kernel::privilege;
 use crate::probe::{Live, Plan};
 use anyhow::Context as _;
-use std::path::PathBuf;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -66,9 +66,9 @@ impl Session {
             .map(signal)
             .collect::<Result<Vec<_>, _>>()
             .context("listening for signals")?;
-        let ready_file = scope.ready_file.as_ref().map(|path| ReadyFile::check(path.clone())).transpose()?;
+        let ready_file = scope.ready_file.as_ref().map(|path| ReadyFile::prepare(path)).transpose()?;
         let source = Live::start(plan, stopped).await?;
-        let ready = ready_file.map(ReadyFile::create).transpose()?;
+        let ready = ready_file.map(ReadyFile::announce).transpose()?;
         // The command gets what the operator may do; the tracer keeps only what it needs from here on.
         let child = if let End::Command(command, _) = &end { Some(spawn(command)?) } else { None };
         privilege::drop_unneeded().context("giving up privileges")?;
@@ -122,34 +122,4 @@ fn spawn(command: &str) -> anyhow::Result<tokio::process::Child> {
         .kill_on_drop(true)
         .spawn()
         .with_context(|| format!("running {command:?}"))
-}
-
-/// Exists while everything is attached.
-struct ReadyFile(PathBuf);
-
-impl ReadyFile {
-    /// It could be created: told before anything is attached.
-    fn check(path: PathBuf) -> anyhow::Result<Self> {
-        std::fs::OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .and_then(|_| std::fs::remove_file(&path))
-            .with_context(|| format!("--ready-file {}: can't be created", path.display()))?;
-        Ok(Self(path))
-    }
-
-    fn create(self) -> anyhow::Result<Self> {
-        std::fs::File::create(&self.0)
-            .with_context(|| format!("--ready-file {}: can't be created", self.0.display()))?;
-        Ok(self)
-    }
-}
-
-impl Drop for ReadyFile {
-    fn drop(&mut self) {
-        // Somebody else may have removed it.
-        drop(std::fs::remove_file(&self.0));
-    }
 }
