@@ -26,10 +26,7 @@ pub(super) fn judge(
     verdict: &Verdict,
     placeholders: &BTreeMap<String, String>,
 ) -> Result<Judgement> {
-    let result = match &scenario.expect {
-        Some(expect) => faulty(expect, scenario.cure, verdict, placeholders),
-        None => healthy(verdict),
-    };
+    let result = if scenario.is_healthy() { healthy(verdict) } else { faulty(scenario, verdict, placeholders) };
     result.with_context(|| format!("kvmtrace said:\n{}", shown(verdict)))
 }
 
@@ -50,54 +47,27 @@ fn healthy(verdict: &Verdict) -> Result<Judgement> {
     Ok(Judgement { cause: "healthy".into(), ..Judgement::default() })
 }
 
-fn faulty(
-    expect: &Expect,
-    cure: Cure,
-    verdict: &Verdict,
-    placeholders: &BTreeMap<String, String>,
-) -> Result<Judgement> {
-    let filled =
-        |choices: &OneOrMore| choices.list().iter().map(|text| fill(text, placeholders)).collect::<Result<Vec<_>>>();
-    let causes = expect.cause.list();
-    let severities =
-        expect.severity.as_ref().map_or_else(|| vec!["warning".into(), "error".into()], |s| s.list().to_vec());
-    let candidates: Vec<&Value> =
-        verdict.items().filter(|item| causes.iter().any(|cause| item["cause"] == *cause)).collect();
-    ensure!(!candidates.is_empty(), "nothing has the cause {}", causes.join(" or "));
-    // Each wish narrows the candidates; the first that leaves none is the mistake.
-    let mut wishes: Vec<(&str, &[&str], Vec<String>)> = vec![("severity", &["severity"], severities)];
-    let optional: [(&str, &[&str], &Option<OneOrMore>); 4] = [
-        ("device", &["where", "device"], &expect.device),
-        ("point", &["where", "point"], &expect.point),
-        ("direction", &["direction"], &expect.direction),
-        ("verdict", &["verdict"], &expect.verdict),
-    ];
-    for (name, path, wish) in optional {
-        if let Some(wish) = wish {
-            wishes.push((name, path, filled(wish)?));
-        }
+fn faulty(scenario: &Scenario, verdict: &Verdict, placeholders: &BTreeMap<String, String>) -> Result<Judgement> {
+    let expected = scenario.expect.list();
+    let mut told = Vec::new();
+    for expect in expected {
+        told.push(told_as(expect, verdict, placeholders)?);
     }
-    if let Some(guest) = &expect.guest {
-        wishes.push(("guest", &["guest"], vec![fill(guest, placeholders)?]));
-    }
-    let mut left = candidates;
-    for (name, path, allowed) in wishes {
-        let value = |item: &Value| path.iter().fold(item.clone(), |value, key| value[*key].clone());
-        let told: Vec<String> = left.iter().map(|item| value(item).to_string()).collect();
-        // A finding has neither direction nor verdict: those wishes are about flows.
-        left.retain(|item| value(item).as_str().is_some_and(|value| allowed.iter().any(|a| a == value)));
-        ensure!(!left.is_empty(), "{name} should be {}, is {}", allowed.join(" or "), told.join(", "));
-    }
-    let allowed = |item: &&Value| causes.iter().chain(&expect.also).any(|cause| item["cause"] == *cause);
+    let allowed = |item: &&Value| {
+        expected
+            .iter()
+            .flat_map(|expect| expect.cause.list().iter().chain(&expect.also))
+            .any(|cause| item["cause"] == *cause)
+    };
     if let Some(item) = verdict.items().filter(|item| is_alarm(item)).find(|item| !allowed(item)) {
         bail!("a consequence or nothing was told as a cause of its own: {} ({})", item["cause"], item["explanation"]);
     }
     let alarm = verdict.items().any(is_alarm);
     ensure!(verdict.code == i32::from(alarm), "exit {} does not fit", verdict.code);
-    let item = left[0];
+    let item = *told.first().context("nothing is expected")?;
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let fixes = item["fixes"].as_array().map_or(&[][..], Vec::as_slice);
-    if cure == Cure::Elsewhere {
+    if scenario.cure == Cure::Elsewhere {
         let first = fixes.first().context("no word about the cure")?;
         ensure!(first["command"].is_null(), "the cure lies elsewhere, but this is proposed: {}", first["command"]);
     }
@@ -108,6 +78,51 @@ fn faulty(
         command: fix.and_then(|fix| text(&fix["command"])),
         undo: fix.and_then(|fix| text(&fix["undo"])),
     })
+}
+
+/// The flow or finding that says what is expected.
+fn told_as<'a>(expect: &Expect, verdict: &'a Verdict, placeholders: &BTreeMap<String, String>) -> Result<&'a Value> {
+    let filled = |choices: &OneOrMore<String>| {
+        choices.list().iter().map(|text| fill(text, placeholders)).collect::<Result<Vec<_>>>()
+    };
+    let causes = expect.cause.list();
+    let severities =
+        expect.severity.as_ref().map_or_else(|| vec!["warning".into(), "error".into()], |s| s.list().to_vec());
+    let mut left: Vec<&Value> =
+        verdict.items().filter(|item| causes.iter().any(|cause| item["cause"] == *cause)).collect();
+    ensure!(!left.is_empty(), "nothing has the cause {}", causes.join(" or "));
+    // Each wish narrows the candidates; the first that leaves none is the mistake.
+    let mut wishes: Vec<(&str, &[&str], Vec<String>)> = Vec::new();
+    let optional: [(&str, &[&str], &Option<OneOrMore<String>>); 5] = [
+        ("protocol", &["protocol"], &expect.protocol),
+        ("direction", &["direction"], &expect.direction),
+        ("device", &["where", "device"], &expect.device),
+        ("point", &["where", "point"], &expect.point),
+        ("verdict", &["verdict"], &expect.verdict),
+    ];
+    for (name, path, wish) in optional {
+        if let Some(wish) = wish {
+            wishes.push((name, path, filled(wish)?));
+        }
+    }
+    if let Some(guest) = &expect.guest {
+        wishes.push(("guest", &["guest"], vec![fill(guest, placeholders)?]));
+    }
+    wishes.push(("severity", &["severity"], severities));
+    for (name, path, allowed) in wishes {
+        let value = |item: &Value| path.iter().fold(item.clone(), |value, key| value[*key].clone());
+        let told: Vec<String> = left.iter().map(|item| value(item).to_string()).collect();
+        // A finding has neither direction nor verdict: those wishes are about flows.
+        left.retain(|item| value(item).as_str().is_some_and(|value| allowed.iter().any(|a| a == value)));
+        ensure!(!left.is_empty(), "{name} should be {}, is {}", allowed.join(" or "), told.join(", "));
+    }
+    if let Some(address) = &expect.translated {
+        let address = fill(address, placeholders)?;
+        let told: Vec<String> = left.iter().map(|item| item["translated"].to_string()).collect();
+        left.retain(|item| ["source", "destination"].iter().any(|end| item["translated"][*end] == *address));
+        ensure!(!left.is_empty(), "translated should hold {address}, is {}", told.join(", "));
+    }
+    left.first().copied().context("nothing is left")
 }
 
 /// The report in few lines, for the message of a failure.

@@ -37,8 +37,9 @@ pub struct Scenario {
     pub fault: Vec<String>,
     /// What is sent.
     pub traffic: Vec<Traffic>,
-    /// What kvmtrace must say; nothing for a healthy scenario.
-    pub expect: Option<Expect>,
+    /// What kvmtrace must say, all of it; nothing for a healthy scenario. The cure is that of the first.
+    #[serde(default)]
+    pub expect: OneOrMore<Expect>,
     /// Where the cure lies.
     #[serde(default)]
     pub cure: Cure,
@@ -82,37 +83,47 @@ pub enum Cure {
 #[serde(deny_unknown_fields)]
 pub struct Expect {
     /// The cause id; several where the evidence allows each.
-    pub cause: OneOrMore,
+    pub cause: OneOrMore<String>,
     /// Cause ids that may be told besides.
     #[serde(default)]
     pub also: Vec<String>,
     /// The device of `where`.
-    pub device: Option<OneOrMore>,
+    pub device: Option<OneOrMore<String>>,
     /// The point of `where`.
-    pub point: Option<OneOrMore>,
+    pub point: Option<OneOrMore<String>>,
     /// The flow's direction.
-    pub direction: Option<OneOrMore>,
+    pub direction: Option<OneOrMore<String>>,
     /// The gravity; else warning or error.
-    pub severity: Option<OneOrMore>,
+    pub severity: Option<OneOrMore<String>>,
     /// The flow's verdict.
-    pub verdict: Option<OneOrMore>,
+    pub verdict: Option<OneOrMore<String>>,
     /// The guest's name.
     pub guest: Option<String>,
+    /// The flow's protocol.
+    pub protocol: Option<OneOrMore<String>>,
+    /// The address that NAT gave the flow, as its source or destination.
+    pub translated: Option<String>,
 }
 
-/// One right answer, or several.
+/// One, or several.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
-pub enum OneOrMore {
+pub enum OneOrMore<T> {
     /// One.
-    One(String),
-    /// Each is right.
-    More(Vec<String>),
+    One(T),
+    /// Several.
+    More(Vec<T>),
 }
 
-impl OneOrMore {
+impl<T> Default for OneOrMore<T> {
+    fn default() -> Self {
+        Self::More(Vec::new())
+    }
+}
+
+impl<T> OneOrMore<T> {
     /// As a list.
-    pub fn list(&self) -> &[String] {
+    pub fn list(&self) -> &[T] {
         match self {
             Self::One(one) => std::slice::from_ref(one),
             Self::More(more) => more,
@@ -146,7 +157,7 @@ impl Scenario {
 
     /// Whether nothing is broken in it.
     pub fn is_healthy(&self) -> bool {
-        self.expect.is_none()
+        self.expect.list().is_empty()
     }
 }
 
@@ -196,7 +207,8 @@ mod tests {
             serde_json::from_str(include_str!("../../../docs/verdict.schema.json")).unwrap();
         let causes = schema["$defs"]["cause"]["enum"].as_array().unwrap();
         for scenario in Scenario::all().unwrap() {
-            let expected = scenario.expect.iter().flat_map(|expect| expect.cause.list().iter().chain(&expect.also));
+            let expected =
+                scenario.expect.list().iter().flat_map(|expect| expect.cause.list().iter().chain(&expect.also));
             for cause in expected {
                 assert!(causes.iter().any(|known| known == cause), "{}: {cause}", scenario.name);
             }
