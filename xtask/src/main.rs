@@ -8,6 +8,7 @@ mod layers;
 mod product;
 mod setup;
 mod shell;
+mod vm;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -52,6 +53,14 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Run a command as root under another kernel, in QEMU: `vm 6.1 -- uname -r`
+    Vm {
+        /// The kernel's version: 5.10, 6.1, 6.12, or a newer one that Debian has
+        kernel: String,
+        /// The command; it runs in this directory, and what it writes is thrown away
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<OsString>,
+    },
     /// Measure what tracing costs: per packet in the kernel, and in forwarded packets per second
     Bench {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -92,6 +101,7 @@ fn run(task: Task) -> Result<ExitCode> {
             arguments.insert(0, "matrix".into());
             return product::lab(&arguments);
         }
+        Task::Vm { kernel, command } => return vm::run(&kernel, &command),
         Task::Bench { arguments } => return product::bench(&arguments),
         Task::Screenshots => product::screenshots()?,
         Task::Setup => {

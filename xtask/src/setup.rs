@@ -19,6 +19,8 @@ pub(crate) enum Need {
     Lab,
     /// Run the tests.
     Test,
+    /// Run another kernel in QEMU.
+    Vm,
 }
 
 /// Programs that the lab uses, and the Debian package of each.
@@ -37,6 +39,15 @@ const LAB_PROGRAMS: &[(&str, &str)] = &[
 /// What only tests use: other tools' opinion of what kvmtrace writes.
 const TEST_PROGRAMS: &[(&str, &str)] = &[("tshark", "tshark")];
 
+/// What runs another kernel.
+const VM_PROGRAMS: &[(&str, &str)] = &[
+    ("busybox", "busybox-static"),
+    ("modprobe", "kmod"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("xz", "xz-utils"),
+    ("zstd", "zstd"),
+];
+
 /// A rustc that has `core` for BPF.
 const RUSTC_PACKAGES: &[&str] = &["rustc-web", "libstd-rust-web-dev-bpf"];
 /// What bpf-linker is built with; its LLVM must be at least as new as rustc's.
@@ -50,16 +61,17 @@ pub(crate) fn ensure(need: Need) -> Result<()> {
     if !Path::new("/sys/kernel/btf/vmlinux").exists() && need != Need::Build {
         bail!("this kernel has no BTF (/sys/kernel/btf/vmlinux): kvmtrace can be built here, but not run");
     }
+    if need == Need::Vm {
+        return programs(VM_PROGRAMS);
+    }
     bpf_compiler()?;
     bpf_linker()?;
     if need == Need::Build {
         return Ok(());
     }
-    let programs = LAB_PROGRAMS.iter().chain(TEST_PROGRAMS.iter().filter(|_| need == Need::Test));
-    let missing = programs.filter(|(program, _)| find(program).is_none());
-    let packages: BTreeSet<_> = missing.map(|(_, package)| *package).collect();
-    if !packages.is_empty() {
-        apt(&packages.into_iter().collect::<Vec<_>>())?;
+    programs(LAB_PROGRAMS)?;
+    if need == Need::Test {
+        programs(TEST_PROGRAMS)?;
     }
     if need == Need::Test && find("cargo-nextest").is_none() {
         // Optimising the test runner would take longer than it could ever save.
@@ -67,6 +79,13 @@ pub(crate) fn ensure(need: Need) -> Result<()> {
         cargo_install("cargo-nextest", NEXTEST, &arguments, &[("CARGO_PROFILE_DEV_DEBUG", "0")])?;
     }
     Ok(())
+}
+
+/// Installs the packages of the programs that are missing.
+fn programs(wanted: &[(&str, &str)]) -> Result<()> {
+    let missing = wanted.iter().filter(|(program, _)| find(program).is_none());
+    let packages: BTreeSet<_> = missing.map(|(_, package)| *package).collect();
+    if packages.is_empty() { Ok(()) } else { apt(&packages.into_iter().collect::<Vec<_>>()) }
 }
 
 /// A Python with pyarrow, which reads back what `export --to parquet` writes, in a virtual environment under the target

@@ -56,7 +56,8 @@ fn shown(command: &Command) -> String {
     environment.chain(words).collect::<Vec<_>>().join(" ")
 }
 
-fn quoted(text: &OsStr) -> String {
+/// A word as a shell would take it.
+pub(crate) fn quoted(text: &OsStr) -> String {
     let text = text.to_string_lossy();
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_=./:,+@%".contains(&byte);
     if !text.is_empty() && text.bytes().all(plain) {

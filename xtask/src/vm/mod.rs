@@ -1,0 +1,145 @@
+//! Other kernels: a command runs as root under a Debian kernel in QEMU, over this machine's own files.
+//!
+//! The machine is emulated (no /dev/kvm is needed), has one CPU and sees the file system read-only below a throw-away
+//! overlay: everything that is installed and built here is there, and nothing that is written there stays. It starts in
+//! four to six seconds.
+
+mod archive;
+mod initramfs;
+mod kernel;
+
+use crate::setup::{self, Need};
+use crate::shell;
+use anyhow::{Context as _, Result, bail};
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::SystemTime;
+
+/// Memory of the machine, in MiB.
+const MEMORY: &str = "2048";
+
+/// Runs a command line under a kernel; its output is ours, and so is its exit status.
+pub(crate) fn run(version: &str, command: &[OsString]) -> Result<ExitCode> {
+    if command.is_empty() {
+        bail!("no command: `cargo xtask vm {version} -- uname -r`");
+    }
+    let line = command.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
+    Ok(ExitCode::from(status(version, &line)?))
+}
+
+/// Runs a line for the shell under a kernel; gives its exit status.
+pub(crate) fn status(version: &str, line: &str) -> Result<u8> {
+    setup::ensure(Need::Vm)?;
+    let kernel = kernel::find(&cache()?, version)?;
+    boot(&kernel, line)
+}
+
+fn boot(kernel: &kernel::Kernel, line: &str) -> Result<u8> {
+    let run = Run::create()?;
+    let (initrd, code, console) = (run.path("initrd"), run.path("status"), run.path("console"));
+    let script = format!("cd {} && {line}\n", shell::quoted(shell::root().as_os_str()));
+    std::fs::write(&initrd, initramfs::build(kernel, &script)?).context("writing the initramfs")?;
+    #[allow(clippy::disallowed_methods, reason = "the machine has no clock of its own")]
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).context("the clock")?.as_secs();
+    let mut qemu = setup::as_root("qemu-system-x86_64")?;
+    // Several emulated CPUs at once race with a kernel that patches its own code: one thread for all.
+    qemu.args([
+        "-accel",
+        "tcg,thread=single,tb-size=512",
+        "-cpu",
+        "max,la57=off",
+        "-M",
+        "q35",
+        "-smp",
+        "1",
+        "-m",
+        MEMORY,
+    ])
+    .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
+    // Its console, what the command says, how it ended.
+    .args(["-serial", &format!("file:{}", console.display()), "-serial", "stdio"])
+    .args(["-serial", &format!("file:{}", code.display())])
+    .arg("-kernel")
+    .arg(&kernel.image)
+    .arg("-initrd")
+    .arg(&initrd)
+    .args(["-append", &arguments(kernel, now)])
+    .args(["-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap"])
+    .args(["-device", "virtio-9p-pci,fsdev=root,mount_tag=host"])
+    .args(["-object", "rng-random,filename=/dev/urandom,id=random", "-device", "virtio-rng-pci,rng=random"])
+    .stdin(std::process::Stdio::null());
+    eprintln!("+ (Linux {}) {line}", kernel.release);
+    let ended = qemu.status().context("can't run qemu-system-x86_64")?;
+    let told = std::fs::read_to_string(&code).unwrap_or_default();
+    match told.trim().parse() {
+        Ok(status) => Ok(status),
+        Err(_) => {
+            let last: Vec<String> =
+                std::fs::read_to_string(&console).unwrap_or_default().lines().map(str::to_owned).collect();
+            let last = last.iter().rev().take(20).rev().map(|line| format!("  {line}\n")).collect::<String>();
+            bail!("Linux {} ended without a status (qemu: {ended}); its console:\n{last}", kernel.release)
+        }
+    }
+}
+
+/// The kernel's command line; what begins with `vm.` is for our init.
+fn arguments(kernel: &kernel::Kernel, now: u64) -> String {
+    format!(
+        "console=ttyS0 quiet panic=-1 mitigations=off nokaslr cryptomgr.notests vm.modules={} vm.now={now}",
+        kernel.modules.display()
+    )
+}
+
+/// Where kernels are kept.
+fn cache() -> Result<PathBuf> {
+    let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let base = base
+        .filter(|path| path.is_absolute())
+        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+    let directory =
+        base.context("neither XDG_CACHE_HOME nor HOME is set: no place for kernels")?.join("kvmtrace/kernels");
+    std::fs::create_dir_all(&directory).with_context(|| format!("{}: can't be created", directory.display()))?;
+    Ok(directory)
+}
+
+/// Files of one run, removed at its end.
+struct Run(PathBuf);
+
+impl Run {
+    fn create() -> Result<Self> {
+        let directory = std::env::temp_dir().join(format!("kvmtrace-vm-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).with_context(|| format!("{}: can't be created", directory.display()))?;
+        Ok(Self(directory))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        // Nothing depends on its being gone.
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
+/// The bytes that a program prints.
+fn bytes_of(command: &mut std::process::Command) -> Result<Vec<u8>> {
+    let name = command.get_program().display().to_string();
+    let output = command.output().with_context(|| format!("can't run {name}"))?;
+    if !output.status.success() {
+        bail!("{name}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(output.stdout)
+}
+
+/// A file's bytes, unpacked where its name says that it is packed.
+fn unpacked(path: &Path) -> Result<Vec<u8>> {
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("xz") => bytes_of(shell::command("xz").arg("-dc").arg(path)),
+        Some("zst") => bytes_of(shell::command("zstd").arg("-dcq").arg(path)),
+        _ => std::fs::read(path).with_context(|| format!("can't read {}", path.display())),
+    }
+}
