@@ -63,7 +63,9 @@ const NOT_FOR_US: &[&str] = &[
 
 /// The drop is no fault of the flow.
 pub fn is_noise(case: &Case<'_>, drop: &Dropped<'_>) -> bool {
-    if drop.within(HOUSEKEEPING) || drop.because(&["QUEUE_PURGE", "SOCKET_CLOSE", "CONSUMED", "SKB_CONSUMED"]) {
+    if drop.within(HOUSEKEEPING) && !drop.because(&["ICMP_CSUM"])
+        || drop.because(&["QUEUE_PURGE", "SOCKET_CLOSE", "CONSUMED", "SKB_CONSUMED"])
+    {
         return true;
     }
     if drop.reason().starts_with("TCP_") && !drop.because(TCP_FAULTS) {

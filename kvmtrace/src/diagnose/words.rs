@@ -13,10 +13,10 @@ pub fn packets(count: u64) -> String {
     format!("{count} {}", if count == 1 { "packet" } else { "packets" })
 }
 
-/// `12 of 12 packets of tcp 10.0.0.1:40000 → 10.0.0.2:443`, with the verb that fits: was, were.
+/// `12 of 12 packets`: how much of the flow the drop took; where none was seen, the whole flow: `12 packets`.
 pub fn dropped(case: &Case<'_>) -> String {
     let count = case.focus.as_ref().map_or_else(|| case.dropped(), |drop| drop.totals.packets);
-    share(count, case.packets())
+    if count == 0 { packets(case.packets()) } else { share(count, case.packets()) }
 }
 
 /// `a, b and c`

@@ -14,7 +14,8 @@ use crate::diagnose::words;
 use crate::event::host::{Link, LinkKind, PortState};
 
 const INGRESS: &[&str] = &["br_handle_frame", "br_handle_frame_finish", "br_allowed_ingress", "__allowed_ingress"];
-const FINISH: &[&str] = &["br_handle_frame_finish", "br_forward", "__br_forward", "maybe_deliver", "br_flood"];
+const FINISH: &[&str] =
+    &["br_dev_xmit", "br_handle_frame_finish", "br_forward", "__br_forward", "maybe_deliver", "br_flood"];
 
 /// See the module.
 pub fn judge(case: &Case<'_>) -> Option<Judgement> {
@@ -51,6 +52,12 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     }
     if drop.because(&["VLAN_FILTER"]) || is_vlan_filtered(case, port, bridge) {
         return Some(super::path::vlan(case, port.unwrap_or(bridge), bridge).evidence([drop.label()]));
+    }
+    // What the host itself sends: the port that it should leave by.
+    if let (None, false, Some(own)) =
+        (port, case.is_from_guest(), case.device().and_then(|device| case.scene.link(device)))
+    {
+        return path::exit_port(case, own, bridge, Some(drop));
     }
     let port = port?;
     if !drop.within(FINISH) && !drop.within(INGRESS) {

@@ -8,15 +8,32 @@ use crate::diagnose::judgement::{Judgement, at};
 use crate::diagnose::report::{Cause, Fix, Point, Severity};
 use crate::diagnose::words;
 use crate::event::Protocol;
-use crate::event::host::Link;
+use crate::event::host::{Link, LinkKind};
 
 /// See the module.
 pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let drop = case.focus.as_ref()?;
+    let link = case.scene.link(drop.device()?)?;
+    // `tap_handle_frame` leaves frames to the host's own stack while nobody has the macvtap open.
+    let to_stack = matches!(link.kind, LinkKind::Macvtap { .. })
+        && Some(link.index) == case.device()
+        && !case.is_from_guest()
+        && drop.within(&[
+            "ip_error",
+            "ip_rcv_core",
+            "ip_rcv_finish_core",
+            "ip6_rcv_core",
+            "ip6_forward",
+            "ip6_pkt_drop",
+            "ip6_pkt_discard",
+            "ip6_mc_input",
+        ]);
+    if to_stack {
+        return Some(gone(case, link, at(case.scene, link.index, Point::TapEgress).of(drop)));
+    }
     if !drop.within(&["tun_net_xmit", "tap_handle_frame"]) {
         return None;
     }
-    let link = case.scene.link(drop.device()?)?;
     let full = drop.because(&["FULL_RING"]) || drop.is_unspecified() && link.carrier;
     let place = at(case.scene, link.index, Point::TapEgress).of(drop);
     let guest = name(case, link);

@@ -139,7 +139,13 @@ pub fn stage(drop: &Dropped<'_>, key: &FlowKey) -> Option<Stage> {
         _ => "ip",
     };
     let arp = matches!(key.protocol, Protocol::Arp { .. });
-    let hook = hook.unwrap_or("forward");
+    // `__br_forward` runs the bridge's output hook for what this host sends, which came by the bridge's own transmit.
+    let came = |functions: &[&str]| names.iter().position(|name| functions.contains(name)).unwrap_or(usize::MAX);
+    let local = came(&["br_dev_xmit", "dev_hard_start_xmit"]) < came(&["br_handle_frame", "__netif_receive_skb_core"]);
+    let hook = match hook.unwrap_or("forward") {
+        "forward" if local && !has("ip_forward") && !has("ip6_forward") => "output",
+        hook => hook,
+    };
     let bridge_chain =
         has("nft_do_chain_bridge") || has("ebt_do_table") || names.iter().any(|name| name.starts_with("ebt_"));
     let bridge_hook = || {

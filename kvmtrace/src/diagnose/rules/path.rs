@@ -201,7 +201,9 @@ fn unflooded_port(case: &Case<'_>, bridge: &Link) -> Option<Judgement> {
 /// The forwarding database sends the frame to a port that is not its owner's.
 pub fn misdirected(case: &Case<'_>, bridge: &Link) -> Option<Judgement> {
     let scene = case.scene;
-    let mac = case.destination_mac()?;
+    // What was routed here comes in for the host's MAC address; on the bridge it is for the guest's.
+    let own = case.device().filter(|_| !case.is_from_guest()).and_then(|device| scene.mac_of(device));
+    let mac = case.destination_mac().filter(|mac| !scene.is_host_mac(*mac)).or(own)?;
     let owner = scene.guest_by_mac(mac);
     let wrong = |entry: &&FdbEntry| {
         let at_owner = Some(entry.device) == owner;
@@ -267,6 +269,18 @@ fn detached(case: &Case<'_>, link: &Link, point: Point) -> Judgement {
 
 /// A device that is down or has no carrier.
 pub fn dead_link(case: &Case<'_>, link: &Link, place: Where) -> Judgement {
+    if let Some(judgement) = dead_port(case, link) {
+        return Judgement {
+            place: Where { function: place.function, reason: place.reason, ..judgement.place },
+            ..judgement
+        };
+    }
+    // A device on top of another has the carrier of that one.
+    let lower = link.lower.and_then(|lower| case.scene.link(lower));
+    if let (true, Some(lower)) = (link.up, lower.filter(|lower| !lower.up || !lower.carrier)) {
+        let device = Some(lower.name.clone());
+        return dead_link(case, lower, Where { device, point: Point::NicEgress, ..place });
+    }
     if case.scene.role(link.index) == Role::Tap {
         return super::guest::gone(case, link, place);
     }
@@ -282,6 +296,16 @@ pub fn dead_link(case: &Case<'_>, link: &Link, place: Where) -> Judgement {
     Judgement::dropped(Cause::LinkDown, place, explanation)
         .evidence([format!("{}: administratively down", link.name)])
         .fix(device::up(case.scene.host, first, link))
+}
+
+/// A bridge has a carrier as long as one of its ports forwards: without, the guest's own port is what is wrong.
+fn dead_port(case: &Case<'_>, bridge: &Link) -> Option<Judgement> {
+    let is_bridge = matches!(bridge.kind, LinkKind::Bridge(_));
+    if !is_bridge || !bridge.up || bridge.carrier {
+        return None;
+    }
+    let own = case.scene.link(case.device()?).filter(|own| own.master == Some(bridge.index))?;
+    exit_port(case, own, bridge, case.focus.as_ref())
 }
 
 /// The device of the route is down.

@@ -44,35 +44,94 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     {
         return Some(forwarding_disabled(case, drop, input, to));
     }
-    let route = route_of(case.scene.host, to);
-    let place = at(case.scene, input.index, Point::Routing).of(drop);
-    match route.map(|route| (route, route.kind.as_str())) {
-        Some((route, kind @ ("blackhole" | "prohibit" | "unreachable"))) => {
-            let (cause, does) = match kind {
-                "blackhole" => (Cause::RouteBlackhole, "throws these packets away without a word"),
-                "prohibit" => (Cause::RouteProhibited, "forbids these packets and tells the sender"),
-                _ => (Cause::NoRoute, "calls this destination unreachable"),
-            };
-            let text = text(case.scene, route);
-            let family = if to.is_ipv6() { " -6" } else { "" };
-            let spec = format!("{kind} {} table {} metric {}", route.destination, route.table, route.metric);
-            let fix = Fix::run(
-                format!("ip{family} route del {spec}"),
-                format!("ip{family} route add {spec}"),
-                format!("Removes the route \"{text}\"; a wider route has to lead to {to} then."),
-            )
-            .risk("Whoever set this route may have meant it.")
-            .persist("Remove it from the network configuration that sets it.");
-            let explanation = format!("{} went to {to}, for which the route \"{text}\" {does}.", words::dropped(case));
-            Some(Judgement::dropped(cause, place, explanation).evidence([format!("route: {text}")]).fix(fix))
-        }
-        _ if drop.because(&["IP_INNOROUTES", "IP6_INNOROUTES"])
-            || drop.is_unspecified() && drop.within(&["ip_error", "ip6_pkt_drop", "ip6_pkt_discard"]) =>
-        {
-            Some(no_route(case, drop, input, to))
-        }
-        _ => None,
+    if !drop.because(&["IP_INNOROUTES", "IP6_INNOROUTES"]) && !drop.is_unspecified() {
+        return None;
     }
+    let special = |route: &&Route| matches!(route.kind.as_str(), "blackhole" | "prohibit" | "unreachable");
+    let kind = kind_told(case, drop);
+    let route = route_of(case.scene.host, to).filter(special).or_else(|| {
+        let routes = case.scene.host.routes.iter().filter(special);
+        routes
+            .filter(|route| Some(route.kind.as_str()) == kind && route.destination.contains(to))
+            .max_by_key(|route| route.destination.prefix)
+    });
+    if let Some(route) = route {
+        return Some(special_route(case, drop, input, route));
+    }
+    match kind {
+        Some("unreachable") => Some(no_route(case, drop, input, to)),
+        Some(kind) if downed_uplink(case.scene, to).is_none() => Some(special_rule(case, drop, input, kind)),
+        Some(_) => Some(no_route(case, drop, input, to)),
+        None => None,
+    }
+}
+
+/// Which kind of route it met, from where it died and what the sender was told: `ip_error` says "net unreachable" or
+/// "administratively prohibited" or nothing, each for its own kind; IPv6 has a function for each.
+fn kind_told(case: &Case<'_>, drop: &Dropped<'_>) -> Option<&'static str> {
+    let told = |test: fn(&crate::track::Quoted) -> bool| case.errors.iter().any(|error| test(&error.about));
+    if !drop.within(&[
+        "ip_error",
+        "ip6_pkt_drop",
+        "ip6_pkt_discard",
+        "ip6_pkt_prohibit",
+        "dst_discard",
+        "dst_discard_out",
+    ]) {
+        return drop.because(&["IP_INNOROUTES", "IP6_INNOROUTES"]).then_some("unreachable");
+    }
+    if drop.through(&["ip6_pkt_prohibit"]) || drop.is_unspecified() && told(crate::track::Quoted::is_prohibited) {
+        Some("prohibit")
+    } else if drop.within(&["dst_discard", "dst_discard_out"])
+        || drop.within(&["ip_error"]) && drop.is_unspecified() && !told(crate::track::Quoted::is_unreachable)
+    {
+        Some("blackhole")
+    } else {
+        Some("unreachable")
+    }
+}
+
+fn special_cause(kind: &str) -> (Cause, &'static str) {
+    match kind {
+        "blackhole" => (Cause::RouteBlackhole, "throws these packets away without a word"),
+        "prohibit" => (Cause::RouteProhibited, "forbids these packets and tells the sender"),
+        _ => (Cause::NoRoute, "calls this destination unreachable"),
+    }
+}
+
+/// A route that leads nowhere on purpose.
+fn special_route(case: &Case<'_>, drop: &Dropped<'_>, input: &Link, route: &Route) -> Judgement {
+    let kind = route.kind.as_str();
+    let to = case.key().destination;
+    let (cause, does) = special_cause(kind);
+    let text = text(case.scene, route);
+    let family = if route.destination.address.is_ipv6() { " -6" } else { "" };
+    let spec = format!("{kind} {} table {} metric {}", route.destination, route.table, route.metric);
+    let fix = Fix::run(
+        format!("ip{family} route del {spec}"),
+        format!("ip{family} route add {spec}"),
+        format!("Removes the route \"{text}\"; a wider route has to lead to {to} then."),
+    )
+    .risk("Whoever set this route may have meant it.")
+    .persist("Remove it from the network configuration that sets it.");
+    let explanation = format!("{} went to {to}, for which the route \"{text}\" {does}.", words::dropped(case));
+    let place = at(case.scene, input.index, Point::Routing).of(drop);
+    Judgement::dropped(cause, place, explanation).evidence([format!("route: {text}")]).fix(fix)
+}
+
+/// No such route is in any table: a rule of policy routing does it itself.
+fn special_rule(case: &Case<'_>, drop: &Dropped<'_>, input: &Link, kind: &str) -> Judgement {
+    let to = case.key().destination;
+    let (cause, does) = special_cause(kind);
+    let family = if to.ip().is_some_and(|to| to.is_ipv6()) { " -6" } else { "" };
+    let explanation = format!(
+        "{} went to {to}; no route is of type {kind}, so a rule of policy routing {does}.",
+        words::dropped(case)
+    );
+    let place = at(case.scene, input.index, Point::Routing).of(drop);
+    Judgement::dropped(cause, place, explanation).fix(Fix::advice(format!(
+        "Find the rule with `ip{family} rule show` (its action is {kind}) and delete it with `ip{family} rule del`, if nobody meant it."
+    )))
 }
 
 fn forwarding_disabled(case: &Case<'_>, drop: &Dropped<'_>, input: &Link, to: IpAddr) -> Judgement {
@@ -199,7 +258,10 @@ fn is_upstream(scene: &Scene<'_>, link: &Link) -> bool {
 fn downed_uplink<'a>(scene: &Scene<'a>, to: IpAddr) -> Option<&'a Link> {
     let served = |link: &Link| {
         let former = scene.track.first_host().routes.iter();
-        link.addresses.iter().any(|network| network.address.is_ipv4() == to.is_ipv4())
+        // IPv6 addresses go when a device goes down, IPv4 ones stay: any tells that it was to serve.
+        let has = |v6: bool| link.addresses.iter().any(|network| network.address.is_ipv6() == v6);
+        has(to.is_ipv6())
+            || to.is_ipv6() && !link.up && has(false)
             || former.clone().any(|route| route.device == Some(link.index) && route.destination.contains(to))
     };
     let mut candidates = scene

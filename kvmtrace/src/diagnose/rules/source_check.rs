@@ -26,7 +26,8 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let place = at(case.scene, input.index, Point::Routing).of(drop);
     let what = words::dropped(case);
     let odd_source = is_odd_source(case, from);
-    if drop.because(MARTIAN) || drop.is_unspecified() && drop.within(FUNCTIONS) && odd_source {
+    let in_receive = drop.within(&["ip6_rcv_core"]) && !drop.because(&["OTHERHOST", "CSUM", "PKT_TOO_SMALL"]);
+    if drop.because(MARTIAN) || odd_source && (drop.is_unspecified() && drop.within(FUNCTIONS) || in_receive) {
         let why = if case.scene.is_host_address(from) {
             format!("{from} is this host's own address")
         } else {
