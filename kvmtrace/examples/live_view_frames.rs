@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         Err(never) => match never {},
     };
     let mut state = State::new(snapshot, (200, 60));
-    let theme = Theme::new(Palette::Dark, false);
+    let theme = Theme::new(Palette::True, false);
     let mut fits = true;
     // What an operator does with a long list: look, scroll, jump, sort, filter.
     for (what, keys) in [

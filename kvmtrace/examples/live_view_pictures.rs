@@ -37,7 +37,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             update::key(&mut state, KeyEvent::new(code, KeyModifiers::NONE));
         }
         let mut terminal = Terminal::new(TestBackend::new(SIZE.0, SIZE.1))?;
-        let frame = terminal.draw(|frame| draw(frame, &state, Theme::new(Palette::Dark, false)))?;
+        let frame = terminal.draw(|frame| draw(frame, &state, Theme::new(Palette::True, false)))?;
         let path = Path::new(&directory).join(format!("live-{name}.svg"));
         std::fs::write(&path, svg(frame.buffer)?)?;
         println!("{}", path.display());

@@ -164,7 +164,7 @@ fn a_recording_made_on_the_screen_plays_on_the_screen() -> Result<()> {
     let terminal = Terminal::run("record", &(here + &stage.line("live")))?;
     terminal.sees(&["[1 Guests 1]", "bridge-mtu"])?;
     terminal.keys(&["w"])?;
-    terminal.sees(&["● recording kvmtrace-"])?;
+    terminal.sees(&["● recording"])?;
     std::thread::sleep(Duration::from_secs(4));
     terminal.keys(&["w"])?;
     ensure!(wait_until(PATIENCE, || terminal.screen().is_ok_and(|screen| !screen.contains("● recording"))));

@@ -58,6 +58,8 @@ impl Feed {
     /// How things stand at `now`.
     pub fn snapshot(&mut self, now: Timestamp, status: Status) -> Snapshot {
         self.serial += 1;
-        Snapshot::new(self.serial, now, self.pipeline.report(), &mut self.history, self.log.entries(), status)
+        let links = self.pipeline.track().host().links.values();
+        let mtus = links.map(|link| (link.name.clone(), link.mtu)).collect();
+        Snapshot::new(self.serial, now, self.pipeline.report(), &mut self.history, self.log.entries(), mtus, status)
     }
 }

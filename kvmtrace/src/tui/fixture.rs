@@ -1,7 +1,7 @@
 //! Hosts to draw without a kernel: for tests, for the bench of frame times and for the README's pictures.
 //! All of it is made up, and the same every time.
 
-use super::{Cost, History, Log, Replay, Snapshot, Status};
+use super::{Cost, History, Log, Mtus, Replay, Snapshot, Status};
 use crate::diagnose::report::{
     Cause, Finding, Fix, FlowDirection, FlowReport, GuestReport, Hop, Host, InterfaceReport, Point, Report, SCHEMA,
     Severity, Totals, Verdict, Where, Window,
@@ -345,8 +345,8 @@ fn host_state() -> HostState {
     }
 }
 
-/// The events of [`mtu_report`].
-fn log() -> Log {
+/// The events of [`mtu_report`], or of a host on which nothing is dropped.
+fn log(report: &Report) -> Log {
     let mut log = Log::default();
     let started = Started {
         version: "0.1.0".to_owned(),
@@ -385,6 +385,9 @@ fn log() -> Log {
         header,
     };
     log.push(&Event { time: at(1), kind: EventKind::Packet(Box::new(first.clone())) });
+    if report.totals.dropped == 0 {
+        return log;
+    }
     for (doubling, second) in (0..7).zip(1..) {
         let site = DropSite {
             reason: Some("NOT_SPECIFIED".to_owned()),
@@ -408,10 +411,17 @@ fn log() -> Log {
     log
 }
 
+/// The MTUs of a host whose NIC is smaller than the rest.
+fn mtus() -> Mtus {
+    let taps = (0..5).map(|number| (format!("vnet{number}"), 9_000));
+    taps.chain([("br0".to_owned(), 9_000), ("eth0".to_owned(), 1_500)]).collect()
+}
+
 /// A snapshot of one report.
 pub fn snapshot(report: Report, status: Status) -> Arc<Snapshot> {
     let now = report.window.end;
-    Arc::new(Snapshot::new(1, now, report, &mut History::default(), log().entries(), status))
+    let log = log(&report).entries();
+    Arc::new(Snapshot::new(1, now, report, &mut History::default(), log, mtus(), status))
 }
 
 /// A snapshot with a minute of history, second by second.
@@ -420,7 +430,9 @@ pub fn snapshot_over_time(report_after: fn(u64) -> Report) -> Arc<Snapshot> {
     let status =
         Status { cost: Cost { cpu_per_mille: Some(8), nanoseconds_per_packet: Some(95) }, ..Status::default() };
     let mut look = |second: u64| {
-        Snapshot::new(second, at(second), report_after(second), &mut history, log().entries(), status.clone())
+        let report = report_after(second);
+        let log = log(&report).entries();
+        Snapshot::new(second, at(second), report, &mut history, log, mtus(), status.clone())
     };
     for second in 1..60 {
         look(second);

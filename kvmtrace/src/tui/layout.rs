@@ -29,7 +29,10 @@ pub(super) fn areas((width, height): (u16, u16), screen: Screen, open: bool) -> 
         Layout::vertical([Constraint::Length(2), Constraint::Length(1), Constraint::Fill(1), Constraint::Length(1)])
             .areas(whole);
     let text = match screen {
-        Screen::Flows if body.height >= 30 => 12,
+        // The list keeps eight rows or more, then the detail gets what it needs.
+        Screen::Guests if body.height >= 18 => (body.height * 3 / 5).clamp(11, 14),
+        Screen::Flows if body.height >= 34 => 14,
+        Screen::Flows if body.height >= 18 => 7,
         Screen::Path => body.height,
         Screen::Faults => body.height - (body.height / 3).max(4),
         Screen::Events if open => body.height - (body.height / 3).max(4),
@@ -37,6 +40,11 @@ pub(super) fn areas((width, height): (u16, u16), screen: Screen, open: bool) -> 
     };
     let [list, detail] = Layout::vertical([Constraint::Fill(1), Constraint::Length(text)]).areas(body);
     Some(Areas { header, tabs, list, detail, footer })
+}
+
+/// The headings of a list.
+pub(super) fn heading(list: Rect) -> Rect {
+    Rect { height: list.height.min(1), ..list }
 }
 
 /// The rows of a list without its heading.

@@ -137,7 +137,7 @@ impl Log {
             text = format!("{text}  {why}");
         }
         if packet.count > 1 {
-            text = format!("{text}  (number {})", packet.count);
+            text = format!("{text}  ×{}", packet.count);
         }
         let device = device.map(name).unwrap_or_default();
         self.add(time, kind, guest, device, text, Some(Box::new(packet.clone())));

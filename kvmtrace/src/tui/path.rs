@@ -3,11 +3,14 @@
 //! The report tells counts per device; what stands between the devices (the bridge that a frame crossed unseen, the LAN
 //! behind the NIC) is added here from the guests' interfaces and from where the fault sits.
 
-use super::snapshot::Snapshot;
 use crate::diagnose::report::{
     Cause, FlowDirection, FlowReport, GuestReport, Hop, InterfaceReport, Point, Report, Severity, Where,
 };
 use crate::event::Direction;
+use std::collections::BTreeMap;
+
+/// MTUs of the host's devices, by name.
+pub type Mtus = BTreeMap<String, u32>;
 
 /// What stands at a place of the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,11 +56,15 @@ pub(super) struct Node {
     pub(super) role: Role,
     /// Its name, empty when it has none.
     pub(super) name: String,
+    /// What else is known: the guest's address, the firewall's hook.
+    pub(super) note: String,
+    /// Its MTU, where those of the way differ.
+    pub(super) mtu: Option<u32>,
     /// Packets seen here; null where nothing is counted.
     pub(super) packets: Option<u64>,
     /// Packets seen on their way back, for a guest's whole traffic.
     pub(super) back: Option<u64>,
-    /// Time from the node before.
+    /// Time from the node before; for a guest's whole traffic the mean over its flows.
     pub(super) latency_ns: Option<u64>,
     /// Packets that died here.
     pub(super) dropped: u64,
@@ -76,8 +83,45 @@ pub(super) struct Way {
     pub(super) cause: Option<Cause>,
 }
 
+impl Way {
+    /// Index of the node that nothing gets past, if there is one.
+    pub(super) fn broken_at(&self) -> Option<usize> {
+        let index = self.nodes.iter().position(|node| node.fault == Some(Severity::Error))?;
+        let (faulty, beyond) = (&self.nodes[index], &self.nodes[index + 1..]);
+        let passed = beyond.iter().filter_map(|node| node.packets).max();
+        let passes =
+            passed.map_or(faulty.packets.is_some_and(|packets| packets > faulty.dropped), |packets| packets > 0);
+        (!passes).then_some(index)
+    }
+}
+
 fn node(role: Role, name: &str) -> Node {
-    Node { role, name: name.to_owned(), packets: None, back: None, latency_ns: None, dropped: 0, fault: None }
+    Node {
+        role,
+        name: name.to_owned(),
+        note: String::new(),
+        mtu: None,
+        packets: None,
+        back: None,
+        latency_ns: None,
+        dropped: 0,
+        fault: None,
+    }
+}
+
+/// Tells the MTUs along a way, if they are not all the same.
+fn tell_mtus(nodes: &mut [Node], mtus: &Mtus) {
+    let mtu = |node: &Node| match node.role {
+        Role::Tap | Role::Bridge | Role::Nic => mtus.get(&node.name).copied(),
+        Role::Guest | Role::Netfilter | Role::Routing | Role::Host | Role::Lan => None,
+    };
+    let mut known = nodes.iter().filter_map(mtu);
+    let first = known.next();
+    if known.any(|mtu| Some(mtu) != first) {
+        for node in nodes {
+            node.mtu = mtu(node);
+        }
+    }
 }
 
 fn interface<'a>(report: &'a Report, device: &str) -> Option<(&'a GuestReport, &'a InterfaceReport)> {
@@ -97,7 +141,7 @@ fn role(report: &Report, device: &str) -> Role {
 }
 
 /// The way of one flow.
-pub(super) fn of_flow(report: &Report, flow: &FlowReport) -> Way {
+pub(super) fn of_flow(report: &Report, mtus: &Mtus, flow: &FlowReport) -> Way {
     let mut nodes = Vec::new();
     for hop in &flow.path {
         push_hop(report, &mut nodes, hop);
@@ -117,6 +161,7 @@ pub(super) fn of_flow(report: &Report, flow: &FlowReport) -> Way {
     add_host(&mut nodes, flow, outward);
     add_ends(report, &mut nodes, flow, ours.map(|(_, interface)| interface));
     mark_fault(&mut nodes, flow.place.as_ref(), flow.severity, flow.dropped, outward);
+    tell_mtus(&mut nodes, mtus);
     let source = super::text::end_point(&flow.source, flow.source_port);
     let destination = super::text::end_point(&flow.destination, flow.destination_port);
     Way { title: format!("{} {source} → {destination}", super::text::protocol(flow)), nodes, cause: flow.cause }
@@ -186,7 +231,7 @@ fn add_host(nodes: &mut Vec<Node>, flow: &FlowReport, outward: bool) {
             (None, true) => nodes.len(),
             (None, false) => 0,
         };
-        nodes.insert(at.min(nodes.len()), node(role, ""));
+        nodes.insert(at.min(nodes.len()), node(role, point.map_or("", hook)));
     }
     if matches!(point, Some(Point::HostInput | Point::NetfilterInput | Point::Socket)) {
         nodes.push(node(Role::Host, ""));
@@ -205,6 +250,20 @@ fn is_netfilter(point: Point) -> bool {
             | Point::NetfilterPostrouting
             | Point::NetfilterIngress
     )
+}
+
+/// The hook of the firewall, in a word.
+#[allow(clippy::wildcard_enum_match_arm, reason = "all other points are no hooks")]
+fn hook(point: Point) -> &'static str {
+    match point {
+        Point::NetfilterPrerouting => "prerouting",
+        Point::NetfilterInput => "input",
+        Point::NetfilterForward => "forward",
+        Point::NetfilterOutput => "output",
+        Point::NetfilterPostrouting => "postrouting",
+        Point::NetfilterIngress => "ingress",
+        _ => "",
+    }
 }
 
 /// Who sends and who receives.
@@ -237,7 +296,7 @@ fn add_ends(report: &Report, nodes: &mut Vec<Node>, flow: &FlowReport, ours: Opt
         nodes.push(nic);
     }
     let end = |node: Option<&Node>, guest: Option<&str>, address: &str| match (guest, node.map(|node| node.role)) {
-        (Some(guest), _) => Some(self::node(Role::Guest, guest)),
+        (Some(guest), _) => Some(Node { note: address.to_owned(), ..self::node(Role::Guest, guest) }),
         (None, Some(Role::Nic)) => Some(self::node(Role::Lan, address)),
         (None, Some(Role::Bridge | Role::Routing | Role::Netfilter)) => Some(self::node(Role::Host, address)),
         (None, _) => None,
@@ -274,56 +333,118 @@ fn mark_fault(nodes: &mut [Node], place: Option<&Where>, severity: Severity, dro
     }
 }
 
-/// The ways of a guest's interfaces, with all its flows summed: what it sent, and what came back.
-pub(super) fn of_guest(snapshot: &Snapshot, guest: &GuestReport) -> Vec<Way> {
-    guest.interfaces.iter().map(|interface| of_interface(snapshot, guest, interface)).collect()
-}
-
-fn of_interface(snapshot: &Snapshot, guest: &GuestReport, interface: &InterfaceReport) -> Way {
-    let mut nodes = vec![node(Role::Guest, &guest.name), node(Role::Tap, &interface.device)];
-    nodes.extend(interface.bridge.as_deref().map(|bridge| node(Role::Bridge, bridge)));
-    let report = &snapshot.report;
-    let flows = || report.flows.iter().filter(|flow| flow.device.as_deref() == Some(&interface.device));
-    let worst = flows().max_by_key(|flow| (flow.severity, flow.dropped)).filter(|flow| flow.severity > Severity::Ok);
-    let finding = report
-        .findings
-        .iter()
-        .filter(|finding| {
-            finding.severity > Severity::Ok
-                && finding.place.as_ref().and_then(|place| place.device.as_deref()) == Some(&interface.device)
-        })
-        .max_by_key(|finding| finding.severity);
-    let (severity, cause, place) = match (worst, finding) {
-        (Some(flow), Some(finding)) if finding.severity > flow.severity => {
-            (finding.severity, Some(finding.cause), finding.place.as_ref())
+/// The ways of all guests' interfaces, with all their flows summed: what went out, and what came back. In the order of
+/// `report.guests`; made in one pass, since there may be very many flows.
+pub(super) fn of_guests(report: &Report, mtus: &Mtus) -> Vec<Vec<Way>> {
+    let mut sums: BTreeMap<&str, Sum<'_>> = BTreeMap::new();
+    for guest in &report.guests {
+        for interface in &guest.interfaces {
+            sums.insert(&interface.device, Sum::new(guest, interface));
         }
-        (Some(flow), _) => (flow.severity, flow.cause, flow.place.as_ref()),
-        (None, Some(finding)) => (finding.severity, Some(finding.cause), finding.place.as_ref()),
-        (None, None) => (Severity::Ok, None, None),
+    }
+    for flow in &report.flows {
+        if let Some(sum) = flow.device.as_deref().and_then(|device| sums.get_mut(device)) {
+            sum.add(flow);
+        }
+    }
+    for finding in report.findings.iter().filter(|finding| finding.severity > Severity::Ok) {
+        let device = finding.place.as_ref().and_then(|place| place.device.as_deref());
+        if let Some(sum) = device.and_then(|device| sums.get_mut(device))
+            && sum.worst.is_none_or(|worst| finding.severity > worst.severity)
+        {
+            let place = finding.place.as_ref();
+            sum.worst = Some(Worst { severity: finding.severity, dropped: 0, cause: Some(finding.cause), place });
+        }
+    }
+    let ways = |guest: &GuestReport| {
+        let devices = guest.interfaces.iter().map(|interface| interface.device.as_str());
+        devices.filter_map(|device| sums.remove(device)).map(|sum| sum.way(mtus)).collect()
     };
-    match place.map(|place| place.point) {
-        Some(point) if is_netfilter(point) => nodes.push(node(Role::Netfilter, "")),
-        Some(Point::Routing) => nodes.push(node(Role::Routing, "")),
-        _ => {}
-    }
-    nodes.extend(interface.uplinks.iter().map(|uplink| node(Role::Nic, uplink)));
-    nodes.push(node(if interface.uplinks.is_empty() { Role::Host } else { Role::Lan }, ""));
-    for flow in flows() {
-        count_flow(&mut nodes, flow, &interface.device);
-    }
-    let dropped = flows().filter(|flow| flow.cause == cause).map(|flow| flow.dropped).sum();
-    mark_fault(&mut nodes, place, severity, dropped, false);
-    Way { title: format!("{} by {}", guest.name, interface.device), nodes, cause }
+    report.guests.iter().map(ways).collect()
 }
 
-fn count_flow(nodes: &mut [Node], flow: &FlowReport, tap: &str) {
-    for hop in &flow.path {
-        let Some(node) = nodes.iter_mut().find(|node| node.name == hop.device && node.role != Role::Guest) else {
-            continue;
-        };
-        // Outward is: into the tap, out of anything else.
-        let outward = (hop.device == tap) == (hop.direction == Direction::Ingress);
-        let sum = if outward { &mut node.packets } else { &mut node.back };
-        *sum = Some(sum.unwrap_or(0) + hop.packets);
+/// The worst that befalls an interface.
+#[derive(Clone, Copy)]
+struct Worst<'a> {
+    severity: Severity,
+    dropped: u64,
+    cause: Option<Cause>,
+    place: Option<&'a Where>,
+}
+
+/// What the flows of an interface add up to.
+struct Sum<'a> {
+    title: String,
+    nodes: Vec<Node>,
+    /// Sum and number of the latencies at each node.
+    latencies: Vec<(u64, u64)>,
+    tap: &'a str,
+    worst: Option<Worst<'a>>,
+    dropped: BTreeMap<Option<Cause>, u64>,
+}
+
+impl<'a> Sum<'a> {
+    fn new(guest: &GuestReport, interface: &'a InterfaceReport) -> Self {
+        let mut nodes = vec![node(Role::Guest, &guest.name), node(Role::Tap, &interface.device)];
+        nodes[0].note = interface.addresses.first().cloned().unwrap_or_default();
+        nodes.extend(interface.bridge.as_deref().map(|bridge| node(Role::Bridge, bridge)));
+        nodes.extend(interface.uplinks.iter().map(|uplink| node(Role::Nic, uplink)));
+        nodes.push(node(if interface.uplinks.is_empty() { Role::Host } else { Role::Lan }, ""));
+        Self {
+            title: format!("{} by {}", guest.name, interface.device),
+            latencies: vec![(0, 0); nodes.len()],
+            nodes,
+            tap: &interface.device,
+            worst: None,
+            dropped: BTreeMap::new(),
+        }
+    }
+
+    fn add(&mut self, flow: &'a FlowReport) {
+        for hop in &flow.path {
+            let found = self.nodes.iter().position(|node| node.name == hop.device && node.role != Role::Guest);
+            let Some(index) = found else { continue };
+            // Outward is: into the tap, out of anything else.
+            let outward = (hop.device == self.tap) == (hop.direction == Direction::Ingress);
+            let node = &mut self.nodes[index];
+            let sum = if outward { &mut node.packets } else { &mut node.back };
+            *sum = Some(sum.unwrap_or(0).saturating_add(hop.packets));
+            if let Some(latency) = hop.latency_ns {
+                let (total, number) = &mut self.latencies[index];
+                (*total, *number) = (total.saturating_add(latency), *number + 1);
+            }
+        }
+        if flow.severity > Severity::Ok {
+            *self.dropped.entry(flow.cause).or_default() += flow.dropped;
+            let graver = |worst: Worst<'_>| (flow.severity, flow.dropped) > (worst.severity, worst.dropped);
+            if self.worst.is_none_or(graver) {
+                let (severity, dropped) = (flow.severity, flow.dropped);
+                self.worst = Some(Worst { severity, dropped, cause: flow.cause, place: flow.place.as_ref() });
+            }
+        }
+    }
+
+    fn way(mut self, mtus: &Mtus) -> Way {
+        for (node, (total, number)) in self.nodes.iter_mut().zip(self.latencies) {
+            node.latency_ns = total.checked_div(number);
+        }
+        let mut cause = None;
+        if let Some(worst) = self.worst {
+            let between = match worst.place.map(|place| place.point) {
+                Some(point) if is_netfilter(point) => Some(node(Role::Netfilter, hook(point))),
+                Some(Point::Routing) => Some(node(Role::Routing, "")),
+                _ => None,
+            };
+            // Behind the bridge, before the NIC.
+            let at = self.nodes.iter().position(|node| matches!(node.role, Role::Nic | Role::Lan | Role::Host));
+            if let Some((between, at)) = between.zip(at) {
+                self.nodes.insert(at, between);
+            }
+            cause = worst.cause;
+            let dropped = self.dropped.get(&cause).copied().unwrap_or(0);
+            mark_fault(&mut self.nodes, worst.place, worst.severity, dropped, false);
+        }
+        tell_mtus(&mut self.nodes, mtus);
+        Way { title: self.title, nodes: self.nodes, cause }
     }
 }

@@ -5,6 +5,7 @@
 
 use super::history::{FlowRates, GuestHistory, History};
 use super::log::LogEntry;
+use super::path::{self, Mtus, Way};
 use crate::diagnose::report::{Cause, FlowReport, Report, Severity, Where};
 use crate::event::Timestamp;
 use std::collections::BTreeMap;
@@ -33,6 +34,8 @@ pub struct Snapshot {
     pub events: Vec<Arc<LogEntry>>,
     /// Sums over all guests.
     pub rates: FlowRates,
+    /// MTUs of the host's devices.
+    pub mtus: Mtus,
     /// What is not in the events.
     pub status: Status,
 }
@@ -106,6 +109,10 @@ pub struct GuestFacts {
     pub severity: Severity,
     /// Why.
     pub cause: Option<Cause>,
+    /// What tells of the worst.
+    pub worst: Option<FaultSource>,
+    /// The ways of its interfaces.
+    pub(super) ways: Vec<Way>,
     /// What a filter searches, in lower case.
     pub text: String,
 }
@@ -154,13 +161,14 @@ pub struct FaultText<'a> {
 }
 
 impl Snapshot {
-    /// Builds one from a report; `history` remembers what rates need.
+    /// Builds one from a report; `history` remembers what rates need, and `mtus` are those of the host's devices.
     pub fn new(
         serial: u64,
         now: Timestamp,
         report: Report,
         history: &mut History,
         events: Vec<Arc<LogEntry>>,
+        mtus: Mtus,
         status: Status,
     ) -> Self {
         let ranks = guest_ranks(&report);
@@ -170,14 +178,28 @@ impl Snapshot {
         for flow in &flows {
             rates.add(flow.rates);
         }
-        let guests = guests(&report, history);
+        let guests = guests(&report, history, path::of_guests(&report, &mtus));
         let faults = faults(&report);
-        Self { serial, now, report, flows, guests, faults, events, rates, status }
+        Self { serial, now, report, flows, guests, faults, events, rates, mtus, status }
     }
 
     /// What a fault says.
     pub fn fault_text(&self, fault: &Fault) -> FaultText<'_> {
-        match fault.source {
+        self.text_of(fault.source)
+    }
+
+    /// What a flow suffers.
+    pub fn flow_text(&self, index: usize) -> FaultText<'_> {
+        self.text_of(FaultSource::Flow(index))
+    }
+
+    /// Why a guest suffers, in words.
+    pub fn guest_text(&self, guest: &GuestFacts) -> Option<FaultText<'_>> {
+        guest.worst.map(|source| self.text_of(source))
+    }
+
+    fn text_of(&self, source: FaultSource) -> FaultText<'_> {
+        match source {
             FaultSource::Flow(index) => {
                 let flow = &self.report.flows[index];
                 FaultText {
@@ -259,9 +281,9 @@ fn end_key(address: &str, port: Option<u16>) -> u128 {
     }
 }
 
-fn guests(report: &Report, history: &History) -> Vec<GuestFacts> {
+fn guests(report: &Report, history: &History, ways: Vec<Vec<Way>>) -> Vec<GuestFacts> {
     let mut guests: BTreeMap<&str, GuestFacts> = BTreeMap::new();
-    for (index, guest) in report.guests.iter().enumerate() {
+    for ((index, guest), ways) in report.guests.iter().enumerate().zip(ways) {
         let mut text = guest.name.to_lowercase();
         for interface in &guest.interfaces {
             let parts = [Some(&interface.device), interface.mac.as_ref(), interface.bridge.as_ref()];
@@ -274,22 +296,24 @@ fn guests(report: &Report, history: &History) -> Vec<GuestFacts> {
         let (severity, cause) = (Severity::Ok, None);
         guests.insert(
             &guest.name,
-            GuestFacts { index, history, flows: 0, dropped: 0, fragments: 0, severity, cause, text },
+            GuestFacts { index, history, flows: 0, dropped: 0, fragments: 0, severity, cause, worst: None, ways, text },
         );
     }
-    for flow in &report.flows {
+    for (index, flow) in report.flows.iter().enumerate() {
         let Some(guest) = flow.guest.as_deref().and_then(|name| guests.get_mut(name)) else { continue };
         guest.flows += 1;
         guest.dropped += flow.dropped;
         guest.fragments += flow.fragments;
         if flow.severity > guest.severity {
             (guest.severity, guest.cause) = (flow.severity, flow.cause);
+            guest.worst = Some(FaultSource::Flow(index));
         }
     }
-    for finding in &report.findings {
+    for (index, finding) in report.findings.iter().enumerate() {
         let Some(guest) = finding.guest.as_deref().and_then(|name| guests.get_mut(name)) else { continue };
         if finding.severity > guest.severity {
             (guest.severity, guest.cause) = (finding.severity, Some(finding.cause));
+            guest.worst = Some(FaultSource::Finding(index));
         }
     }
     let mut guests: Vec<GuestFacts> = guests.into_values().collect();

@@ -14,7 +14,7 @@ const LARGE: (u16, u16) = (160, 50);
 /// The screen as the operator sees it, one line each.
 fn render(state: &State) -> String {
     let mut terminal = Terminal::new(TestBackend::new(state.size.0, state.size.1)).unwrap();
-    let frame = terminal.draw(|frame| draw(frame, state, Theme::new(Palette::Dark, false))).unwrap();
+    let frame = terminal.draw(|frame| draw(frame, state, Theme::new(Palette::True, false))).unwrap();
     let rows = frame.buffer.content.chunks(usize::from(state.size.0));
     rows.map(|row| row.iter().map(ratatui::buffer::Cell::symbol).collect::<String>().trim_end().to_owned() + "\n")
         .collect()
@@ -184,6 +184,62 @@ fn a_filter_narrows_the_flows_with_every_key() {
 }
 
 #[test]
+fn a_word_with_an_exclamation_mark_leaves_rows_out() {
+    let mut state = State::new(broken(), SMALL);
+    press(&mut state, "2");
+    let all = state.flows.rows.len();
+    press(&mut state, "/!");
+    assert_eq!(state.flows.rows.len(), all, "half typed, it leaves nothing out");
+    press(&mut state, "delivered");
+    assert_eq!(state.flows.rows.len(), 1, "only the broken flow is left");
+    press(&mut state, "x Esc /nonsense");
+    assert!(render(&state).contains("nothing matches"), "{}", render(&state));
+}
+
+#[test]
+fn a_click_on_a_heading_sorts_by_it_and_a_second_one_turns_it_round() {
+    let mut state = State::new(broken(), LARGE);
+    press(&mut state, "2");
+    let heading = |state: &State| render(state).lines().nth(3).map(str::to_owned).unwrap();
+    let column =
+        heading(&state).chars().collect::<Vec<_>>().windows(7).position(|w| w.iter().collect::<String>() == "PACKETS");
+    let click = MouseEvent {
+        kind: MouseEventKind::Down(MouseButton::Left),
+        column: column.unwrap() as u16 + 2,
+        row: 3,
+        modifiers: KeyModifiers::NONE,
+    };
+    let packets = |state: &State| -> Vec<u64> {
+        state.flows.rows.iter().map(|row| state.snapshot().report.flows[*row as usize].packets).collect()
+    };
+    update::mouse(&mut state, click);
+    assert!(heading(&state).contains("PACKETS▼"), "{}", heading(&state));
+    assert!(packets(&state).is_sorted_by(|a, b| a >= b));
+    update::mouse(&mut state, click);
+    assert!(heading(&state).contains("PACKETS▲"), "{}", heading(&state));
+    assert!(packets(&state).is_sorted());
+}
+
+#[test]
+fn the_first_screen_tells_who_suffers_where_and_what_mends_it() {
+    for size in [SMALL, (100, 30), (200, 50)] {
+        let text = screen(broken(), size, "");
+        for part in [
+            "1 of 5 guests suffers",
+            "┏NIC",
+            "✗ 720 drops",
+            "bridge-mtu-exceeded here",
+            "$ ip link set dev eth0 mtu 9000",
+        ] {
+            assert!(text.contains(part), "{part} is missing in\n{text}");
+        }
+    }
+    let mut state = State::new(broken(), SMALL);
+    assert_eq!(press(&mut state, "y"), [Effect::Copy("ip link set dev eth0 mtu 9000".to_owned())]);
+    assert_eq!(press(&mut state, "G y"), [], "nothing to mend for a guest that is well");
+}
+
+#[test]
 fn sorting_goes_through_the_columns_and_turns_round() {
     let mut state = State::new(broken(), SMALL);
     press(&mut state, "2");
@@ -321,7 +377,7 @@ proptest! {
             let mut state = State::new(Arc::clone(&snapshot), size);
             press(&mut state, keys);
             let mut terminal = Terminal::new(TestBackend::new(size.0, size.1)).unwrap();
-            let frame = terminal.draw(|frame| draw(frame, &state, Theme::new(Palette::Dark, false))).unwrap();
+            let frame = terminal.draw(|frame| draw(frame, &state, Theme::new(Palette::True, false))).unwrap();
             for cell in &frame.buffer.content {
                 let mut characters = cell.symbol().chars();
                 let one = characters.next().is_some() && characters.next().is_none();

@@ -1,6 +1,7 @@
 //! From what the operator did to a new state, and to the effects that someone else must carry out. Pure.
 
 use super::action::{self, Action};
+use super::draw::{self, Clicked};
 use super::layout;
 use super::snapshot::FaultSource;
 use super::state::{Focus, Prompt, Screen, State};
@@ -71,6 +72,15 @@ pub fn mouse(state: &mut State, event: MouseEvent) -> Vec<Effect> {
             let tab =
                 layout::tabs(state.snapshot()).into_iter().find(|(_, _, columns)| columns.contains(&event.column));
             tab.map(|(screen, ..)| apply(state, Action::Go(screen))).unwrap_or_default()
+        }
+        MouseEventKind::Down(MouseButton::Left) if layout::heading(areas.list).contains(position) => {
+            match draw::column_at(state, event.column) {
+                Some(Clicked::Guests(column)) => state.guest_sort = state.guest_sort.clicked(column),
+                Some(Clicked::Flows(column)) => state.flow_sort = state.flow_sort.clicked(column),
+                None => {}
+            }
+            state.refresh();
+            Vec::new()
         }
         MouseEventKind::Down(MouseButton::Left) if layout::rows(areas.list).contains(position) => {
             let list = state.list_mut();
@@ -299,7 +309,7 @@ fn moved(state: &mut State) {
 /// Scrolls the text, as far as there is some.
 fn scroll(state: &mut State, rows: i16) {
     let Some(areas) = layout::areas(state.size, state.screen, state.open) else { return };
-    let length = super::draw::detail_length(state, areas.detail);
+    let length = draw::detail_length(state, areas.detail);
     let last = length.saturating_sub(areas.detail.height);
     state.scroll = state.scroll.saturating_add_signed(rows).min(last);
 }
@@ -315,6 +325,13 @@ fn sort(state: &mut State, reverse: bool) {
             return;
         }
     }
+    let (word, reversed) = match state.screen {
+        Screen::Guests => (state.guest_sort.column.word(), state.guest_sort.reversed),
+        Screen::Flows | Screen::Path | Screen::Faults | Screen::Events => {
+            (state.flow_sort.column.word(), state.flow_sort.reversed)
+        }
+    };
+    state.message = Some(format!("sorted by {word}{}", if reversed { ", the other way round" } else { "" }));
     state.refresh();
 }
 
@@ -340,7 +357,11 @@ pub(super) fn chosen_fixes(state: &State) -> &[Fix] {
         (Screen::Flows, _) | (Screen::Path, Focus::Flow) => {
             snapshot.report.flows.get(index).map_or(&[], |flow| flow.fixes.as_slice())
         }
-        (Screen::Guests | Screen::Events, _) | (Screen::Path, Focus::Guest) => &[],
+        (Screen::Guests, _) | (Screen::Path, Focus::Guest) => {
+            let guest = snapshot.guests.get(index);
+            guest.and_then(|guest| snapshot.guest_text(guest)).map_or(&[], |said| said.fixes)
+        }
+        (Screen::Events, _) => &[],
     }
 }
 

@@ -9,6 +9,8 @@ use crate::diagnose::report::{Cause, FlowReport};
 pub enum FlowColumn {
     /// Worst first, as the report has them.
     Worst,
+    /// By what became of them.
+    Verdict,
     /// By what is wrong.
     Cause,
     /// By guest.
@@ -32,8 +34,9 @@ pub enum FlowColumn {
 }
 
 impl FlowColumn {
-    const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::Worst,
+        Self::Verdict,
         Self::Cause,
         Self::Guest,
         Self::Protocol,
@@ -50,6 +53,7 @@ impl FlowColumn {
     pub(super) fn word(self) -> &'static str {
         match self {
             Self::Worst => "worst",
+            Self::Verdict => "verdict",
             Self::Cause => "cause",
             Self::Guest => "guest",
             Self::Protocol => "protocol",
@@ -64,13 +68,17 @@ impl FlowColumn {
     }
 
     /// Most interesting are the largest.
-    fn largest_first(self) -> bool {
-        matches!(self, Self::PacketRate | Self::ByteRate | Self::Packets | Self::Dropped | Self::Latency)
+    pub(super) fn largest_first(self) -> bool {
+        matches!(
+            self,
+            Self::Verdict | Self::PacketRate | Self::ByteRate | Self::Packets | Self::Dropped | Self::Latency
+        )
     }
 
     fn key(self, index: usize, flow: &FlowReport, facts: &FlowFacts) -> u128 {
         match self {
             Self::Worst => index as u128,
+            Self::Verdict => flow.verdict as u128,
             Self::Cause => flow.cause.map_or(u128::MAX, |cause: Cause| cause as u128),
             Self::Guest => u128::from(facts.guest_rank),
             Self::Protocol => protocol_key(&flow.protocol),
@@ -97,25 +105,32 @@ pub enum GuestColumn {
     Worst,
     /// By name.
     Name,
+    /// By its devices.
+    Path,
     /// By packets per second.
     PacketRate,
     /// By bytes per second.
     ByteRate,
     /// By packets dropped.
     Dropped,
+    /// By fragments.
+    Fragments,
 }
 
 impl GuestColumn {
-    const ALL: [Self; 5] = [Self::Worst, Self::Name, Self::PacketRate, Self::ByteRate, Self::Dropped];
+    pub(super) const ALL: [Self; 7] =
+        [Self::Worst, Self::Name, Self::Path, Self::PacketRate, Self::ByteRate, Self::Dropped, Self::Fragments];
 
     /// In a word.
     pub(super) fn word(self) -> &'static str {
         match self {
             Self::Worst => "worst",
             Self::Name => "name",
+            Self::Path => "path",
             Self::PacketRate => "packets/s",
             Self::ByteRate => "bytes/s",
             Self::Dropped => "dropped",
+            Self::Fragments => "fragments",
         }
     }
 }
@@ -143,23 +158,41 @@ impl Sort<GuestColumn> {
     }
 }
 
+impl<C: Copy + PartialEq> Sort<C> {
+    /// By a column whose title was clicked; a second click turns the order round.
+    pub(super) fn clicked(self, column: C) -> Self {
+        Self { column, reversed: column == self.column && !self.reversed }
+    }
+}
+
 fn following<C: Copy + PartialEq>(all: &[C], column: C) -> C {
     let index = all.iter().position(|other| *other == column).unwrap_or(0);
     all[(index + 1) % all.len()]
 }
 
-/// The words of a filter; a row matches when it holds all of them.
+/// The words of a filter; a row matches when it holds all of them, and none that has a `!` in front.
 struct Filter {
     words: Vec<String>,
+    unwanted: Vec<String>,
 }
 
 impl Filter {
     fn new(text: &str) -> Self {
-        Self { words: text.to_lowercase().split_whitespace().map(str::to_owned).collect() }
+        let (mut words, mut unwanted) = (Vec::new(), Vec::new());
+        for word in text.to_lowercase().split_whitespace() {
+            match word.strip_prefix('!') {
+                // Half typed.
+                Some("") => {}
+                Some(word) => unwanted.push(word.to_owned()),
+                None => words.push(word.to_owned()),
+            }
+        }
+        Self { words, unwanted }
     }
 
     fn admits(&self, text: &str) -> bool {
         self.words.iter().all(|word| text.contains(word.as_str()))
+            && !self.unwanted.iter().any(|word| text.contains(word.as_str()))
     }
 }
 
@@ -194,9 +227,14 @@ pub(super) fn guests(snapshot: &Snapshot, filter: &str, sort: Sort<GuestColumn>)
     match sort.column {
         GuestColumn::Worst => {}
         GuestColumn::Name => rows.sort_by_key(|row| snapshot.report.guests[facts(row).index].name.as_str()),
+        GuestColumn::Path => rows.sort_by_key(|row| {
+            let first = snapshot.report.guests[facts(row).index].interfaces.first();
+            first.map(|interface| (interface.uplinks.first(), interface.bridge.as_ref(), interface.device.as_str()))
+        }),
         GuestColumn::PacketRate => rows.sort_by_key(|row| std::cmp::Reverse(facts(row).history.rates.packets)),
         GuestColumn::ByteRate => rows.sort_by_key(|row| std::cmp::Reverse(facts(row).history.rates.bytes)),
         GuestColumn::Dropped => rows.sort_by_key(|row| std::cmp::Reverse(facts(row).dropped)),
+        GuestColumn::Fragments => rows.sort_by_key(|row| std::cmp::Reverse(facts(row).fragments)),
     }
     if sort.reversed {
         rows.reverse();

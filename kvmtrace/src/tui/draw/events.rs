@@ -16,7 +16,7 @@ use ratatui::widgets::Paragraph;
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Theme) {
     let columns = columns(area.width);
     let list = &state.events;
-    let mut lines = vec![table::heading(&columns, theme)];
+    let mut lines = vec![table::heading(&columns, None, theme)];
     let height = usize::from(layout::rows(area).height);
     let snapshot = state.snapshot();
     for (index, row) in list.rows.iter().enumerate().skip(list.offset).take(height) {
@@ -26,7 +26,11 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Them
     if list.rows.is_empty() {
         let filtered = !list.filter.is_empty();
         lines.extend(table::empty(
-            if filtered { "no event matches the filter" } else { "nothing has happened yet" },
+            if filtered {
+                "no event matches the filter"
+            } else {
+                "nothing has happened yet: drops and first packets appear here"
+            },
             theme,
         ));
     }
@@ -64,7 +68,7 @@ fn cells(entry: &LogEntry, theme: Theme) -> Vec<(String, Style)> {
 
 pub(super) fn detail(state: &State, width: u16, theme: Theme) -> Vec<Line<'static>> {
     let snapshot = state.snapshot();
-    let mut lines = vec![story::rule(width, theme)];
+    let mut lines = vec![story::rule("", width, theme)];
     let Some(entry) = state.events.current().and_then(|index| snapshot.events.get(index)) else { return lines };
     let mut title = format!("{}  {}", entry.time, entry.kind.word());
     for (label, value) in [("guest", entry.guest.as_deref().unwrap_or("")), ("device", entry.device.as_str())] {

@@ -16,7 +16,7 @@ use ratatui::widgets::Paragraph;
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Theme) {
     let columns = columns(area.width);
     let list = &state.faults;
-    let mut lines = vec![table::heading(&columns, theme)];
+    let mut lines = vec![table::heading(&columns, None, theme)];
     let height = usize::from(layout::rows(area).height);
     let snapshot = state.snapshot();
     for (index, row) in list.rows.iter().enumerate().skip(list.offset).take(height) {
@@ -29,6 +29,10 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Them
             format!("  {} no fault found so far", theme::mark(Severity::Ok)),
             theme.severity(Severity::Ok),
         ));
+        let (guests, flows) = (snapshot.guests.len(), snapshot.flows.len());
+        let watched = text::elapsed(snapshot.seconds());
+        lines
+            .push(Line::styled(format!("    {guests} guests and {flows} flows, watched for {watched}"), theme.faint()));
     } else if list.rows.is_empty() {
         lines.extend(table::empty("no fault matches the filter", theme));
     }
@@ -69,7 +73,7 @@ fn cells(snapshot: &Snapshot, fault: &Fault, theme: Theme) -> Vec<(String, Style
 
 pub(super) fn detail(state: &State, width: u16, theme: Theme) -> Vec<Line<'static>> {
     let snapshot = state.snapshot();
-    let mut lines = vec![story::rule(width, theme)];
+    let mut lines = Vec::new();
     if let Some(fault) = state.faults.current().and_then(|index| snapshot.faults.get(index)) {
         lines.extend(story::of_fault(
             snapshot.fault_text(fault),
@@ -79,6 +83,9 @@ pub(super) fn detail(state: &State, width: u16, theme: Theme) -> Vec<Line<'stati
             theme,
             Some(state.fix),
         ));
+    }
+    if !lines.is_empty() || !snapshot.report.degraded.is_empty() {
+        lines.insert(0, story::rule("", width, theme));
     }
     for degraded in &snapshot.report.degraded {
         let text = format!("{}: {}", degraded.what, degraded.why);

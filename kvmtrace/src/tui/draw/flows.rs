@@ -3,8 +3,9 @@
 use super::super::snapshot::FlowFacts;
 use super::super::state::State;
 use super::super::theme::{self, Theme};
+use super::super::view::{FlowColumn, Sort};
 use super::super::{layout, path, text};
-use super::table::{self, Column, numbers, words};
+use super::table::{self, Column, Order, numbers, words};
 use super::{path as picture, story};
 use crate::diagnose::report::{FlowReport, Severity};
 use ratatui::Frame;
@@ -16,7 +17,7 @@ use ratatui::widgets::Paragraph;
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Theme) {
     let columns = columns(area.width);
     let list = &state.flows;
-    let mut lines = vec![table::heading(&columns, theme)];
+    let mut lines = vec![table::heading(&columns, Some(order(area.width, state.flow_sort)), theme)];
     let height = usize::from(layout::rows(area).height);
     let snapshot = state.snapshot();
     for (index, row) in list.rows.iter().enumerate().skip(list.offset).take(height) {
@@ -26,33 +27,71 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Them
     if list.rows.is_empty() {
         let filtered = !list.filter.is_empty();
         lines.extend(table::empty(
-            if filtered { "no flow matches the filter" } else { "no packet of a guest seen yet" },
+            if filtered {
+                "no flow matches the filter"
+            } else {
+                "no packet of a guest seen yet; flows appear with their first"
+            },
             theme,
         ));
     }
     frame.render_widget(Paragraph::new(lines), area);
 }
 
-/// From this width on, verdict and cause stand apart and there is room for more numbers.
-const WIDE: u16 = 120;
+/// From this width on there is room for more numbers.
+const MIDDLE: u16 = 100;
+/// From this width on, verdict and cause stand apart.
+const WIDE: u16 = 132;
 
-fn columns(width: u16) -> Vec<Column> {
-    let (mut columns, right) = if width >= WIDE {
-        let right = [
-            numbers("PKT/S", 5),
-            numbers("BIT/S", 5),
-            numbers("PACKETS", 7),
-            numbers("DROPS", 6),
-            numbers("LATENCY", 7),
-        ];
-        (vec![words("", 1), words("VERDICT", 10), words("CAUSE", 20), words("GUEST", 14)], right.to_vec())
+/// The columns, in whose titles one can click.
+pub(super) fn columns(width: u16) -> Vec<Column> {
+    let mut right = vec![numbers("PKT/S", 5)];
+    if width >= MIDDLE {
+        right.push(numbers("BIT/S", 5));
+    }
+    if width >= WIDE {
+        right.push(numbers("PACKETS", 7));
+    }
+    right.push(numbers("DROPS", 5));
+    if width >= MIDDLE {
+        right.push(numbers("LATENCY", 7));
+    }
+    let mut columns = vec![words("", 1)];
+    columns.extend(if width >= WIDE {
+        vec![words("VERDICT", 10), words("CAUSE", 20), words("GUEST", 14)]
     } else {
-        (vec![words("", 1), words("VERDICT", 16), words("GUEST", 8)], vec![numbers("PKT/S", 5), numbers("DROPS", 5)])
-    };
+        vec![words("VERDICT", 19), words("GUEST", if width >= MIDDLE { 12 } else { 8 })]
+    });
     let taken: Vec<Column> = columns.iter().chain(&right).copied().collect();
-    columns.push(words("FLOW", table::rest(&taken, width).saturating_sub(1)));
+    columns.push(words("FLOW", table::rest(&taken, width)));
     columns.extend(right);
     columns
+}
+
+fn order(width: u16, sort: Sort<FlowColumn>) -> Order {
+    let (title, by) = match sort.column {
+        FlowColumn::Worst => ("VERDICT", "worst"),
+        FlowColumn::Verdict => ("VERDICT", ""),
+        FlowColumn::Cause if width >= WIDE => ("CAUSE", ""),
+        FlowColumn::Cause => ("VERDICT", "cause"),
+        FlowColumn::Guest => ("GUEST", ""),
+        FlowColumn::Protocol => ("FLOW", "protocol"),
+        FlowColumn::Source => ("FLOW", "source"),
+        FlowColumn::Destination => ("FLOW", "destination"),
+        FlowColumn::PacketRate => ("PKT/S", ""),
+        FlowColumn::ByteRate => ("BIT/S", ""),
+        FlowColumn::Packets => ("PACKETS", ""),
+        FlowColumn::Dropped => ("DROPS", ""),
+        FlowColumn::Latency => ("LATENCY", ""),
+    };
+    let rises = !(sort.column.largest_first() || sort.column == FlowColumn::Worst);
+    Order { title, by, rising: rises != sort.reversed }
+}
+
+/// The column with this title.
+pub(super) fn column_of(title: &str) -> Option<FlowColumn> {
+    let order = |column: &FlowColumn| order(WIDE, Sort { column: *column, reversed: false }).title;
+    FlowColumn::ALL.into_iter().find(|column| order(column) == title)
 }
 
 fn cells(width: u16, flow: &FlowReport, facts: &FlowFacts, theme: Theme) -> Vec<(String, Style)> {
@@ -67,38 +106,50 @@ fn cells(width: u16, flow: &FlowReport, facts: &FlowFacts, theme: Theme) -> Vec<
         ends = format!("{ends} vlan {vlan}");
     }
     let mark = if flow.complete { theme::mark(flow.severity).to_owned() } else { "?".to_owned() };
-    if width < WIDE {
-        return vec![
-            (mark, style),
-            (theme::cause_or_verdict(flow).to_owned(), style),
-            plain(guest),
-            plain(ends),
-            plain(text::number(facts.rates.packets)),
-            (text::number(flow.dropped), alarm),
-        ];
+    let mut cells = vec![(mark, style)];
+    if width >= WIDE {
+        cells.push((theme::verdict(flow.verdict).to_owned(), style));
+        cells.push((flow.cause.map(|cause| cause.id().to_owned()).unwrap_or_default(), style));
+    } else {
+        cells.push((theme::cause_or_verdict(flow).to_owned(), style));
     }
-    vec![
-        (mark, style),
-        (theme::verdict(flow.verdict).to_owned(), style),
-        (flow.cause.map(|cause| cause.id().to_owned()).unwrap_or_default(), style),
-        plain(guest),
-        plain(ends),
-        plain(text::number(facts.rates.packets)),
-        plain(text::scaled(facts.rates.bytes.saturating_mul(8))),
-        plain(text::number(flow.packets)),
-        (text::number(flow.dropped), alarm),
-        plain(facts.latency_ns.map(text::duration).unwrap_or_default()),
-    ]
+    cells.extend([plain(guest), plain(ends), plain(text::number(facts.rates.packets))]);
+    if width >= MIDDLE {
+        cells.push(plain(text::scaled(facts.rates.bytes.saturating_mul(8))));
+    }
+    if width >= WIDE {
+        cells.push(plain(text::number(flow.packets)));
+    }
+    cells.push((text::number(flow.dropped), alarm));
+    if width >= MIDDLE {
+        cells.push(plain(facts.latency_ns.map(text::duration).unwrap_or_default()));
+    }
+    cells
 }
 
-/// On a tall screen: the way of the selected flow and what is wrong with it.
-pub(super) fn detail(state: &State, width: u16, theme: Theme) -> Vec<Line<'static>> {
+/// The selected flow: its ends in full, its counts, what is wrong; on a tall screen its way too.
+pub(super) fn detail(state: &State, area: Rect, theme: Theme) -> Vec<Line<'static>> {
     let snapshot = state.snapshot();
-    let Some(flow) = state.flows.current().and_then(|index| snapshot.report.flows.get(index)) else {
-        return Vec::new();
-    };
-    let mut lines = vec![story::rule(width, theme)];
-    lines.extend(picture::picture(&path::of_flow(&snapshot.report, flow), width, theme));
-    lines.extend(story::of_flow(flow, width, theme, None));
+    let Some(index) = state.flows.current().filter(|index| *index < snapshot.flows.len()) else { return Vec::new() };
+    let (flow, facts) = (&snapshot.report.flows[index], &snapshot.flows[index]);
+    let way = path::of_flow(&snapshot.report, &snapshot.mtus, flow);
+    let mut lines = vec![story::rule(&way.title, area.width, theme)];
+    if area.height >= 14 {
+        lines.extend(picture::picture(&way, area.width, theme));
+    }
+    let mut counts = format!(" {} packets  {} bytes", flow.packets, flow.bytes);
+    for (value, unit) in [(flow.dropped, "dropped"), (flow.fragments, "fragments")] {
+        counts = format!("{counts}  {value} {unit}");
+    }
+    if let Some(latency) = facts.latency_ns {
+        counts = format!("{counts}  latency {}", text::duration(latency));
+    }
+    let counts = Line::raw(text::cut(&counts, usize::from(area.width)));
+    lines.push(counts);
+    lines.extend(if flow.severity == Severity::Ok {
+        story::of_flow_in_order(flow, area.width, theme)
+    } else {
+        story::in_brief(snapshot.flow_text(index), flow.cause, flow.severity, area.width, theme)
+    });
     lines
 }

@@ -3,8 +3,10 @@
 use super::super::state::{List, Prompt, Screen, State};
 use super::super::text;
 use super::super::theme::Theme;
+use crate::diagnose::report::Severity;
 use ratatui::Frame;
 use ratatui::layout::Rect;
+use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Theme) {
@@ -12,74 +14,79 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Them
     let line = match (state.prompt, &state.message) {
         (Some(Prompt::Filter), _) => {
             let list = state.list(state.screen);
-            prompt(" /", &list.filter, &format!("  {} match", list.rows.len()), width, theme)
+            let matches = match list.rows.len() {
+                0 => "  nothing matches; !word leaves out".to_owned(),
+                1 => "  1 match".to_owned(),
+                rows => format!("  {rows} match"),
+            };
+            let severity = if list.rows.is_empty() { Severity::Warning } else { Severity::Ok };
+            prompt(" /", &list.filter, matches, theme.severity(severity), width, theme)
         }
         (Some(Prompt::Time), _) => {
-            prompt(" go to ", &state.typed_time, "  15:28:12, 15:28 or seconds from the start", width, theme)
+            let hint = "  15:28:12, 15:28 or seconds from the start".to_owned();
+            prompt(" go to ", &state.typed_time, hint, theme.faint(), width, theme)
         }
         (None, Some(message)) => {
             Line::styled(format!(" {}", text::cut(message, width.saturating_sub(2))), theme.accent())
         }
-        (None, None) => hints(state, theme),
+        (None, None) => hints(state, width, theme),
     };
     frame.render_widget(line, area);
 }
 
 /// The end of what is typed is what matters.
-fn prompt(label: &'static str, typed: &str, hint: &str, width: usize, theme: Theme) -> Line<'static> {
+fn prompt(label: &'static str, typed: &str, hint: String, style: Style, width: usize, theme: Theme) -> Line<'static> {
     let typed = text::clean(typed);
-    let room = width.saturating_sub(label.len() + 20);
+    let room = width.saturating_sub(label.len() + hint.chars().count() + 1);
     let skip = typed.chars().count().saturating_sub(room);
     let seen: String = typed.chars().skip(skip).collect();
     Line::from(vec![
         Span::styled(label, theme.accent()),
         Span::raw(seen),
-        Span::styled(" ", theme.selected()),
-        Span::styled(hint.to_owned(), theme.faint()),
+        Span::styled(" ", Style::new().add_modifier(Modifier::REVERSED)),
+        Span::styled(hint, style),
     ])
 }
 
-fn hints(state: &State, theme: Theme) -> Line<'static> {
-    let mut hints = vec![("?", "keys".to_owned())];
+fn hints(state: &State, width: usize, theme: Theme) -> Line<'static> {
+    let mut hints = vec![("?", "keys".to_owned()), ("q", "quit".to_owned())];
     match state.screen {
-        Screen::Guests => {
-            hints.push(("Enter", "path".to_owned()));
-            hints.push(("s", order(state.guest_sort.column.word(), state.guest_sort.reversed)));
+        Screen::Guests | Screen::Flows => {
+            hints.extend([("Enter", "path".to_owned()), ("s", "sort".to_owned()), ("y", "copy fix".to_owned())]);
         }
-        Screen::Flows => {
-            hints.push(("Enter", "path".to_owned()));
-            hints.push(("s", order(state.flow_sort.column.word(), state.flow_sort.reversed)));
-        }
-        Screen::Path => hints.push(("j k", "next, before".to_owned())),
-        Screen::Faults => {
-            hints.push(("Enter", "path".to_owned()));
-            hints.push(("y", "copy fix".to_owned()));
-        }
+        Screen::Path => hints.extend([("j k", "next, before".to_owned()), ("y", "copy fix".to_owned())]),
+        Screen::Faults => hints.extend([("Enter", "path".to_owned()), ("y", "copy fix".to_owned())]),
         Screen::Events => hints.push(("Enter", "detail".to_owned())),
     }
     if state.screen != Screen::Path {
         hints.push(("/", filter(state.list(state.screen))));
     }
-    if state.replaying() {
-        hints.push(("Space", "play".to_owned()));
-        hints.push(("n", "fault".to_owned()));
-    } else {
-        hints.push(("Space", if state.frozen() { "go on" } else { "freeze" }.to_owned()));
-    }
-    hints.push(("q", "quit".to_owned()));
-    let mut spans = vec![Span::raw(" ")];
-    for (key, what) in hints {
-        spans.extend([Span::styled(key, theme.accent()), Span::raw(format!(" {what}  "))]);
+    match &state.snapshot().status.replay {
+        Some(replay) => {
+            hints.push(("Space", if replay.paused { "play" } else { "stop" }.to_owned()));
+            hints.push(("n", "next fault".to_owned()));
+        }
+        None => hints.push(("Space", if state.frozen() { "go on" } else { "freeze" }.to_owned())),
     }
     let list = state.list(state.screen);
-    if !list.rows.is_empty() {
-        spans.push(Span::styled(format!("{}/{}", list.selected + 1, list.rows.len()), theme.faint()));
+    let position = match list.rows.len() {
+        0 => String::new(),
+        rows => format!("{}/{rows}", list.selected + 1),
+    };
+    let mut room = width.saturating_sub(position.len() + 2);
+    let mut spans = vec![Span::raw(" ")];
+    for (key, what) in hints {
+        let taken = key.len() + what.chars().count() + 3;
+        // The last one needs no gap behind it.
+        if taken > room + 1 {
+            break;
+        }
+        room = room.saturating_sub(taken);
+        spans.extend([Span::styled(key, theme.accent()), Span::raw(format!(" {what}  "))]);
     }
+    spans.push(Span::raw(" ".repeat(room)));
+    spans.push(Span::styled(position, theme.faint()));
     Line::from(spans)
-}
-
-fn order(column: &str, reversed: bool) -> String {
-    format!("sort: {column}{}", if reversed { " (reversed)" } else { "" })
 }
 
 fn filter(list: &List) -> String {

@@ -1,20 +1,24 @@
 //! The guests: path, rates with their past, drops, fragments, what is worst.
 
+use super::super::path::Way;
 use super::super::snapshot::GuestFacts;
 use super::super::state::State;
 use super::super::theme::{self, Theme};
+use super::super::view::{GuestColumn, Sort};
 use super::super::{layout, text};
-use super::table::{self, Column, numbers, words};
+use super::table::{self, Column, Order, numbers, words};
+use super::{path as picture, story};
 use crate::diagnose::report::{Cause, GuestReport, Severity};
 use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
+use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Theme) {
     let columns = columns(area.width);
     let list = &state.guests;
-    let mut lines = vec![table::heading(&columns, theme)];
+    let mut lines = vec![table::heading(&columns, Some(order(state.guest_sort)), theme)];
     let height = usize::from(layout::rows(area).height);
     let snapshot = state.snapshot();
     for (index, row) in list.rows.iter().enumerate().skip(list.offset).take(height) {
@@ -23,31 +27,51 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Them
         lines.push(table::row(&columns, cells(&columns, guest, facts, theme), index == list.selected, theme));
     }
     if list.rows.is_empty() {
-        let filtered = !list.filter.is_empty();
-        lines.extend(table::empty(
-            if filtered { "no guest matches the filter" } else { "no guest seen on this host yet" },
-            theme,
-        ));
+        lines
+            .extend(table::empty(if list.filter.is_empty() { NO_GUEST } else { "no guest matches the filter" }, theme));
     }
     frame.render_widget(Paragraph::new(lines), area);
 }
 
-fn columns(width: u16) -> Vec<Column> {
+/// Said where guests would be.
+pub(super) const NO_GUEST: &str = "no guest seen on this host yet; one that starts is traced at once";
+
+/// The columns, in whose titles one can click.
+pub(super) fn columns(width: u16) -> Vec<Column> {
     let wide = width.saturating_sub(80);
     let mut columns = vec![
         words("", 1),
-        words("GUEST", 11 + (wide / 8).min(16)),
+        words("GUEST", 9 + (wide / 5).min(16)),
+        words("WORST", 19 + (wide / 10).min(5)),
         words("PATH", 15 + (wide / 4).min(26)),
         numbers("PKT/S", 5),
-        words("", 6 + (wide / 8).min(14)),
+        words("", 5 + (wide / 8).min(16)),
         numbers("BIT/S", 5),
     ];
     if wide >= 20 {
-        columns.push(words("", 6 + (wide / 8).min(14)));
+        columns.push(words("", 5 + (wide / 8).min(16)));
     }
-    columns.extend([numbers("DROPS", 5), numbers("FRAGS", 5)]);
-    columns.push(words("WORST", table::rest(&columns, width).saturating_sub(1)));
+    columns.extend([numbers("DROPS", 5), numbers("FRAG", 4)]);
     columns
+}
+
+fn order(sort: Sort<GuestColumn>) -> Order {
+    let (title, rises) = match sort.column {
+        GuestColumn::Worst => ("WORST", false),
+        GuestColumn::Name => ("GUEST", true),
+        GuestColumn::Path => ("PATH", true),
+        GuestColumn::PacketRate => ("PKT/S", false),
+        GuestColumn::ByteRate => ("BIT/S", false),
+        GuestColumn::Dropped => ("DROPS", false),
+        GuestColumn::Fragments => ("FRAG", false),
+    };
+    Order { title, by: "", rising: rises != sort.reversed }
+}
+
+/// The column with this title.
+pub(super) fn column_of(title: &str) -> Option<GuestColumn> {
+    let order = |column: &GuestColumn| order(Sort { column: *column, reversed: false }).title;
+    GuestColumn::ALL.into_iter().find(|column| order(column) == title)
 }
 
 fn cells(columns: &[Column], guest: &GuestReport, facts: &GuestFacts, theme: Theme) -> Vec<(String, Style)> {
@@ -59,24 +83,72 @@ fn cells(columns: &[Column], guest: &GuestReport, facts: &GuestFacts, theme: The
         (Severity::Ok, None) => "delivered",
         (_, None) => Cause::Unclassified.id(),
     };
+    let style = if worst == "quiet" { theme.faint() } else { style };
     let alarm = if facts.dropped > 0 { theme.severity(Severity::Error) } else { Style::new() };
     let mut cells = vec![
         (theme::mark(facts.severity).to_owned(), style),
-        (guest.name.clone(), Style::new()),
+        (guest.name.clone(), if facts.severity > Severity::Info { style } else { Style::new() }),
+        (worst.to_owned(), style),
         (path(guest), Style::new()),
         (text::number(history.rates.packets), Style::new()),
-        (table::sparkline(history.packets.iter().copied(), columns[4].width), theme.graph()),
+        (table::sparkline(history.packets.iter().copied(), columns[5].width), theme.graph()),
         (text::scaled(history.rates.bytes.saturating_mul(8)), Style::new()),
     ];
-    if columns.len() > 9 {
-        cells.push((table::sparkline(history.bytes.iter().copied(), columns[6].width), theme.graph()));
+    if columns[7].title.is_empty() {
+        cells.push((table::sparkline(history.bytes.iter().copied(), columns[7].width), theme.graph()));
     }
-    cells.extend([
-        (text::number(facts.dropped), alarm),
-        (text::number(facts.fragments), Style::new()),
-        (worst.to_owned(), style),
-    ]);
+    cells.extend([(text::number(facts.dropped), alarm), (text::scaled(facts.fragments), Style::new())]);
     cells
+}
+
+/// The selected guest: its rates and their past, its way, what is wrong and the command that mends it.
+pub(super) fn detail(state: &State, area: Rect, theme: Theme) -> Vec<Line<'static>> {
+    let snapshot = state.snapshot();
+    let Some(facts) = state.guests.current().and_then(|index| snapshot.guests.get(index)) else { return Vec::new() };
+    let guest = &snapshot.report.guests[facts.index];
+    let mut lines = vec![story::rule(&title(guest), area.width, theme)];
+    if area.height >= 14 {
+        lines.push(rates(facts, area.width, theme));
+    }
+    if let Some(way) = worst_way(facts) {
+        lines.extend(picture::picture(way, area.width, theme));
+    }
+    match snapshot.guest_text(facts) {
+        Some(said) => lines.extend(story::in_brief(said, facts.cause, facts.severity, area.width, theme)),
+        None => lines.push(picture::well(facts, theme)),
+    }
+    lines
+}
+
+/// A guest may have several interfaces: the one where it hurts.
+fn worst_way(facts: &GuestFacts) -> Option<&Way> {
+    let grave = |way: &&Way| way.nodes.iter().filter_map(|node| node.fault).max();
+    facts.ways.iter().rev().max_by_key(grave)
+}
+
+/// `web1  libvirt  10.99.0.11  52:54:00:aa:00:00`
+fn title(guest: &GuestReport) -> String {
+    let interface = guest.interfaces.first();
+    let mac = interface.and_then(|interface| interface.mac.as_deref());
+    let addresses = interface.into_iter().flat_map(|interface| &interface.addresses).map(String::as_str).take(2);
+    let parts = [Some(guest.name.as_str()), guest.manager.as_deref()].into_iter().flatten();
+    parts.chain(addresses).chain(mac).collect::<Vec<_>>().join("  ")
+}
+
+fn rates(facts: &GuestFacts, width: u16, theme: Theme) -> Line<'static> {
+    let history = &facts.history;
+    let graph = (width.saturating_sub(62) / 3).clamp(6, 40);
+    let mut spans = vec![Span::raw(" ")];
+    let drops = if history.rates.dropped > 0 { theme.severity(Severity::Error) } else { Style::new() };
+    for (values, value, style, line) in [
+        (&history.packets, format!("{} pkt/s", text::scaled(history.rates.packets)), Style::new(), theme.graph()),
+        (&history.bytes, text::bits_per_second(history.rates.bytes), Style::new(), theme.graph()),
+        (&history.dropped, format!("{} drops/s", text::scaled(history.rates.dropped)), drops, drops),
+    ] {
+        spans.push(Span::styled(table::sparkline(values.iter().copied(), graph), line));
+        spans.push(Span::styled(format!(" {value:<14}"), style));
+    }
+    Line::from(spans)
 }
 
 /// `vnet0→br0→eth0`, and how many more interfaces there are.

@@ -15,6 +15,7 @@ mod table;
 use super::layout::{self, SMALLEST};
 use super::state::{Screen, State};
 use super::theme::{Palette, Theme};
+use super::view::{FlowColumn, GuestColumn};
 use ratatui::Frame;
 use ratatui::layout::{Alignment, Rect};
 use ratatui::text::Line;
@@ -47,10 +48,11 @@ pub fn draw(frame: &mut Frame<'_>, state: &State, theme: Theme) {
 }
 
 /// What belongs below the list of the screen, or is the whole screen.
-fn detail(state: &State, width: u16, theme: Theme) -> Vec<Line<'static>> {
+fn detail(state: &State, area: Rect, theme: Theme) -> Vec<Line<'static>> {
+    let width = area.width;
     match state.screen {
-        Screen::Guests => Vec::new(),
-        Screen::Flows => flows::detail(state, width, theme),
+        Screen::Guests => guests::detail(state, area, theme),
+        Screen::Flows => flows::detail(state, area, theme),
         Screen::Path => path::detail(state, width, theme),
         Screen::Faults => faults::detail(state, width, theme),
         Screen::Events => events::detail(state, width, theme),
@@ -60,28 +62,43 @@ fn detail(state: &State, width: u16, theme: Theme) -> Vec<Line<'static>> {
 /// Lines of the text in `area`, so that scrolling knows its end.
 pub(super) fn detail_length(state: &State, area: Rect) -> u16 {
     let theme = Theme::new(Palette::Plain, false);
-    u16::try_from(detail(state, area.width, theme).len()).unwrap_or(u16::MAX)
+    u16::try_from(detail(state, area, theme).len()).unwrap_or(u16::MAX)
 }
 
 fn draw_detail(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Theme) {
     if area.height == 0 {
         return;
     }
-    let lines = detail(state, area.width, theme);
+    let lines = detail(state, area, theme);
     let last = lines.len().saturating_sub(usize::from(area.height));
     let first = usize::from(state.scroll).min(last);
     let hidden = lines.len().saturating_sub(first + usize::from(area.height));
     let seen: Vec<Line<'_>> = lines.into_iter().skip(first).take(usize::from(area.height)).collect();
     frame.render_widget(Paragraph::new(seen), area);
     if hidden > 0 {
-        let more = if state.screen == Screen::Flows {
-            " Enter: more ".to_owned()
-        } else {
-            format!(" {hidden} more lines: PgDn ")
+        let more = match state.screen {
+            Screen::Guests | Screen::Flows => " Enter: more ".to_owned(),
+            Screen::Path | Screen::Faults | Screen::Events if hidden == 1 => " 1 more line: PgDn ".to_owned(),
+            Screen::Path | Screen::Faults | Screen::Events => format!(" {hidden} more lines: PgDn "),
         };
         let width = (more.chars().count() as u16).min(area.width);
         let corner = Rect::new(area.right() - width, area.bottom() - 1, width, 1);
-        frame.render_widget(Line::styled(more, theme.selected()), corner);
+        frame.render_widget(Line::styled(more, theme.badge()), corner);
+    }
+}
+
+/// What a list can be sorted by, at this place of its heading.
+pub(super) enum Clicked {
+    Guests(GuestColumn),
+    Flows(FlowColumn),
+}
+
+/// The column whose title is at `x`.
+pub(super) fn column_at(state: &State, x: u16) -> Option<Clicked> {
+    match state.screen {
+        Screen::Guests => guests::column_of(table::title_at(&guests::columns(state.size.0), x)?).map(Clicked::Guests),
+        Screen::Flows => flows::column_of(table::title_at(&flows::columns(state.size.0), x)?).map(Clicked::Flows),
+        Screen::Path | Screen::Faults | Screen::Events => None,
     }
 }
 

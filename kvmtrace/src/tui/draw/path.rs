@@ -1,6 +1,7 @@
 //! The way of a flow or a guest as a picture, the faulty hop marked, and below it what is wrong.
 
 use super::super::path::{self, Node, Way};
+use super::super::snapshot::{FaultSource, GuestFacts, Snapshot};
 use super::super::state::{Focus, State};
 use super::super::theme::{self, Theme};
 use super::super::{text, update};
@@ -9,9 +10,6 @@ use crate::diagnose::report::{Cause, FlowReport, Severity};
 use crate::event::Direction;
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
-
-/// Lines inside a box.
-const INSIDE: usize = 4;
 
 pub(super) fn detail(state: &State, width: u16, theme: Theme) -> Vec<Line<'static>> {
     let snapshot = state.snapshot();
@@ -33,28 +31,37 @@ fn of_guest(state: &State, width: u16, theme: Theme) -> Vec<Line<'static>> {
     let Some(facts) = state.guests.current().and_then(|index| snapshot.guests.get(index)) else {
         return table::empty("no guest seen on this host yet: its path will be drawn here", theme);
     };
-    let guest = &snapshot.report.guests[facts.index];
-    let mut lines = pictures(&path::of_guest(snapshot, guest), width, theme);
-    let own = |name: Option<&str>| name == Some(guest.name.as_str());
-    let suffering = |flow: &&FlowReport| own(flow.guest.as_deref()) && flow.severity > Severity::Ok;
-    let worst = snapshot.report.flows.iter().filter(suffering).max_by_key(|flow| (flow.severity, flow.dropped));
-    let finding = snapshot.faults.iter().find(|fault| own(snapshot.fault_text(fault).guest));
-    match (worst, finding) {
-        (Some(flow), _) => lines.extend(story::of_flow(flow, width, theme, None)),
-        (None, Some(fault)) => {
-            lines.extend(story::of_fault(snapshot.fault_text(fault), fault.cause, fault.severity, width, theme, None));
-        }
-        (None, None) => {
-            let well =
-                format!(" {} nothing wrong with this guest so far: {} flows", theme::mark(Severity::Ok), facts.flows);
-            lines.push(Line::styled(well, theme.severity(Severity::Ok)));
-        }
-    }
+    let mut lines = pictures(&facts.ways, width, theme);
+    lines.extend(of_facts(snapshot, facts, width, theme, state.fix));
     lines
 }
 
+/// What the worst is that befalls a guest.
+fn of_facts(snapshot: &Snapshot, facts: &GuestFacts, width: u16, theme: Theme, fix: usize) -> Vec<Line<'static>> {
+    match facts.worst {
+        Some(FaultSource::Flow(index)) => story::of_flow(&snapshot.report.flows[index], width, theme, Some(fix)),
+        Some(FaultSource::Finding(_)) => snapshot
+            .guest_text(facts)
+            .map(|said| story::of_fault(said, facts.cause, facts.severity, width, theme, Some(fix)))
+            .unwrap_or_default(),
+        None => vec![well(facts, theme)],
+    }
+}
+
+/// All is well, or nothing was seen yet.
+pub(super) fn well(facts: &GuestFacts, theme: Theme) -> Line<'static> {
+    let flows = match facts.flows {
+        0 => return Line::styled("   quiet: no packet of this guest seen so far", theme.faint()),
+        1 => "its one flow goes".to_owned(),
+        flows => format!("its {} flows go", text::number(flows)),
+    };
+    let well = format!(" {} nothing wrong so far: {flows} their way in order", theme::mark(Severity::Ok));
+    Line::styled(well.replace("flow goes their", "flow goes its"), theme.severity(Severity::Ok))
+}
+
 fn of_flow(state: &State, flow: &FlowReport, width: u16, theme: Theme) -> Vec<Line<'static>> {
-    let mut lines = pictures(&[path::of_flow(&state.snapshot().report, flow)], width, theme);
+    let snapshot = state.snapshot();
+    let mut lines = pictures(&[path::of_flow(&snapshot.report, &snapshot.mtus, flow)], width, theme);
     lines.extend(story::of_flow(flow, width, theme, Some(state.fix)));
     lines.push(Line::raw(""));
     for hop in &flow.path {
@@ -78,8 +85,9 @@ fn of_finding(state: &State, width: u16, theme: Theme) -> Vec<Line<'static>> {
         return table::empty("no fault found so far", theme);
     };
     let said = snapshot.fault_text(fault);
-    let guest = said.guest.and_then(|name| snapshot.report.guests.iter().find(|guest| guest.name == name));
-    let mut lines = guest.map(|guest| pictures(&path::of_guest(snapshot, guest), width, theme)).unwrap_or_default();
+    let named = |facts: &&GuestFacts| Some(snapshot.report.guests[facts.index].name.as_str()) == said.guest;
+    let guest = snapshot.guests.iter().find(named);
+    let mut lines = guest.map(|facts| pictures(&facts.ways, width, theme)).unwrap_or_default();
     lines.extend(story::of_fault(said, fault.cause, fault.severity, width, theme, Some(state.fix)));
     lines
 }
@@ -101,29 +109,33 @@ pub(super) fn picture(way: &Way, width: u16, theme: Theme) -> Vec<Line<'static>>
     let count = way.nodes.len().max(1);
     let room = usize::from(width).saturating_sub(2);
     let arrow = if room >= count * 9 + (count - 1) * 3 { 3 } else { 1 };
-    let inner = (room.saturating_sub((count - 1) * arrow) / count).saturating_sub(2).clamp(3, 16);
-    let mut rows: Vec<Vec<Span<'static>>> = vec![vec![Span::raw(" ")]; INSIDE + 2];
-    let mut broken = false;
-    let mut caption = Vec::new();
-    for (index, node) in way.nodes.iter().enumerate() {
+    let inner = (room.saturating_sub((count - 1) * arrow) / count).saturating_sub(2).clamp(3, 18);
+    let contents: Vec<[Option<String>; INSIDE]> = way.nodes.iter().map(|node| inside(node, inner)).collect();
+    // Only the lines in which something stands.
+    let lines: Vec<usize> = (0..INSIDE).filter(|line| contents.iter().any(|node| node[*line].is_some())).collect();
+    let mut rows: Vec<Vec<Span<'static>>> = vec![vec![Span::raw(" ")]; lines.len() + 2];
+    let broken = way.broken_at();
+    let mut caption = None;
+    for (index, (node, content)) in way.nodes.iter().zip(&contents).enumerate() {
         if index > 0 {
-            between(&mut rows, arrow, way.nodes[index - 1].fault, theme);
+            let cut = broken.filter(|broken| *broken + 1 == index).and_then(|broken| way.nodes[broken].fault);
+            between(&mut rows, arrow, cut, theme);
         }
         if let Some(severity) = node.fault {
             let middle = 1 + index * (inner + 2 + arrow) + inner.div_ceil(2);
-            caption = under(severity, way.cause, middle, usize::from(width), theme);
+            caption = Some(under(severity, way.cause, middle, usize::from(width), theme));
         }
-        box_of(&mut rows, node, inner, broken, theme);
-        broken |= node.fault == Some(Severity::Error);
+        let content: Vec<&str> = lines.iter().map(|line| content[*line].as_deref().unwrap_or("")).collect();
+        box_of(&mut rows, node, &content, inner, broken.is_some_and(|broken| index > broken), theme);
     }
     rows.into_iter().map(Line::from).chain(caption).collect()
 }
 
-/// The arrow to the next box; after a fault it bears its mark.
-fn between(rows: &mut [Vec<Span<'static>>], width: usize, fault: Option<Severity>, theme: Theme) {
+/// The arrow to the next box; after a fault that nothing gets past it bears its mark.
+fn between(rows: &mut [Vec<Span<'static>>], width: usize, cut: Option<Severity>, theme: Theme) {
     for (index, row) in rows.iter_mut().enumerate() {
         let line = "─".repeat(width - 1);
-        row.push(match (index, fault) {
+        row.push(match (index, cut) {
             (2, Some(severity)) => Span::styled(format!("{line}{}", theme::mark(severity)), theme.severity(severity)),
             (2, None) => Span::raw(format!("{line}▶")),
             _ => Span::raw(" ".repeat(width)),
@@ -131,7 +143,31 @@ fn between(rows: &mut [Vec<Span<'static>>], width: usize, fault: Option<Severity
     }
 }
 
-fn box_of(rows: &mut [Vec<Span<'static>>], node: &Node, inner: usize, beyond: bool, theme: Theme) {
+/// Lines that a box may have: name, packets or what else is known, packets that came back, drops or latency.
+const INSIDE: usize = 4;
+
+fn inside(node: &Node, width: usize) -> [Option<String>; INSIDE] {
+    let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let packets = node.packets.map(|packets| match node.back {
+        Some(_) => format!("→ {}", text::number(packets)),
+        None => format!("{} pkt", text::number(packets)),
+    });
+    let drops = (node.dropped > 0).then(|| {
+        let drops = format!("{} {}", theme::mark(Severity::Error), text::number(node.dropped));
+        let word = if node.dropped == 1 { "drop" } else { "drops" };
+        if drops.chars().count() + 1 + word.len() > width { drops } else { format!("{drops} {word}") }
+    });
+    [
+        some(&node.name),
+        packets.or_else(|| some(&node.note)),
+        node.back.map(|packets| format!("← {}", text::number(packets))),
+        drops
+            .or_else(|| node.fault.map(|severity| format!("{} fault", theme::mark(severity))))
+            .or_else(|| node.latency_ns.map(|time| format!("+{}", text::duration(time)))),
+    ]
+}
+
+fn box_of(rows: &mut [Vec<Span<'static>>], node: &Node, content: &[&str], inner: usize, beyond: bool, theme: Theme) {
     let style = match (node.fault, beyond) {
         (Some(severity), _) => theme.severity(severity),
         (None, true) => theme.faint(),
@@ -143,30 +179,29 @@ fn box_of(rows: &mut [Vec<Span<'static>>], node: &Node, inner: usize, beyond: bo
     };
     let role = text::cut(node.role.word(), inner);
     rows[0].push(Span::styled(format!("{left}{role}{}{right}", across.repeat(inner - role.chars().count())), style));
-    let both_ways = node.back.is_some();
-    let packets = node.packets.map(|packets| {
-        if both_ways { format!("→ {}", text::number(packets)) } else { format!("{} pkt", text::number(packets)) }
-    });
-    let back = node.back.map(|packets| format!("← {}", text::number(packets)));
-    let latency = node.latency_ns.map(|time| format!("+{}", text::duration(time)));
-    let dropped =
-        (node.dropped > 0).then(|| format!("{} {} lost", theme::mark(Severity::Error), text::number(node.dropped)));
-    let fault = node.fault.map(|severity| format!("{} fault", theme::mark(severity)));
-    let inside = [Some(node.name.clone()), packets, back.or(latency), dropped.or(fault)];
-    for (row, content) in rows[1..=INSIDE].iter_mut().zip(inside) {
-        row.push(Span::styled(format!("{side}{}{side}", text::fit(&content.unwrap_or_default(), inner)), style));
+    for (row, content) in rows[1..].iter_mut().zip(content) {
+        row.push(Span::styled(format!("{side}{}{side}", text::fit(content, inner)), style));
     }
-    rows[INSIDE + 1].push(Span::styled(format!("{low_left}{}{low_right}", across.repeat(inner)), style));
+    if let Some(last) = rows.last_mut() {
+        let mtu = node.mtu.map(|mtu| format!("mtu {mtu}")).unwrap_or_default();
+        // A narrow box has room for the number alone.
+        let mtu = if mtu.chars().count() > inner { mtu.trim_start_matches("mtu ").to_owned() } else { mtu };
+        let mtu = text::cut(&mtu, inner);
+        last.push(Span::styled(
+            format!("{low_left}{mtu}{}{low_right}", across.repeat(inner - mtu.chars().count())),
+            style,
+        ));
+    }
 }
 
 /// The cause, below the box and pointing at it.
-fn under(severity: Severity, cause: Option<Cause>, middle: usize, width: usize, theme: Theme) -> Vec<Line<'static>> {
-    let style = theme.severity(severity);
+fn under(severity: Severity, cause: Option<Cause>, middle: usize, width: usize, theme: Theme) -> Line<'static> {
     let label = format!("{} {} here", theme::mark(severity), cause.map_or("dropped", Cause::id));
     let length = label.chars().count();
-    let start = middle.saturating_sub(length / 2).min(width.saturating_sub(length + 1));
-    vec![
-        Line::styled(format!("{}▲", " ".repeat(middle)), style),
-        Line::styled(format!("{}{label}", " ".repeat(start)), style),
-    ]
+    let line = if middle + 3 + length < width {
+        format!("{}▲ {label}", " ".repeat(middle))
+    } else {
+        format!("{}{label} ▲", " ".repeat((middle.saturating_sub(1)).saturating_sub(length)))
+    };
+    Line::styled(line, theme.severity(severity))
 }

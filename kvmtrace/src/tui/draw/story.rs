@@ -7,9 +7,48 @@ use crate::diagnose::report::{Cause, Fix, FlowReport, Point, Severity, Where};
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
-/// A line across.
-pub(super) fn rule(width: u16, theme: Theme) -> Line<'static> {
-    Line::styled("─".repeat(usize::from(width)), theme.faint())
+/// A line across, with what is below it.
+pub(super) fn rule(title: &str, width: u16, theme: Theme) -> Line<'static> {
+    let width = usize::from(width);
+    if title.is_empty() {
+        return Line::styled("─".repeat(width), theme.faint());
+    }
+    let title = text::cut(title, width.saturating_sub(6));
+    let rest = width.saturating_sub(title.chars().count() + 4);
+    Line::from(vec![
+        Span::styled("── ", theme.faint()),
+        Span::styled(title, theme.accent()),
+        Span::styled(format!(" {}", "─".repeat(rest)), theme.faint()),
+    ])
+}
+
+/// A fault in as few lines as it takes: why, what, and the first command that mends it.
+pub(super) fn in_brief(
+    fault: FaultText<'_>,
+    cause: Option<Cause>,
+    severity: Severity,
+    width: u16,
+    theme: Theme,
+) -> Vec<Line<'static>> {
+    let mut lines = Vec::new();
+    let style = theme.severity(severity);
+    let title = format!(" {} {}", theme::mark(severity), cause.map_or("dropped", Cause::id));
+    let place = fault.place.map(|place| format!("  at {}", place_text(place))).unwrap_or_default();
+    let room = usize::from(width).saturating_sub(title.chars().count() + 1);
+    lines.push(Line::from(vec![Span::styled(title, style), Span::styled(text::cut(&place, room), theme.faint())]));
+    paragraph(&mut lines, "   ", fault.explanation, width, Style::new());
+    if let Some(command) = fault.fixes.first().and_then(|fix| fix.command.as_ref()) {
+        const HINT: &str = "   y copies it";
+        let command = text::cut(command, usize::from(width).saturating_sub(6 + HINT.len()));
+        lines.push(Line::from(vec![
+            Span::raw("   $ "),
+            Span::styled(command, theme.severity(Severity::Ok)),
+            Span::styled(HINT, theme.faint()),
+        ]));
+    } else if let Some(fix) = fault.fixes.first() {
+        paragraph(&mut lines, "   fix ", &fix.why, width, Style::new());
+    }
+    lines
 }
 
 /// A fault with all that is known of it. `fix` is the one that `y` copies.
@@ -52,20 +91,20 @@ pub(super) fn of_fault(
     lines
 }
 
+/// That a flow is in order, and how.
+pub(super) fn of_flow_in_order(flow: &FlowReport, width: u16, theme: Theme) -> Vec<Line<'static>> {
+    let mut lines = vec![Line::styled(
+        format!(" {} {}", theme::mark(flow.severity), theme::verdict(flow.verdict)),
+        theme.severity(flow.severity),
+    )];
+    paragraph(&mut lines, "   ", &flow.explanation, width, Style::new());
+    lines
+}
+
 /// A flow's fault, or that there is none.
 pub(super) fn of_flow(flow: &FlowReport, width: u16, theme: Theme, fix: Option<usize>) -> Vec<Line<'static>> {
-    let mut lines = Vec::new();
-    if flow.severity == Severity::Ok {
-        let verdict = theme::verdict(flow.verdict);
-        let counts = format!(
-            " {verdict}: {} packets, {} bytes, {} dropped, {} fragments",
-            flow.packets, flow.bytes, flow.dropped, flow.fragments
-        );
-        lines.push(Line::from(vec![
-            Span::styled(format!(" {}", theme::mark(flow.severity)), theme.severity(flow.severity)),
-            Span::raw(counts),
-        ]));
-        paragraph(&mut lines, "   ", &flow.explanation, width, Style::new());
+    let mut lines = if flow.severity == Severity::Ok {
+        of_flow_in_order(flow, width, theme)
     } else {
         let said = FaultText {
             guest: flow.guest.as_deref(),
@@ -74,8 +113,8 @@ pub(super) fn of_flow(flow: &FlowReport, width: u16, theme: Theme, fix: Option<u
             evidence: &flow.evidence,
             fixes: &flow.fixes,
         };
-        lines = of_fault(said, flow.cause, flow.severity, width, theme, fix);
-    }
+        of_fault(said, flow.cause, flow.severity, width, theme, fix)
+    };
     if let Some(translated) = &flow.translated {
         let source = text::end_point(&translated.source, translated.source_port);
         let destination = text::end_point(&translated.destination, translated.destination_port);

@@ -2,7 +2,7 @@
 
 use super::super::text;
 use super::super::theme::Theme;
-use ratatui::style::Style;
+use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 
 /// A column: its heading and its width. Numbers stand on the right.
@@ -37,20 +37,59 @@ fn fitted(column: Column, value: &str) -> String {
     if column.right { text::fit_right(value, width) } else { text::fit(value, width) }
 }
 
-/// The headings.
-pub(super) fn heading(columns: &[Column], theme: Theme) -> Line<'static> {
+/// By which column rows are sorted: its title, what to add to it, and whether small values come first.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Order {
+    pub(super) title: &'static str,
+    pub(super) by: &'static str,
+    pub(super) rising: bool,
+}
+
+/// The headings; the one that rows are sorted by bears an arrow.
+pub(super) fn heading(columns: &[Column], order: Option<Order>, theme: Theme) -> Line<'static> {
     let mut spans = vec![Span::raw("  ")];
     for column in columns {
-        spans.push(Span::styled(fitted(*column, column.title), theme.heading()));
-        spans.push(Span::raw(" "));
+        let order = order.filter(|order| order.title == column.title && !column.title.is_empty());
+        let arrow = order.map_or("", |order| if order.rising { "▲" } else { "▼" });
+        match order {
+            // A word has room behind it; a number stands at the edge, and its arrow in the gap.
+            Some(order) if !column.right => {
+                let by = if order.by.is_empty() { String::new() } else { format!(" by {}", order.by) };
+                let long = format!("{}{by}{arrow}", column.title);
+                let fits = long.chars().count() <= usize::from(column.width);
+                let title = if fits { long } else { format!("{}{arrow}", column.title) };
+                spans.push(Span::styled(fitted(*column, &title), theme.sorted()));
+                spans.push(Span::raw(" "));
+            }
+            Some(_) => {
+                spans.push(Span::styled(fitted(*column, column.title), theme.sorted()));
+                spans.push(Span::styled(arrow, theme.sorted().remove_modifier(Modifier::UNDERLINED)));
+            }
+            None => {
+                let style = if column.title.is_empty() { Style::new() } else { theme.heading() };
+                spans.push(Span::styled(fitted(*column, column.title), style));
+                spans.push(Span::raw(" "));
+            }
+        }
     }
     Line::from(spans)
+}
+
+/// The title of the column at this place of the heading.
+pub(super) fn title_at(columns: &[Column], x: u16) -> Option<&'static str> {
+    let mut start = CURSOR;
+    columns.iter().find_map(|column| {
+        let here = (start..=start + column.width).contains(&x);
+        start += column.width + 1;
+        here.then_some(column.title)
+    })
 }
 
 /// A row; `selected` puts the cursor on it.
 pub(super) fn row(columns: &[Column], cells: Vec<(String, Style)>, selected: bool, theme: Theme) -> Line<'static> {
     let mut spans = vec![Span::raw(if selected { "▸ " } else { "  " })];
     for (column, (value, style)) in columns.iter().zip(cells) {
+        let style = if selected { theme.in_selected(style) } else { style };
         spans.push(Span::styled(fitted(*column, &value), style));
         spans.push(Span::raw(" "));
     }
