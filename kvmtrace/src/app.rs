@@ -1,6 +1,7 @@
 //! The composition root: the one place that knows all the parts. Turns what was typed into a source, the pipeline and a
 //! sink, and the outcome into an exit status.
 
+mod metrics;
 mod ready;
 mod record;
 mod screen;
@@ -110,6 +111,7 @@ async fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Record(command) => record::record(cli, command).await,
         Command::Report(command) => record::report(cli, command),
         Command::Export(command) => record::export(cli, command),
+        Command::Metrics(command) => metrics::metrics(cli, command).await,
         Command::Clean => clean(cli).await,
         Command::Completions { shell } => {
             let mut command = <Cli as clap::CommandFactory>::command();

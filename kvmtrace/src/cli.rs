@@ -1,6 +1,7 @@
 //! What was typed.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -71,6 +72,8 @@ pub enum Command {
     Report(Report),
     /// Turn a recording into pcapng, JSON lines or parquet
     Export(Export),
+    /// Trace until Ctrl-C and serve the numbers to Prometheus
+    Metrics(Metrics),
     /// Remove hooks that a killed run has left behind (only kernels before 6.6 let it)
     Clean,
     /// Print a completion script for a shell
@@ -209,6 +212,17 @@ pub enum Form {
     Parquet,
 }
 
+/// `kvmtrace metrics`
+#[derive(Args, Clone, Debug)]
+pub struct Metrics {
+    /// What to trace.
+    #[command(flatten)]
+    pub scope: Scope,
+    /// Where to listen; a port alone means this host only
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9985", value_parser = listen)]
+    pub listen: SocketAddr,
+}
+
 /// `kvmtrace check`
 #[derive(Args, Clone, Debug)]
 pub struct Check {
@@ -257,6 +271,15 @@ fn duration(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| format!("{text:?} is no time to trace for"))
 }
 
+/// `127.0.0.1:9985`, `[::1]:9985`, `localhost:9985`, `:9985`, `9985`
+fn listen(text: &str) -> Result<SocketAddr, String> {
+    let port = text.strip_prefix("localhost:").or(text.strip_prefix(':')).unwrap_or(text);
+    if let Ok(port) = port.parse() {
+        return Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
+    }
+    text.parse().map_err(|_error| format!("{text:?} is no address and port; 127.0.0.1:9985, [::1]:9985 and 9985 are"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -275,6 +298,19 @@ mod tests {
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
         for nonsense in ["", "s", "-1", "5x", "0", "1e30h", "nan", "5 s"] {
             assert!(duration(nonsense).is_err(), "{nonsense}");
+        }
+    }
+
+    #[test]
+    fn an_address_to_listen_at_is_this_host_only_unless_said_otherwise() {
+        let address = |text| listen(text).map(|address| address.to_string());
+        for text in ["9985", ":9985", "localhost:9985", "127.0.0.1:9985"] {
+            assert_eq!(address(text).as_deref(), Ok("127.0.0.1:9985"), "{text}");
+        }
+        assert_eq!(address("0.0.0.0:1").as_deref(), Ok("0.0.0.0:1"));
+        assert_eq!(address("[::1]:1").as_deref(), Ok("[::1]:1"));
+        for nonsense in ["", ":", "host:1", "127.0.0.1", "127.0.0.1:70000", "::1:1:"] {
+            assert!(listen(nonsense).is_err(), "{nonsense}");
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::diagnose::notice::{self, Notice};
 use crate::diagnose::report::Report;
-use crate::event::Event;
+use crate::event::{Event, Timestamp};
 use crate::track::Track;
 
 /// All state between a source and the sinks.
@@ -26,6 +26,11 @@ impl Pipeline {
     /// The verdicts over everything that was stepped through so far.
     pub fn report(&self) -> Report {
         crate::diagnose::report(&self.track)
+    }
+
+    /// Forgets flows that have rested since before a time ([`Track::forget`]).
+    pub fn forget(&mut self, before: Timestamp) {
+        self.track.forget(before);
     }
 
     /// The faults visible in the host's configuration alone.

@@ -4,5 +4,11 @@
 pub mod escape;
 pub mod guests;
 pub mod json;
+pub mod metrics;
 pub mod style;
 pub mod text;
+
+/// The name of a value that JSON shows as a string.
+fn id(value: impl serde::Serialize) -> String {
+    serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
+}

@@ -167,8 +167,7 @@ fn path(hops: &[Hop], place: Option<&Where>, style: Style, out: &mut impl Write)
 
 fn place(place: Option<&Where>, style: Style, out: &mut impl Write) -> io::Result<()> {
     let Some(place) = place else { return Ok(()) };
-    let point =
-        serde_json::to_value(place.point).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default();
+    let point = super::id(place.point);
     let device = place.device.as_deref().map(|device| format!("{}, ", escape(device))).unwrap_or_default();
     let function = place.function.as_deref().map(|function| format!(", in {}", escape(function))).unwrap_or_default();
     let reason = place.reason.as_deref().map(|reason| format!(" ({})", escape(reason))).unwrap_or_default();

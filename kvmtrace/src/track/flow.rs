@@ -84,8 +84,9 @@ impl Flow {
         }
     }
 
-    pub(super) fn dropped(&mut self, sample: &DropSample) {
+    pub(super) fn dropped(&mut self, sample: &DropSample, now: Timestamp) {
         self.first = self.first.min(sample.first);
+        self.last = self.last.max(now);
         let Some(totals) = self.site(&sample.site) else { return };
         totals.packets = sample.packets;
         totals.bytes = sample.bytes;

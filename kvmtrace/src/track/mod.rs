@@ -53,7 +53,7 @@ impl Track {
             }
             EventKind::Host(host) => self.host_changed(host),
             EventKind::Flow(sample) => self.counted(sample, event.time),
-            EventKind::Drop(sample) => self.dropped(sample),
+            EventKind::Drop(sample) => self.dropped(sample, event.time),
             EventKind::Packet(record) => self.packet(record, event.time),
             EventKind::Loss(loss) => self.loss = *loss,
             EventKind::Degraded(degraded) => {
@@ -87,8 +87,8 @@ impl Track {
         self.flow(sample.flow, sample.counters.first).counted(sample, now);
     }
 
-    fn dropped(&mut self, sample: &DropSample) {
-        self.flow(sample.flow, sample.first).dropped(sample);
+    fn dropped(&mut self, sample: &DropSample, now: Timestamp) {
+        self.flow(sample.flow, sample.first).dropped(sample, now);
     }
 
     fn packet(&mut self, record: &PacketRecord, now: Timestamp) {
@@ -121,6 +121,13 @@ impl Track {
             self.flows.remove(key);
             self.evicted += 1;
         }
+    }
+
+    /// Forgets what has rested since before a time: for traces without an end. A flow that goes on is known again, with
+    /// counters that reach back to its start.
+    pub fn forget(&mut self, before: Timestamp) {
+        self.flows.retain(|_, flow| flow.last >= before);
+        self.errors.retain(|_, error| error.first >= before);
     }
 
     /// What was asked for.

@@ -1,0 +1,280 @@
+//! What a trace that runs for days tells Prometheus: how much passed at each device, what was dropped and why, which
+//! faults there are now.
+//!
+//! Never a series per flow: labels are guests, devices, directions, causes and points, of which there are few whatever a
+//! guest sends, and [`SERIES`] bounds each family even so. Counters never go down: what is added to them is what a
+//! flow's counters grew by, and stays whatever becomes of the flow.
+//!
+//! A flow that was forgotten (there were too many, or it rested) comes back with counters that reach back to the
+//! start. It is known by its age: what it counted before is not added a second time.
+
+mod exposition;
+pub mod server;
+
+use super::id;
+use crate::diagnose::report::{Report, Severity, Where};
+use crate::event::{Direction, Event, EventKind, FlowKey, FlowSample, IfIndex, Timestamp};
+use crate::track::Track;
+use exposition::{Exposition, Kind};
+use std::collections::BTreeMap;
+
+/// Series of one family at most; what is more is told under [`OTHER`].
+const SERIES: usize = 10_000;
+/// Stands for the values of all labels of the series that no longer fit.
+const OTHER: &str = "other";
+/// A flow that is not known and began so long ago was forgotten meanwhile: the counters are read twice a second.
+const FORGOTTEN_NS: u64 = 5_000_000_000;
+/// A fault is one of now when its flow was seen so recently.
+const RECENT_NS: u64 = 60_000_000_000;
+
+/// Counted at a device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Counts {
+    packets: u64,
+    bytes: u64,
+    fragments: u64,
+}
+
+/// `guest`, `device`, `direction`.
+type AtDevice = [String; 3];
+/// `guest`, `device`, `direction`, `cause`, `point`.
+type Dropped = [String; 5];
+/// `guest`, `device`, `direction`, `cause`, `point`, `severity`.
+type Fault = [String; 6];
+
+const AT_DEVICE: [&str; 3] = ["guest", "device", "direction"];
+const DROPPED: [&str; 5] = ["guest", "device", "direction", "cause", "point"];
+const FAULT: [&str; 6] = ["guest", "device", "direction", "cause", "point", "severity"];
+
+/// The numbers so far.
+#[derive(Debug, Default)]
+pub struct Meters {
+    /// Counted since the last judgement, by index: names are looked up then.
+    pending: BTreeMap<(IfIndex, Direction), Counts>,
+    passed: BTreeMap<AtDevice, Counts>,
+    dropped: BTreeMap<Dropped, u64>,
+    faults: BTreeMap<Fault, u64>,
+    findings: BTreeMap<Fault, u64>,
+    /// What was already counted of each flow's drops: all flows that the last judgement knew.
+    told: BTreeMap<FlowKey, u64>,
+    losses: [u64; 3],
+    judged: Option<Timestamp>,
+    /// The parts that do not grow by events: as of the last judgement.
+    rest: String,
+}
+
+impl Meters {
+    /// Takes an event in, before `track` does: what a flow's counters grew by is counted.
+    pub fn take(&mut self, event: &Event, track: &Track) {
+        if let EventKind::Flow(sample) = &event.kind {
+            let grown = grown(sample, event.time, track);
+            let counts = self.pending.entry((sample.place.device, sample.place.direction)).or_default();
+            counts.packets += grown.packets;
+            counts.bytes += grown.bytes;
+            counts.fragments += grown.fragments;
+        }
+    }
+
+    /// Takes in how things are judged at `now`; a quiet trace has no newer event.
+    pub fn judge(&mut self, now: Timestamp, report: &Report, track: &Track) {
+        let host = track.host();
+        for ((device, direction), grown) in std::mem::take(&mut self.pending) {
+            let guest = host.guest_of(device).map(|guest| guest.name.clone()).unwrap_or_default();
+            let labels = [guest, host.link_name(device), id(direction)];
+            let counts = bounded(&mut self.passed, labels);
+            counts.packets += grown.packets;
+            counts.bytes += grown.bytes;
+            counts.fragments += grown.fragments;
+        }
+        self.count_drops(report, track);
+        self.faults = faults(now, report, track);
+        self.findings = findings(report);
+        let loss = report.lost;
+        for (kept, now) in self.losses.iter_mut().zip([loss.ring_events, loss.flows_evicted, loss.map_full]) {
+            *kept = (*kept).max(now);
+        }
+        self.judged = Some(now);
+        self.rest = rest(report, track);
+    }
+
+    fn count_drops(&mut self, report: &Report, track: &Track) {
+        let mut told = BTreeMap::new();
+        for flow in &report.flows {
+            let before = self.told.get(&flow.key).copied();
+            let known = track.get(&flow.key);
+            let forgotten = || {
+                let begun = known.map(|known| known.first);
+                self.judged.zip(begun).is_some_and(|(judged, begun)| judged.since(begun).0 > FORGOTTEN_NS)
+            };
+            let new = match before {
+                Some(before) => flow.dropped.saturating_sub(before),
+                None if forgotten() => 0,
+                None => flow.dropped,
+            };
+            told.insert(flow.key, flow.dropped.max(before.unwrap_or(0)));
+            if new > 0 {
+                let cause = flow.cause.map_or("none", |cause| cause.id());
+                let labels = place(flow.guest.as_deref(), &id(flow.direction), cause, flow.place.as_ref());
+                *bounded(&mut self.dropped, labels) += new;
+            }
+        }
+        self.told = told;
+    }
+
+    /// The whole text.
+    pub fn text(&self) -> String {
+        let mut out = Exposition::default();
+        let at_device = |value: fn(&Counts) -> u64| {
+            self.passed.iter().map(move |(labels, counts)| (named(AT_DEVICE, labels), value(counts)))
+        };
+        out.family(
+            "kvmtrace_packets_total",
+            Kind::Counter,
+            "Packets seen at a device, by side.",
+            at_device(|counts| counts.packets),
+        );
+        out.family(
+            "kvmtrace_bytes_total",
+            Kind::Counter,
+            "Bytes seen at a device, Ethernet headers included.",
+            at_device(|counts| counts.bytes),
+        );
+        out.family(
+            "kvmtrace_fragments_total",
+            Kind::Counter,
+            "IP fragments seen at a device.",
+            at_device(|counts| counts.fragments),
+        );
+        out.family(
+            "kvmtrace_dropped_packets_total",
+            Kind::Counter,
+            "Packets dropped on this host, by the cause of their flow as it was judged when they were counted.",
+            self.dropped.iter().map(|(labels, count)| (named(DROPPED, labels), count)),
+        );
+        out.family(
+            "kvmtrace_faulty_flows",
+            Kind::Gauge,
+            "Flows seen within the last minute that have a fault.",
+            self.faults.iter().map(|(labels, count)| (named(FAULT, labels), count)),
+        );
+        out.family(
+            "kvmtrace_findings",
+            Kind::Gauge,
+            "Faults of devices, guests or the host rather than of one flow.",
+            self.findings.iter().map(|(labels, count)| (named(FAULT, labels), count)),
+        );
+        let [ring, evicted, full] = self.losses;
+        out.single(
+            "kvmtrace_lost_events_total",
+            Kind::Counter,
+            "Records that found the ring buffer full: the numbers here are too low by what they told.",
+            ring,
+        );
+        out.single("kvmtrace_evicted_flows_total", Kind::Counter, "Flows that had to make room for others.", evicted);
+        out.single(
+            "kvmtrace_uncounted_packets_total",
+            Kind::Counter,
+            "Packets that found a map of the kernel's full.",
+            full,
+        );
+        out.finish() + &self.rest
+    }
+}
+
+/// What a flow has grown by at a place since `track` last heard of it.
+fn grown(sample: &FlowSample, now: Timestamp, track: &Track) -> Counts {
+    let counters = &sample.counters;
+    let now_counts =
+        Counts { packets: counters.packets, bytes: counters.bytes, fragments: u64::from(counters.fragments) };
+    match track.get(&sample.flow).and_then(|flow| flow.places.get(&sample.place)) {
+        Some(before) => Counts {
+            packets: now_counts.packets.saturating_sub(before.packets),
+            bytes: now_counts.bytes.saturating_sub(before.bytes),
+            fragments: now_counts.fragments.saturating_sub(u64::from(before.fragments)),
+        },
+        None if now.since(counters.first).0 > FORGOTTEN_NS => Counts::default(),
+        None => now_counts,
+    }
+}
+
+/// The series with these labels, or the one for all that no longer fit.
+fn bounded<const N: usize, V: Default>(series: &mut BTreeMap<[String; N], V>, labels: [String; N]) -> &mut V {
+    let fits = series.len() < SERIES || series.contains_key(&labels);
+    series.entry(if fits { labels } else { [(); N].map(|()| OTHER.to_owned()) }).or_default()
+}
+
+fn named<'a, const N: usize>(names: [&'static str; N], values: &'a [String; N]) -> Vec<(&'static str, &'a str)> {
+    names.into_iter().zip(values.iter().map(String::as_str)).collect()
+}
+
+fn place(guest: Option<&str>, direction: &str, cause: &str, place: Option<&Where>) -> Dropped {
+    let device = place.and_then(|place| place.device.clone()).unwrap_or_default();
+    let point = place.map(|place| id(place.point)).unwrap_or_default();
+    [guest.unwrap_or_default().to_owned(), device, direction.to_owned(), cause.to_owned(), point]
+}
+
+fn with_severity([guest, device, direction, cause, point]: Dropped, severity: Severity) -> Fault {
+    [guest, device, direction, cause, point, id(severity)]
+}
+
+fn faults(now: Timestamp, report: &Report, track: &Track) -> BTreeMap<Fault, u64> {
+    let mut faults = BTreeMap::new();
+    for flow in report.flows.iter().filter(|flow| flow.severity >= Severity::Warning) {
+        let last = track.get(&flow.key).map(|known| known.last);
+        let (Some(cause), Some(last)) = (flow.cause, last) else { continue };
+        if now.since(last).0 > RECENT_NS {
+            continue;
+        }
+        let labels = place(flow.guest.as_deref(), &id(flow.direction), cause.id(), flow.place.as_ref());
+        *bounded(&mut faults, with_severity(labels, flow.severity)) += 1;
+    }
+    faults
+}
+
+fn findings(report: &Report) -> BTreeMap<Fault, u64> {
+    let mut findings = BTreeMap::new();
+    for finding in &report.findings {
+        let labels = place(finding.guest.as_deref(), "", finding.cause.id(), finding.place.as_ref());
+        *bounded(&mut findings, with_severity(labels, finding.severity)) += 1;
+    }
+    findings
+}
+
+/// What the report itself tells.
+fn rest(report: &Report, track: &Track) -> String {
+    let mut out = Exposition::default();
+    out.family(
+        "kvmtrace_degraded",
+        Kind::Gauge,
+        "1 for each part of the trace that is missing.",
+        report.degraded.iter().map(|degraded| ([("what", degraded.what.as_str()), ("why", degraded.why.as_str())], 1)),
+    );
+    out.single("kvmtrace_guests", Kind::Gauge, "Guests of this host.", report.guests.len());
+    out.single("kvmtrace_flows", Kind::Gauge, "Flows that are remembered.", report.flows.len());
+    let running = report.guests.iter().flat_map(|guest| {
+        guest.interfaces.iter().map(move |interface| {
+            let labels = [
+                ("guest", guest.name.as_str()),
+                ("device", interface.device.as_str()),
+                ("bridge", interface.bridge.as_deref().unwrap_or_default()),
+                ("manager", guest.manager.as_deref().unwrap_or_default()),
+            ];
+            (labels, u8::from(guest.pid.is_some()))
+        })
+    });
+    out.family("kvmtrace_guest_up", Kind::Gauge, "1 while a process holds the guest's interface.", running);
+    let host = &report.host;
+    let labels = [("host", host.name.as_str()), ("kernel", &host.kernel), ("version", &host.kvmtrace)];
+    out.family("kvmtrace_info", Kind::Gauge, "Always 1: who traces what.", [(labels, 1)]);
+    let start = track.start().0 as f64 / 1e9;
+    out.single(
+        "kvmtrace_start_time_seconds",
+        Kind::Gauge,
+        "When the trace began, in seconds since 1970.",
+        format!("{start:.3}"),
+    );
+    out.finish()
+}
+
+#[cfg(test)]
+mod tests;
