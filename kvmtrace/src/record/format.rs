@@ -26,6 +26,8 @@ pub const LARGEST_BLOCK: usize = 8 << 20;
 pub(crate) type Tag = [u8; 4];
 /// The [`Header`], as JSON.
 pub(crate) const HEADER: Tag = *b"HEAD";
+/// The types of the events that follow, as JSON.
+pub(crate) const TYPES: Tag = *b"TYPE";
 /// Events.
 pub(crate) const EVENTS: Tag = *b"EVTS";
 /// Events that the file before this one has told already: what a reader of this file alone must know.

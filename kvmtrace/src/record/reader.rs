@@ -6,9 +6,9 @@
 
 use super::format::{
     BLOCK_HEADER, BYTE_ORDER, BlockHeader, COMPRESSED, EVENTS, FORMAT, HEADER, Header, LARGEST_BLOCK, MAGIC, PRELUDE,
-    SNAPSHOT, SYNC, TRAILER, Trailer,
+    SNAPSHOT, SYNC, TRAILER, TYPES, Trailer,
 };
-use super::schema::{BatchError, Events};
+use super::schema::{BatchError, Description, Events};
 use crate::event::Event;
 use std::fs::File;
 use std::io::Read;
@@ -89,6 +89,8 @@ pub struct Damage {
     pub bytes: u64,
     /// Whole blocks of a kind that this version does not know; no harm.
     pub unknown: u64,
+    /// Events of a kind that this version does not know.
+    pub unknown_events: u64,
     /// The file does not end as a recording does: it was cut, or kvmtrace was killed.
     pub unfinished: bool,
 }
@@ -96,7 +98,7 @@ pub struct Damage {
 impl Damage {
     /// Something is missing.
     pub fn any(&self) -> bool {
-        self.stretches > 0 || self.unfinished
+        self.stretches > 0 || self.unknown_events > 0 || self.unfinished
     }
 }
 
@@ -115,6 +117,8 @@ pub struct Reader<R> {
     header: Option<Header>,
     trailer: Option<Trailer>,
     events: Events,
+    /// The description that the file, or the batch before, had.
+    description: Option<Description>,
     /// The first block, when it is not the header.
     held_back: Option<(BlockHeader, Vec<u8>)>,
     skip_snapshot: bool,
@@ -156,6 +160,7 @@ impl<R: Read> Reader<R> {
             header: None,
             trailer: None,
             events: Events::default(),
+            description: None,
             held_back: None,
             skip_snapshot: false,
         };
@@ -198,6 +203,7 @@ impl<R: Read> Reader<R> {
         loop {
             match self.events.next() {
                 Some(Ok(event)) => return Ok(Some(event)),
+                Some(Err(BatchError::Unknown)) => self.damage.unknown_events += 1,
                 Some(Err(_)) => self.spoilt(0),
                 None => {}
             }
@@ -252,7 +258,7 @@ impl<R: Read> Reader<R> {
     /// Uses a block up.
     fn take(&mut self, block: BlockHeader, payload: Vec<u8>) -> Result<(), ReadError> {
         let wanted = match block.tag {
-            EVENTS | HEADER | TRAILER => true,
+            EVENTS | HEADER | TRAILER | TYPES => true,
             SNAPSHOT => !self.skip_snapshot,
             _ => false,
         };
@@ -282,13 +288,17 @@ impl<R: Read> Reader<R> {
                 Ok(trailer) => self.trailer = Some(trailer),
                 Err(_) => self.spoilt(stored),
             },
-            _ => match Events::open(plain) {
+            TYPES => match Description::parse(&plain) {
+                Some(description) => self.description = Some(description),
+                None => self.spoilt(stored),
+            },
+            _ => match Events::open(plain, &mut self.description) {
                 Ok(events) => self.events = events,
                 Err(BatchError::Newer(found)) => {
                     let (name, known) = (self.name.clone(), super::schema::SCHEMA);
                     return Err(ReadError::Newer { name, what: "events", found, known });
                 }
-                Err(BatchError::Malformed) => self.spoilt(stored),
+                Err(_) => self.spoilt(stored),
             },
         }
         Ok(())

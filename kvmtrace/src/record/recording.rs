@@ -107,6 +107,7 @@ impl Recording {
             stretches: self.damage.stretches + now.stretches,
             bytes: self.damage.bytes + now.bytes,
             unknown: self.damage.unknown + now.unknown,
+            unknown_events: self.damage.unknown_events + now.unknown_events,
             unfinished: now.unfinished,
         }
     }
@@ -117,6 +118,12 @@ impl Recording {
         let mut parts = Vec::new();
         if damage.stretches > 0 {
             parts.push(format!("{} bytes in {} places are damaged and were left out", damage.bytes, damage.stretches));
+        }
+        if damage.unknown_events > 0 {
+            parts.push(format!(
+                "{} events are of a kind that this version does not know: a newer kvmtrace wrote it",
+                damage.unknown_events
+            ));
         }
         if self.missing_files > 0 {
             parts.push(format!("{} of its files were not given", self.missing_files));

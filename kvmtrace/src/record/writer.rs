@@ -5,8 +5,8 @@
 //! the first events tell.
 
 use super::format::{
-    COMPRESSED, EVENTS, FORMAT, HEADER, Header, HeaderDevice, HeaderGuest, LARGEST_BLOCK, SNAPSHOT, TRAILER, Tag,
-    Trailer, prelude,
+    COMPRESSED, EVENTS, FORMAT, HEADER, Header, HeaderDevice, HeaderGuest, LARGEST_BLOCK, SNAPSHOT, TRAILER, TYPES,
+    Tag, Trailer, prelude,
 };
 use super::output::{Destination, Output, Rotation};
 use super::{format, schema};
@@ -19,6 +19,8 @@ use std::path::PathBuf;
 const BATCH: usize = 512 << 10;
 /// Events wait no longer than this, in nanoseconds of their own time.
 const FLUSH_AFTER: u64 = 1_000_000_000;
+/// The description of the events is written again after so many bytes: damage to it costs no more than what is between.
+const DESCRIBE_AFTER: u64 = 4 << 20;
 /// zstd's level: 3 packs about as fast as a disk writes.
 const LEVEL: i32 = 3;
 /// Names of reasons and functions that the trailer lists at most.
@@ -82,6 +84,8 @@ pub struct Writer {
     header: Header,
     rotation: Option<Rotation>,
     header_written: bool,
+    /// Length of the file when the events' types were described last.
+    described_at: u64,
     batch: Vec<u8>,
     /// Events in the batch, and the time of the first of them.
     pending: u64,
@@ -143,6 +147,7 @@ impl Writer {
             header: Header { format: FORMAT, schema: schema::SCHEMA, ..options.header },
             rotation: options.rotation,
             header_written: false,
+            described_at: 0,
             batch: Vec::new(),
             pending: 0,
             since: Timestamp(0),
@@ -189,6 +194,9 @@ impl Writer {
             return Ok(());
         }
         self.write_header()?;
+        if self.output.length() - self.described_at >= DESCRIBE_AFTER {
+            self.describe()?;
+        }
         let mut batch = std::mem::take(&mut self.batch);
         let written = self.write_block(EVENTS, &batch, true);
         schema::begin(&mut batch);
@@ -291,7 +299,13 @@ impl Writer {
             return Ok(());
         }
         self.header_written = true;
-        self.write_json(HEADER, &self.header.clone())
+        self.write_json(HEADER, &self.header.clone())?;
+        self.describe()
+    }
+
+    fn describe(&mut self) -> Result<(), WriteError> {
+        self.described_at = self.output.length();
+        self.write_block(TYPES, schema::DESCRIPTION.as_bytes(), true)
     }
 
     fn write_trailer(&mut self) -> Result<(), WriteError> {
