@@ -79,9 +79,14 @@ fn write_run(out: &mut String, run: &[Cell], column: u32, row: u32) -> std::fmt:
     };
     let (x, y) = (PADDING + column * CELL.0, PADDING + row * CELL.1);
     let reversed = modifier.contains(Modifier::REVERSED);
-    if reversed {
+    let behind = match run[0].bg {
+        _ if reversed => Some(color.clone()),
+        Color::Rgb(red, green, blue) => Some(format!("#{red:02x}{green:02x}{blue:02x}")),
+        _ => None,
+    };
+    if let Some(behind) = behind {
         let width = run.len() as u32 * CELL.0;
-        writeln!(out, r#"<rect x="{x}" y="{y}" width="{width}" height="{}" fill="{color}"/>"#, CELL.1)?;
+        writeln!(out, r#"<rect x="{x}" y="{y}" width="{width}" height="{}" fill="{behind}"/>"#, CELL.1)?;
     }
     let mut attributes = format!(r#" fill="{}""#, if reversed { BACKGROUND } else { &color });
     for (set, attribute) in [

@@ -7,6 +7,20 @@ use std::collections::VecDeque;
 pub trait Source {
     /// The next event; `None` after the last one. Cancel-safe: no event is lost when the future is dropped.
     fn next(&mut self) -> impl Future<Output = anyhow::Result<Option<Event>>> + Send;
+
+    /// What the kernel's side has cost since it was loaded, where the kernel counts that.
+    fn cost(&self) -> Option<ProgramCost> {
+        None
+    }
+}
+
+/// What BPF programs have cost, by the kernel's own count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProgramCost {
+    /// Time spent in all of them together, in nanoseconds.
+    pub nanoseconds: u64,
+    /// Packets that they have seen.
+    pub packets: u64,
 }
 
 /// Events that were written down before: scenarios of tests.

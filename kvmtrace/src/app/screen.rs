@@ -6,7 +6,10 @@ use crate::cli::{self, Cli, Color};
 use crate::event::Event;
 use crate::record::{Destination, Options, Writer, Written, recording};
 use crate::tui::{self, Theme};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// `kvmtrace live`
 pub(super) async fn live(cli: &Cli, command: &cli::Live) -> anyhow::Result<Outcome> {
@@ -15,7 +18,7 @@ pub(super) async fn live(cli: &Cli, command: &cli::Live) -> anyhow::Result<Outco
     let mut session = Session::start(&command.scope, End::Signal, false).await?;
     let (written, done) = std::sync::mpsc::channel();
     let recorder = Recorder { options: record::options(&session.source), writer: None, written };
-    let options = tui::Options { theme: theme(cli), recorder: Some(Box::new(recorder)), nanoseconds_per_packet: None };
+    let options = tui::Options { theme: theme(cli), recorder: Some(Box::new(recorder)), processor_time };
     let result = tui::run_live(&mut session.source, options).await;
     for written in done.try_iter() {
         record::tell(cli, &record::saved(&written));
@@ -31,6 +34,14 @@ pub(super) async fn replay(cli: &Cli, command: &cli::Replay) -> anyhow::Result<O
         record::warn(cli, &recording);
     }
     Ok(Outcome::Clean)
+}
+
+/// How long this process has used a processor.
+fn processor_time() -> Duration {
+    getrusage(UsageWho::RUSAGE_SELF).map_or(Duration::ZERO, |usage| {
+        let microseconds = (usage.user_time() + usage.system_time()).num_microseconds();
+        Duration::from_micros(u64::try_from(microseconds).unwrap_or(0))
+    })
 }
 
 fn theme(cli: &Cli) -> Theme {

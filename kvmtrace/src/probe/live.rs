@@ -9,7 +9,7 @@ use crate::host::path::{Scope, devices_to_trace};
 use crate::host::{self, Changes, HostError};
 use crate::kernel::Kernel;
 use crate::kernel::version::TCX;
-use crate::source::Source;
+use crate::source::{ProgramCost, Source};
 use anyhow::Context as _;
 use aya::maps::RingBuf;
 use kvmtrace_common::names;
@@ -296,6 +296,10 @@ impl Source for Live {
                 },
             }
         }
+    }
+
+    fn cost(&self) -> Option<ProgramCost> {
+        self.programs.cost()
     }
 }
 

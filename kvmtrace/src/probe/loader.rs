@@ -4,6 +4,7 @@ use crate::filter::Filter;
 use crate::kernel::Kernel;
 use crate::kernel::btf::BtfError;
 use crate::kernel::version::TCX;
+use crate::source::ProgramCost;
 use aya::maps::Array;
 use aya::programs::links::LinkOrder;
 use aya::programs::tc::{NlOptions, SchedClassifierLinkId, TcAttachOptions};
@@ -225,6 +226,26 @@ impl Programs {
                 tracing::debug!(%error, "detach");
             }
         }
+    }
+
+    /// What the programs have cost so far; nothing where the kernel does not count it (`kernel.bpf_stats_enabled` is 0:
+    /// counting costs too, so that it is the operator's to switch on).
+    ///
+    /// Each packet enters by one hook and leaves by another, so the busier side of the two tells how many there were.
+    pub(super) fn cost(&self) -> Option<ProgramCost> {
+        let enabled = std::fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled").ok()?;
+        if enabled.trim() != "1" {
+            return None;
+        }
+        let mut cost = ProgramCost::default();
+        for (name, program) in self.ebpf.programs() {
+            let info = program.info().ok()?;
+            cost.nanoseconds += u64::try_from(info.run_time().as_nanos()).unwrap_or(u64::MAX);
+            if [names::TC_INGRESS, names::TC_EGRESS].contains(&name) {
+                cost.packets = cost.packets.max(info.run_count());
+            }
+        }
+        Some(cost)
     }
 
     /// Takes a map out; it lives as long as the caller keeps it.

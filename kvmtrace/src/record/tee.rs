@@ -2,7 +2,7 @@
 
 use super::writer::{Writer, Written};
 use crate::event::{Event, EventKind, PacketCause};
-use crate::source::Source;
+use crate::source::{ProgramCost, Source};
 use std::time::Duration;
 
 /// Nothing waits longer than this to be written.
@@ -60,5 +60,9 @@ impl<S: Source + Send> Source for Tee<S> {
             writer.write(&event)?;
             return Ok(Some(event));
         }
+    }
+
+    fn cost(&self) -> Option<ProgramCost> {
+        self.source.cost()
     }
 }

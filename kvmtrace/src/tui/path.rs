@@ -64,7 +64,7 @@ pub(super) struct Node {
     pub(super) packets: Option<u64>,
     /// Packets seen on their way back, for a guest's whole traffic.
     pub(super) back: Option<u64>,
-    /// Time from the node before; for a guest's whole traffic the mean over its flows.
+    /// Time from the node before; for a guest's whole traffic the median over its flows.
     pub(super) latency_ns: Option<u64>,
     /// Packets that died here.
     pub(super) dropped: u64,
@@ -89,8 +89,10 @@ impl Way {
         let index = self.nodes.iter().position(|node| node.fault == Some(Severity::Error))?;
         let (faulty, beyond) = (&self.nodes[index], &self.nodes[index + 1..]);
         let passed = beyond.iter().filter_map(|node| node.packets).max();
-        let passes =
-            passed.map_or(faulty.packets.is_some_and(|packets| packets > faulty.dropped), |packets| packets > 0);
+        let passes = passed
+            .map_or(faulty.packets.is_some_and(|packets| packets > 0 && packets != faulty.dropped), |packets| {
+                packets > 0
+            });
         (!passes).then_some(index)
     }
 }
@@ -376,8 +378,8 @@ struct Worst<'a> {
 struct Sum<'a> {
     title: String,
     nodes: Vec<Node>,
-    /// Sum and number of the latencies at each node.
-    latencies: Vec<(u64, u64)>,
+    /// The latencies of the flows at each node.
+    latencies: Vec<Vec<u64>>,
     tap: &'a str,
     worst: Option<Worst<'a>>,
     dropped: BTreeMap<Option<Cause>, u64>,
@@ -392,7 +394,7 @@ impl<'a> Sum<'a> {
         nodes.push(node(if interface.uplinks.is_empty() { Role::Host } else { Role::Lan }, ""));
         Self {
             title: format!("{} by {}", guest.name, interface.device),
-            latencies: vec![(0, 0); nodes.len()],
+            latencies: vec![Vec::new(); nodes.len()],
             nodes,
             tap: &interface.device,
             worst: None,
@@ -409,10 +411,7 @@ impl<'a> Sum<'a> {
             let node = &mut self.nodes[index];
             let sum = if outward { &mut node.packets } else { &mut node.back };
             *sum = Some(sum.unwrap_or(0).saturating_add(hop.packets));
-            if let Some(latency) = hop.latency_ns {
-                let (total, number) = &mut self.latencies[index];
-                (*total, *number) = (total.saturating_add(latency), *number + 1);
-            }
+            self.latencies[index].extend(hop.latency_ns);
         }
         if flow.severity > Severity::Ok {
             *self.dropped.entry(flow.cause).or_default() += flow.dropped;
@@ -425,8 +424,10 @@ impl<'a> Sum<'a> {
     }
 
     fn way(mut self, mtus: &Mtus) -> Way {
-        for (node, (total, number)) in self.nodes.iter_mut().zip(self.latencies) {
-            node.latency_ns = total.checked_div(number);
+        // The median: a first packet that waited for its neighbour's address says nothing of the others.
+        for (node, mut latencies) in self.nodes.iter_mut().zip(self.latencies) {
+            let middle = latencies.len().saturating_sub(1) / 2;
+            node.latency_ns = (!latencies.is_empty()).then(|| *latencies.select_nth_unstable(middle).1);
         }
         let mut cause = None;
         if let Some(worst) = self.worst {

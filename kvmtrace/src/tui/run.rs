@@ -6,23 +6,21 @@
 use super::feed::Feed;
 use super::player::Player;
 use super::rebase::Rebase;
-use super::snapshot::{Cost, Snapshot, Status};
+use super::snapshot::{Snapshot, Status};
 use super::state::State;
 use super::terminal::{self, Session, Unfit};
 use super::theme::Theme;
 use super::update::{self, Command, Effect};
 use crate::event::{Event, Timestamp};
-use crate::source::Source;
+use crate::source::{ProgramCost, Source};
 use crossterm::event::{Event as Input, KeyEventKind};
-use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::time::TimeValLike as _;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 /// 20 frames per second at most.
 const FRAME: Duration = Duration::from_millis(50);
@@ -32,6 +30,8 @@ const LOOK: Duration = Duration::from_millis(500);
 const REPLAY_LOOK: Duration = Duration::from_millis(200);
 /// Making snapshots may take this part of the time.
 const LOOK_SHARE: u32 = 4;
+/// How often it is asked what tracing costs.
+const COST: Duration = Duration::from_secs(2);
 /// What the screen gets to give the terminal back after a signal.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -71,14 +71,15 @@ pub struct Options {
     pub theme: Theme,
     /// Writes recordings.
     pub recorder: Option<Box<dyn Recorder>>,
-    /// Mean nanoseconds that the kernel programs take per packet, where the kernel counts them.
-    pub nanoseconds_per_packet: Option<Box<dyn FnMut() -> Option<u64> + Send>>,
+    /// Tells how long this process has used a processor.
+    pub processor_time: fn() -> Duration,
 }
 
 /// To the thread that makes the snapshots.
 enum Message {
     Event(Box<Event>),
     Command(Command),
+    Cost(Option<ProgramCost>),
     Trouble(String),
 }
 
@@ -95,6 +96,8 @@ pub async fn run_live(source: &mut impl Source, options: Options) -> Result<(), 
     let end = screen.end();
     tokio::pin!(end);
     let mut running = true;
+    let mut costs = interval(COST);
+    costs.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let result = loop {
         tokio::select! {
             event = source.next(), if running => {
@@ -105,6 +108,9 @@ pub async fn run_live(source: &mut impl Source, options: Options) -> Result<(), 
                 };
                 // The screen ends when that thread is gone; nothing else to do here.
                 let _gone = to_feed.send(message).await;
+            }
+            _ = costs.tick(), if running => {
+                let _gone = to_feed.send(Message::Cost(source.cost())).await;
             }
             result = &mut end => break result,
         }
@@ -156,12 +162,13 @@ struct Live {
     clock: Option<(Timestamp, Instant)>,
     recording: Option<Rebase>,
     status: Status,
-    processor: (Instant, i64),
+    processor: (Instant, Duration),
+    programs: Option<ProgramCost>,
 }
 
 impl Live {
     fn new(options: Options, publish: watch::Sender<Arc<Snapshot>>) -> Self {
-        let processor = (Instant::now(), processor_time());
+        let processor = (Instant::now(), (options.processor_time)());
         Self {
             feed: Feed::default(),
             options,
@@ -171,6 +178,7 @@ impl Live {
             recording: None,
             status: Status::default(),
             processor,
+            programs: None,
         }
     }
 
@@ -190,6 +198,7 @@ impl Live {
                         self.command(command);
                         next = Instant::now();
                     }
+                    Some(Message::Cost(cost)) => self.cost(cost),
                     Some(Message::Trouble(text)) => self.status.trouble = Some(text),
                     None => break,
                 },
@@ -267,21 +276,28 @@ impl Live {
     fn measure_cost(&mut self) {
         let (since, used) = self.processor;
         let elapsed = since.elapsed();
-        if elapsed < Duration::from_secs(2) {
+        if elapsed < COST {
             return;
         }
-        let now_used = processor_time();
-        let share =
-            i128::from(now_used - used) * 1_000 / i128::try_from(elapsed.as_micros()).unwrap_or(i128::MAX).max(1);
-        let nanoseconds_per_packet = self.options.nanoseconds_per_packet.as_mut().and_then(|ask| ask());
-        self.status.cost = Cost { cpu_per_mille: u32::try_from(share).ok(), nanoseconds_per_packet };
+        let now_used = (self.options.processor_time)();
+        let share = now_used.saturating_sub(used).as_micros() * 1_000 / elapsed.as_micros().max(1);
+        self.status.cost.cpu_per_mille = u32::try_from(share).ok();
         self.processor = (Instant::now(), now_used);
     }
-}
 
-/// Microseconds that this process has used a processor.
-fn processor_time() -> i64 {
-    getrusage(UsageWho::RUSAGE_SELF).map_or(0, |usage| (usage.user_time() + usage.system_time()).num_microseconds())
+    /// Time per packet since the last look; what it was stays while there are no packets.
+    fn cost(&mut self, cost: Option<ProgramCost>) {
+        let before = std::mem::replace(&mut self.programs, cost);
+        if cost.is_none() {
+            self.status.cost.nanoseconds_per_packet = None;
+        }
+        if let Some((before, cost)) = before.zip(cost)
+            && let packets = cost.packets.saturating_sub(before.packets)
+            && let Some(time) = cost.nanoseconds.saturating_sub(before.nanoseconds).checked_div(packets)
+        {
+            self.status.cost.nanoseconds_per_packet = Some(time);
+        }
+    }
 }
 
 /// Plays a recording.
@@ -298,7 +314,7 @@ async fn play(mut player: Player, mut inbox: mpsc::Receiver<Message>, publish: w
                     trouble = player.command(command).map(str::to_owned);
                     before = Instant::now();
                 }
-                Some(Message::Event(_) | Message::Trouble(_)) => {}
+                Some(Message::Event(_) | Message::Cost(_) | Message::Trouble(_)) => {}
                 None => return,
             },
         }

@@ -2,8 +2,9 @@
 
 use crossterm::clipboard::CopyToClipboard;
 use crossterm::event::{DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture};
+use crossterm::style::Print;
 use crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
-use crossterm::{cursor, execute};
+use crossterm::{Command as _, cursor, execute};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
@@ -61,7 +62,9 @@ impl Session {
 
     /// Puts a text on the operator's clipboard, where the terminal allows it.
     pub(super) fn copy(&mut self, text: &str) -> io::Result<()> {
-        execute!(self.terminal.backend_mut(), CopyToClipboard::to_clipboard_from(text))
+        let inside = |variable| std::env::var_os(variable).is_some_and(|value| !value.is_empty());
+        let sequence = clipboard(text, inside("TMUX"), inside("STY"));
+        execute!(self.terminal.backend_mut(), Print(sequence))
     }
 
     /// Gives the terminal to the shell until the operator comes back.
@@ -77,6 +80,26 @@ impl Drop for Session {
     fn drop(&mut self) {
         restore();
     }
+}
+
+/// The sequence that puts a text on the clipboard (OSC 52).
+///
+/// tmux takes one from its programs only with `set-clipboard on`, and lets one through to the terminal around it only
+/// with `allow-passthrough`: it gets both, and ignores what it is not set up for. GNU screen knows only the latter.
+fn clipboard(text: &str, tmux: bool, screen: bool) -> String {
+    let mut plain = String::new();
+    // Writing to a String can't fail.
+    let _infallible = CopyToClipboard::to_clipboard_from(text).write_ansi(&mut plain);
+    if tmux {
+        let doubled = plain.replace('\u{1b}', "\u{1b}\u{1b}");
+        return format!("{plain}\u{1b}Ptmux;{doubled}\u{1b}\\");
+    }
+    if screen {
+        // The end of the inner sequence would end the outer one: a bell ends it too.
+        let inner = plain.trim_end_matches("\u{1b}\\").trim_end_matches('\u{7}');
+        return format!("\u{1b}P{inner}\u{7}\u{1b}\\");
+    }
+    plain
 }
 
 fn take() -> io::Result<()> {
@@ -126,4 +149,20 @@ fn look(timeout: PollTimeout) -> bool {
     let dead = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
     let hung_up = descriptors[0].revents().is_some_and(|events| events.intersects(dead));
     !hung_up && matches!(polled, Ok(_) | Err(nix::errno::Errno::EINTR))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::clipboard;
+
+    #[test]
+    fn the_clipboard_is_reached_through_tmux_and_screen_too() {
+        // "ip link" in base64.
+        assert_eq!(clipboard("ip link", false, false), "\u{1b}]52;c;aXAgbGluaw==\u{1b}\\");
+        assert_eq!(
+            clipboard("ip link", true, false),
+            "\u{1b}]52;c;aXAgbGluaw==\u{1b}\\\u{1b}Ptmux;\u{1b}\u{1b}]52;c;aXAgbGluaw==\u{1b}\u{1b}\\\u{1b}\\"
+        );
+        assert_eq!(clipboard("ip link", false, true), "\u{1b}P\u{1b}]52;c;aXAgbGluaw==\u{7}\u{1b}\\");
+    }
 }

@@ -144,9 +144,11 @@ fn summary(snapshot: &Snapshot, width: usize, theme: Theme) -> Vec<Span<'static>
     let (all, errors, warnings) = (snapshot.guests.len(), count(Severity::Error), count(Severity::Warning));
     let elsewhere = snapshot.faults.first().map_or(Severity::Ok, |fault| fault.severity);
     let (severity, said) = match (errors, warnings) {
+        (1, _) if all == 1 => (Severity::Error, "the guest suffers".to_owned()),
         (1, _) => (Severity::Error, format!("1 of {all} guests suffers")),
         (2.., _) => (Severity::Error, format!("{errors} of {all} guests suffer")),
         (0, _) if elsewhere == Severity::Error => (Severity::Error, "the host has a fault".to_owned()),
+        (0, 1) if all == 1 => (Severity::Warning, "the guest is in trouble".to_owned()),
         (0, 1) => (Severity::Warning, format!("1 of {all} guests is in trouble")),
         (0, 2..) => (Severity::Warning, format!("{warnings} of {all} guests are in trouble")),
         (0, 0) if elsewhere == Severity::Warning => (Severity::Warning, "the host is in trouble".to_owned()),
