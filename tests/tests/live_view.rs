@@ -32,6 +32,8 @@ impl Terminal {
         // The shell stays when the program has ended, so that one sees what it leaves behind.
         let line = format!("{line}; echo \"ended with $?\"; stty -a | tr ' ' '\\n' | grep icanon; exec sleep 1000");
         terminal.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", "80", "-y", "24", &line])?;
+        // So that what is copied can be read back.
+        terminal.tmux(&["set-option", "-g", "set-clipboard", "on"])?;
         Ok(terminal)
     }
 
@@ -122,13 +124,21 @@ fn all_screens_of_a_host_with_an_mtu_black_hole() -> Result<()> {
     let plan = &stage.lab.plan;
     let (uplink, tap) = (plan.uplink.device.as_str(), plan.guests[0].tap.as_str());
     let walk = || -> Result<()> {
-        terminal.sees(&["[1 Guests 1]", "bridge-mtu"])?;
+        // Who suffers, where, and what mends it, before any key.
+        let cure = format!("ip link set dev {uplink} mtu");
+        let hop = format!("┃{uplink}");
+        terminal.sees(&["✗ the guest suffers", "[1 Guests 1]", "┏NIC", &hop, "bridge-mtu-exceeded here", &cure])?;
+        // The header tells its own cost: never without the share of a CPU.
+        terminal.sees(&["drops/s", "0 events lost", "0 degraded", "CPU "])?;
+        terminal.keys(&["y"])?;
+        terminal.sees(&["copied: ip link set dev"])?;
+        let copied = terminal.tmux(&["show-buffer"])?;
+        ensure!(copied.starts_with(&cure), "on the clipboard: {copied}");
         terminal.keys(&["2"])?;
         terminal.sees(&["[2 Flows", "icmp", "bridge-mtu"])?;
         terminal.keys(&["Enter"])?;
         terminal.sees(&["[3 Path]", "╭guest", "╭tap", "┏NIC", "✗ bridge-mtu-exceeded here"])?;
         terminal.keys(&["4"])?;
-        let cure = format!("ip link set dev {uplink} mtu");
         terminal.sees(&["[4 Faults", "bridge-mtu-exceeded", &cure, "br_dev_queue_push_xmit"])?;
         terminal.keys(&["y"])?;
         terminal.sees(&["copied: ip link set dev"])?;
@@ -222,6 +232,34 @@ fn running(stage: &Stage) -> Result<Option<nix::unistd::Pid>> {
     let mine =
         |pid: &&str| std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|path| path == stage.product.path());
     Ok(pids.split_whitespace().find(mine).map(str::parse).transpose()?.map(nix::unistd::Pid::from_raw))
+}
+
+/// The screen with its colours.
+fn coloured(terminal: &Terminal) -> Result<String> {
+    terminal.tmux(&["capture-pane", "-p", "-e"])
+}
+
+#[test]
+fn the_terminals_colours_are_kept_to() -> Result<()> {
+    let Some(stage) = Stage::set("colours")? else { return Ok(()) };
+    let line = stage.line("live");
+    // True colours, the 256 of xterm, the 16 that all have; none. Each with a sequence that only it has.
+    for (name, environment, has, has_not) in [
+        ("true", "COLORTERM=truecolor", Some("38;2;"), None),
+        ("indexed", "COLORTERM= TERM=tmux-256color", Some("38;5;209"), Some("38;2;")),
+        ("sixteen", "COLORTERM= TERM=xterm-16color", Some("38;5;9m"), Some("38;5;209")),
+        ("plain", "NO_COLOR=1", None, Some("\u{1b}[38;")),
+    ] {
+        let terminal = Terminal::run(name, &format!("export {environment}; {line}"))?;
+        terminal.sees(&["✗ the guest suffers", "bridge-mtu-exceeded here"])?;
+        let screen = coloured(&terminal)?;
+        ensure!(has.is_none_or(|sequence| screen.contains(sequence)), "{name} lacks {has:?}: {screen:?}");
+        ensure!(has_not.is_none_or(|sequence| !screen.contains(sequence)), "{name} has {has_not:?}: {screen:?}");
+    }
+    let dumb = Terminal::run("dumb", &format!("export TERM=dumb; {line}"))?;
+    let screen = dumb.sees(&["ended with 2"])?;
+    ensure!(screen.contains("TERM is") && screen.contains("kvmtrace watch"), "{screen}");
+    Ok(())
 }
 
 #[test]

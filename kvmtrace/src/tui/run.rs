@@ -32,6 +32,8 @@ const REPLAY_LOOK: Duration = Duration::from_millis(200);
 const LOOK_SHARE: u32 = 4;
 /// How often it is asked what tracing costs.
 const COST: Duration = Duration::from_secs(2);
+/// The same while nothing happens: idle flows, however many, must not keep a processor busy.
+const QUIET_SHARE: u32 = 100;
 /// What the screen gets to give the terminal back after a signal.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -184,16 +186,23 @@ impl Live {
 
     async fn run(&mut self, mut inbox: mpsc::Receiver<Message>) {
         let mut next = Instant::now() + LOOK;
+        // When to look again if something happens; while nothing does, only the clock in the header moves.
+        let mut if_busy = next;
         loop {
             tokio::select! {
                 biased;
                 () = sleep_until(next) => {
                     let before = Instant::now();
                     self.look();
-                    next = Instant::now() + (before.elapsed() * LOOK_SHARE).max(LOOK);
+                    let took = before.elapsed();
+                    if_busy = Instant::now() + (took * LOOK_SHARE).max(LOOK);
+                    next = Instant::now() + (took * QUIET_SHARE).max(LOOK);
                 }
                 message = inbox.recv() => match message {
-                    Some(Message::Event(event)) => self.event(&event),
+                    Some(Message::Event(event)) => {
+                        self.event(&event);
+                        next = next.min(if_busy);
+                    }
                     Some(Message::Command(command)) => {
                         self.command(command);
                         next = Instant::now();

@@ -55,7 +55,6 @@ fn first(state: &State, width: usize, theme: Theme) -> Vec<Span<'static>> {
             spans.extend(position(snapshot, replay, theme));
             String::new()
         }
-        None if snapshot.seconds() == 0 => "begins".to_owned(),
         None => format!("traced {}", text::elapsed(snapshot.seconds())),
     };
     // The kernel's name gives way first, then the host's.
