@@ -254,6 +254,13 @@ fn is_netfilter(point: Point) -> bool {
     )
 }
 
+/// The packets were on their way through the host, not to it or from it.
+fn forwarded(place: Option<&Where>) -> bool {
+    place.is_some_and(|place| {
+        matches!(place.point, Point::NetfilterForward | Point::NetfilterPostrouting | Point::Routing)
+    })
+}
+
 /// The hook of the firewall, in a word.
 #[allow(clippy::wildcard_enum_match_arm, reason = "all other points are no hooks")]
 fn hook(point: Point) -> &'static str {
@@ -300,6 +307,9 @@ fn add_ends(report: &Report, nodes: &mut Vec<Node>, flow: &FlowReport, ours: Opt
     let end = |node: Option<&Node>, guest: Option<&str>, address: &str| match (guest, node.map(|node| node.role)) {
         (Some(guest), _) => Some(Node { note: address.to_owned(), ..self::node(Role::Guest, guest) }),
         (None, Some(Role::Nic)) => Some(self::node(Role::Lan, address)),
+        (None, Some(Role::Routing | Role::Netfilter)) if forwarded(flow.place.as_ref()) => {
+            Some(self::node(Role::Lan, address))
+        }
         (None, Some(Role::Bridge | Role::Routing | Role::Netfilter)) => Some(self::node(Role::Host, address)),
         (None, _) => None,
     };
@@ -440,6 +450,9 @@ impl<'a> Sum<'a> {
             let at = self.nodes.iter().position(|node| matches!(node.role, Role::Nic | Role::Lan | Role::Host));
             if let Some((between, at)) = between.zip(at) {
                 self.nodes.insert(at, between);
+            }
+            if let Some(last) = self.nodes.last_mut().filter(|last| last.role == Role::Host && forwarded(worst.place)) {
+                last.role = Role::Lan;
             }
             cause = worst.cause;
             let dropped = self.dropped.get(&cause).copied().unwrap_or(0);

@@ -317,7 +317,9 @@ fn guests(report: &Report, history: &History, ways: Vec<Vec<Way>>) -> Vec<GuestF
         }
     }
     let mut guests: Vec<GuestFacts> = guests.into_values().collect();
-    guests.sort_by_key(|guest| std::cmp::Reverse(guest.severity));
+    guests.sort_by_cached_key(|guest| {
+        (std::cmp::Reverse(guest.severity), super::text::natural(&report.guests[guest.index].name))
+    });
     guests
 }
 

@@ -240,6 +240,27 @@ fn the_first_screen_tells_who_suffers_where_and_what_mends_it() {
 }
 
 #[test]
+fn what_a_firewall_drops_on_its_way_through_was_bound_for_the_lan() {
+    let mut report = fixture::mtu_report(60);
+    report.guests[0].interfaces[0].uplinks.clear();
+    let flow = &mut report.flows[0];
+    flow.path[1].device = "br0".to_owned();
+    flow.path[1].packets = flow.path[0].packets;
+    for (point, end) in [
+        (crate::diagnose::report::Point::NetfilterForward, "╭LAN"),
+        (crate::diagnose::report::Point::NetfilterInput, "╭host"),
+    ] {
+        let place = report.flows[0].place.as_mut().unwrap();
+        (place.device, place.point) = (Some("br0".to_owned()), point);
+        for keys in ["1", "2 Enter"] {
+            let text = screen(fixture::snapshot(report.clone(), Status::default()), SMALL, keys);
+            assert!(text.contains("┏netfilter") && text.contains(end), "{end} is missing on screen {keys} in\n{text}");
+            assert!(text.contains("──✗│"), "nothing gets past it\n{text}");
+        }
+    }
+}
+
+#[test]
 fn sorting_goes_through_the_columns_and_turns_round() {
     let mut state = State::new(broken(), SMALL);
     press(&mut state, "2");

@@ -141,6 +141,13 @@ pub(super) fn time_of_day(time: Timestamp) -> String {
     text.get(11..23).unwrap_or(&text).to_owned()
 }
 
+/// A sort key by which `web2` comes before `web10`.
+pub(super) fn natural(name: &str) -> (String, u64, String) {
+    let stem = name.trim_end_matches(|character: char| character.is_ascii_digit());
+    let number = name[stem.len()..].parse().unwrap_or(u64::MAX);
+    (stem.to_owned(), number, name.to_owned())
+}
+
 /// The protocol, and what kind of message where that tells flows apart.
 pub(super) fn protocol(flow: &FlowReport) -> Cow<'_, str> {
     let kind = match flow.key.protocol {
@@ -232,6 +239,13 @@ mod tests {
         for (value, short) in [(7, "7s"), (724, "12m04s"), (11_100, "3h05m"), (183_600, "2d03h")] {
             assert_eq!(elapsed(value), short);
         }
+    }
+
+    #[test]
+    fn numbered_names_stand_in_the_order_of_their_numbers() {
+        let mut names = ["web10", "web2", "db", "web1", "web", "99999999999999999999999"];
+        names.sort_by_key(|name| natural(name));
+        assert_eq!(names, ["99999999999999999999999", "db", "web1", "web2", "web10", "web"]);
     }
 
     #[test]

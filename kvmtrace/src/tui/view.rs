@@ -226,7 +226,9 @@ pub(super) fn guests(snapshot: &Snapshot, filter: &str, sort: Sort<GuestColumn>)
     let facts = |row: &u32| &snapshot.guests[*row as usize];
     match sort.column {
         GuestColumn::Worst => {}
-        GuestColumn::Name => rows.sort_by_key(|row| snapshot.report.guests[facts(row).index].name.as_str()),
+        GuestColumn::Name => {
+            rows.sort_by_cached_key(|row| super::text::natural(&snapshot.report.guests[facts(row).index].name))
+        }
         GuestColumn::Path => rows.sort_by_key(|row| {
             let first = snapshot.report.guests[facts(row).index].interfaces.first();
             first.map(|interface| (interface.uplinks.first(), interface.bridge.as_ref(), interface.device.as_str()))
