@@ -40,6 +40,9 @@ pub struct Track {
     loss: Loss,
     evicted: u64,
     degraded: Vec<Degraded>,
+    /// How often the host was told.
+    hosts: u64,
+    ended: bool,
 }
 
 impl Track {
@@ -61,12 +64,13 @@ impl Track {
                     self.degraded.push(degraded.clone());
                 }
             }
-            EventKind::Ended => {}
+            EventKind::Ended => self.ended = self.hosts > 1,
         }
     }
 
     /// The state now; devices and guests that are gone stay known by their names.
     fn host_changed(&mut self, host: &HostState) {
+        self.hosts += 1;
         if self.first_host.is_none() {
             self.first_host = Some(Box::new(host.clone()));
         }
@@ -143,6 +147,11 @@ impl Track {
     /// The time of the latest event.
     pub fn end(&self) -> Timestamp {
         self.end
+    }
+
+    /// The trace has ended, and the host was read again at its end, all of it.
+    pub fn has_ended(&self) -> bool {
+        self.ended
     }
 
     /// The host as it is now, with what has left it meanwhile.

@@ -154,6 +154,66 @@ fn the_rule_that_fits_the_packet_is_deleted_by_its_handle_and_put_back_in_its_pl
     assert_eq!(flow.fixes[0].undo.as_deref(), Some(undo));
 }
 
+/// Two rules that fit the packet, which have counted so much, and the chain that drops the rest.
+fn counting(first: u64, second: u64, policy: u64) -> Chain {
+    let rule = |number, text: &str, packets| Rule {
+        handle: None,
+        number,
+        text: text.to_owned(),
+        packets: Some(packets),
+        verdict: Some("drop".to_owned()),
+    };
+    Chain {
+        backend: Backend::IptablesNft,
+        family: "ip".to_owned(),
+        table: "filter".to_owned(),
+        name: "FORWARD".to_owned(),
+        hook: Some("forward".to_owned()),
+        kind: Some("filter".to_owned()),
+        priority: Some(0),
+        policy: Some("drop".to_owned()),
+        policy_packets: Some(policy),
+        device: None,
+        rules: vec![
+            rule(1, "-A FORWARD -m set --match-set bad src -j DROP", first),
+            rule(2, "-A FORWARD -s 10.0.0.0/24 -m comment --comment \"no; $(it)\" -j DROP", second),
+        ],
+    }
+}
+
+#[test]
+fn what_has_counted_during_the_trace_dropped_it_and_old_counters_prove_nothing() {
+    let told = |before: Chain, after: Option<Chain>| {
+        let mut world = World::new();
+        world.host.netfilter.chains.push(before);
+        if let Some(after) = after {
+            let mut end = world.host.clone();
+            end.netfilter.chains = vec![after];
+            world.end = Some(end);
+        }
+        let stack = ["nft_do_chain_ipv4", "nf_hook_slow", "ip_forward"];
+        let flow = dropped(&mut world, ("NETFILTER_DROP", "nft_do_chain", BRIDGE), &stack);
+        (flow.explanation, flow.evidence.join("\n"), flow.fixes)
+    };
+    // The first rule has counted for months, the second one now.
+    let (explanation, evidence, fixes) = told(counting(9_000, 5, 7), Some(counting(9_001, 9, 7)));
+    assert!(explanation.contains("-s 10.0.0.0/24") && !explanation.contains("others"), "{explanation}");
+    assert!(evidence.contains("4 packets during the trace"), "{evidence}");
+    let command = "iptables-nft -t filter -D FORWARD -s 10.0.0.0/24 -m comment --comment 'no; $(it)' -j DROP";
+    assert_eq!(fixes[0].command.as_deref(), Some(command));
+    // None of the rules has: the policy did.
+    let (explanation, evidence, _) = told(counting(9_000, 5, 7), Some(counting(9_000, 5, 11)));
+    assert!(explanation.contains("the drop policy of"), "{explanation}");
+    assert!(evidence.contains("4 packets during the trace"), "{evidence}");
+    // The counters were set back meanwhile.
+    let (explanation, ..) = told(counting(9_000, 5, 7), Some(counting(4, 0, 0)));
+    assert!(explanation.contains("--match-set bad"), "{explanation}");
+    // The rules were not read again: all that fit are told.
+    let (explanation, evidence, _) = told(counting(9_000, 5, 7), None);
+    assert!(explanation.contains("one of 2 others"), "{explanation}");
+    assert!(!evidence.contains("during the trace"), "{evidence}");
+}
+
 #[test]
 fn routing_drops_are_told_by_reason_and_state() {
     let cases = [

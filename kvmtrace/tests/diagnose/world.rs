@@ -26,6 +26,8 @@ pub(crate) fn mac(last: u8) -> MacAddress {
 /// A script of events.
 pub(crate) struct World {
     pub(crate) host: HostState,
+    /// The host when the trace ends, if it was read again.
+    pub(crate) end: Option<HostState>,
     events: Vec<EventKind>,
 }
 
@@ -54,7 +56,7 @@ impl World {
                 ..Guest::default()
             });
         }
-        Self { host, events: Vec::new() }
+        Self { host, end: None, events: Vec::new() }
     }
 
     pub(crate) fn link(&mut self, index: IfIndex) -> &mut Link {
@@ -138,6 +140,9 @@ impl World {
         take(SECOND, EventKind::Host(Box::new(self.host.clone())));
         for kind in &self.events {
             take(5 * SECOND, kind.clone());
+        }
+        if let Some(end) = &self.end {
+            take(6 * SECOND, EventKind::Host(Box::new(end.clone())));
         }
         take(6 * SECOND, EventKind::Ended);
         pipeline.report()

@@ -1,6 +1,7 @@
 //! Cures: commands with this host's names, safe to paste into a root shell, each with its undo.
 
 pub mod device;
+pub mod manager;
 pub mod netfilter;
 pub mod netfilter_match;
 pub mod sysctl;

@@ -1,8 +1,11 @@
 //! Which rule dropped a packet, and the command that opens exactly that.
 //!
 //! A rule is a suspect when it drops or rejects on the packet's hook, nothing in its text contradicts the packet, and its
-//! counter (where it has one) is not zero. The policy is one when it drops. When several remain, all are told.
+//! counter (where it has one) has grown since the trace began. The policy is one when it drops. When several remain, all
+//! are told. An old counter proves nothing: rules count for months. While a trace runs the rules are not read again, so
+//! until its end only what the text says is known.
 
+use super::manager::{self, manager};
 use super::quote;
 use crate::diagnose::dropped::Dropped;
 use crate::diagnose::report::Fix;
@@ -21,6 +24,8 @@ pub struct Suspect<'a> {
     pub chain: Option<&'a Chain>,
     /// The rule; none for the chain's policy.
     pub rule: Option<&'a Rule>,
+    /// Packets that it has counted since the trace began, where it counts and that is known.
+    pub grown: Option<u64>,
 }
 
 impl Suspect<'_> {
@@ -45,11 +50,7 @@ impl Suspect<'_> {
     pub fn evidence(&self) -> String {
         let handle =
             self.rule.and_then(|rule| rule.handle).map(|handle| format!(" handle {handle}")).unwrap_or_default();
-        let hits = self
-            .rule
-            .and_then(|rule| rule.packets)
-            .or(self.chain.filter(|_| self.rule.is_none()).and_then(|chain| chain.policy_packets));
-        let hits = hits.map(|hits| format!(" ({hits} packets)")).unwrap_or_default();
+        let hits = self.grown.map(|hits| format!(", {hits} packets during the trace")).unwrap_or_default();
         format!("{}{handle}{hits}", self.text())
     }
 }
@@ -73,8 +74,9 @@ pub fn suspects<'a>(scene: &Scene<'a>, stage: &Stage, key: &FlowKey, drop: &Drop
                 let ends = rule.verdict.as_deref().is_some_and(|verdict| {
                     matches!(verdict, "drop" | "reject") || verdict.starts_with("drop") || verdict.starts_with("reject")
                 });
-                if ends && rule.packets != Some(0) && !contradicts(scene, rule, key, drop, base) {
-                    found.push(Suspect { chain: Some(chain), rule: Some(rule) });
+                let grown = grown(scene, chain, Some(rule));
+                if ends && grown != Some(0) && !contradicts(scene, rule, key, drop, base) {
+                    found.push(Suspect { chain: Some(chain), rule: Some(rule), grown });
                 }
                 let target = rule
                     .verdict
@@ -95,20 +97,49 @@ pub fn suspects<'a>(scene: &Scene<'a>, stage: &Stage, key: &FlowKey, drop: &Drop
                 }
             }
         }
-        if base.policy.as_deref() == Some("drop") {
-            found.push(Suspect { chain: Some(base), rule: None });
+        let grown = grown(scene, base, None);
+        if base.policy.as_deref() == Some("drop") && grown != Some(0) {
+            found.push(Suspect { chain: Some(base), rule: None, grown });
         }
     }
-    // A rule that counted comes before one that may have, and that before a policy.
-    found.sort_by_key(|suspect| match suspect.rule {
-        Some(rule) if rule.packets.is_some() => 0,
-        Some(_) => 1,
-        None => 2,
-    });
-    if found.first().and_then(|first| first.rule).is_some_and(|rule| rule.packets.is_some()) {
-        found.truncate(1);
+    // What counted enough comes before what may have, and a rule before a policy.
+    let enough = |suspect: &Suspect<'_>| suspect.grown.is_some_and(|grown| grown >= drop.totals.packets);
+    found.sort_by_key(|suspect| (!enough(suspect), suspect.rule.is_none()));
+    // Whoever counted all of it did it, but for those that don't count.
+    if found.first().is_some_and(enough) {
+        found.retain(enough);
     }
     found
+}
+
+/// What a rule, or a chain's policy, has counted since the trace began; none while that is not known.
+fn grown(scene: &Scene<'_>, chain: &Chain, rule: Option<&Rule>) -> Option<u64> {
+    let first = &scene.track.first_host().netfilter;
+    if !scene.track.has_ended() && *first == scene.host.netfilter {
+        return None;
+    }
+    let same = |other: &&Chain| {
+        (other.backend, &other.family, &other.table, &other.name)
+            == (chain.backend, &chain.family, &chain.table, &chain.name)
+    };
+    let before = first.chains.iter().find(same);
+    let (now, then) = match rule {
+        None => (chain.policy_packets, before.and_then(|before| before.policy_packets)),
+        Some(rule) => {
+            let then = before.and_then(|before| {
+                // iptables-save tells no handles; of rules that read the same, the one in the same place.
+                let twin = |other: &&Rule| match (rule.handle, other.handle) {
+                    (Some(handle), Some(other)) => handle == other,
+                    _ => other.text == rule.text && other.number == rule.number,
+                };
+                let reads_same = |other: &&Rule| rule.handle.is_none() && other.text == rule.text;
+                before.rules.iter().find(twin).or_else(|| before.rules.iter().find(reads_same))
+            });
+            (rule.packets, then.and_then(|then| then.packets))
+        }
+    };
+    // A counter that was set back counts from nought.
+    now.map(|now| then.filter(|then| *then <= now).map_or(now, |then| now - then))
 }
 
 /// The command that owns a chain.
@@ -132,9 +163,20 @@ pub fn fixes(
     let mut fixes: Vec<Fix> = suspects
         .iter()
         .take(3)
-        .filter_map(|suspect| match (suspect.chain?, suspect.rule) {
-            (chain, Some(rule)) => delete(chain, rule),
-            (chain, None) => Some(accept(scene, chain, stage, source, destination)),
+        .filter_map(|suspect| {
+            let chain = suspect.chain?;
+            let manager = manager(&scene.host.netfilter.chains, chain, suspect.rule);
+            let theirs = manager.and_then(|manager| manager::fix(manager, scene, chain, stage, (source, destination)));
+            theirs.or_else(|| {
+                let fix = match suspect.rule {
+                    Some(rule) => delete(chain, rule)?,
+                    None => accept(scene, chain, stage, source, destination),
+                };
+                Some(match manager {
+                    Some(manager) => fix.persist(manager::persist(manager)),
+                    None => fix,
+                })
+            })
         })
         .collect();
     if fixes.is_empty() {
@@ -170,8 +212,7 @@ fn delete(chain: &Chain, rule: &Rule) -> Option<Fix> {
             let spec = rule.text.strip_prefix("-A ")?;
             let (name, rest) = spec.split_once(' ').unwrap_or((spec, ""));
             let base = format!("{} -t {}", tool(chain), quote(&chain.table));
-            // What the tool prints is quoted for its own restore command and safe for a shell only word by word.
-            let rest: Vec<String> = rest.split(' ').filter(|word| !word.is_empty()).map(shell_word).collect();
+            let rest: Vec<String> = saved_words(rest).iter().map(|word| quote(word)).collect();
             let rest = rest.join(" ");
             Fix::run(
                 format!("{base} -D {} {rest}", quote(name)),
@@ -184,51 +225,85 @@ fn delete(chain: &Chain, rule: &Rule) -> Option<Fix> {
     Some(fix.risk("Whatever else the rule was meant to keep out comes in too."))
 }
 
-/// The tools print strings in double quotes, which a shell understands as long as nothing in them expands.
-fn shell_word(word: &str) -> String {
-    if word.starts_with('"') || word.ends_with('"') {
-        return word.replace(['$', '`', '\\', '\n', ';', '&', '|'], "");
+/// The words of a rule as iptables-save writes it: a string with blanks stands in double quotes, a backslash takes the
+/// meaning from what follows (`xtables_save_string`).
+fn saved_words(text: &str) -> Vec<String> {
+    let (mut words, mut word, mut quoted, mut any) = (Vec::new(), String::new(), false, false);
+    let mut characters = text.chars();
+    while let Some(c) = characters.next() {
+        match c {
+            '"' => (quoted, any) = (!quoted, true),
+            '\\' if quoted => word.extend(characters.next()),
+            ' ' if !quoted => {
+                if any || !word.is_empty() {
+                    words.push(std::mem::take(&mut word));
+                }
+                any = false;
+            }
+            c => word.push(c),
+        }
     }
-    quote(word)
+    if any || !word.is_empty() {
+        words.push(word);
+    }
+    words
 }
 
-/// Lets this conversation through a chain whose policy drops, both ways.
-fn accept(scene: &Scene<'_>, chain: &Chain, stage: &Stage, source: Option<IpAddr>, destination: Option<IpAddr>) -> Fix {
-    let guest = [source, destination]
-        .into_iter()
-        .flatten()
-        .find(|address| scene.guest_by_address(crate::event::Address::Ip(*address)).is_some());
-    let why = match guest {
-        Some(guest) => format!("Lets the packets of {guest} pass the chain whose policy drops them."),
-        None => "Lets these packets pass the chain whose policy drops them.".to_owned(),
-    };
+/// Lets this conversation through a chain that drops, both ways.
+pub(super) fn accept(
+    scene: &Scene<'_>,
+    chain: &Chain,
+    stage: &Stage,
+    source: Option<IpAddr>,
+    destination: Option<IpAddr>,
+) -> Fix {
+    let is_guest = |address: &IpAddr| scene.guest_by_address(crate::event::Address::Ip(*address)).is_some();
+    let guest = [source, destination].into_iter().flatten().find(is_guest);
+    let ends = matches!(stage.family, "ip" | "ip6").then_some((source, destination));
     let both_ways = matches!(stage.hook, "forward" | "prerouting" | "postrouting");
-    let fix = match chain.backend {
-        Backend::Nft => nft_accept(chain, stage, guest, both_ways, why),
-        Backend::IptablesNft | Backend::IptablesLegacy => iptables_accept(chain, stage, guest, both_ways, why),
+    // From and to whom, for each rule that is needed.
+    let wanted: Vec<Ends> = match (ends, guest) {
+        (None | Some((None, None)), _) => vec![(None, None)],
+        (Some(_), Some(guest)) if both_ways => vec![(Some(guest), None), (None, Some(guest))],
+        (Some(_), Some(guest)) if stage.hook == "output" => vec![(None, Some(guest))],
+        (Some(_), Some(guest)) => vec![(Some(guest), None)],
+        (Some(ends), None) if both_ways => vec![ends, (ends.1, ends.0)],
+        (Some(ends), None) => vec![ends],
     };
-    fix.risk("All traffic of this address passes the chain; narrow it to the ports that are needed.")
+    let (what, risk) = match (guest, ends) {
+        (Some(guest), Some(_)) => (
+            format!("the packets of {guest}"),
+            "All traffic of this address passes the chain; narrow it to the ports that are needed.",
+        ),
+        (_, Some((Some(source), Some(destination)))) => (
+            format!("what {source} and {destination} send each other"),
+            "All traffic between the two passes the chain; narrow it to the ports that are needed.",
+        ),
+        _ => ("all packets".to_owned(), "Everything passes the chain; narrow it to what is needed."),
+    };
+    let why = format!("Lets {what} pass the chain that drops them.");
+    let fix = match chain.backend {
+        Backend::Nft => nft_accept(chain, &wanted, why),
+        Backend::IptablesNft | Backend::IptablesLegacy => iptables_accept(chain, &wanted, why),
+    };
+    fix.risk(risk)
         .persist("Add the rule to the firewall's configuration (/etc/nftables.conf, /etc/iptables/rules.v4, or the tool that writes it).")
 }
 
-fn nft_accept(chain: &Chain, stage: &Stage, guest: Option<IpAddr>, both_ways: bool, why: String) -> Fix {
+/// Source and destination that a rule asks for.
+type Ends = (Option<IpAddr>, Option<IpAddr>);
+
+fn nft_accept(chain: &Chain, wanted: &[Ends], why: String) -> Fix {
     let place = format!("{} {} {}", chain.family, chain.table, chain.name);
-    let word = |address: IpAddr| if address.is_ipv6() { "ip6" } else { "ip" };
-    let matches: Vec<String> = match guest.filter(|_| matches!(stage.family, "ip" | "ip6")) {
-        Some(address) => {
-            let side = |side: &str| format!("{} {side} {address} ", word(address));
-            match (both_ways, stage.hook) {
-                (true, _) => vec![side("saddr"), side("daddr")],
-                (false, "output") => vec![side("daddr")],
-                (false, _) => vec![side("saddr")],
-            }
-        }
-        None => vec![String::new()],
+    let test = |side: &str, address: Option<IpAddr>| {
+        let word = |address: IpAddr| if address.is_ipv6() { "ip6" } else { "ip" };
+        address.map(|address| format!("{} {side} {address} ", word(address))).unwrap_or_default()
     };
-    let commands: Vec<String> = matches
+    let commands: Vec<String> = wanted
         .iter()
-        .map(|matching| {
-            format!("nft {}", quote(&format!("insert rule {place} {matching}counter accept comment \"kvmtrace\"")))
+        .map(|(source, destination)| {
+            let tests = test("saddr", *source) + &test("daddr", *destination);
+            format!("nft {}", quote(&format!("insert rule {place} {tests}counter accept comment \"kvmtrace\"")))
         })
         .collect();
     let list = quote(&format!("list chain {place}"));
@@ -238,20 +313,33 @@ fn nft_accept(chain: &Chain, stage: &Stage, guest: Option<IpAddr>, both_ways: bo
     Fix::run(commands.join(" && "), undo, why)
 }
 
-fn iptables_accept(chain: &Chain, stage: &Stage, guest: Option<IpAddr>, both_ways: bool, why: String) -> Fix {
+fn iptables_accept(chain: &Chain, wanted: &[Ends], why: String) -> Fix {
     let tool = format!("{} -t {}", tool(chain), quote(&chain.table));
-    let matches: Vec<String> = match guest.filter(|_| matches!(stage.family, "ip" | "ip6")) {
-        Some(address) if both_ways => vec![format!(" -s {address}"), format!(" -d {address}")],
-        Some(address) if stage.hook == "output" => vec![format!(" -d {address}")],
-        Some(address) => vec![format!(" -s {address}")],
-        None => vec![String::new()],
-    };
     let all = |verb: &str, joint: &str| {
-        let commands: Vec<String> = matches
+        let test = |flag: &str, address: Option<IpAddr>| {
+            address.map(|address| format!(" {flag} {address}")).unwrap_or_default()
+        };
+        let commands: Vec<String> = wanted
             .iter()
-            .map(|matching| format!("{tool} {verb} {}{matching} -j ACCEPT", quote(&chain.name)))
+            .map(|(source, destination)| {
+                let tests = test("-s", *source) + &test("-d", *destination);
+                format!("{tool} {verb} {}{tests} -j ACCEPT", quote(&chain.name))
+            })
             .collect();
         commands.join(joint)
     };
     Fix::run(all("-I", " && "), all("-D", "; "), why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::saved_words;
+
+    #[test]
+    fn a_saved_rule_is_split_as_its_restore_command_would() {
+        let text = r#"-i br0 -m comment --comment "it's \"a\" $(b); c" -m x --y "" -j DROP"#;
+        let words =
+            ["-i", "br0", "-m", "comment", "--comment", "it's \"a\" $(b); c", "-m", "x", "--y", "", "-j", "DROP"];
+        assert_eq!(saved_words(text), words);
+    }
 }

@@ -1,0 +1,208 @@
+//! Chains as these firewalls really write them (ufw 0.36, Docker 27, firewalld 2, libvirt 9 and 10, pve-firewall 5),
+//! shortened to what matters.
+
+use super::*;
+use crate::diagnose::fix::netfilter::{Suspect, fixes};
+use crate::diagnose::report::Cause;
+use crate::event::{Event, EventKind, HostState, Timestamp};
+use crate::track::Track;
+use rstest::rstest;
+
+/// What an `iptables-save` of the table `filter` tells.
+fn saved(text: &str) -> Vec<Chain> {
+    let mut chains: Vec<Chain> = Vec::new();
+    for line in text.lines().map(str::trim) {
+        let words: Vec<&str> = line.split(' ').collect();
+        match words.as_slice() {
+            [name, policy, ..] if name.starts_with(':') => chains.push(Chain {
+                backend: Backend::IptablesNft,
+                family: "ip".to_owned(),
+                table: "filter".to_owned(),
+                name: name[1..].to_owned(),
+                hook: (*policy != "-").then(|| name[1..].to_lowercase()),
+                kind: None,
+                priority: None,
+                policy: (*policy != "-").then(|| policy.to_lowercase()),
+                policy_packets: None,
+                device: None,
+                rules: Vec::new(),
+            }),
+            ["-A", name, ..] => {
+                let target = words[words.iter().position(|word| *word == "-j").unwrap() + 1];
+                let verdict = match target {
+                    "DROP" | "REJECT" | "ACCEPT" | "RETURN" => target.to_lowercase(),
+                    chain => format!("jump {chain}"),
+                };
+                let chain = chains.iter_mut().find(|chain| chain.name == *name).unwrap();
+                let number = u32::try_from(chain.rules.len()).unwrap() + 1;
+                let text = line.to_owned();
+                chain.rules.push(Rule { handle: None, number, text, packets: None, verdict: Some(verdict) });
+            }
+            _ => {}
+        }
+    }
+    chains
+}
+
+const UFW: &str = ":INPUT DROP [0:0]
+    :FORWARD DROP [0:0]
+    :ufw-before-forward - [0:0]
+    :ufw-user-forward - [0:0]
+    :ufw-user-input - [0:0]
+    -A INPUT -j ufw-user-input
+    -A FORWARD -j ufw-before-forward
+    -A FORWARD -s 10.9.9.9/32 -j DROP
+    -A ufw-before-forward -m conntrack --ctstate INVALID -j DROP
+    -A ufw-before-forward -j ufw-user-forward
+    -A ufw-user-forward -s 10.0.0.0/24 -j DROP";
+const DOCKER: &str = ":INPUT ACCEPT [0:0]
+    :FORWARD DROP [0:0]
+    :DOCKER - [0:0]
+    :DOCKER-ISOLATION-STAGE-2 - [0:0]
+    :DOCKER-USER - [0:0]
+    -A FORWARD -j DOCKER-USER
+    -A FORWARD -o docker0 -j DOCKER
+    -A DOCKER-ISOLATION-STAGE-2 -o docker0 -j DROP
+    -A DOCKER-USER -s 10.0.0.7/32 -j DROP";
+const LIBVIRT: &str = ":FORWARD ACCEPT [0:0]
+    :LIBVIRT_FWI - [0:0]
+    -A FORWARD -j LIBVIRT_FWI
+    -A LIBVIRT_FWI -d 192.168.122.0/24 -o virbr0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+    -A LIBVIRT_FWI -o virbr0 -j REJECT --reject-with icmp-port-unreachable";
+const FIREWALLD: &str = ":FORWARD ACCEPT [0:0]
+    :FORWARD_IN_ZONES - [0:0]
+    :FWDI_public - [0:0]
+    -A FORWARD -j FORWARD_IN_ZONES
+    -A FORWARD -j REJECT --reject-with icmp-host-prohibited
+    -A FWDI_public -j DROP";
+const PROXMOX: &str = ":FORWARD ACCEPT [0:0]
+    :PVEFW-FORWARD - [0:0]
+    :tap100i0-OUT - [0:0]
+    -A FORWARD -j PVEFW-FORWARD
+    -A PVEFW-FORWARD -m conntrack --ctstate INVALID -j DROP";
+const PLAIN: &str = ":FORWARD DROP [0:0]
+    :mine - [0:0]
+    -A FORWARD -j mine
+    -A mine -s 10.0.0.7/32 -j DROP";
+
+#[rstest]
+#[case::policy_of_ufw(UFW, "FORWARD", None, Some(Manager::Ufw))]
+#[case::rule_that_somebody_added(UFW, "FORWARD", Some(2), None)]
+#[case::rule_of_a_ufw_chain(UFW, "ufw-user-forward", Some(1), Some(Manager::Ufw))]
+#[case::policy_of_docker(DOCKER, "FORWARD", None, Some(Manager::Docker))]
+#[case::rule_of_docker(DOCKER, "DOCKER-ISOLATION-STAGE-2", Some(1), Some(Manager::Docker))]
+#[case::the_administrators_rule(DOCKER, "DOCKER-USER", Some(1), None)]
+#[case::input_beside_docker(DOCKER, "INPUT", None, None)]
+#[case::libvirt(LIBVIRT, "LIBVIRT_FWI", Some(2), Some(Manager::Libvirt))]
+#[case::forward_beside_libvirt(LIBVIRT, "FORWARD", None, None)]
+#[case::firewalld_end_of_the_chain(FIREWALLD, "FORWARD", Some(2), Some(Manager::Firewalld))]
+#[case::firewalld_zone(FIREWALLD, "FWDI_public", Some(1), Some(Manager::Firewalld))]
+#[case::proxmox(PROXMOX, "PVEFW-FORWARD", Some(1), Some(Manager::Proxmox))]
+#[case::nobody(PLAIN, "FORWARD", None, None)]
+#[case::own_chain(PLAIN, "mine", Some(1), None)]
+fn chains_tell_who_writes_them(
+    #[case] text: &str,
+    #[case] chain: &str,
+    #[case] rule: Option<u32>,
+    #[case] expected: Option<Manager>,
+) {
+    let chains = saved(text);
+    let chain = chains.iter().find(|known| known.name == chain).unwrap();
+    let rule = rule.map(|number| chain.rules.iter().find(|rule| rule.number == number).unwrap());
+    assert_eq!(manager(&chains, chain, rule), expected);
+}
+
+#[rstest]
+#[case("firewalld", "inet", "filter_FORWARD", Some(Manager::Firewalld))]
+#[case("libvirt_network", "ip", "guest_input", Some(Manager::Libvirt))]
+#[case("filter", "inet", "forward", None)]
+fn tables_of_nft_tell_it_too(
+    #[case] table: &str,
+    #[case] family: &str,
+    #[case] name: &str,
+    #[case] expected: Option<Manager>,
+) {
+    assert_eq!(manager(&[], &nft(table, family, name), None), expected);
+}
+
+fn nft(table: &str, family: &str, name: &str) -> Chain {
+    let rule = Rule {
+        handle: Some(9),
+        number: 1,
+        text: "reject".to_owned(),
+        packets: None,
+        verdict: Some("reject".to_owned()),
+    };
+    let [table, family, name] = [table, family, name].map(str::to_owned);
+    let (hook, kind, priority, policy) = (None, None, None, None);
+    Chain {
+        backend: Backend::Nft,
+        family,
+        table,
+        name,
+        hook,
+        kind,
+        priority,
+        policy,
+        policy_packets: None,
+        device: None,
+        rules: vec![rule],
+    }
+}
+
+/// The first cure for a packet from 10.0.0.7 to 10.1.0.1 that this chain's rule, or its policy, dropped.
+fn cure(chains: Vec<Chain>, hook: &'static str, chain: &str, rule: Option<u32>) -> Fix {
+    let mut track = Track::default();
+    let mut host = HostState::default();
+    host.netfilter.chains = chains;
+    track.apply(&Event { time: Timestamp(1), kind: EventKind::Host(Box::new(host)) });
+    let scene = Scene::new(&track);
+    let chain = scene.host.netfilter.chains.iter().find(|known| known.name == chain).unwrap();
+    let rule = rule.map(|number| chain.rules.iter().find(|rule| rule.number == number).unwrap());
+    let stage = Stage { cause: Cause::NetfilterForward, hook, family: "ip", by_nft: true };
+    let suspect = Suspect { chain: Some(chain), rule, grown: None };
+    let addresses = (Some([10, 0, 0, 7].into()), Some([10, 1, 0, 1].into()));
+    fixes(&scene, &stage, &[suspect], addresses).remove(0)
+}
+
+#[rstest]
+#[case::ufw_forward(
+    cure(saved(UFW), "forward", "FORWARD", None),
+    "ufw route prepend allow from 10.0.0.7 to 10.1.0.1",
+    "ufw route delete allow from 10.0.0.7 to 10.1.0.1"
+)]
+#[case::ufw_input(
+    cure(saved(UFW), "input", "INPUT", None),
+    "ufw prepend allow from 10.0.0.7 to 10.1.0.1",
+    "ufw delete allow from 10.0.0.7 to 10.1.0.1"
+)]
+#[case::a_user_rule_can_not_help_against_what_ufw_does_before(
+    cure(saved(UFW), "forward", "ufw-before-forward", Some(1)),
+    "iptables-nft -t filter -D ufw-before-forward -m conntrack --ctstate INVALID -j DROP",
+    "iptables-nft -t filter -I ufw-before-forward 1 -m conntrack --ctstate INVALID -j DROP"
+)]
+#[case::docker(
+    cure(saved(DOCKER), "forward", "FORWARD", None),
+    "iptables-nft -t filter -I DOCKER-USER -s 10.0.0.7 -d 10.1.0.1 -j ACCEPT && iptables-nft -t filter -I DOCKER-USER -s 10.1.0.1 -d 10.0.0.7 -j ACCEPT",
+    "iptables-nft -t filter -D DOCKER-USER -s 10.0.0.7 -d 10.1.0.1 -j ACCEPT; iptables-nft -t filter -D DOCKER-USER -s 10.1.0.1 -d 10.0.0.7 -j ACCEPT"
+)]
+#[case::firewalld(
+    cure(vec![nft("firewalld", "inet", "filter_FORWARD")], "forward", "filter_FORWARD", Some(1)),
+    "firewall-cmd --zone=trusted --add-source=10.0.0.7",
+    "firewall-cmd --zone=trusted --remove-source=10.0.0.7"
+)]
+#[case::libvirt(
+    cure(saved(LIBVIRT), "forward", "LIBVIRT_FWI", Some(2)),
+    "iptables-nft -t filter -I LIBVIRT_FWI -s 10.0.0.7 -d 10.1.0.1 -j ACCEPT && iptables-nft -t filter -I LIBVIRT_FWI -s 10.1.0.1 -d 10.0.0.7 -j ACCEPT",
+    "iptables-nft -t filter -D LIBVIRT_FWI -s 10.0.0.7 -d 10.1.0.1 -j ACCEPT; iptables-nft -t filter -D LIBVIRT_FWI -s 10.1.0.1 -d 10.0.0.7 -j ACCEPT"
+)]
+#[case::nobody(
+    cure(saved(PLAIN), "forward", "mine", Some(1)),
+    "iptables-nft -t filter -D mine -s 10.0.0.7/32 -j DROP",
+    "iptables-nft -t filter -I mine 1 -s 10.0.0.7/32 -j DROP"
+)]
+fn a_manager_is_asked_in_its_own_way(#[case] fix: Fix, #[case] command: &str, #[case] undo: &str) {
+    assert_eq!(fix.command.as_deref(), Some(command));
+    assert_eq!(fix.undo.as_deref(), Some(undo));
+    assert!(fix.risk.is_some() && fix.persist.is_some(), "{fix:?}");
+}
