@@ -131,7 +131,7 @@ pub const BINDINGS: &[Binding] = &[
     always(&[char('G'), key(KeyCode::End)], Action::Last, "last row"),
     always(&[key(KeyCode::Enter)], Action::Enter, "open: path, flow or detail"),
     always(&[key(KeyCode::Esc)], Action::Back, "back; clears the filter"),
-    always(&[char('/')], Action::Filter, "filter as you type"),
+    always(&[char('/')], Action::Filter, "filter as you type, !word not"),
     always(&[char('s')], Action::Sort, "sort by the next column"),
     always(&[char('S')], Action::Reverse, "sort the other way round"),
     always(&[char('f')], Action::Follow, "follow row, or newest event"),

@@ -50,6 +50,11 @@ fn prompt(label: &'static str, typed: &str, hint: String, style: Style, width: u
 
 fn hints(state: &State, width: usize, theme: Theme) -> Line<'static> {
     let mut hints = vec![("?", "keys".to_owned()), ("q", "quit".to_owned())];
+    let replay = state.snapshot().status.replay.as_ref();
+    if let Some(replay) = replay {
+        hints.push(("Space", if replay.paused { "play" } else { "stop" }.to_owned()));
+        hints.push(("n", "next fault".to_owned()));
+    }
     match state.screen {
         Screen::Guests | Screen::Flows => {
             hints.extend([("Enter", "path".to_owned()), ("s", "sort".to_owned()), ("y", "copy fix".to_owned())]);
@@ -61,12 +66,8 @@ fn hints(state: &State, width: usize, theme: Theme) -> Line<'static> {
     if state.screen != Screen::Path {
         hints.push(("/", filter(state.list(state.screen))));
     }
-    match &state.snapshot().status.replay {
-        Some(replay) => {
-            hints.push(("Space", if replay.paused { "play" } else { "stop" }.to_owned()));
-            hints.push(("n", "next fault".to_owned()));
-        }
-        None => hints.push(("Space", if state.frozen() { "go on" } else { "freeze" }.to_owned())),
+    if replay.is_none() {
+        hints.push(("Space", if state.frozen() { "go on" } else { "freeze" }.to_owned()));
     }
     let list = state.list(state.screen);
     let position = match list.rows.len() {

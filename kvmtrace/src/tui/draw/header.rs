@@ -135,9 +135,11 @@ fn own(snapshot: &Snapshot, theme: Theme) -> Vec<Span<'static>> {
 /// Who suffers, before anything else; or what went wrong beside the screen.
 fn summary(snapshot: &Snapshot, width: usize, theme: Theme) -> Vec<Span<'static>> {
     if let Some(trouble) = &snapshot.status.trouble {
-        let trouble = format!(" {} {trouble}", theme::mark(Severity::Error));
+        // A recording has no trouble: it only has no further fault.
+        let severity = if snapshot.status.replay.is_some() { Severity::Info } else { Severity::Error };
+        let trouble = format!(" {} {trouble}", theme::mark(severity));
         let room = width.saturating_sub(length(&own(snapshot, theme)) + 3);
-        return vec![Span::styled(text::cut(&trouble, room), theme.severity(Severity::Error))];
+        return vec![Span::styled(text::cut(&trouble, room), theme.severity(severity))];
     }
     let count = |severity| snapshot.guests.iter().filter(|guest| guest.severity == severity).count();
     let (all, errors, warnings) = (snapshot.guests.len(), count(Severity::Error), count(Severity::Warning));

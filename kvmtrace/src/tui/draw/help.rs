@@ -25,7 +25,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Them
     let mut entries: Vec<Line<'static>> = keys.collect();
     // The keys come first: what the marks mean is said where there is room.
     let room = (2 * height).saturating_sub(entries.len());
-    entries.extend(legend(theme).filter(|_| room >= 4));
+    entries.extend(legend(theme).take(if room >= 4 { room } else { 0 }));
     let columns = entries.len().div_ceil(height).max(2);
     let width = area.width / columns as u16;
     for (column, lines) in entries.chunks(height.min(entries.len().div_ceil(columns))).enumerate() {
@@ -41,10 +41,15 @@ fn legend(theme: Theme) -> impl Iterator<Item = Line<'static>> {
         (Severity::Warning, "it hurts, or will"),
         (Severity::Error, "traffic is lost"),
     ];
-    marks.into_iter().map(move |(severity, meaning)| {
+    let mark = move |(severity, meaning)| {
         Line::from(vec![
             Span::styled(format!(" {} ", text::fit(theme::mark(severity), KEYS)), theme.severity(severity)),
             Span::raw(meaning),
         ])
-    })
+    };
+    let mouse = Line::from(vec![
+        Span::styled(format!(" {} ", text::fit("mouse", KEYS)), theme.accent()),
+        Span::raw("select, open; sort by heading"),
+    ]);
+    marks.into_iter().map(mark).chain(std::iter::once(mouse))
 }
