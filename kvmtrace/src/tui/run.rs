@@ -55,6 +55,9 @@ pub enum Error {
     /// The thread that makes the snapshots died.
     #[error("the part of the live view that works out verdicts has failed")]
     Verdicts,
+    /// The thread that owns the screen died.
+    #[error("the part of the live view that draws has failed")]
+    Drawing,
 }
 
 /// Writes recordings for the `w` key; the application knows how.
@@ -359,7 +362,7 @@ impl Screen {
         let mut hangup = signal(SignalKind::hangup()).map_err(Error::Start)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Start)?;
         tokio::select! {
-            result = &mut self.done => return result.unwrap_or(Err(Error::Verdicts)),
+            result = &mut self.done => return result.unwrap_or(Err(Error::Drawing)),
             _ = terminate.recv() => {}
             _ = hangup.recv() => {}
             _ = interrupt.recv() => {}
