@@ -3,7 +3,7 @@
 use super::case::Case;
 use super::report::Hop;
 use super::scene::Role;
-use crate::event::{Direction, FlowCounters, Place};
+use crate::event::{Direction, FlowCounters, Place, Timestamp};
 
 /// The places on the way of a flow, the first-seen first.
 pub fn hops<'a>(case: &Case<'a>) -> Vec<(Place, &'a FlowCounters)> {
@@ -18,7 +18,13 @@ pub fn hops<'a>(case: &Case<'a>) -> Vec<(Place, &'a FlowCounters)> {
             }
         }
     }
-    hops.sort_by_key(|(place, counters)| (counters.first, *place));
+    // By time, but for the ends: what watches a bridge may be there before what watches the tap is.
+    let rank = |place: &Place| match (scene.role(place.device), place.direction) {
+        (Role::Tap, Direction::Ingress) => 0,
+        (Role::Tap, Direction::Egress) => 2,
+        _ => 1,
+    };
+    hops.sort_by_key(|(place, counters)| (rank(place), counters.first, *place));
     let unicast = !case.is_multicast();
     let target = case.destination_mac();
     let for_this_host = target.is_some_and(|mac| scene.is_host_mac(mac) || scene.guest_by_mac(mac).is_some());
@@ -44,14 +50,17 @@ pub fn hops<'a>(case: &Case<'a>) -> Vec<(Place, &'a FlowCounters)> {
     hops
 }
 
-/// The path for the report; `latency_ns` between first packets of places that follow each other.
+/// The path for the report; `latency_ns` between first packets of places that follow each other. There is none where
+/// the two may be different packets: the later one is older, or the places were not yet all watched.
 pub fn path(case: &Case<'_>) -> Vec<Hop> {
-    let mut before = None;
+    let mut before: Option<Timestamp> = None;
     let mut path: Vec<Hop> = case
         .hops
         .iter()
         .map(|(place, counters)| {
-            let latency_ns = before.map(|before| counters.first.since(before).0);
+            let watched = case.scene.track.start()..=counters.first;
+            let latency_ns =
+                before.filter(|before| watched.contains(before)).map(|before| counters.first.since(before).0);
             before = Some(counters.first);
             Hop {
                 device: case.scene.name(place.device),

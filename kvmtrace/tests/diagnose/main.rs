@@ -44,6 +44,22 @@ fn an_answered_ping_is_delivered_and_nothing_is_told() {
 }
 
 #[test]
+fn the_guest_comes_first_however_early_the_bridge_was_watched() {
+    let mut world = World::new();
+    let ping = echo(GUEST, LAN);
+    let before_all_was_watched = kvmtrace::event::Timestamp(900_000_000);
+    world.seen(ping, BRIDGE, Ingress, |counters| counters.first = before_all_was_watched);
+    world.seen(ping, TAP, Ingress, |_| ());
+    world.seen(ping.reverse(), BRIDGE, Egress, |counters| counters.first = before_all_was_watched);
+    world.seen(ping.reverse(), TAP, Egress, |_| ());
+    for (flow, devices) in [(ping, ["vnet0", "br0"]), (ping.reverse(), ["br0", "vnet0"])] {
+        let path = world.verdict(flow).path;
+        assert_eq!(path.iter().map(|hop| hop.device.as_str()).collect::<Vec<_>>(), devices);
+        assert_eq!(path[1].latency_ns, None, "they may have seen different packets first");
+    }
+}
+
+#[test]
 fn datagrams_without_an_answer_are_delivered() {
     let mut world = World::new();
     let datagrams = flow(Protocol::Udp, GUEST, LAN);
