@@ -403,7 +403,8 @@ fn log(report: &Report) -> Log {
             "tun_get_user",
         ];
         let cause = PacketCause::Dropped { site, stack: stack.map(str::to_owned).to_vec() };
-        let packet = PacketRecord { cause, place: None, count: 1 << doubling, ..first.clone() };
+        // On the egress of the bridge nothing tells of the tap any more.
+        let packet = PacketRecord { cause, place: None, input_device: None, count: 1 << doubling, ..first.clone() };
         log.push(&Event { time: Timestamp(at(second).0 + 4_000_000), kind: EventKind::Packet(Box::new(packet)) });
     }
     log.push(&Event { time: at(30), kind: EventKind::Loss(Loss { ring_events: 3, flows_evicted: 0, map_full: 0 }) });

@@ -1,7 +1,9 @@
 //! The newest events, in a form that can be listed and opened.
 
-use crate::event::{DropSite, Event, EventKind, HostState, IfIndex, Loss, PacketCause, PacketRecord, Timestamp};
-use std::collections::VecDeque;
+use crate::event::{
+    DropSite, Event, EventKind, FlowKey, HostState, IfIndex, Loss, PacketCause, PacketRecord, Timestamp,
+};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 /// Events kept.
@@ -75,6 +77,9 @@ pub struct Log {
     serial: u64,
     host: Option<Box<HostState>>,
     loss: Loss,
+    /// Whose the flows are, with the entry that told it; forgotten with that entry. A packet that dies behind the bridge
+    /// or in the firewall bears no guest's device any more.
+    owners: HashMap<FlowKey, (u64, String)>,
 }
 
 impl Log {
@@ -132,6 +137,13 @@ impl Log {
             .flatten()
             .find_map(|device| host?.guest_of(device))
             .map(|guest| guest.name.clone());
+        let guest = match guest {
+            Some(guest) => {
+                self.owners.insert(packet.flow, (self.serial + 1, guest.clone()));
+                Some(guest)
+            }
+            None => self.owner(packet.flow),
+        };
         let mut text = packet.flow.to_string();
         if !why.is_empty() {
             text = format!("{text}  {why}");
@@ -141,6 +153,11 @@ impl Log {
         }
         let device = device.map(name).unwrap_or_default();
         self.add(time, kind, guest, device, text, Some(Box::new(packet.clone())));
+    }
+
+    /// The guest that sends or receives this flow, as far as the entries tell.
+    fn owner(&self, flow: FlowKey) -> Option<String> {
+        [flow, flow.reverse()].iter().find_map(|flow| self.owners.get(flow)).map(|(_, guest)| guest.clone())
     }
 
     fn add(
@@ -164,8 +181,12 @@ impl Log {
             packet,
             search,
         }));
-        if self.entries.len() > LENGTH {
-            self.entries.pop_front();
+        if self.entries.len() > LENGTH
+            && let Some(oldest) = self.entries.pop_front()
+            && let Some(packet) = &oldest.packet
+            && self.owners.get(&packet.flow).is_some_and(|(serial, _)| *serial == oldest.serial)
+        {
+            self.owners.remove(&packet.flow);
         }
     }
 }

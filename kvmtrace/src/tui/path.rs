@@ -7,7 +7,7 @@ use crate::diagnose::report::{
     Cause, FlowDirection, FlowReport, GuestReport, Hop, InterfaceReport, Point, Report, Severity, Where,
 };
 use crate::event::Direction;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// MTUs of the host's devices, by name.
 pub type Mtus = BTreeMap<String, u32>;
@@ -31,6 +31,8 @@ pub(super) enum Role {
     Host,
     /// Everything beyond.
     Lan,
+    /// Where the packets were meant to go, on this host or beyond: they died before that was known.
+    Destination,
 }
 
 impl Role {
@@ -45,6 +47,7 @@ impl Role {
             Self::Nic => "NIC",
             Self::Host => "host",
             Self::Lan => "LAN",
+            Self::Destination => "destination",
         }
     }
 }
@@ -115,7 +118,7 @@ fn node(role: Role, name: &str) -> Node {
 fn tell_mtus(nodes: &mut [Node], mtus: &Mtus) {
     let mtu = |node: &Node| match node.role {
         Role::Tap | Role::Bridge | Role::Nic => mtus.get(&node.name).copied(),
-        Role::Guest | Role::Netfilter | Role::Routing | Role::Host | Role::Lan => None,
+        Role::Guest | Role::Netfilter | Role::Routing | Role::Host | Role::Lan | Role::Destination => None,
     };
     let mut known = nodes.iter().filter_map(mtu);
     let first = known.next();
@@ -254,11 +257,14 @@ fn is_netfilter(point: Point) -> bool {
     )
 }
 
-/// The packets were on their way through the host, not to it or from it.
-fn forwarded(place: Option<&Where>) -> bool {
-    place.is_some_and(|place| {
-        matches!(place.point, Point::NetfilterForward | Point::NetfilterPostrouting | Point::Routing)
-    })
+/// What lies behind the firewall or the routing, for a packet that died there.
+#[allow(clippy::wildcard_enum_match_arm, reason = "all other points are behind the choice of the way")]
+fn beyond(point: Point) -> Role {
+    match point {
+        Point::NetfilterForward | Point::NetfilterPostrouting | Point::Routing => Role::Lan,
+        Point::NetfilterPrerouting | Point::NetfilterIngress => Role::Destination,
+        _ => Role::Host,
+    }
 }
 
 /// The hook of the firewall, in a word.
@@ -304,16 +310,20 @@ fn add_ends(report: &Report, nodes: &mut Vec<Node>, flow: &FlowReport, ours: Opt
         nic.packets = Some(0);
         nodes.push(nic);
     }
-    let end = |node: Option<&Node>, guest: Option<&str>, address: &str| match (guest, node.map(|node| node.role)) {
+    let beyond = flow.place.as_ref().map_or(Role::Host, |place| beyond(place.point));
+    let end = |node: Option<&Node>, guest: Option<&str>, address: &str, inside: Role| match (
+        guest,
+        node.map(|node| node.role),
+    ) {
         (Some(guest), _) => Some(Node { note: address.to_owned(), ..self::node(Role::Guest, guest) }),
         (None, Some(Role::Nic)) => Some(self::node(Role::Lan, address)),
-        (None, Some(Role::Routing | Role::Netfilter)) if forwarded(flow.place.as_ref()) => {
-            Some(self::node(Role::Lan, address))
-        }
-        (None, Some(Role::Bridge | Role::Routing | Role::Netfilter)) => Some(self::node(Role::Host, address)),
+        (None, Some(Role::Routing | Role::Netfilter)) => Some(self::node(inside, address)),
+        (None, Some(Role::Bridge)) => Some(self::node(Role::Host, address)),
         (None, _) => None,
     };
-    let (before, after) = (end(nodes.first(), sender, &flow.source), end(nodes.last(), receiver, &flow.destination));
+    let origin = if beyond == Role::Lan { Role::Lan } else { Role::Host };
+    let before = end(nodes.first(), sender, &flow.source, origin);
+    let after = end(nodes.last(), receiver, &flow.destination, beyond);
     if let Some(before) = before {
         nodes.insert(0, before);
     }
@@ -354,8 +364,12 @@ pub(super) fn of_guests(report: &Report, mtus: &Mtus) -> Vec<Vec<Way>> {
             sums.insert(&interface.device, Sum::new(guest, interface));
         }
     }
+    let interfaces = || report.guests.iter().flat_map(|guest| &guest.interfaces);
+    let taps = interfaces().map(|interface| interface.device.as_str());
+    let inner: BTreeSet<&str> = taps.chain(interfaces().filter_map(|interface| interface.bridge.as_deref())).collect();
     for flow in &report.flows {
         if let Some(sum) = flow.device.as_deref().and_then(|device| sums.get_mut(device)) {
+            sum.route(flow, &inner);
             sum.add(flow);
         }
     }
@@ -412,6 +426,18 @@ impl<'a> Sum<'a> {
         }
     }
 
+    /// Where the bridge has no uplink, the host routes: by which NIC, the flows tell.
+    fn route(&mut self, flow: &FlowReport, inner: &BTreeSet<&str>) {
+        let end = self.nodes.len() - 1;
+        if self.nodes[end].role != Role::Host {
+            return;
+        }
+        let Some(hop) = flow.path.iter().find(|hop| !inner.contains(hop.device.as_str())) else { return };
+        self.nodes[end].role = Role::Lan;
+        self.nodes.splice(end..end, [node(Role::Routing, ""), node(Role::Nic, &hop.device)]);
+        self.latencies.resize(self.nodes.len(), Vec::new());
+    }
+
     fn add(&mut self, flow: &'a FlowReport) {
         for hop in &flow.path {
             let found = self.nodes.iter().position(|node| node.name == hop.device && node.role != Role::Guest);
@@ -441,18 +467,21 @@ impl<'a> Sum<'a> {
         }
         let mut cause = None;
         if let Some(worst) = self.worst {
-            let between = match worst.place.map(|place| place.point) {
+            let point = worst.place.map(|place| place.point);
+            let between = match point {
                 Some(point) if is_netfilter(point) => Some(node(Role::Netfilter, hook(point))),
                 Some(Point::Routing) => Some(node(Role::Routing, "")),
                 _ => None,
             };
-            // Behind the bridge, before the NIC.
-            let at = self.nodes.iter().position(|node| matches!(node.role, Role::Nic | Role::Lan | Role::Host));
-            if let Some((between, at)) = between.zip(at) {
-                self.nodes.insert(at, between);
+            if let Some(between) = between {
+                // Behind the bridge, before the NIC; there stands the routing already, if the flows told of it.
+                let outside = |node: &Node| matches!(node.role, Role::Routing | Role::Nic | Role::Lan | Role::Host);
+                let at = self.nodes.iter().position(outside).unwrap_or(self.nodes.len());
+                let routing = self.nodes.get(at).is_some_and(|node| node.role == Role::Routing);
+                self.nodes.splice(at..at + usize::from(routing), [between]);
             }
-            if let Some(last) = self.nodes.last_mut().filter(|last| last.role == Role::Host && forwarded(worst.place)) {
-                last.role = Role::Lan;
+            if let Some((end, point)) = self.nodes.last_mut().filter(|node| node.role == Role::Host).zip(point) {
+                end.role = beyond(point);
             }
             cause = worst.cause;
             let dropped = self.dropped.get(&cause).copied().unwrap_or(0);

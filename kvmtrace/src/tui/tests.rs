@@ -243,12 +243,15 @@ fn the_first_screen_tells_who_suffers_where_and_what_mends_it() {
 fn what_a_firewall_drops_on_its_way_through_was_bound_for_the_lan() {
     let mut report = fixture::mtu_report(60);
     report.guests[0].interfaces[0].uplinks.clear();
+    // Its other flows would tell the NIC.
+    report.flows.retain(|flow| flow.dropped > 0);
     let flow = &mut report.flows[0];
     flow.path[1].device = "br0".to_owned();
     flow.path[1].packets = flow.path[0].packets;
     for (point, end) in [
         (crate::diagnose::report::Point::NetfilterForward, "╭LAN"),
         (crate::diagnose::report::Point::NetfilterInput, "╭host"),
+        (crate::diagnose::report::Point::NetfilterPrerouting, "╭destination"),
     ] {
         let place = report.flows[0].place.as_mut().unwrap();
         (place.device, place.point) = (Some("br0".to_owned()), point);
@@ -258,6 +261,50 @@ fn what_a_firewall_drops_on_its_way_through_was_bound_for_the_lan() {
             assert!(text.contains("──✗│"), "nothing gets past it\n{text}");
         }
     }
+}
+
+#[test]
+fn a_routed_guest_leaves_by_the_nic_that_its_flows_tell() {
+    let mut report = fixture::healthy_report(60);
+    for guest in &mut report.guests {
+        guest.interfaces[0].uplinks.clear();
+    }
+    let hop = |direction| crate::diagnose::report::Hop {
+        device: "br0".to_owned(),
+        direction,
+        packets: 9,
+        bytes: 900,
+        latency_ns: None,
+    };
+    for flow in &mut report.flows {
+        let last = flow.path[1].direction;
+        flow.path.insert(1, hop(if flow.path[0].device == "eth0" { last } else { flow.path[0].direction }));
+    }
+    let routed = fixture::snapshot(report, Status::default());
+    insta::assert_snapshot!("routed-guests-80x24", screen(Arc::clone(&routed), SMALL, "1"));
+    insta::assert_snapshot!("routed-flow-path-80x24", screen(routed, SMALL, "2 Enter"));
+}
+
+#[test]
+fn boxes_are_alike_where_there_is_room_and_else_as_wide_as_they_need() {
+    // Long addresses at both ends, short names between.
+    let wide = screen(broken(), LARGE, "2 Enter");
+    let boxes = |text: &str| {
+        let row = text.lines().find(|line| line.contains("╭guest")).unwrap().to_owned();
+        let ends: Vec<usize> = row.split('╮').map(|part| part.trim_start().chars().count()).collect();
+        ends
+    };
+    assert!(boxes(&wide)[..3].iter().all(|width| *width == 19), "{wide}");
+    let narrow = screen(broken(), SMALLEST, "2 Enter");
+    assert!(narrow.contains("│10.99.0.1│"), "the LAN's address is told in full\n{narrow}");
+    assert!(narrow.lines().all(|line| line.chars().count() <= usize::from(SMALLEST.0)), "{narrow}");
+}
+
+#[test]
+fn a_drop_behind_the_tap_is_told_of_the_guest_that_its_flow_belongs_to() {
+    let text = screen(broken(), SMALL, "5 G");
+    let drops: Vec<&str> = text.lines().filter(|line| line.contains(" drop ")).collect();
+    assert!(!drops.is_empty() && drops.iter().all(|line| line.contains("web1")), "{text}");
 }
 
 #[test]

@@ -106,29 +106,61 @@ fn pictures(ways: &[Way], width: u16, theme: Theme) -> Vec<Line<'static>> {
 
 /// The boxes and the arrows between them; below the faulty one, its cause.
 pub(super) fn picture(way: &Way, width: u16, theme: Theme) -> Vec<Line<'static>> {
-    let count = way.nodes.len().max(1);
     let room = usize::from(width).saturating_sub(2);
-    let arrow = if room >= count * 9 + (count - 1) * 3 { 3 } else { 1 };
-    let inner = (room.saturating_sub((count - 1) * arrow) / count).saturating_sub(2).clamp(3, 18);
-    let contents: Vec<[Option<String>; INSIDE]> = way.nodes.iter().map(|node| inside(node, inner)).collect();
+    let (arrow, widths) = widths(&way.nodes.iter().map(wanted).collect::<Vec<_>>(), room);
+    let nodes = || way.nodes.iter().zip(widths.iter().copied());
+    let contents: Vec<[Option<String>; INSIDE]> = nodes().map(|(node, inner)| inside(node, inner)).collect();
     // Only the lines in which something stands.
     let lines: Vec<usize> = (0..INSIDE).filter(|line| contents.iter().any(|node| node[*line].is_some())).collect();
     let mut rows: Vec<Vec<Span<'static>>> = vec![vec![Span::raw(" ")]; lines.len() + 2];
     let broken = way.broken_at();
     let mut caption = None;
-    for (index, (node, content)) in way.nodes.iter().zip(&contents).enumerate() {
+    let mut left = 1;
+    for (index, ((node, inner), content)) in nodes().zip(&contents).enumerate() {
         if index > 0 {
             let cut = broken.filter(|broken| *broken + 1 == index).and_then(|broken| way.nodes[broken].fault);
             between(&mut rows, arrow, cut, theme);
         }
         if let Some(severity) = node.fault {
-            let middle = 1 + index * (inner + 2 + arrow) + inner.div_ceil(2);
-            caption = Some(under(severity, way.cause, middle, usize::from(width), theme));
+            caption = Some(under(severity, way.cause, left + inner.div_ceil(2), usize::from(width), theme));
         }
+        left += inner + 2 + arrow;
         let content: Vec<&str> = lines.iter().map(|line| content[*line].as_deref().unwrap_or("")).collect();
         box_of(&mut rows, node, &content, inner, broken.is_some_and(|broken| index > broken), theme);
     }
     rows.into_iter().map(Line::from).chain(caption).collect()
+}
+
+/// The widest that a box is inside.
+const WIDEST: usize = 18;
+
+/// How much room a node would like to have.
+fn wanted(node: &Node) -> usize {
+    let content = inside(node, WIDEST).into_iter().flatten();
+    let longest = content.chain([node.role.word().to_owned()]).chain(mtu(node)).map(|text| text.chars().count()).max();
+    longest.unwrap_or(0).clamp(3, WIDEST)
+}
+
+/// Length of the arrows, and how wide the boxes are inside: all alike where that is enough for each, else as each needs.
+fn widths(wanted: &[usize], room: usize) -> (usize, Vec<usize>) {
+    let count = wanted.len().max(1);
+    let sum = |most: usize| wanted.iter().map(|width| *width.min(&most)).sum::<usize>();
+    let space = |arrow: usize| room.saturating_sub((count - 1) * arrow + 2 * count);
+    for arrow in [3, 2, 1] {
+        let alike = (space(arrow) / count).min(WIDEST);
+        if wanted.iter().all(|width| *width <= alike) {
+            return (arrow, vec![alike; count]);
+        }
+        if let Some(spare) = space(arrow).checked_sub(sum(WIDEST)) {
+            return (arrow, wanted.iter().map(|width| (width + spare / count).min(WIDEST)).collect());
+        }
+    }
+    let most = (3..WIDEST).rev().find(|most| sum(*most) <= space(1)).unwrap_or(3);
+    (1, wanted.iter().map(|width| *width.min(&most)).collect())
+}
+
+fn mtu(node: &Node) -> Option<String> {
+    node.mtu.map(|mtu| format!("mtu {mtu}"))
 }
 
 /// The arrow to the next box; after a fault that nothing gets past it bears its mark.
@@ -183,7 +215,7 @@ fn box_of(rows: &mut [Vec<Span<'static>>], node: &Node, content: &[&str], inner:
         row.push(Span::styled(format!("{side}{}{side}", text::fit(content, inner)), style));
     }
     if let Some(last) = rows.last_mut() {
-        let mtu = node.mtu.map(|mtu| format!("mtu {mtu}")).unwrap_or_default();
+        let mtu = mtu(node).unwrap_or_default();
         // A narrow box has room for the number alone.
         let mtu = if mtu.chars().count() > inner { mtu.trim_start_matches("mtu ").to_owned() } else { mtu };
         let mtu = text::cut(&mtu, inner);
