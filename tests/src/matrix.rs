@@ -11,17 +11,20 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-/// Runs the scenarios whose name holds `filter`, `jobs` at a time; whether all are as they should be.
+/// Runs the scenarios whose name holds one of `filters` (all where there is none), `jobs` at a time; whether all are as
+/// they should be.
 pub fn run(
     product: Option<Product>,
     seed: Seed,
-    filter: &str,
+    filters: &[String],
     jobs: usize,
     out: &mut (impl Write + Send),
 ) -> Result<bool> {
-    let scenarios: Vec<Scenario> =
-        Scenario::all()?.into_iter().filter(|scenario| scenario.name.contains(filter)).collect();
-    ensure!(!scenarios.is_empty(), "no scenario's name holds {filter:?}");
+    let mut scenarios = Scenario::all()?;
+    if !filters.is_empty() {
+        scenarios.retain(|scenario| filters.iter().any(|filter| scenario.name.contains(filter)));
+    }
+    ensure!(!scenarios.is_empty(), "no scenario's name holds {}", filters.join(" or "));
     writeln!(out, "KVMTRACE_LAB_SEED={seed}, {} scenarios", scenarios.len())?;
     writeln!(out, "{:<44} {:<24} {:<34} {:<6} {:<6}", "SCENARIO", "CAUSE", "WHERE", "CURE", "UNDO")?;
     let runner = Runner { product, seed };

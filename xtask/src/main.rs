@@ -48,8 +48,11 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
-    /// Run every fault of the lab and print the table: cause, place, cure
+    /// Run every fault of the lab and print the table: cause, place, cure; `--filter NAME`, `--seed N`
     Matrix {
+        /// Under this kernel (5.10, 6.1, 6.12, …) in QEMU
+        #[arg(long, value_name = "KERNEL")]
+        vm: Option<String>,
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
@@ -97,7 +100,8 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Run { arguments } => return product::run(&arguments),
         Task::Build { release } => println!("{}", product::build(release)?.display()),
         Task::Lab { arguments } => return product::lab(&arguments),
-        Task::Matrix { mut arguments } => {
+        Task::Matrix { vm: Some(kernel), arguments } => return product::matrix_in_vm(&kernel, &arguments),
+        Task::Matrix { vm: None, mut arguments } => {
             arguments.insert(0, "matrix".into());
             return product::lab(&arguments);
         }

@@ -1,7 +1,7 @@
 //! Building, running and testing kvmtrace.
 
 use crate::setup::{self, Need};
-use crate::{ebpf, shell};
+use crate::{ebpf, shell, vm};
 use anyhow::{Context as _, Result, bail};
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
@@ -66,6 +66,17 @@ pub(crate) fn lab(arguments: &[OsString]) -> Result<ExitCode> {
     shell::run(shell::cargo().args(["build", "--package", "kvmtrace-tests", "--bin", "lab"]))?;
     let lab = target_directory().join("debug/lab");
     become_command(setup::as_root(lab)?.args(arguments).env("KVMTRACE_BIN", kvmtrace))
+}
+
+/// Builds the lab and runs its scenarios under another kernel.
+pub(crate) fn matrix_in_vm(kernel: &str, arguments: &[OsString]) -> Result<ExitCode> {
+    let kvmtrace = build(false)?;
+    shell::run(shell::cargo().args(["build", "--package", "kvmtrace-tests", "--bin", "lab"]))?;
+    let lab = target_directory().join("debug/lab");
+    let words = ["matrix", "--jobs", "1", "--bin"].map(OsString::from).into_iter().chain([kvmtrace.into()]);
+    let words: Vec<OsString> = std::iter::once(lab.into()).chain(words).chain(arguments.iter().cloned()).collect();
+    let line: Vec<String> = words.iter().map(|word| shell::quoted(word)).collect();
+    Ok(ExitCode::from(vm::status(kernel, &line.join(" "))?))
 }
 
 /// Measures what tracing costs, with an optimised kvmtrace.

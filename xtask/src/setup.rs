@@ -36,8 +36,8 @@ const LAB_PROGRAMS: &[(&str, &str)] = &[
     ("tcpdump", "tcpdump"),
 ];
 
-/// What only tests use: other tools' opinion of what kvmtrace writes.
-const TEST_PROGRAMS: &[(&str, &str)] = &[("tshark", "tshark")];
+/// What only tests use: other tools' opinion of what kvmtrace attaches and writes, and a terminal for it.
+const TEST_PROGRAMS: &[(&str, &str)] = &[("bpftool", "bpftool"), ("tmux", "tmux"), ("tshark", "tshark")];
 
 /// What runs another kernel.
 const VM_PROGRAMS: &[(&str, &str)] = &[
@@ -96,6 +96,10 @@ pub(crate) fn pyarrow(target: &Path) -> Option<PathBuf> {
     let works = |python: &Path| shell::output(shell::command(python).args(["-c", "import pyarrow.parquet"])).is_some();
     if works(&python) {
         return Some(python);
+    }
+    let has_venv = shell::output(shell::command("python3").args(["-c", "import ensurepip"])).is_some();
+    if !has_venv && let Err(error) = apt(&["python3-venv"]) {
+        eprintln!("xtask: no python3-venv ({error:#})");
     }
     let mut environment = shell::command("python3");
     environment.args(["-m", "venv"]).arg(&directory);

@@ -48,9 +48,9 @@ enum Task {
         /// The seed of names and addresses.
         #[arg(long)]
         seed: Option<u64>,
-        /// Only those whose name holds this.
-        #[arg(long, default_value = "")]
-        filter: String,
+        /// Only those whose name holds this (may be given several times).
+        #[arg(long = "filter", value_name = "PART")]
+        filters: Vec<String>,
         /// The kvmtrace to test.
         #[arg(long)]
         bin: Option<PathBuf>,
@@ -114,12 +114,12 @@ fn run() -> Result<bool> {
                 println!("{:<44} {}", scenario.name, scenario.about);
             }
         }
-        Task::Matrix { seed, filter, bin, no_verdict, jobs } => {
+        Task::Matrix { seed, filters, bin, no_verdict, jobs } => {
             lab::require_root()?;
             matrix::clean_on_signal()?;
             let seed = seed.map_or_else(Seed::choose, |seed| Ok(Seed(seed)))?;
             let product = if no_verdict { None } else { Some(product(bin)?) };
-            return matrix::run(product, seed, &filter, jobs, &mut std::io::stdout());
+            return matrix::run(product, seed, &filters, jobs, &mut std::io::stdout());
         }
         Task::Demo { bin } => {
             lab::require_root()?;

@@ -9,6 +9,7 @@ use crate::diagnose::judgement::{Judgement, at};
 use crate::diagnose::report::{Cause, Fix, Point, Verdict, Where};
 use crate::diagnose::scene::Role;
 use crate::diagnose::words;
+use crate::event::Direction;
 use crate::event::host::{FdbEntry, Link, LinkKind, PortState};
 
 /// See the module.
@@ -47,7 +48,7 @@ fn find(case: &Case<'_>) -> Option<Judgement> {
         let _ = port;
         return Some(blocked_port(case, own, bridge, at(scene, own.index, Point::BridgeIngress)));
     }
-    if !vlan_member(own, None, bridge) && case.key().vlan.is_none() {
+    if !carries(own, inner_vlan(case, bridge), bridge) {
         return Some(vlan(case, own, bridge));
     }
     match case.way() {
@@ -126,7 +127,7 @@ pub fn exit_port(case: &Case<'_>, port: &Link, bridge: &Link, drop: Option<&Drop
     } else if let Some(flags) = &port.port {
         if flags.state != PortState::Forwarding {
             Some(blocked_port(case, port, bridge, at(scene, port.index, Point::BridgeEgress)))
-        } else if !vlan_member(port, case.key().vlan, bridge) {
+        } else if !carries(port, inner_vlan(case, bridge), bridge) {
             Some(vlan(case, port, bridge))
         } else {
             flood_disabled(case, port, bridge)
@@ -316,8 +317,28 @@ fn routed_out(case: &Case<'_>) -> Option<Judgement> {
     Some(dead_link(case, link, at(case.scene, link.index, Point::NicEgress)))
 }
 
-/// The port lets this VLAN (untagged: its PVID) pass.
-fn vlan_member(port: &Link, vlan: Option<u16>, bridge: &Link) -> bool {
+/// The VLAN that a bridge with VLAN filtering takes the frames for: their tag, else the PVID of the port that they came in
+/// by (`__allowed_ingress` in net/bridge/br_vlan.c); none where that port has no PVID, or is not known.
+fn inner_vlan(case: &Case<'_>, bridge: &Link) -> Option<u16> {
+    case.key().vlan.or_else(|| pvid(entry_port(case, bridge)?))
+}
+
+/// The port of the bridge that the frames came in by.
+fn entry_port<'a>(case: &Case<'a>, bridge: &Link) -> Option<&'a Link> {
+    let scene = case.scene;
+    let own = || case.device().filter(|_| case.is_from_guest());
+    let dropped = || case.focus.as_ref().and_then(|drop| drop.example()?.input_device);
+    let entered = case.entry().map(|(place, _)| place).filter(|place| place.direction == Direction::Ingress);
+    let device = entered.map(|place| place.device).or_else(own).or_else(dropped)?;
+    scene.link(device).filter(|port| port.master == Some(bridge.index))
+}
+
+fn pvid(port: &Link) -> Option<u16> {
+    port.port.as_ref()?.vlans.iter().find(|membership| membership.pvid).map(|membership| membership.id)
+}
+
+/// The port lets this VLAN pass; where none is known, untagged frames.
+fn carries(port: &Link, vlan: Option<u16>, bridge: &Link) -> bool {
     let LinkKind::Bridge(state) = &bridge.kind else { return true };
     let Some(flags) = &port.port else { return true };
     if !state.vlan_filtering {
@@ -331,17 +352,18 @@ fn vlan_member(port: &Link, vlan: Option<u16>, bridge: &Link) -> bool {
 
 /// The port is not a member of the VLAN.
 pub fn vlan(case: &Case<'_>, port: &Link, bridge: &Link) -> Judgement {
-    let id = case.key().vlan.or_else(|| {
-        let own = case.device().and_then(|device| case.scene.link(device))?.port.as_ref()?;
-        own.vlans.iter().find(|membership| membership.pvid).map(|membership| membership.id)
-    });
     let default = match &bridge.kind {
         LinkKind::Bridge(state) if state.default_pvid > 0 => state.default_pvid,
         _ => 1,
     };
-    let wanted = id.unwrap_or(default);
-    let untagged = if case.key().vlan.is_none() { " pvid untagged" } else { "" };
-    let what = case.key().vlan.map_or_else(|| "untagged frames".to_owned(), |vlan| format!("VLAN {vlan}"));
+    let inner = inner_vlan(case, bridge);
+    let wanted = inner.unwrap_or(default);
+    let entered = inner.is_none() || entry_port(case, bridge).is_some_and(|entry| entry.index == port.index);
+    let memberships = port.port.as_ref().map_or(&[][..], |flags| &flags.vlans);
+    // A trunk carries its VLANs with tags; what had one network without a tag gets this one instead.
+    let is_trunk = memberships.iter().any(|membership| !membership.untagged);
+    let untagged = case.key().vlan.is_none() && !is_trunk;
+    let what = if inner.is_none() { "untagged frames".to_owned() } else { format!("VLAN {wanted}") };
     let explanation = format!(
         "{} were stopped at {}: {} filters VLANs, and that port is no member for {what}.",
         words::packets(case.dropped().max(case.packets())),
@@ -349,13 +371,23 @@ pub fn vlan(case: &Case<'_>, port: &Link, bridge: &Link) -> Judgement {
         bridge.name
     );
     let name = quote(&port.name);
-    let members: Vec<String> =
-        port.port.iter().flat_map(|flags| &flags.vlans).map(|vlan| vlan.id.to_string()).collect();
-    Judgement::dropped(Cause::BridgeVlanFiltered, at(case.scene, port.index, Point::BridgeIngress), explanation)
-        .evidence([format!("{}: member of VLANs {}", port.name, if members.is_empty() { "none".to_owned() } else { members.join(", ") })])
+    let members: Vec<String> = memberships.iter().map(|vlan| vlan.id.to_string()).collect();
+    let members = if members.is_empty() { "none".to_owned() } else { members.join(", ") };
+    // The kernel has one PVID per port: a new one takes the place of the old.
+    let old =
+        pvid(port).filter(|_| untagged).map(|old| format!("; bridge vlan add dev {name} vid {old} pvid untagged"));
+    let undo = format!("bridge vlan del dev {name} vid {wanted}{}", old.unwrap_or_default());
+    let options = if untagged { " pvid untagged" } else { "" };
+    let point = if entered { Point::BridgeIngress } else { Point::BridgeEgress };
+    Judgement::dropped(Cause::BridgeVlanFiltered, at(case.scene, port.index, point), explanation)
+        .evidence([format!("{}: member of VLANs {members}", port.name)])
         .fix(
-            Fix::run(format!("bridge vlan add dev {name} vid {wanted}{untagged}"), format!("bridge vlan del dev {name} vid {wanted}"), format!("Makes {} a member of VLAN {wanted}.", port.name))
-                .risk("The device behind the port joins that VLAN.")
+            Fix::run(format!("bridge vlan add dev {name} vid {wanted}{options}"), undo, format!("Makes {} a member of VLAN {wanted}.", port.name))
+                .risk(if untagged {
+                    "The device behind the port joins that VLAN, and leaves the one that its untagged frames belonged to."
+                } else {
+                    "The device behind the port joins that VLAN."
+                })
                 .persist("Set it where the port is made: libvirt's <vlan>, Proxmox' tag, systemd-networkd's [BridgeVLAN], ifupdown's bridge-vids."),
         )
 }
