@@ -318,6 +318,7 @@ fn host() -> HostState {
                 mac: Some(GUEST_MAC),
                 addresses: vec!["10.0.0.1".parse().unwrap()],
             }],
+            stopped: false,
         }],
         missing: vec![("ebtables".to_owned(), "not installed".to_owned())],
     }

@@ -11,6 +11,7 @@ use crate::diagnose::fix::{device, quote};
 use crate::diagnose::judgement::{Judgement, at};
 use crate::diagnose::report::{Cause, Fix, Point, Severity};
 use crate::diagnose::words;
+use crate::event::MacAddress;
 use crate::event::host::{Link, LinkKind, PortState};
 
 const INGRESS: &[&str] = &["br_handle_frame", "br_handle_frame_finish", "br_allowed_ingress", "__allowed_ingress"];
@@ -32,7 +33,11 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         return None;
     }
     let link = case.scene.link(drop.device()?)?;
-    if drop.because(&["MAC_INVALID_SOURCE"]) {
+    // Before 6.14 without a reason.
+    let source = || drop.example().and_then(crate::diagnose::attribute::macs).map(|(source, _)| source);
+    let group_source =
+        || drop.is_unspecified() && drop.within(&["br_handle_frame"]) && source().is_some_and(MacAddress::is_multicast);
+    if drop.because(&["MAC_INVALID_SOURCE"]) || group_source() {
         return Some(invalid_source(case, drop, link));
     }
     let (port, bridge) = match case.scene.bridge_of(link.index) {

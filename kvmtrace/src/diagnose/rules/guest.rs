@@ -2,10 +2,10 @@
 //!
 //! `tun_net_xmit` drops with `FULL_RING`; with `DEV_READY` when no file is attached. macvtap: `tap_handle_frame`.
 
-use crate::diagnose::case::Case;
+use crate::diagnose::case::{Case, Way};
 use crate::diagnose::fix::{device, quote};
 use crate::diagnose::judgement::{Judgement, at};
-use crate::diagnose::report::{Cause, Fix, Point, Severity};
+use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict};
 use crate::diagnose::words;
 use crate::event::Protocol;
 use crate::event::host::{Link, LinkKind};
@@ -41,32 +41,29 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     if !full {
         return Some(gone(case, link, place));
     }
+    let owner = case.scene.host.guest_of(link.index);
+    let stopped = owner.is_some_and(|guest| guest.stopped);
     let share = drop.totals.packets as f64 / case.packets().max(1) as f64;
     // TCP finds its rate by filling queues: a little loss is how it works.
     let severity = match case.key().protocol {
+        _ if stopped => Severity::Error,
         Protocol::Tcp if share < 0.02 => Severity::Info,
         _ if share < 0.1 => Severity::Warning,
         _ => Severity::Error,
     };
+    let why = if stopped { "its process is stopped" } else { "it does not read its packets, or not fast enough" };
     let explanation = format!(
-        "{what} found the ring of {} full ({} places): {guest} does not read its packets, or not fast enough.",
+        "{what} found the ring that {guest} reads on {} full ({} places): {why}.",
         link.name, link.queue_length
     );
     let longer = (link.queue_length.max(500) * 4).min(20_000);
     let name = quote(&link.name);
-    let stuck = share > 0.9;
-    let wake = Fix::advice(format!(
-        "Resume or unblock {guest}: a paused or stopped VM reads nothing (virsh domstate, virsh resume; kill -CONT of its process; look at its CPU load)."
-    ));
-    let wake = match case.scene.host.guest_of(link.index).and_then(|guest| guest.pid) {
-        Some(pid) if stuck => Fix::run(
-            format!("kill -CONT {pid}"),
-            format!("kill -STOP {pid}"),
-            format!(
-                "Lets the process of {guest} run again if it was stopped; a guest paused by its manager is resumed there (virsh resume)."
-            ),
-        ),
-        _ => wake,
+    let stuck = stopped || share > 0.9;
+    let wake = match owner.and_then(|guest| guest.pid).filter(|_| stuck) {
+        Some(pid) => wake(&guest, pid),
+        None => Fix::advice(format!(
+            "Resume or unblock {guest}: a paused or stopped VM reads nothing (virsh domstate, virsh resume; kill -CONT of its process; look at its CPU load)."
+        )),
     };
     let queue = Fix::run(
         format!("ip link set dev {name} txqueuelen {longer}"),
@@ -81,6 +78,41 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
             link.name, link.queue_length, link.statistics.tx_dropped
         )]);
     Some(if stuck { judgement.fix(wake).fix(queue) } else { judgement.fix(queue).fix(wake) })
+}
+
+/// The process of the guest that should get or answer this is stopped: its ring takes packets until it is full, and nothing
+/// is dropped meanwhile.
+pub fn judge_stopped(case: &Case<'_>) -> Option<Judgement> {
+    let scene = case.scene;
+    let device = match case.way() {
+        Way::Guest(device) => device,
+        _ => case.device().filter(|_| !case.is_from_guest())?,
+    };
+    let link = scene.link(device)?;
+    let guest = scene.host.guest_of(device).filter(|guest| guest.stopped)?;
+    let pid = guest.pid?;
+    let what = words::packets(case.packets());
+    let explanation = format!(
+        "{what} went to {} on {}, whose process {pid} is stopped: it reads and answers nothing.",
+        guest.name, link.name
+    );
+    Some(
+        Judgement::dropped(Cause::GuestNotReading, at(scene, device, Point::TapEgress), explanation)
+            .verdict(Verdict::Unanswered)
+            .evidence([format!("process {pid} of {}: stopped (state T)", guest.name)])
+            .fix(wake(&guest.name, pid)),
+    )
+}
+
+fn wake(guest: &str, pid: u32) -> Fix {
+    Fix::run(
+        format!("kill -CONT {pid}"),
+        format!("kill -STOP {pid}"),
+        format!(
+            "Lets the process of {guest} run again if it was stopped; a guest paused by its manager is resumed there (virsh resume)."
+        ),
+    )
+    .risk("Whoever stopped it may have had a reason: a snapshot, a debugger.")
 }
 
 /// Nobody has the tap open, or it is down.

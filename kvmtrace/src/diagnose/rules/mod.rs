@@ -56,6 +56,7 @@ pub const DROPS: &[(&str, Rule)] = &[
 /// Rules about flows that vanish or stay unanswered.
 pub const SILENT: &[(&str, Rule)] = &[
     ("path", path::judge),
+    ("stopped guest", guest::judge_stopped),
     ("layer 2", silent_l2::judge),
     ("TTL", ttl::judge_silent),
     ("NAT", nat::judge),

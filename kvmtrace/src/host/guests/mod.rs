@@ -85,6 +85,7 @@ fn guest(state: &HostState, process: &Process, links: &[&Link], open: &[OpenTap]
         pid: Some(process.pid),
         manager: identity.manager.map(str::to_owned),
         interfaces,
+        stopped: process.stopped,
     }
 }
 
@@ -99,6 +100,7 @@ fn gone(state: &HostState, link: &Link) -> Guest {
         pid: None,
         manager: manager.map(str::to_owned),
         interfaces: vec![interface(state, link, macs.get(&link.name).copied())],
+        stopped: false,
     }
 }
 

@@ -20,6 +20,8 @@ pub(super) struct Process {
     program: String,
     hypervisor: Option<Hypervisor>,
     command_line: CommandLine,
+    /// By a signal or a debugger: it reads nothing.
+    pub(super) stopped: bool,
 }
 
 /// Who the guest of a process is.
@@ -51,6 +53,8 @@ impl Process {
         {
             process.hypervisor = Hypervisor::of(&executable.to_string_lossy());
         }
+        let state = fs::read_to_string(format!("{directory}/stat")).unwrap_or_default();
+        process.stopped = is_stopped(&state);
         Some(process)
     }
 
@@ -61,6 +65,7 @@ impl Process {
             program: program.to_owned(),
             hypervisor: Hypervisor::of(invoked).or_else(|| Hypervisor::of(program)),
             command_line: command_line::parse(arguments),
+            stopped: false,
         }
     }
 
@@ -144,8 +149,26 @@ pub(super) fn clean(name: &str) -> Option<String> {
     (!name.is_empty()).then_some(name)
 }
 
+/// Whether `/proc/PID/stat` tells of a stopped process. Its name, in parentheses, may hold anything.
+fn is_stopped(stat: &str) -> bool {
+    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(['T', 't']))
+}
+
 fn is_uuid(text: &str) -> bool {
     let dash = |place| matches!(place, 8 | 13 | 18 | 23);
     text.len() == 36
         && text.bytes().enumerate().all(|(i, byte)| if dash(i) { byte == b'-' } else { byte.is_ascii_hexdigit() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stopped_process_is_told_by_its_state_whatever_its_name() {
+        assert!(is_stopped("4711 (qemu-kvm) T 1 4711 4711 0"));
+        assert!(is_stopped("4711 (a) S) b) t 1"));
+        assert!(!is_stopped("4711 (T) S 1 4711"));
+        assert!(!is_stopped(""));
+    }
 }
