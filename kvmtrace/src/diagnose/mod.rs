@@ -35,6 +35,19 @@ use std::collections::BTreeMap;
 
 /// The verdicts over everything in `track`.
 pub fn report(track: &Track) -> Report {
+    completed(unfinished(track), track)
+}
+
+/// Where this host keeps what the cures set.
+fn completed(mut report: Report, track: &Track) -> Report {
+    let flows = report.flows.iter_mut().flat_map(|flow| &mut flow.fixes);
+    for fix in flows.chain(report.findings.iter_mut().flat_map(|finding| &mut finding.fixes)) {
+        fix::persist::complete(track.host(), fix);
+    }
+    report
+}
+
+fn unfinished(track: &Track) -> Report {
     let scene = Scene::new(track);
     let groups = attribute::groups(&scene);
     let mut errors: BTreeMap<_, Vec<&IcmpError>> = BTreeMap::new();
@@ -91,7 +104,7 @@ pub fn report(track: &Track) -> Report {
 
 /// What the host's configuration alone tells: the same object, without flows.
 pub fn check(track: &Track) -> Report {
-    Report { findings: configuration::findings(track), ..report(track) }
+    completed(Report { findings: configuration::findings(track), ..unfinished(track) }, track)
 }
 
 fn name(flow: &FlowReport) -> (&str, &str, Option<u16>, &str, Option<u16>, Option<u16>) {

@@ -262,6 +262,9 @@ pub struct Fix {
     pub risk: Option<String>,
     /// How to make it survive a reboot.
     pub persist: Option<String>,
+    /// What it sets, for telling where this host keeps that.
+    #[serde(skip)]
+    pub setting: Option<crate::diagnose::fix::persist::Setting>,
 }
 
 macro_rules! causes {

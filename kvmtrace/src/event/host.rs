@@ -1,6 +1,7 @@
 //! The host's network as it was at one moment: pure data. `crate::host` fills it from netlink, `/proc` and the
 //! firewall's own tools; the rules read it; recordings hold it.
 
+use super::configuration::Configuration;
 use super::units::{IfIndex, MacAddress};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -35,6 +36,9 @@ pub struct HostState {
     pub guests: Vec<Guest>,
     /// Parts that could not be read: what, why.
     pub missing: Vec<(String, String)>,
+    /// What sets all this at boot.
+    #[serde(default)]
+    pub configuration: Configuration,
 }
 
 /// A network device.

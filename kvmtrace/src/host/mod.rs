@@ -5,6 +5,7 @@
 
 mod bridge;
 mod changes;
+mod configuration;
 mod guests;
 mod kernel_files;
 mod links;
@@ -41,6 +42,12 @@ pub async fn snapshot() -> Result<HostState, HostError> {
     let mut state = state?;
     state.netfilter = rules;
     state.missing.extend(missing);
+    let names: Vec<String> = state.links.values().map(|link| link.name.clone()).collect();
+    let sysctls = state.sysctls.clone();
+    let configuration = tokio::task::spawn_blocking(move || {
+        configuration::read(std::path::Path::new("/"), names.iter().map(String::as_str), &sysctls)
+    });
+    state.configuration = configuration.await.map_err(HostError::Interrupted)?;
     Ok(state)
 }
 
@@ -49,6 +56,7 @@ pub async fn snapshot() -> Result<HostState, HostError> {
 pub async fn refresh(before: &HostState) -> Result<HostState, HostError> {
     let mut state = network().await?;
     state.netfilter = before.netfilter.clone();
+    state.configuration = before.configuration.clone();
     state.missing.extend(before.missing.iter().filter(|(what, _)| netfilter::tells(what)).cloned());
     Ok(state)
 }

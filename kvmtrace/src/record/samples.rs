@@ -1,5 +1,6 @@
 //! A small trace in which every kind of event, and every type within one, occurs: what the golden recording holds.
 
+use crate::event::configuration::{Configuration, ConfigurationSystem, DeviceConfiguration};
 use crate::event::host::{
     Backend, BridgePort, BridgeState, Chain, FdbEntry, Guest, GuestInterface, Link, LinkKind, LinkStatistics,
     Neighbour, Netfilter, Network, PortState, PortVlan, Qdisc, Route, Rule,
@@ -256,6 +257,11 @@ fn host() -> HostState {
         device: None,
         rules: vec![rule],
     };
+    let configured = DeviceConfiguration {
+        system: ConfigurationSystem::Netplan,
+        file: "/etc/netplan/50-cloud.yaml".to_owned(),
+        entry: "eth0".to_owned(),
+    };
     HostState {
         name: "kvm7".to_owned(),
         kernel: "6.18.44".to_owned(),
@@ -321,5 +327,11 @@ fn host() -> HostState {
             stopped: false,
         }],
         missing: vec![("ebtables".to_owned(), "not installed".to_owned())],
+        configuration: Configuration {
+            devices: [("eth0".to_owned(), configured)].into(),
+            sysctls: [("net.ipv4.ip_forward".to_owned(), "/etc/sysctl.conf".to_owned())].into(),
+            firewall: vec!["/etc/nftables.conf".to_owned()],
+            proxmox: false,
+        },
     }
 }

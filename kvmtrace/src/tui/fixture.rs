@@ -192,6 +192,7 @@ pub fn mtu_report(seconds: u64) -> Report {
             why: "lets eth0 carry what the guests send; the switch behind it must allow jumbo frames too".to_owned(),
             risk: Some("if the switch does not, the loss moves there".to_owned()),
             persist: Some("nmcli connection modify eth0 802-3-ethernet.mtu 9000".to_owned()),
+            setting: None,
         },
         Fix {
             command: None,
@@ -199,6 +200,7 @@ pub fn mtu_report(seconds: u64) -> Report {
             why: "or set the MTU of the interface in web1 to 1500".to_owned(),
             risk: None,
             persist: None,
+            setting: None,
         },
     ];
     report.flows.insert(0, flow);
@@ -223,6 +225,7 @@ pub fn mtu_report(seconds: u64) -> Report {
             why: "a longer ring rides out pauses of the guest".to_owned(),
             risk: Some("more latency while the ring is full".to_owned()),
             persist: None,
+            setting: None,
         }],
     });
     report
@@ -307,6 +310,7 @@ pub fn hostile_report(names: &[&str]) -> Report {
             why: (*name).to_owned(),
             risk: Some((*name).to_owned()),
             persist: None,
+            setting: None,
         }];
         report.flows.insert(0, flow);
     }

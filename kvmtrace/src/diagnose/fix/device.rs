@@ -1,11 +1,16 @@
 //! Cures by `ip link`, `bridge` and `tc`.
 
+use super::persist::{DeviceSetting, Setting};
 use super::quote;
 use crate::diagnose::report::Fix;
 use crate::event::HostState;
 use crate::event::host::{Link, Qdisc, Route};
 
 const PERSIST_LINK: &str = "Set it where the device is configured (netplan, NetworkManager, ifupdown, systemd-networkd; for a guest's tap in the guest's definition).";
+
+fn of(link: &Link, what: DeviceSetting) -> Setting {
+    Setting::Device { device: link.name.clone(), what }
+}
 
 /// Brings a device up, and with it the routes that the kernel removed when it went down.
 pub fn up(host: &HostState, before: &HostState, link: &Link) -> Fix {
@@ -22,6 +27,7 @@ pub fn up(host: &HostState, before: &HostState, link: &Link) -> Fix {
     )
     .risk("Static routes by this device that were removed when it went down have to be set again.")
     .persist(PERSIST_LINK)
+    .setting(of(link, DeviceSetting::Up))
 }
 
 /// `ip route add …`
@@ -37,6 +43,7 @@ pub fn mtu(link: &Link, mtu: u32, why: impl Into<String>) -> Fix {
     Fix::run(format!("ip link set dev {name} mtu {mtu}"), format!("ip link set dev {name} mtu {}", link.mtu), why)
         .risk("The switch and everything behind it must carry frames of that size too; some NICs reset the link.")
         .persist(PERSIST_LINK)
+        .setting(of(link, DeviceSetting::Mtu(mtu)))
 }
 
 /// Makes a device a port of a bridge.
@@ -46,20 +53,25 @@ pub fn enslave(link: &Link, bridge: &Link, why: impl Into<String>) -> Fix {
         Some(master) if master == bridge.index => format!("ip link set dev {name} master {}", quote(&bridge.name)),
         _ => format!("ip link set dev {name} nomaster"),
     };
-    Fix::run(format!("ip link set dev {name} master {}", quote(&bridge.name)), undo, why).persist(PERSIST_LINK)
+    Fix::run(format!("ip link set dev {name} master {}", quote(&bridge.name)), undo, why)
+        .persist(PERSIST_LINK)
+        .setting(of(link, DeviceSetting::Bridge(bridge.name.clone())))
 }
 
 /// Sets a flag of a bridge port: `isolated`, `locked`, `flood`, `learning`, …
 pub fn port_flag(link: &Link, flag: &str, on: bool, why: impl Into<String>) -> Fix {
     let word = |on: bool| if on { "on" } else { "off" };
     let command = |on: bool| format!("bridge link set dev {} {flag} {}", quote(&link.name), word(on));
-    Fix::run(command(on), command(!on), why).persist(PERSIST_LINK)
+    Fix::run(command(on), command(!on), why)
+        .persist(PERSIST_LINK)
+        .setting(of(link, DeviceSetting::Port { flag: flag.to_owned(), on }))
 }
 
 /// Sets a bridge's option by `ip link set dev … type bridge`.
 pub fn bridge_option(bridge: &Link, option: &str, value: &str, before: &str, why: impl Into<String>) -> Fix {
     let command = |value: &str| format!("ip link set dev {} type bridge {option} {value}", quote(&bridge.name));
-    Fix::run(command(value), command(before), why).persist(PERSIST_LINK)
+    let setting = DeviceSetting::Option { option: option.to_owned(), value: value.to_owned() };
+    Fix::run(command(value), command(before), why).persist(PERSIST_LINK).setting(of(bridge, setting))
 }
 
 /// Removes a device's root qdisc.

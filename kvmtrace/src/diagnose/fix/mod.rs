@@ -4,6 +4,7 @@ pub mod device;
 pub mod manager;
 pub mod netfilter;
 pub mod netfilter_match;
+pub mod persist;
 pub mod sysctl;
 
 use super::report::Fix;
@@ -22,18 +23,24 @@ pub fn quote(word: &str) -> String {
 impl Fix {
     /// A command and the one that takes it back.
     pub fn run(command: String, undo: String, why: impl Into<String>) -> Self {
-        Self { command: Some(command), undo: Some(undo), why: why.into(), risk: None, persist: None }
+        Self { command: Some(command), undo: Some(undo), why: why.into(), risk: None, persist: None, setting: None }
     }
 
     /// Nothing to run here: the cure lies in the guest, in the wiring, beyond the host.
     pub fn advice(why: impl Into<String>) -> Self {
-        Self { command: None, undo: None, why: why.into(), risk: None, persist: None }
+        Self { command: None, undo: None, why: why.into(), risk: None, persist: None, setting: None }
     }
 
     /// With what else it touches.
     #[must_use]
     pub fn risk(self, risk: impl Into<String>) -> Self {
         Self { risk: Some(risk.into()), ..self }
+    }
+
+    /// With what it sets ([`persist::complete`] then tells where this host keeps it).
+    #[must_use]
+    pub fn setting(self, setting: persist::Setting) -> Self {
+        Self { setting: Some(setting), ..self }
     }
 
     /// With how to make it last.

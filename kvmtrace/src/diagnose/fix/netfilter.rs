@@ -11,8 +11,8 @@ use crate::diagnose::dropped::Dropped;
 use crate::diagnose::report::Fix;
 use crate::diagnose::rules::netfilter_stage::Stage;
 use crate::diagnose::scene::Scene;
-use crate::event::FlowKey;
 use crate::event::host::{Backend, Chain, Rule};
+use crate::event::{FlowKey, HostState};
 use std::net::IpAddr;
 
 pub use super::netfilter_match::contradicts;
@@ -169,7 +169,7 @@ pub fn fixes(
             let theirs = manager.and_then(|manager| manager::fix(manager, scene, chain, stage, (source, destination)));
             theirs.or_else(|| {
                 let fix = match suspect.rule {
-                    Some(rule) => delete(chain, rule)?,
+                    Some(rule) => delete(scene.host, chain, rule)?,
                     None => accept(scene, chain, stage, source, destination),
                 };
                 Some(match manager {
@@ -188,7 +188,7 @@ pub fn fixes(
     fixes
 }
 
-fn delete(chain: &Chain, rule: &Rule) -> Option<Fix> {
+fn delete(host: &HostState, chain: &Chain, rule: &Rule) -> Option<Fix> {
     let why = "Removes the very rule that drops these packets.".to_owned();
     let fix = match chain.backend {
         Backend::Nft => {
@@ -204,9 +204,7 @@ fn delete(chain: &Chain, rule: &Rule) -> Option<Fix> {
                 format!("nft {}", quote(&again)),
                 why,
             )
-            .persist(
-                "Remove it from the file that is loaded at boot (/etc/nftables.conf), or from the tool that writes it.",
-            )
+            .persist(format!("Remove it from {}.", boot_file(host, chain)))
         }
         Backend::IptablesNft | Backend::IptablesLegacy => {
             let spec = rule.text.strip_prefix("-A ")?;
@@ -219,10 +217,34 @@ fn delete(chain: &Chain, rule: &Rule) -> Option<Fix> {
                 format!("{base} -I {} {} {rest}", quote(name), rule.number),
                 why,
             )
-            .persist("Remove it from /etc/iptables/rules.v4 or rules.v6 (netfilter-persistent save), or from the tool that writes it.")
+            .persist(format!("Remove it from {}.", boot_file(host, chain)))
         }
     };
     Some(fix.risk("Whatever else the rule was meant to keep out comes in too."))
+}
+
+/// From where this host loads a chain at boot.
+fn boot_file(host: &HostState, chain: &Chain) -> String {
+    let known = |file: &&str| host.configuration.firewall.iter().any(|known| known == file);
+    if chain.backend == Backend::Nft {
+        let file = ["/etc/nftables.conf", "/etc/sysconfig/nftables.conf"].into_iter().find(known);
+        return match file {
+            Some(file) => {
+                format!("{file}, if the table is loaded from there, else where the tool that made it keeps it")
+            }
+            None => "the file that the table is loaded from (/etc/nftables.conf), or the tool that made it".to_owned(),
+        };
+    }
+    let file = match chain.family.as_str() {
+        "ip" => "/etc/iptables/rules.v4",
+        "ip6" => "/etc/iptables/rules.v6",
+        _ => return "the script or tool that made the chain".to_owned(),
+    };
+    if known(&file) {
+        format!("{file} (netfilter-persistent save writes the rules as they are now)")
+    } else {
+        format!("the script or tool that made it ({file}, if iptables-persistent is installed)")
+    }
 }
 
 /// The words of a rule as iptables-save writes it: a string with blanks stands in double quotes, a backslash takes the
@@ -286,8 +308,7 @@ pub(super) fn accept(
         Backend::Nft => nft_accept(chain, &wanted, why),
         Backend::IptablesNft | Backend::IptablesLegacy => iptables_accept(chain, &wanted, why),
     };
-    fix.risk(risk)
-        .persist("Add the rule to the firewall's configuration (/etc/nftables.conf, /etc/iptables/rules.v4, or the tool that writes it).")
+    fix.risk(risk).persist(format!("Add the rule to {}.", boot_file(scene.host, chain)))
 }
 
 /// Source and destination that a rule asks for.

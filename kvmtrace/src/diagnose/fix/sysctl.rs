@@ -1,5 +1,6 @@
 //! Cures by sysctl.
 
+use super::persist::Setting;
 use super::quote;
 use crate::diagnose::report::Fix;
 use crate::event::HostState;
@@ -11,10 +12,11 @@ pub fn set(host: &HostState, name: &str, value: &str, why: impl Into<String>) ->
     let assign = |value: &str| format!("sysctl -w {}", quote(&format!("{path}={value}")));
     Fix::run(assign(value), assign(before), why)
         .persist(format!("Write \"{path} = {value}\" to /etc/sysctl.d/90-kvmtrace.conf."))
+        .setting(Setting::Sysctl { name: name.to_owned(), value: value.to_owned() })
 }
 
 /// A device's name may hold dots, which sysctl takes for separators: then slashes separate.
-fn path(name: &str) -> String {
+pub(super) fn path(name: &str) -> String {
     let parts: Vec<&str> = name.split('.').collect();
     let per_device = ["net.ipv4.conf.", "net.ipv6.conf.", "net.ipv4.neigh.", "net.ipv6.neigh."];
     let Some(prefix) = per_device.iter().find(|prefix| name.starts_with(**prefix)) else { return name.to_owned() };

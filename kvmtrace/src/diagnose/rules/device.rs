@@ -87,6 +87,7 @@ fn tc(link: &Link, place: crate::diagnose::report::Where, what: &str, egress: bo
         ),
         risk: Some("All filters of that side go, also those that do not drop; note them first.".to_owned()),
         persist: Some("Remove it where it is set: libvirt's <filterref>, a CNI plugin, a script.".to_owned()),
+        setting: None,
     };
     Judgement::dropped(Cause::TcDrop, place, explanation).fix(fix)
 }

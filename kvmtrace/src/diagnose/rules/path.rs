@@ -416,6 +416,7 @@ fn macvtap_host(case: &Case<'_>, own: &Link) -> Option<Judgement> {
         why: format!("Gives the host a macvlan of its own on {}, which macvtap guests can reach, and moves its addresses there.", lower.name),
         risk: Some("The host's addresses move: connections survive only if the routes by them are set again; do it from a console.".to_owned()),
         persist: Some("Configure a macvlan for the host's address in the network configuration, or put guests and host on a bridge.".to_owned()),
+        setting: None,
     };
     Some(
         Judgement::dropped(Cause::MacvtapHostUnreachable, at(case.scene, own.index, Point::TapIngress), explanation)

@@ -47,6 +47,7 @@ pub fn of_address(scene: &Scene<'_>, conflict: &Conflict) -> (Cause, String, Fix
             why: format!("Drops the ARP by which {guest} claims {address}; then find out in the guest why it does."),
             risk: Some("If the guest owns this address after all, it loses it.".to_owned()),
             persist: Some("libvirt: <filterref filter='clean-traffic'/> in the guest's interface.".to_owned()),
+            setting: None,
         };
         return (Cause::ArpSpoofed, explanation, fix);
     }
