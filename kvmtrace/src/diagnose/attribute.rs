@@ -7,7 +7,7 @@
 //! tag, or without ports (a later fragment whose first was not seen), are the same flow.
 
 use super::report::FlowDirection;
-use super::scene::Scene;
+use super::scene::{Role, Scene};
 use crate::event::{Direction, FlowKey, IfIndex, MacAddress, PacketRecord, Place, Protocol};
 use crate::track::Flow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -97,18 +97,33 @@ pub fn own(scene: &Scene<'_>, flow: &Flow) -> Option<(FlowDirection, IfIndex, Op
     // Multicast and broadcast from outside: told once, for the guest that gets it first.
     let exit = flow.places.keys().find(|place| scene.is_exit(**place));
     if group {
-        return exit.map(|place| (FlowDirection::ToGuest, place.device, None));
+        let device = exit.map(|place| place.device).or_else(|| pruned(scene, flow));
+        return device.map(|device| (FlowDirection::ToGuest, device, None));
     }
     None
+}
+
+/// A group's packets that the bridge found no port for: told for the first guest that hangs on it.
+fn pruned(scene: &Scene<'_>, flow: &Flow) -> Option<IfIndex> {
+    let wide = super::rules::bridge_multicast::is_wide_group(flow.key.destination.ip()?);
+    let site = flow.drops.keys().find(|site| {
+        let function = site.function.as_deref().map_or("", super::dropped::plain);
+        wide && super::rules::bridge_multicast::FUNCTIONS.contains(&function)
+    })?;
+    let device = site.device?;
+    let bridge = scene.bridge_of(device).map_or(device, |bridge| bridge.index);
+    scene.host.ports(bridge).map(|port| port.index).find(|port| *port != device && scene.interface(*port).is_some())
 }
 
 /// A flow of the host's for an address that nobody has been seen with, in a network of which all machines are guests: it
 /// waits for one of them. With several guests the first without a known address is told.
 fn behind(scene: &Scene<'_>, flow: &Flow) -> Option<IfIndex> {
     let address = flow.target.or(flow.key.destination.ip())?;
+    let own_side = |place: &Place| scene.bridge_of(place.device).is_some() || scene.role(place.device) != Role::Nic;
+    // What came in by a NIC and died before it was on the bridge was to be routed there.
     if address.is_multicast()
         || scene.is_host_address(address)
-        || flow.places.keys().any(|place| place.direction == Direction::Ingress)
+        || flow.places.keys().any(|place| place.direction == Direction::Ingress && own_side(place))
     {
         return None;
     }
@@ -122,16 +137,34 @@ fn behind(scene: &Scene<'_>, flow: &Flow) -> Option<IfIndex> {
             place.device == link.index || scene.link(place.device).is_some_and(|port| port.master == Some(link.index))
         };
         matches!(link.kind, crate::event::host::LinkKind::Bridge(_))
-            && flow.places.keys().all(on_bridge)
+            && flow.places.keys().filter(|place| place.direction == Direction::Egress).all(on_bridge)
             && scene.host.uplinks(link.index).next().is_none()
             && link.addresses.iter().any(|network| network.contains(address) && network.prefix > 0)
     };
-    let bridge = scene.host.links.values().find(serves)?;
+    let Some(bridge) = scene.host.links.values().find(serves) else { return beside(scene, flow, address) };
     let guests =
         || scene.host.ports(bridge.index).map(|port| port.index).filter(|port| scene.interface(*port).is_some());
     let unknown =
         guests().find(|port| !scene.addresses_of(*port).iter().any(|known| known.is_ipv4() == address.is_ipv4()));
     unknown.or_else(|| guests().next())
+}
+
+/// What the host asks of a machine on the device under a macvtap, and nobody answers: that may be the guest, of which no
+/// address of this kind is known.
+fn beside(scene: &Scene<'_>, flow: &Flow, address: std::net::IpAddr) -> Option<IfIndex> {
+    let device =
+        flow.places.keys().map(|place| place.device).chain(flow.drops.keys().filter_map(|site| site.device)).next()?;
+    let lower = scene.link(device).filter(|link| link.addresses.iter().any(|network| network.contains(address)))?;
+    let own = flow.key.source.ip().is_some_and(|source| scene.is_host_address(source));
+    if !own || scene.track.get(&flow.key.reverse()).is_some() || !scene.advertisements(address).is_empty() {
+        return None;
+    }
+    let unknown =
+        |device: IfIndex| !scene.addresses_of(device).iter().any(|known| known.is_ipv4() == address.is_ipv4());
+    let interfaces = scene.host.guests.iter().flat_map(|guest| &guest.interfaces).map(|interface| interface.device);
+    interfaces
+        .filter(|device| scene.link(*device).is_some_and(|link| link.lower == Some(lower.index)))
+        .find(|device| unknown(*device))
 }
 
 fn sender(scene: &Scene<'_>, flow: &Flow, source_mac: Option<MacAddress>) -> Option<IfIndex> {
@@ -151,9 +184,10 @@ fn sender(scene: &Scene<'_>, flow: &Flow, source_mac: Option<MacAddress>) -> Opt
         });
         return at_tap.or_else(|| scene.guest_by_address(flow.key.source));
     }
-    let inside = flow.places.keys().all(|place| {
-        place.direction == Direction::Egress || matches!(scene.role(place.device), super::scene::Role::Bridge)
-    });
+    let inside = flow
+        .places
+        .keys()
+        .all(|place| place.direction == Direction::Egress || matches!(scene.role(place.device), Role::Bridge));
     scene.guest_by_address(flow.key.source).filter(|_| inside)
 }
 

@@ -5,7 +5,7 @@ use super::dropped::Dropped;
 use super::noise;
 use super::report::FlowDirection;
 use super::scene::{Role, Scene};
-use crate::event::host::Link;
+use crate::event::host::{Link, LinkKind};
 use crate::event::{Direction, FlowCounters, FlowKey, IfIndex, MacAddress, Place, Protocol};
 use crate::track::{Flow, IcmpError};
 use std::net::IpAddr;
@@ -135,7 +135,12 @@ impl<'a> Case<'a> {
     /// How it should leave.
     pub fn way(&self) -> Way {
         if let Some(peer) = self.group.peer {
-            return Way::Guest(peer);
+            // Only in bridge mode does a macvtap hand to its neighbours; else all goes out by the device below.
+            let apart = self
+                .device()
+                .and_then(|device| self.scene.link(device))
+                .is_some_and(|link| matches!(&link.kind, LinkKind::Macvtap { mode } if mode != "bridge"));
+            return if apart { Way::Uplink } else { Way::Guest(peer) };
         }
         if self.is_multicast() {
             return Way::Group;

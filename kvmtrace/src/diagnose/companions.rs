@@ -43,14 +43,24 @@ pub(super) fn share(cases: &[Case<'_>], judgements: &mut [Option<Judgement>]) {
         })
         .collect();
     for (index, case) in cases.iter().enumerate() {
-        let Some(Some(own)) = judgements.get(index) else { continue };
-        if !is_weak(own) {
-            continue;
-        }
-        let verdict = own.verdict;
-        let candidates = answers_of(case, &by_key).into_iter().chain(neighbours_of(case, &by_target));
-        let better = candidates.filter(|other| *other != index).find_map(|other| strong.get(other)?.clone());
-        if let (Some(better), Some(own)) = (better, judgements.get_mut(index)) {
+        let Some(own) = judgements.get_mut(index) else { continue };
+        let answers = answers_of(case, &by_key);
+        let better = |candidates: &mut dyn Iterator<Item = usize>| {
+            candidates.filter(|other| *other != index).find_map(|other| strong.get(other)?.clone())
+        };
+        let (verdict, better) = match own.as_ref() {
+            Some(own) if is_weak(own) => {
+                let candidates = answers.into_iter().chain(neighbours_of(case, &by_target));
+                (own.verdict, better(&mut candidates.into_iter()))
+            }
+            Some(_) => continue,
+            // It arrived and was answered, and none of the answers got through.
+            None => {
+                let mut died = answers.into_iter().filter(|other| cases.get(*other).is_some_and(died_whole));
+                (Verdict::Unanswered, better(&mut died))
+            }
+        };
+        if let Some(better) = better {
             let explanation = match verdict {
                 Verdict::Dropped => better.explanation.clone(),
                 _ => format!("Nothing came back, for what it waits for died on this host: {}", better.explanation),
@@ -58,6 +68,11 @@ pub(super) fn share(cases: &[Case<'_>], judgements: &mut [Option<Judgement>]) {
             *own = Some(Judgement { verdict, severity: better.severity.max(Severity::Warning), explanation, ..better });
         }
     }
+}
+
+/// All of it was dropped on this host.
+fn died_whole(case: &Case<'_>) -> bool {
+    case.dropped() > 0 && case.dropped() >= case.packets()
 }
 
 fn answers_of(case: &Case<'_>, by_key: &BTreeMap<FlowKey, usize>) -> Vec<usize> {

@@ -151,6 +151,17 @@ fn port_state(scene: &Scene<'_>, guest: Option<&str>, link: &Link, bridge: &Link
     let about = |cause, severity| About { scene, cause, severity, guest, device: link.index, point };
     let name = &link.name;
     // A bridge or a port that is down disables the port: told as such.
+    if port.state == PortState::Inoperative {
+        let command = |state: &str| format!("ip link set dev {} state {state}", super::fix::quote(name));
+        return Some(about(Cause::BridgePortDown, Severity::Error).say(
+            format!(
+                "{name} is not operational (dormant), so {} has disabled its port: it forwards nothing.",
+                bridge.name
+            ),
+            format!("{name}: up, carrier, not running"),
+            vec![Fix::run(command("up"), command("dormant"), format!("Declares {name} operational."))],
+        ));
+    }
     if port.state != PortState::Forwarding && link.up && link.carrier && bridge.up {
         let state = format!("{:?}", port.state).to_lowercase();
         return Some(about(Cause::BridgePortBlocked, Severity::Error).say(
@@ -175,7 +186,7 @@ fn port_state(scene: &Scene<'_>, guest: Option<&str>, link: &Link, bridge: &Link
 
 fn number(state: PortState) -> u8 {
     match state {
-        PortState::Disabled => 0,
+        PortState::Disabled | PortState::Inoperative => 0,
         PortState::Listening => 1,
         PortState::Learning => 2,
         PortState::Forwarding => 3,

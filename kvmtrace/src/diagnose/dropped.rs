@@ -2,7 +2,7 @@
 //! rules ask for sets of both; where a kernel tells no reason (before 5.17, or at a site that still had none), the
 //! function decides together with the host's state.
 
-use crate::event::{DropSite, IfIndex, PacketRecord};
+use crate::event::{DropSite, FlowKey, IfIndex, PacketRecord};
 use crate::track::{DropTotals, Flow};
 
 /// One drop site of one flow.
@@ -22,6 +22,16 @@ pub fn plain(function: &str) -> &str {
 }
 
 impl<'a> Dropped<'a> {
+    /// The key that it died with: a tunnel's, for what was inside its packet.
+    pub fn key(&self) -> FlowKey {
+        self.totals.outer.unwrap_or(self.flow.key)
+    }
+
+    /// It died inside a tunnel's packet.
+    pub fn is_in_tunnel(&self) -> bool {
+        self.totals.outer.is_some()
+    }
+
     /// The reason's name; `NOT_SPECIFIED` where there is none.
     pub fn reason(&self) -> &'a str {
         self.site.reason.as_deref().unwrap_or("NOT_SPECIFIED")

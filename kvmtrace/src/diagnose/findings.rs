@@ -1,6 +1,7 @@
 //! Facts about devices, guests or the host rather than about one flow.
 
 use super::case::Case;
+use super::dead_ways;
 use super::fix::quote;
 use super::judgement::at;
 use super::report::{Cause, Finding, Fix, FlowReport, Point, Severity};
@@ -48,6 +49,7 @@ pub fn findings(scene: &Scene<'_>, cases: &[Case<'_>], flows: &[FlowReport]) -> 
             fixes: vec![Fix::advice("Use one VNI at both ends of the tunnel, or stop the peer from sending here.")],
         });
     }
+    found.extend(dead_ways::findings(scene, flows));
     found.sort_by(|a, b| {
         (std::cmp::Reverse(a.severity), a.cause, &a.guest).cmp(&(std::cmp::Reverse(b.severity), b.cause, &b.guest))
     });

@@ -23,7 +23,7 @@ pub struct Account {
     pub out: u64,
     /// Packets dropped.
     pub dropped: u64,
-    /// Packets answered with a no.
+    /// Packets answered with a no, by this host, by the guest or from beyond.
     pub refused: u64,
     /// Packets that entered less than a moment before the end.
     pub in_flight: u64,
@@ -34,10 +34,10 @@ pub struct Account {
     pub hints: Vec<String>,
 }
 
-/// All accounts, by guest interface.
-pub fn ledger(scene: &Scene<'_>, cases: &[Case<'_>]) -> Vec<Account> {
+/// All accounts, by guest interface; of each case, whether it was answered with a no.
+pub fn ledger<'a>(scene: &Scene<'_>, cases: impl Iterator<Item = (&'a Case<'a>, bool)>) -> Vec<Account> {
     let mut accounts: BTreeMap<(IfIndex, FlowDirection), Account> = BTreeMap::new();
-    for case in cases {
+    for (case, is_refused) in cases {
         let Some(device) = case.device() else { continue };
         let direction = if case.is_from_guest() { FlowDirection::FromGuest } else { FlowDirection::ToGuest };
         let account = accounts.entry((device, direction)).or_insert_with(|| Account {
@@ -53,15 +53,17 @@ pub fn ledger(scene: &Scene<'_>, cases: &[Case<'_>]) -> Vec<Account> {
             hints: Vec::new(),
         });
         let entered = case.packets();
+        let refused = if is_refused { entered } else { 0 };
         // A group's packet leaves by many ports: once is enough.
-        let out = case.left().min(entered);
-        let rest = entered - out;
+        let out = case.left().min(entered - refused);
+        let rest = entered - refused - out;
         let dropped = case.dropped().min(rest);
         let rest = rest - dropped;
         let under_way = if case.is_settled() { 0 } else { rest };
         account.entered += entered;
         account.out += out;
         account.dropped += dropped;
+        account.refused += refused;
         account.in_flight += under_way;
         account.residue += (rest - under_way) as i64;
     }

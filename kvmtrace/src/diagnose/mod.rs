@@ -9,6 +9,7 @@ pub mod attribute;
 pub mod case;
 mod companions;
 pub mod configuration;
+mod dead_ways;
 pub mod dropped;
 mod evidence;
 pub mod findings;
@@ -67,6 +68,10 @@ fn unfinished(track: &Track) -> Report {
         .collect();
     let mut judgements: Vec<Option<Judgement>> = cases.iter_mut().map(judge).collect();
     companions::share(&cases, &mut judgements);
+    let refused: Vec<bool> = judgements
+        .iter()
+        .map(|judgement| judgement.as_ref().is_some_and(|judgement| judgement.verdict == Verdict::Refused))
+        .collect();
     let mut flows: Vec<FlowReport> =
         cases.iter().zip(judgements).map(|(case, judgement)| flow_report(case, judgement)).collect();
     flows.sort_by(|a, b| {
@@ -77,7 +82,7 @@ fn unfinished(track: &Track) -> Report {
     });
     let findings = findings::findings(&scene, &cases, &flows);
     companions::overshadow(&findings, &scene, &mut flows);
-    let ledger = ledger::ledger(&scene, &cases);
+    let ledger = ledger::ledger(&scene, cases.iter().zip(refused));
     let totals = totals(&cases, &flows);
     let started = track.started();
     Report {

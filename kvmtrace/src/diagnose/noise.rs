@@ -4,6 +4,7 @@ use super::case::Case;
 use super::dropped::Dropped;
 use super::scene::Role;
 use crate::event::Protocol;
+use crate::event::host::Link;
 
 /// Reasons by which a TCP end sorts out what it has had or never asked for (late, repeated, overlapping segments).
 /// The names grow with each kernel, so all of `TCP_` are its own business but these.
@@ -74,6 +75,10 @@ pub fn is_noise(case: &Case<'_>, drop: &Dropped<'_>) -> bool {
     if drop.because(&["NO_SOCKET"]) && is_late_tcp(case) {
         return true;
     }
+    // A repeated request that meets its half-open connection, or one that is just being closed.
+    if drop.because(&["NOT_SPECIFIED"]) && drop.within(&["tcp_v4_rcv", "tcp_v6_rcv"]) && !case.answers.is_empty() {
+        return true;
+    }
     if drop.because(&["IPV6DISABLED", "INVALID_PROTO"]) || drop.because(&["OTHERHOST"]) && !is_detached_tap(case, drop)
     {
         return true;
@@ -92,8 +97,7 @@ pub fn is_noise(case: &Case<'_>, drop: &Dropped<'_>) -> bool {
 
 /// A group with no member behind the bridge may be a fault (snooping without a report).
 fn pruned(case: &Case<'_>, drop: &Dropped<'_>) -> bool {
-    drop.within(&["br_handle_frame_finish", "br_dev_xmit", "br_multicast_flood", "br_flood"])
-        && super::rules::bridge_multicast::is_group_traffic(case)
+    drop.within(super::rules::bridge_multicast::FUNCTIONS) && super::rules::bridge_multicast::is_group_traffic(case)
 }
 
 /// Segments of a connection that was once set up, or the resets that end it.
@@ -117,7 +121,18 @@ fn is_detached_tap(case: &Case<'_>, drop: &Dropped<'_>) -> bool {
             let guest = case.scene.guest_by_mac(mac).is_some();
             guest && case.scene.host.forwarding.iter().any(|entry| entry.mac == mac && entry.permanent)
         });
-    own_tap && link.master.is_none() || to_local
+    own_tap && link.master.is_none() || to_local || is_detached_uplink(case, link)
+}
+
+/// A NIC outside any bridge gets what is for a guest whose bridge has no uplink.
+fn is_detached_uplink(case: &Case<'_>, link: &Link) -> bool {
+    let Some(bridge) = case.bridge() else { return false };
+    let addressed = case.destination_mac().is_some_and(|mac| case.scene.guest_by_mac(mac) == case.device());
+    !case.is_from_guest()
+        && addressed
+        && link.master.is_none()
+        && case.scene.role(link.index) == Role::Nic
+        && case.scene.host.uplinks(bridge.index).next().is_none()
 }
 
 fn is_link_local(case: &Case<'_>) -> bool {

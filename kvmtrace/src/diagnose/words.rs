@@ -15,7 +15,11 @@ pub fn packets(count: u64) -> String {
 
 /// `12 of 12 packets`: how much of the flow the drop took; where none was seen, the whole flow: `12 packets`.
 pub fn dropped(case: &Case<'_>) -> String {
-    let count = case.focus.as_ref().map_or_else(|| case.dropped(), |drop| drop.totals.packets);
+    let count = case.focus.as_ref().map_or_else(
+        || case.dropped(),
+        // Other flows may have died in the same tunnel flow.
+        |drop| if drop.is_in_tunnel() { drop.totals.packets.min(case.packets()) } else { drop.totals.packets },
+    );
     if count == 0 { packets(case.packets()) } else { share(count, case.packets()) }
 }
 

@@ -220,6 +220,8 @@ pub enum PortState {
     Forwarding,
     /// 4
     Blocking,
+    /// 0 as well, because the port's device is not operational though it is up and has a carrier: dormant, under test.
+    Inoperative,
 }
 
 /// A VLAN membership.

@@ -3,7 +3,7 @@
 use super::bridge;
 use super::netlink::{Attributes, Message, Netlink, attribute, read_u16, read_u32, read_u64};
 use crate::event::IfIndex;
-use crate::event::host::{Link, LinkKind, LinkStatistics, Network};
+use crate::event::host::{BridgePort, Link, LinkKind, LinkStatistics, Network, PortState};
 use nix::libc;
 use std::collections::BTreeMap;
 use std::io;
@@ -80,7 +80,15 @@ fn link(message: &Message) -> Option<Link> {
         peer: related.filter(|_| is_veth),
         queue_length: attributes.u32(libc::IFLA_TXQLEN).unwrap_or(0),
         qdisc: attributes.text(libc::IFLA_QDISC).unwrap_or_default(),
-        port: is_port.then(|| bridge::port(info.nested(libc::IFLA_INFO_SLAVE_DATA))),
+        port: is_port.then(|| {
+            let port = bridge::port(info.nested(libc::IFLA_INFO_SLAVE_DATA));
+            // `br_port_carrier_check` disables a port whose device is not `netif_oper_up`, which is `IFF_RUNNING`.
+            let inoperative = set(libc::IFF_UP) && set(libc::IFF_LOWER_UP) && !set(libc::IFF_RUNNING);
+            match port.state {
+                PortState::Disabled if inoperative => BridgePort { state: PortState::Inoperative, ..port },
+                _ => port,
+            }
+        }),
         xdp: xdp(attributes.nested(libc::IFLA_XDP)),
         addresses: Vec::new(),
         statistics: attributes.get(libc::IFLA_STATS64).map(statistics).unwrap_or_default(),

@@ -30,6 +30,8 @@ pub struct Flow {
     pub other_macs: Vec<(Place, MacAddress)>,
     /// Neighbour discovery: the address asked for or told.
     pub target: Option<IpAddr>,
+    /// A tunnel's flow: the flow that was last seen dropped inside it.
+    pub(super) carries: Option<FlowKey>,
 }
 
 /// What a drop site took from a flow.
@@ -43,6 +45,8 @@ pub struct DropTotals {
     pub first: Timestamp,
     /// Length at layer 3 of the largest.
     pub largest: u32,
+    /// The key that it died with inside a tunnel's packet.
+    pub outer: Option<FlowKey>,
     /// One of the packets.
     pub example: Option<Box<PacketRecord>>,
 }
@@ -68,6 +72,7 @@ impl Flow {
             drops: BTreeMap::new(),
             other_macs: Vec::new(),
             target: None,
+            carries: None,
         }
     }
 
@@ -122,6 +127,13 @@ impl Flow {
                 }
             }
             PacketCause::First | PacketCause::IcmpError | PacketCause::Wanted => {}
+        }
+    }
+
+    /// What this site took was inside packets of another flow.
+    pub(super) fn died_in(&mut self, site: &DropSite, outer: FlowKey) {
+        if let Some(totals) = self.drops.get_mut(site) {
+            totals.outer = Some(outer);
         }
     }
 

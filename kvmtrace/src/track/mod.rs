@@ -7,6 +7,7 @@
 
 pub mod flow;
 pub mod quote;
+mod tunnel;
 
 pub use flow::{DropTotals, Flow};
 pub use quote::{IcmpError, Quoted};
@@ -92,7 +93,11 @@ impl Track {
     }
 
     fn dropped(&mut self, sample: &DropSample, now: Timestamp) {
-        self.flow(sample.flow, sample.first).dropped(sample, now);
+        let flow = self.flow(sample.flow, sample.first);
+        flow.dropped(sample, now);
+        if let Some(inner) = flow.carries {
+            self.flow(inner, sample.first).dropped(&tunnel::inner_sample(sample, inner), now);
+        }
     }
 
     fn packet(&mut self, record: &PacketRecord, now: Timestamp) {
@@ -107,6 +112,11 @@ impl Track {
         let target = quote::solicited(record);
         if target.is_some() || matches!(record.cause, PacketCause::Dropped { .. } | PacketCause::MacChanged) {
             self.flow(record.flow, now).packet(record, target, now);
+        }
+        if let (PacketCause::Dropped { site, .. }, Some(inner)) = (&record.cause, tunnel::carried(&self.host, record)) {
+            self.flow(record.flow, now).carries = Some(inner.flow);
+            self.flow(inner.flow, now).packet(&inner, quote::solicited(&inner), now);
+            self.flow(inner.flow, now).died_in(site, record.flow);
         }
     }
 

@@ -130,7 +130,7 @@ pub fn solicited(record: &PacketRecord) -> Option<IpAddr> {
 }
 
 /// The record's bytes, how many there are, and what they say.
-fn parsed(record: &PacketRecord) -> Option<(Header, usize, Parsed)> {
+pub(super) fn parsed(record: &PacketRecord) -> Option<(Header, usize, Parsed)> {
     let available = record.header.len().min(HEADER_BYTES);
     let mut header = Header { bytes: [0; HEADER_BYTES] };
     header.bytes.get_mut(..available)?.copy_from_slice(record.header.get(..available)?);

@@ -9,20 +9,26 @@ use crate::event::Protocol;
 use crate::event::host::LinkKind;
 use std::net::IpAddr;
 
+/// Where a bridge finds no port for a group's packet.
+pub const FUNCTIONS: &[&str] = &["br_handle_frame_finish", "br_dev_xmit", "br_multicast_flood", "br_flood"];
+
 /// Traffic to a group that hosts join: not link-local control traffic, not neighbour discovery, not IGMP or MLD.
 pub fn is_group_traffic(case: &Case<'_>) -> bool {
-    let wide = match case.key().destination.ip() {
-        Some(IpAddr::V4(group)) => group.is_multicast() && group.octets()[..3] != [224, 0, 0],
-        Some(IpAddr::V6(group)) => group.is_multicast() && group.segments()[0] & 0xf > 2 && group.segments()[7] != 0x16,
-        None => false,
-    };
-    wide && !matches!(case.key().protocol, Protocol::Ip(2))
+    case.key().destination.ip().is_some_and(is_wide_group) && !matches!(case.key().protocol, Protocol::Ip(2))
+}
+
+/// A group that is no link-local control group.
+pub fn is_wide_group(group: IpAddr) -> bool {
+    match group {
+        IpAddr::V4(group) => group.is_multicast() && group.octets()[..3] != [224, 0, 0],
+        IpAddr::V6(group) => group.is_multicast() && group.segments()[0] & 0xf > 2 && group.segments()[7] != 0x16,
+    }
 }
 
 /// See the module.
 pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let drop = case.focus.as_ref()?;
-    let there = drop.within(&["br_handle_frame_finish", "br_dev_xmit", "br_multicast_flood", "br_flood"]);
+    let there = drop.within(FUNCTIONS);
     if !(there && (drop.because(&["NO_TX_TARGET"]) || drop.is_unspecified()) && is_group_traffic(case)) {
         return None;
     }

@@ -191,15 +191,18 @@ pub fn bridge_down(case: &Case<'_>, bridge: &Link, place: crate::diagnose::repor
 /// A port that does not forward.
 pub fn blocked_port(case: &Case<'_>, port: &Link, bridge: &Link, place: crate::diagnose::report::Where) -> Judgement {
     let state = port.port.as_ref().map_or(PortState::Disabled, |flags| flags.state);
+    if state == PortState::Inoperative {
+        return inoperative_port(case, port, bridge, place);
+    }
     let name = match state {
-        PortState::Disabled => "disabled",
+        PortState::Disabled | PortState::Inoperative => "disabled",
         PortState::Listening => "listening",
         PortState::Learning => "learning",
         PortState::Blocking => "blocking",
         PortState::Forwarding => "forwarding again by now",
     };
     let number = |state| match state {
-        PortState::Disabled => 0,
+        PortState::Disabled | PortState::Inoperative => 0,
         PortState::Listening => 1,
         PortState::Learning => 2,
         PortState::Forwarding => 3,
@@ -240,6 +243,24 @@ pub fn blocked_port(case: &Case<'_>, port: &Link, bridge: &Link, place: crate::d
         return judgement.fix(off).fix(forward);
     }
     judgement.fix(forward)
+}
+
+/// The port's device is up and has a carrier, and is not operational: 802.1X not done, under test.
+fn inoperative_port(case: &Case<'_>, port: &Link, bridge: &Link, place: crate::diagnose::report::Where) -> Judgement {
+    let explanation = format!(
+        "{} can't pass {}: the device is up and has a carrier but is not operational (dormant), so {} has disabled its port.",
+        words::dropped(case),
+        port.name,
+        bridge.name
+    );
+    let command = |state: &str| format!("ip link set dev {} state {state}", quote(&port.name));
+    Judgement::dropped(Cause::BridgePortDown, place, explanation)
+        .evidence([format!("{}: up, carrier, not running; its port of {} is disabled", port.name, bridge.name)])
+        .fix(
+            Fix::run(command("up"), command("dormant"), format!("Declares {} operational.", port.name))
+                .risk("What waits for it (an 802.1X supplicant, a test) is passed over.")
+                .persist("Let the supplicant finish (wpa_supplicant, hostapd), or stop what sets the state."),
+        )
 }
 
 fn locked(case: &Case<'_>, port: &Link, place: crate::diagnose::report::Where) -> Judgement {

@@ -3,7 +3,7 @@
 use crate::diagnose::case::Case;
 use crate::diagnose::fix::{device, quote};
 use crate::diagnose::judgement::{Judgement, at};
-use crate::diagnose::report::{Cause, Fix, Point};
+use crate::diagnose::report::{Cause, Fix, Point, Verdict, Where};
 use crate::diagnose::scene::Role;
 use crate::diagnose::words;
 use crate::event::host::{Link, LinkKind};
@@ -99,6 +99,14 @@ fn detached(case: &Case<'_>, link: &Link, place: crate::diagnose::report::Where,
     }
     if link.master.is_some() {
         return None;
+    }
+    if case.scene.role(link.index) == Role::Nic {
+        let judgement = super::path::detached(case, link, Point::NicIngress);
+        return Some(Judgement {
+            verdict: Verdict::Dropped,
+            place: Where { point: Point::NicIngress, ..place },
+            ..judgement
+        });
     }
     let explanation = format!(
         "{what} came in by {}, which is a port of no bridge: the host drops what is not for itself.",

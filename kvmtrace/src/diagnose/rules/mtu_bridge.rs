@@ -7,7 +7,6 @@ use crate::diagnose::case::Case;
 use crate::diagnose::fix::device;
 use crate::diagnose::judgement::{Judgement, at};
 use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict};
-use crate::diagnose::scene::Role;
 use crate::diagnose::words;
 use crate::event::Direction;
 
@@ -59,7 +58,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
 /// segments that are too big, and the first one that is sent alone, a retransmission, is dropped.
 pub fn judge_segments(case: &Case<'_>) -> Option<Judgement> {
     let exceeds = |place: &crate::event::Place, counters: &crate::event::FlowCounters| {
-        let port = case.scene.bridge_of(place.device).is_some() && case.scene.role(place.device) != Role::Tap;
+        let port = case.scene.bridge_of(place.device).is_some();
         let link = case.scene.link(place.device);
         port && place.direction == Direction::Egress
             && counters.gso > 0

@@ -28,8 +28,16 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         return None;
     }
     let device = drop.device().or(case.device())?;
-    let to = drop.flow.key.destination.ip()?;
+    let to = drop.key().destination.ip()?;
     let hop = super::routing::route_to(case.scene.host, to).and_then(|route| route.gateway).unwrap_or(to);
+    if let Some(own) = case.device().and_then(|device| case.scene.link(device))
+        && let Some(judgement) = super::path::macvtap_host(case, own)
+    {
+        return Some(Judgement { place: judgement.place.clone().of(drop), ..judgement });
+    }
+    if let Some(link) = case.scene.link(device).filter(|link| !link.up || !link.carrier) {
+        return Some(super::path::dead_link(case, link, at(case.scene, device, Point::NicEgress).of(drop)));
+    }
     let name = case.scene.name(device);
     let hop_text = if hop == to { hop.to_string() } else { format!("the next hop {hop}") };
     let explanation = format!(

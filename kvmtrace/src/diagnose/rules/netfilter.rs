@@ -13,7 +13,7 @@ use crate::event::{FlowKey, HostState, Protocol};
 /// See the module.
 pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let drop = case.focus.as_ref()?;
-    let key = drop.flow.key;
+    let key = drop.key();
     let stage = stage(drop, &key)?;
     let device = drop.device().or(case.device())?;
     let mut place = at(case.scene, device, stage.point()).of(drop);

@@ -31,9 +31,9 @@ fn find(case: &Case<'_>) -> Option<Judgement> {
         return Some(dead_link(case, dead, at(scene, dead.index, Point::NicEgress)));
     }
     let Some(bridge) = case.bridge() else {
-        let alone =
-            case.is_from_guest() && case.way() != Way::Host && case.way() != Way::Routed && own.addresses.is_empty();
-        return alone.then(|| detached(case, own, Point::TapIngress));
+        let alone = case.way() != Way::Host && case.way() != Way::Routed && !has_address(own) && own.master.is_none();
+        let point = if case.is_from_guest() { Point::TapIngress } else { Point::TapEgress };
+        return alone.then(|| detached(case, own, point));
     };
     if !bridge.up {
         return Some(bridge_down(case, bridge, at(scene, bridge.index, Point::BridgeIngress)));
@@ -101,12 +101,11 @@ fn stray_uplink<'a>(case: &Case<'a>, bridge: &Link) -> Option<&'a Link> {
     };
     let before = case.scene.track.first_host().ports(bridge.index).map(|port| port.index).collect::<Vec<_>>();
     let was_port = host.links.values().filter(free).find(|link| before.contains(&link.index));
-    was_port.or_else(|| {
-        host.links
-            .values()
-            .filter(free)
-            .find(|link| !link.addresses.iter().any(|network| is_configured(network.address)))
-    })
+    was_port.or_else(|| host.links.values().filter(free).find(|link| !has_address(link)))
+}
+
+fn has_address(link: &Link) -> bool {
+    link.addresses.iter().any(|network| is_configured(network.address))
 }
 
 /// Link-local IPv6 addresses come by themselves.
@@ -252,9 +251,9 @@ pub fn misdirected(case: &Case<'_>, bridge: &Link) -> Option<Judgement> {
     )
 }
 
-fn detached(case: &Case<'_>, link: &Link, point: Point) -> Judgement {
-    let explanation =
-        format!("{} can't pass {}: it is a port of no bridge.", words::packets(case.packets()), link.name);
+/// A device that should be a port of the guest's bridge.
+pub fn detached(case: &Case<'_>, link: &Link, point: Point) -> Judgement {
+    let explanation = format!("{} can't pass {}: it is a port of no bridge.", words::dropped(case), link.name);
     let fixes = match case.bridge() {
         Some(bridge) => vec![
             device::enslave(link, bridge, format!("Makes {} an uplink of {}.", link.name, bridge.name))
@@ -284,6 +283,9 @@ pub fn dead_link(case: &Case<'_>, link: &Link, place: Where) -> Judgement {
     }
     if case.scene.role(link.index) == Role::Tap {
         return super::guest::gone(case, link, place);
+    }
+    if let (LinkKind::Bridge(_), false) = (&link.kind, link.up) {
+        return bridge_down(case, link, Where { point: Point::BridgeIngress, ..place });
     }
     let what = words::packets(case.packets());
     let first = case.scene.track.first_host();
@@ -393,7 +395,7 @@ pub fn vlan(case: &Case<'_>, port: &Link, bridge: &Link) -> Judgement {
 }
 
 /// A macvtap never reaches the host that it sits on by the same device.
-fn macvtap_host(case: &Case<'_>, own: &Link) -> Option<Judgement> {
+pub fn macvtap_host(case: &Case<'_>, own: &Link) -> Option<Judgement> {
     let LinkKind::Macvtap { mode } = &own.kind else { return None };
     let lower = case.scene.link(own.lower?)?;
     let asked = case.group.main.target.or(case.key().destination.ip());
@@ -409,6 +411,7 @@ fn macvtap_host(case: &Case<'_>, own: &Link) -> Option<Judgement> {
         own.name,
         lower.name
     );
+    let point = if case.is_from_guest() { Point::TapIngress } else { Point::TapEgress };
     let name = quote(&lower.name);
     let fix = Fix {
         command: Some(format!("ip link add link {name} name kvmtrace-mv0 type macvlan mode bridge && ip link set dev kvmtrace-mv0 up{}", move_addresses(lower))),
@@ -419,7 +422,7 @@ fn macvtap_host(case: &Case<'_>, own: &Link) -> Option<Judgement> {
         setting: None,
     };
     Some(
-        Judgement::dropped(Cause::MacvtapHostUnreachable, at(case.scene, own.index, Point::TapIngress), explanation)
+        Judgement::dropped(Cause::MacvtapHostUnreachable, at(case.scene, own.index, point), explanation)
             .fix(Fix::advice("Give the guest a second interface on a bridge or isolated network for its traffic with the host; nothing then has to move."))
             .fix(fix),
     )

@@ -56,7 +56,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
             .max_by_key(|route| route.destination.prefix)
     });
     if let Some(route) = route {
-        return Some(special_route(case, drop, input, route));
+        return Some(special_route(case, drop, input, route, to));
     }
     match kind {
         Some("unreachable") => Some(no_route(case, drop, input, to)),
@@ -100,9 +100,8 @@ fn special_cause(kind: &str) -> (Cause, &'static str) {
 }
 
 /// A route that leads nowhere on purpose.
-fn special_route(case: &Case<'_>, drop: &Dropped<'_>, input: &Link, route: &Route) -> Judgement {
+fn special_route(case: &Case<'_>, drop: &Dropped<'_>, input: &Link, route: &Route, to: IpAddr) -> Judgement {
     let kind = route.kind.as_str();
-    let to = case.key().destination;
     let (cause, does) = special_cause(kind);
     let text = text(case.scene, route);
     let family = if route.destination.address.is_ipv6() { " -6" } else { "" };
@@ -117,6 +116,14 @@ fn special_route(case: &Case<'_>, drop: &Dropped<'_>, input: &Link, route: &Rout
     let explanation = format!("{} went to {to}, for which the route \"{text}\" {does}.", words::dropped(case));
     let place = at(case.scene, input.index, Point::Routing).of(drop);
     Judgement::dropped(cause, place, explanation).evidence([format!("route: {text}")]).fix(fix)
+}
+
+/// This host itself has no way to `to`, to which a tunnel sends.
+pub fn no_way(case: &Case<'_>, drop: &Dropped<'_>, from: &Link, to: IpAddr) -> Judgement {
+    match route_of(case.scene.host, to).filter(|route| route.kind != "unicast") {
+        Some(route) => special_route(case, drop, from, route, to),
+        None => no_route(case, drop, from, to),
+    }
 }
 
 /// No such route is in any table: a rule of policy routing does it itself.
@@ -160,6 +167,11 @@ fn forwarding_disabled(case: &Case<'_>, drop: &Dropped<'_>, input: &Link, to: Ip
 
 fn no_route(case: &Case<'_>, drop: &Dropped<'_>, input: &Link, to: IpAddr) -> Judgement {
     let scene = case.scene;
+    // IPv6 takes a network's route away while its bridge has no carrier.
+    let serves = |link: &&Link| case.bridge().is_some_and(|bridge| bridge.index == link.index) && !case.is_from_guest();
+    if let Some(bridge) = scene.host.links.values().find(serves).filter(|bridge| !bridge.up || !bridge.carrier) {
+        return super::path::dead_link(case, bridge, at(scene, bridge.index, Point::NicEgress).of(drop));
+    }
     if let Some(down) = downed_uplink(scene, to) {
         let explanation = format!(
             "{} found no route to {to}: {} is {}, and its routes are gone with it.",

@@ -45,7 +45,8 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         );
     }
     let closed = drop.because(&["NO_SOCKET"])
-        || drop.is_unspecified()
+        // A kernel without reasons: later ones tell what else ends there.
+        || drop.site.reason.is_none()
             && drop.within(&["tcp_v4_rcv", "tcp_v6_rcv", "__udp4_lib_rcv", "__udp6_lib_rcv", "udp_rcv", "udpv6_rcv"]);
     if !closed || !matches!(case.key().protocol, Protocol::Tcp | Protocol::Udp | Protocol::Sctp) {
         return None;

@@ -1,10 +1,12 @@
 //! VXLAN: `tunnel-no-remote`, `tunnel-mtu-exceeded`, `tunnel-unknown-vni`.
 //!
-//! What happens to the outer packet is told on the inner flows that travel in it. The outer source port is a hash, so
-//! which outer flow carries which inner one can't be told: the sizes decide.
+//! A drop of the outer packet is a drop of the flow inside (`track::tunnel`). Where the outer packet is only cut up, its
+//! flow does not tell which inner flow it carries (its source port is a hash): the sizes decide. `vxlan` tells the sender
+//! of an inner packet that must not be fragmented what fits, in the name of the inner destination
+//! (`skb_tunnel_check_pmtu`): then nothing is dropped at all.
 
 use crate::diagnose::case::Case;
-use crate::diagnose::dropped::{Dropped, plain};
+use crate::diagnose::dropped::Dropped;
 use crate::diagnose::fix::{device, quote};
 use crate::diagnose::judgement::{Judgement, at};
 use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict};
@@ -15,9 +17,26 @@ use crate::event::{Direction, Protocol};
 use crate::track::Flow;
 use std::net::IpAddr;
 
-/// `vxlan_xmit` has nobody to send to.
+/// Where a packet is cut up, or dropped because it must not be.
+const FRAGMENTING: &[&str] = &[
+    "ip_fragment",
+    "ip_do_fragment",
+    "ip6_fragment",
+    "ip_finish_output",
+    "ip6_finish_output",
+    "__ip_finish_output",
+    "__ip6_finish_output",
+];
+
+/// What died in the tunnel, or as a tunnel's packet.
 pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let drop = case.focus.as_ref()?;
+    if is_unknown_vni(drop) {
+        return unknown_network(case, drop);
+    }
+    if drop.is_in_tunnel() && drop.within(FRAGMENTING) && (drop.is_unspecified() || drop.because(&["PKT_TOO_BIG"])) {
+        return too_big(case, Some(drop));
+    }
     let in_tunnel = drop.function().starts_with("vxlan_xmit") || drop.function().starts_with("geneve_xmit");
     if !in_tunnel {
         return None;
@@ -27,6 +46,22 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         .and_then(|device| case.scene.link(device))
         .filter(|link| matches!(link.kind, LinkKind::Vxlan { .. }));
     let link = link.or_else(|| tunnel(case))?;
+    if drop.because(&["IP_OUTNOROUTES", "IP6_OUTNOROUTES", "IP_INNOROUTES"]) {
+        return no_underlay(case, drop, link);
+    }
+    Some(no_remote(case, drop, link))
+}
+
+/// The host has no way to the remote end.
+fn no_underlay(case: &Case<'_>, drop: &Dropped<'_>, link: &Link) -> Option<Judgement> {
+    if let Some(under) = underlay(case.scene, link).filter(|under| !under.up || !under.carrier) {
+        return Some(super::path::dead_link(case, under, at(case.scene, under.index, Point::NicEgress).of(drop)));
+    }
+    Some(super::routing::no_way(case, drop, link, remote_hint(case.scene, link)?))
+}
+
+/// `vxlan_xmit` has nobody to send to.
+fn no_remote(case: &Case<'_>, drop: &Dropped<'_>, link: &Link) -> Judgement {
     let mac = case.destination_mac().map(|mac| mac.to_string()).unwrap_or_default();
     let explanation = format!(
         "{} came to {}, which knows no remote end for {mac}: neither a default nor an entry in its forwarding database.",
@@ -48,18 +83,17 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
             link.name, link.name
         )),
     };
-    Some(
-        Judgement::dropped(Cause::TunnelNoRemote, at(case.scene, link.index, Point::Tunnel).of(drop), explanation)
-            .fix(fix),
-    )
+    Judgement::dropped(Cause::TunnelNoRemote, at(case.scene, link.index, Point::Tunnel).of(drop), explanation).fix(fix)
 }
 
 /// Another end that this tunnel has, had, or that speaks VXLAN to this host.
 fn remote_hint(scene: &Scene<'_>, link: &Link) -> Option<IpAddr> {
     let entries = || scene.host.forwarding.iter().chain(&scene.track.first_host().forwarding);
     let known = entries().filter(|entry| entry.device == link.index).find_map(|entry| entry.remote);
-    let LinkKind::Vxlan { port, .. } = link.kind else { return None };
-    known
+    let LinkKind::Vxlan { port, remote, .. } = link.kind else { return None };
+    remote
+        .filter(|remote| !remote.is_unspecified() && !remote.is_multicast())
+        .or(known)
         .or_else(|| {
             scene
                 .track
@@ -90,6 +124,10 @@ pub fn judge_silent(case: &Case<'_>) -> Option<Judgement> {
     if case.answered() > 0 {
         return None;
     }
+    if let Some(under) = underlay(case.scene, link).filter(|under| !under.up || !under.carrier) {
+        let place = at(case.scene, under.index, Point::NicEgress);
+        return Some(super::path::dead_link(case, under, place).verdict(Verdict::Lost));
+    }
     let (count, drop) = unknown_vni(case.scene)?;
     let explanation = format!(
         "{} left by {} (VNI {vni}), and what came back, {}, bears a VNI that this host does not have.",
@@ -101,8 +139,40 @@ pub fn judge_silent(case: &Case<'_>) -> Option<Judgement> {
         Judgement::dropped(Cause::TunnelUnknownVni, at(case.scene, link.index, Point::Tunnel).of(&drop), explanation)
             .verdict(Verdict::Unanswered)
             .evidence([drop.label()])
-            .fix(Fix::advice(format!("Use one VNI at both ends: this one has {vni} ({}); a VNI can't be changed, the device has to be made anew.", link.name))),
+            .fix(one_vni(link, vni)),
     )
+}
+
+fn is_unknown_vni(drop: &Dropped<'_>) -> bool {
+    drop.because(&["VXLAN_VNI_NOT_FOUND", "TUNNEL_VNI_NOT_FOUND"])
+        || drop.within(&["vxlan_rcv"]) && drop.is_unspecified() && drop.key().protocol == Protocol::Udp
+}
+
+/// What came for a guest in a network that no device has.
+fn unknown_network(case: &Case<'_>, drop: &Dropped<'_>) -> Option<Judgement> {
+    let port = drop.key().destination_port?;
+    let devices = || case.scene.host.links.values();
+    let link = devices().find(|link| matches!(link.kind, LinkKind::Vxlan { port: own, .. } if own == port))?;
+    let LinkKind::Vxlan { vni, .. } = link.kind else { return None };
+    let explanation = format!(
+        "{} came in a tunnel from {} with a network identifier (VNI) that no device of this host has; {} has {vni}.",
+        words::dropped(case),
+        drop.key().source,
+        link.name
+    );
+    let place = at(case.scene, link.index, Point::Tunnel).of(drop);
+    Some(
+        Judgement::dropped(Cause::TunnelUnknownVni, place, explanation)
+            .evidence([drop.label()])
+            .fix(one_vni(link, vni)),
+    )
+}
+
+fn one_vni(link: &Link, vni: u32) -> Fix {
+    Fix::advice(format!(
+        "Use one VNI at both ends: this one has {vni} ({}); a VNI can't be changed, the device has to be made anew.",
+        link.name
+    ))
 }
 
 /// Tunnel packets that came to no known network.
@@ -111,40 +181,28 @@ pub fn unknown_vni<'a>(scene: &Scene<'a>) -> Option<(u64, Dropped<'a>)> {
         .track
         .flows()
         .flat_map(|flow| flow.drops.iter().map(move |(site, totals)| Dropped { flow, site, totals }));
-    let unknown = drops.filter(|drop| {
-        drop.because(&["VXLAN_VNI_NOT_FOUND", "TUNNEL_VNI_NOT_FOUND"])
-            || drop.within(&["vxlan_rcv"]) && drop.is_unspecified() && drop.flow.key.protocol == Protocol::Udp
-    });
-    let unknown: Vec<Dropped<'_>> = unknown.collect();
+    let unknown: Vec<Dropped<'_>> = drops.filter(|drop| !drop.is_in_tunnel() && is_unknown_vni(drop)).collect();
     Some((unknown.iter().map(|drop| drop.totals.packets).sum(), *unknown.first()?))
 }
 
-/// The outer packets are too big for the underlay: dropped there, or fragmented.
+/// The outer packets are too big for the underlay: fragmented there, or the sender of the inner ones was told so.
 pub fn judge_outer(case: &Case<'_>) -> Option<Judgement> {
+    too_big(case, None)
+}
+
+fn too_big(case: &Case<'_>, drop: Option<&Dropped<'_>>) -> Option<Judgement> {
     let link = tunnel(case)?;
     let LinkKind::Vxlan { port, .. } = link.kind else { return None };
     let scene = case.scene;
     let under = underlay(scene, link)?;
     let inner = case.largest();
     let v6 = under.addresses.first().is_some_and(|network| network.address.is_ipv6());
-    let outer_size = inner + if v6 { 70 } else { 50 };
+    let overhead = if v6 { 70 } else { 50 };
+    let outer_size = inner + overhead;
     if outer_size <= under.mtu {
         return None;
     }
     let is_outer = |flow: &&Flow| flow.key.protocol == Protocol::Udp && flow.key.destination_port == Some(port);
-    let dropped = scene.track.flows().find_map(|flow| {
-        flow.drops.iter().map(|(site, totals)| Dropped { flow, site, totals }).find(|drop| {
-            drop.stack().iter().any(|name| plain(name).starts_with("vxlan_xmit"))
-                && drop.within(&[
-                    "ip_fragment",
-                    "ip_do_fragment",
-                    "ip6_fragment",
-                    "ip_finish_output",
-                    "ip6_finish_output",
-                    "__ip_finish_output",
-                ])
-        })
-    });
     let pieces: u64 = scene
         .track
         .flows()
@@ -153,14 +211,39 @@ pub fn judge_outer(case: &Case<'_>) -> Option<Judgement> {
         .map(|counters| u64::from(counters.fragments))
         .max()
         .unwrap_or(0);
-    if dropped.is_none() && pieces == 0 {
-        return None;
-    }
-    let overhead = outer_size - inner;
+    let told = case.errors.iter().any(|error| error.about.is_too_big());
     let place = at(scene, link.index, Point::Tunnel);
+    let size = format!(
+        "the inner packets of up to {inner} bytes make outer ones of {outer_size}, too big for {} (MTU {})",
+        under.name, under.mtu
+    );
+    let judgement = |place, explanation| Judgement::dropped(Cause::TunnelMtuExceeded, place, explanation);
+    let judgement = if let Some(drop) = drop {
+        let explanation = format!("{} were dropped in the tunnel {}: {size}.", words::dropped(case), link.name);
+        judgement(place.of(drop), explanation).evidence([drop.label()])
+    } else if told {
+        // TCP takes smaller segments; whoever sends the same again is refused again.
+        let adapts = case.answered() > 0;
+        let explanation = format!(
+            "{} must not be fragmented, and the tunnel {} told the sender that they do not fit{}: {size}.",
+            words::packets(case.packets()),
+            link.name,
+            if adapts { ", and it adapted" } else { "" }
+        );
+        judgement(place, explanation)
+            .verdict(if adapts { Verdict::Delivered } else { Verdict::Refused })
+            .severity(if adapts { Severity::Info } else { Severity::Warning })
+    } else if pieces > 0 {
+        judgement(place, format!("The tunnel {} fragments what it carries: {size}.", link.name))
+            .verdict(Verdict::Fragmented)
+            .severity(Severity::Warning)
+            .evidence([format!("{pieces} fragments of outer packets were seen")])
+    } else {
+        return None;
+    };
     let raise = device::mtu(
         under,
-        inner + overhead,
+        outer_size,
         format!("Lets {} carry the inner packets with the {overhead} bytes of tunnel header.", under.name),
     );
     let lower = device::mtu(
@@ -168,34 +251,7 @@ pub fn judge_outer(case: &Case<'_>) -> Option<Judgement> {
         under.mtu.saturating_sub(overhead),
         format!("Or lets {} tell that less fits through the tunnel; the guests' MTU has to follow.", link.name),
     );
-    let size = format!(
-        "the inner packets of up to {inner} bytes make outer ones of {outer_size}, too big for {} (MTU {})",
-        under.name, under.mtu
-    );
-    Some(
-        match dropped {
-            Some(drop) => Judgement::dropped(
-                Cause::TunnelMtuExceeded,
-                place.of(&drop),
-                format!(
-                    "{} were dropped in the tunnel {}: {size}.",
-                    words::packets(drop.totals.packets.min(case.packets())),
-                    link.name
-                ),
-            )
-            .evidence([drop.label()]),
-            None => Judgement::dropped(
-                Cause::TunnelMtuExceeded,
-                place,
-                format!("The tunnel {} fragments what it carries: {size}.", link.name),
-            )
-            .verdict(Verdict::Fragmented)
-            .severity(Severity::Warning)
-            .evidence([format!("{pieces} fragments of outer packets were seen")]),
-        }
-        .fix(raise)
-        .fix(lower),
-    )
+    Some(judgement.fix(raise).fix(lower))
 }
 
 /// The tunnel that the flow leaves by.
