@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let healthy = || fixture::snapshot_over_time(fixture::healthy_report);
     let broken = || fixture::snapshot_over_time(fixture::mtu_report);
     let pictures = [
-        ("healthy-guests", healthy(), "1"),
+        ("healthy-guests", healthy(), "1jjj"),
         ("mtu-guests", broken(), "1"),
         ("mtu-flows", broken(), "2"),
         ("mtu-path", broken(), "2\n"),
@@ -99,12 +99,21 @@ fn write_run(out: &mut String, run: &[Cell], column: u32, row: u32) -> std::fmt:
         }
     }
     let blank = |cell: &Cell| cell.symbol() == " " && !modifier.contains(Modifier::UNDERLINED);
+    let kind = |cell: &Cell| (blank(cell), sides(cell.symbol()).is_some());
     let mut start = 0;
-    for word in run.chunk_by(|a, b| blank(a) == blank(b)) {
-        if !blank(&word[0]) {
+    for word in run.chunk_by(|a, b| kind(a) == kind(b)) {
+        let (x, length) = (x + start * CELL.0, word.len() as u32 * CELL.0);
+        if kind(&word[0]).1 {
+            write_lines(
+                out,
+                word,
+                (x, y),
+                if reversed { BACKGROUND } else { &color },
+                modifier.contains(Modifier::DIM),
+            )?;
+        } else if !blank(&word[0]) {
             let text: String = word.iter().map(Cell::symbol).collect();
             let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-            let (x, length) = (x + start * CELL.0, word.len() as u32 * CELL.0);
             writeln!(
                 out,
                 r#"<text x="{x}" y="{}" textLength="{length}" lengthAdjust="spacingAndGlyphs"{attributes}>{text}</text>"#,
@@ -114,4 +123,45 @@ fn write_run(out: &mut String, run: &[Cell], column: u32, row: u32) -> std::fmt:
         start += word.len() as u32;
     }
     Ok(())
+}
+
+/// The sides of the cell that a box-drawing character joins in its middle (left, right, up, down), and whether it is heavy.
+fn sides(symbol: &str) -> Option<([bool; 4], bool)> {
+    let (sides, heavy) = match symbol {
+        "─" => ([true, true, false, false], false),
+        "│" => ([false, false, true, true], false),
+        "╭" => ([false, true, false, true], false),
+        "╮" => ([true, false, false, true], false),
+        "╰" => ([false, true, true, false], false),
+        "╯" => ([true, false, true, false], false),
+        "━" => ([true, true, false, false], true),
+        "┃" => ([false, false, true, true], true),
+        "┏" => ([false, true, false, true], true),
+        "┓" => ([true, false, false, true], true),
+        "┗" => ([false, true, true, false], true),
+        "┛" => ([true, false, true, false], true),
+        _ => return None,
+    };
+    Some((sides, heavy))
+}
+
+/// Box-drawing characters as lines: those of a font leave gaps between rows.
+fn write_lines(out: &mut String, cells: &[Cell], (x, y): (u32, u32), color: &str, dim: bool) -> std::fmt::Result {
+    let (width, height) = (f64::from(CELL.0), f64::from(CELL.1));
+    let (mut path, mut heavy) = (String::new(), false);
+    for (index, cell) in (0_u32..).zip(cells) {
+        let Some((sides, thick)) = sides(cell.symbol()) else { continue };
+        heavy |= thick;
+        let (left, top) = (f64::from(x + index * CELL.0), f64::from(y));
+        let (middle, half) = (left + width / 2.0, top + height / 2.0);
+        let ends = [(left, half), (left + width, half), (middle, top), (middle, top + height)];
+        let mut ends = ends.into_iter().zip(sides).filter_map(|(end, joined)| joined.then_some(end));
+        if let (Some((from_x, from_y)), Some((to_x, to_y))) = (ends.next(), ends.next()) {
+            // Straight through, or round the corner.
+            write!(path, "M{from_x} {from_y}Q{middle} {half} {to_x} {to_y}")?;
+        }
+    }
+    let stroke = if heavy { "2.4" } else { "1.2" };
+    let opacity = if dim { r#" opacity="0.65""# } else { "" };
+    writeln!(out, r#"<path d="{path}" fill="none" stroke="{color}" stroke-width="{stroke}"{opacity}/>"#)
 }

@@ -14,6 +14,17 @@ use crate::event::{
 use std::sync::Arc;
 
 const SECOND: u64 = 1_000_000_000;
+/// Bytes of the frames that are too big: 4000 and an Ethernet header.
+const FRAME: u32 = 4_014;
+/// Where they die, and on whose behalf.
+const STACK: [&str; 6] = [
+    "br_dev_queue_push_xmit",
+    "br_forward_finish",
+    "br_handle_frame_finish",
+    "br_handle_frame",
+    "__netif_receive_skb_core",
+    "tun_get_user",
+];
 /// 2026-11-23T15:28:12Z
 const START: u64 = 1_795_447_692 * SECOND;
 
@@ -174,30 +185,35 @@ pub fn mtu_report(seconds: u64) -> Report {
         function: Some("br_dev_queue_push_xmit".to_owned()),
         reason: Some("NOT_SPECIFIED".to_owned()),
     });
-    flow.path[1].packets = 0;
-    flow.path[1].bytes = 0;
-    flow.path[1].latency_ns = None;
+    flow.bytes = lost * u64::from(FRAME);
+    flow.path[0].bytes = flow.bytes;
+    flow.path[1] = hop("eth0", Direction::Egress, 0, None);
     flow.explanation = format!(
-        "{lost} of {lost} packets were too big (4014 bytes) for eth0 (MTU 1500); a bridge drops these without telling the sender."
+        "{lost} of {lost} packets were too big (4000 bytes) for eth0 (MTU 1500); a bridge drops these without telling the sender."
     );
     flow.evidence = vec![
-        format!("{lost} drops in br_dev_queue_push_xmit, reason NOT_SPECIFIED, device eth0"),
-        "largest packet on vnet0: 4014 bytes; MTU of vnet0 9000, of br0 9000, of eth0 1500".to_owned(),
-        format!("vnet0 in {lost}, eth0 out 0"),
+        "eth0: MTU 1500; largest packet dropped: 4000 bytes".to_owned(),
+        format!("counted at vnet0 ingress: {lost} packets, largest 4000 bytes"),
+        format!("{lost} × NOT_SPECIFIED in br_dev_queue_push_xmit (eth0), largest 4000 bytes"),
+        format!("stack: {}", STACK.join(" < ")),
     ];
     flow.fixes = vec![
         Fix {
             command: Some("ip link set dev eth0 mtu 9000".to_owned()),
             undo: Some("ip link set dev eth0 mtu 1500".to_owned()),
-            why: "lets eth0 carry what the guests send; the switch behind it must allow jumbo frames too".to_owned(),
-            risk: Some("if the switch does not, the loss moves there".to_owned()),
-            persist: Some("nmcli connection modify eth0 802-3-ethernet.mtu 9000".to_owned()),
+            why: "Lets eth0 carry the 4000-byte packets that the guest may send.".to_owned(),
+            risk: Some(
+                "The switch and everything behind it must carry frames of that size too; some NICs reset the link."
+                    .to_owned(),
+            ),
+            persist: Some("Set it where the device is configured (netplan, NetworkManager, ifupdown, systemd-networkd; for a guest's tap in the guest's definition).".to_owned()),
             setting: None,
         },
         Fix {
             command: None,
             undo: None,
-            why: "or set the MTU of the interface in web1 to 1500".to_owned(),
+            why: "Or set the MTU of the guest's interface to 1500, in the guest or by its network's DHCP option 26."
+                .to_owned(),
             risk: None,
             persist: None,
             setting: None,
@@ -208,22 +224,15 @@ pub fn mtu_report(seconds: u64) -> Report {
         cause: Cause::GuestNotReading,
         severity: Severity::Warning,
         guest: Some("mail".to_owned()),
-        place: Some(Where {
-            device: Some("vnet3".to_owned()),
-            point: Point::TapEgress,
-            function: Some("tun_net_xmit".to_owned()),
-            reason: Some("FULL_RING".to_owned()),
-        }),
-        count: Some(31),
-        explanation:
-            "The guest mail does not read its interface fast enough: the ring of vnet3 (500 packets) was full 31 times."
-                .to_owned(),
-        evidence: vec!["vnet3 tx_dropped grew by 31".to_owned()],
+        place: Some(Where { device: Some("vnet3".to_owned()), point: Point::TapEgress, function: None, reason: None }),
+        count: None,
+        explanation: "The ring of vnet3 holds 100 packets: a short burst overflows it before mail can read.".to_owned(),
+        evidence: vec!["vnet3: txqueuelen 100".to_owned()],
         fixes: vec![Fix {
-            command: Some("ip link set dev vnet3 txqueuelen 2000".to_owned()),
-            undo: Some("ip link set dev vnet3 txqueuelen 500".to_owned()),
-            why: "a longer ring rides out pauses of the guest".to_owned(),
-            risk: Some("more latency while the ring is full".to_owned()),
+            command: Some("ip link set dev vnet3 txqueuelen 1000".to_owned()),
+            undo: Some("ip link set dev vnet3 txqueuelen 100".to_owned()),
+            why: "Gives the ring the kernel's ordinary length; it counts from the guest's next start.".to_owned(),
+            risk: None,
             persist: None,
             setting: None,
         }],
@@ -380,7 +389,7 @@ fn log(report: &Report) -> Log {
         place: Some(Place { device: IfIndex(7), direction: Direction::Ingress }),
         input_device: Some(IfIndex(7)),
         count: 1,
-        length: 4_014,
+        length: FRAME,
         gso_size: 0,
         segments: 1,
         ether_type: 0x0800,
@@ -398,15 +407,7 @@ fn log(report: &Report) -> Log {
             offset: 0x46,
             device: Some(IfIndex(2)),
         };
-        let stack = [
-            "br_dev_queue_push_xmit",
-            "br_forward_finish",
-            "br_handle_frame_finish",
-            "br_handle_frame",
-            "__netif_receive_skb_core",
-            "tun_get_user",
-        ];
-        let cause = PacketCause::Dropped { site, stack: stack.map(str::to_owned).to_vec() };
+        let cause = PacketCause::Dropped { site, stack: STACK.map(str::to_owned).to_vec() };
         // On the egress of the bridge nothing tells of the tap any more.
         let packet = PacketRecord { cause, place: None, input_device: None, count: 1 << doubling, ..first.clone() };
         log.push(&Event { time: Timestamp(at(second).0 + 4_000_000), kind: EventKind::Packet(Box::new(packet)) });
@@ -415,17 +416,18 @@ fn log(report: &Report) -> Log {
     log
 }
 
-/// The MTUs of a host whose NIC is smaller than the rest.
-fn mtus() -> Mtus {
-    let taps = (0..5).map(|number| (format!("vnet{number}"), 9_000));
-    taps.chain([("br0".to_owned(), 9_000), ("eth0".to_owned(), 1_500)]).collect()
+/// The MTUs of the host: its NIC's is smaller than the rest, unless all is well.
+fn mtus(report: &Report) -> Mtus {
+    let inside = if report.totals.dropped > 0 { 9_000 } else { 1_500 };
+    let taps = (0..5).map(|number| (format!("vnet{number}"), inside));
+    taps.chain([("br0".to_owned(), inside), ("eth0".to_owned(), 1_500)]).collect()
 }
 
 /// A snapshot of one report.
 pub fn snapshot(report: Report, status: Status) -> Arc<Snapshot> {
     let now = report.window.end;
-    let log = log(&report).entries();
-    Arc::new(Snapshot::new(1, now, report, &mut History::default(), log, mtus(), status))
+    let (log, mtus) = (log(&report).entries(), mtus(&report));
+    Arc::new(Snapshot::new(1, now, report, &mut History::default(), log, mtus, status))
 }
 
 /// A snapshot with a minute of history, second by second.
@@ -435,8 +437,8 @@ pub fn snapshot_over_time(report_after: fn(u64) -> Report) -> Arc<Snapshot> {
         Status { cost: Cost { cpu_per_mille: Some(8), nanoseconds_per_packet: Some(95) }, ..Status::default() };
     let mut look = |second: u64| {
         let report = report_after(second);
-        let log = log(&report).entries();
-        Snapshot::new(second, at(second), report, &mut history, log, mtus(), status.clone())
+        let (log, mtus) = (log(&report).entries(), mtus(&report));
+        Snapshot::new(second, at(second), report, &mut history, log, mtus, status.clone())
     };
     for second in 1..60 {
         look(second);

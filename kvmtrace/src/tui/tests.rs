@@ -353,7 +353,7 @@ fn copying_gives_the_command_of_the_chosen_fix() {
     assert_eq!(press(&mut state, "u"), [Effect::Copy("ip link set dev eth0 mtu 1500".to_owned())]);
     assert_eq!(press(&mut state, "l y"), [], "the second fix lies in the guest");
     assert!(render(&state).contains("the cure lies elsewhere"));
-    assert_eq!(press(&mut state, "h j y"), [Effect::Copy("ip link set dev vnet3 txqueuelen 2000".to_owned())]);
+    assert_eq!(press(&mut state, "h j y"), [Effect::Copy("ip link set dev vnet3 txqueuelen 1000".to_owned())]);
 }
 
 #[test]
