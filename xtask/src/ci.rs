@@ -1,12 +1,18 @@
 //! Everything that must hold before a change is taken: the checks first, all of them, then the tests.
 
 use crate::setup::{self, Need};
-use crate::{ebpf, layers, product, shell};
+use crate::{ebpf, kernels, layers, product, shell};
 use anyhow::{Context as _, Result, bail};
 
-/// Runs all checks, then all tests. A check that fails does not hide what the tests say.
+/// Runs all checks, then what is tried on other kernels, then all tests. What fails does not hide what the rest says; the
+/// test runner has the last word.
 pub(crate) fn all() -> Result<()> {
     let checks = checks();
+    let kernels = product::build_for_tests().and_then(|()| kernels::check());
+    if let Err(error) = &kernels {
+        eprintln!("xtask: kernels: {error:#}");
+    }
+    let checks = checks.and(kernels);
     let tests = product::test_command(&[]).and_then(|mut command| shell::run(&mut command));
     if let (Err(error), Err(_)) = (&checks, &tests) {
         eprintln!("xtask: {error:#}");

@@ -4,6 +4,7 @@
 
 mod ci;
 mod ebpf;
+mod kernels;
 mod layers;
 mod product;
 mod setup;
@@ -64,6 +65,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         command: Vec<OsString>,
     },
+    /// Run the programs' tests and the core scenarios under Debian's kernels 5.10, 6.1 and 6.12
+    Kernels,
     /// Measure what tracing costs: per packet in the kernel, and in forwarded packets per second
     Bench {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -79,7 +82,7 @@ enum Task {
     Layers,
     /// All checks but the tests: format, layers, lints, documentation, dependencies
     Check,
-    /// All checks, then all tests
+    /// All checks, then other kernels, then all tests
     Ci,
 }
 
@@ -104,6 +107,10 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Matrix { vm: None, mut arguments } => {
             arguments.insert(0, "matrix".into());
             return product::lab(&arguments);
+        }
+        Task::Kernels => {
+            product::build_for_tests()?;
+            kernels::check()?;
         }
         Task::Vm { kernel, command } => return vm::run(&kernel, &command),
         Task::Bench { arguments } => return product::bench(&arguments),

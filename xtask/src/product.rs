@@ -34,11 +34,7 @@ pub(crate) fn test(arguments: &[OsString]) -> Result<ExitCode> {
 
 /// Builds what the tests need; returns the command that runs them.
 pub(crate) fn test_command(arguments: &[OsString]) -> Result<Command> {
-    setup::ensure(Need::Test)?;
-    ebpf::build()?;
-    // The whole workspace, as the tests are built: another choice of packages would choose other features of the
-    // dependencies, and build those twice.
-    shell::run(shell::cargo().args(["build", "--workspace", "--bins"]))?;
+    build_for_tests()?;
     let nextest = setup::find("cargo-nextest").context("cargo-nextest is not installed")?;
     let mut command = shell::command(nextest);
     command.args(["nextest", "run", "--workspace"]).args(arguments);
@@ -57,6 +53,15 @@ pub(crate) fn test_command(arguments: &[OsString]) -> Result<Command> {
         command.env(runner, "sudo --preserve-env");
     }
     Ok(command)
+}
+
+/// Builds what the tests run.
+pub(crate) fn build_for_tests() -> Result<()> {
+    setup::ensure(Need::Test)?;
+    ebpf::build()?;
+    // The whole workspace, as the tests are built: another choice of packages would choose other features of the
+    // dependencies, and build those twice.
+    shell::run(shell::cargo().args(["build", "--workspace", "--bins"]))
 }
 
 /// Builds the lab and runs it as root with these arguments.

@@ -35,6 +35,12 @@ pub(crate) fn status(version: &str, line: &str) -> Result<u8> {
     boot(&kernel, line)
 }
 
+/// Fetches a kernel, so that what goes wrong then is no fault of what runs on it.
+pub(crate) fn prepare(version: &str) -> Result<()> {
+    setup::ensure(Need::Vm)?;
+    kernel::find(&cache()?, version).map(drop)
+}
+
 fn boot(kernel: &kernel::Kernel, line: &str) -> Result<u8> {
     let run = Run::create()?;
     let (initrd, code, console) = (run.path("initrd"), run.path("status"), run.path("console"));
