@@ -1,14 +1,17 @@
 //! What can be known without any traffic: faults that stand in the host's configuration. For `kvmtrace check`; a trace
 //! tells of them only where a flow suffers.
 
+mod routed;
+
 use super::fix::{device, sysctl};
 use super::judgement::at;
 use super::report::{Cause, Finding, Fix, Point, Severity};
 use super::scene::Scene;
-use crate::event::host::{BridgeState, Chain, GuestInterface, Link, LinkKind, PortState};
+use crate::event::host::{BridgeState, Chain, GuestInterface, Link, LinkKind, Network, PortState};
 use crate::event::{IfIndex, MacAddress};
 use crate::track::Track;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 /// A tap's ring shorter than this overflows in ordinary bursts (libvirt and QEMU leave the kernel's 1000).
 const SHORT_RING: u32 = 64;
@@ -114,7 +117,14 @@ fn interface_state(scene: &Scene<'_>, guest: &str, link: &Link) -> Vec<Finding> 
             vec![Fix::advice(format!("Start the guest that belongs to {name}, or delete the tap."))],
         ));
     }
-    let routed = !link.addresses.is_empty() || scene.host.routes.iter().any(|route| route.device == Some(link.index));
+    // A device that is up has a link-local address and the routes that come with it by itself.
+    let of_itself = |network: &Network| match network.address {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(address) => address.is_unicast_link_local() || address.is_multicast(),
+    };
+    let routes = scene.host.routes.iter().filter(|route| route.device == Some(link.index));
+    let mut networks = link.addresses.iter().chain(routes.map(|route| &route.destination));
+    let routed = networks.any(|network| !of_itself(network));
     if tap && link.master.is_none() && !routed {
         let bridges = scene.host.links.values().filter(|link| matches!(link.kind, LinkKind::Bridge(_)));
         let fixes: Vec<Fix> = bridges
@@ -331,38 +341,9 @@ fn bridge_state(scene: &Scene<'_>, bridge: &Link) -> Vec<Finding> {
     if !uplinks.is_empty() {
         found.extend(bridged_forward(scene, bridge));
     } else if !bridge.addresses.is_empty() {
-        found.extend(forwarding(scene, bridge));
+        found.extend(routed::findings(scene, bridge));
     }
     found
-}
-
-/// The host routes for the guests, by its address on a bridge without an uplink: then it must forward.
-fn forwarding(scene: &Scene<'_>, bridge: &Link) -> Option<Finding> {
-    let off = scene.host.sysctl("net.ipv4.ip_forward") == Some("0");
-    let v4 = bridge.addresses.iter().any(|address| address.address.is_ipv4());
-    (off && v4).then(|| {
-        let about = About {
-            scene,
-            cause: Cause::ForwardingDisabled,
-            severity: Severity::Warning,
-            guest: None,
-            device: bridge.index,
-            point: Point::Routing,
-        };
-        about.say(
-            format!(
-                "{} has an address and no uplink, so its guests need this host to forward; it does not.",
-                bridge.name
-            ),
-            "net.ipv4.ip_forward = 0".to_owned(),
-            vec![sysctl::set(
-                scene.host,
-                "net.ipv4.ip_forward",
-                "1",
-                "Lets the host forward IPv4 between its devices.",
-            )],
-        )
-    })
 }
 
 /// br_netfilter pushes bridged frames through the IP FORWARD chain, whose policy drops them.

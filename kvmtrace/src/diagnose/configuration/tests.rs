@@ -1,7 +1,7 @@
 //! A healthy host, broken in one place each.
 
 use super::*;
-use crate::event::host::{BridgePort, Guest, LinkStatistics, Network};
+use crate::event::host::{BridgePort, Guest, LinkStatistics};
 use crate::event::{Event, EventKind, HostState, Timestamp};
 
 fn link(index: u32, name: &str, kind: LinkKind, master: Option<u32>) -> Link {
@@ -109,6 +109,17 @@ fn a_tap_in_no_bridge_is_told_and_one_that_is_routed_is_not() {
     let detach = |link: &mut Link| (link.master, link.port) = (None, None);
     let found = broken(|host| change(host, 3, detach));
     assert_eq!(found, [(Cause::BridgePortDetached, Some("tap-a".to_owned()))]);
+    let found = broken(|host| {
+        change(host, 3, |link| {
+            detach(link);
+            link.addresses.push(Network { address: "fe80::1".parse().unwrap(), prefix: 64 });
+        });
+    });
+    assert_eq!(
+        found,
+        [(Cause::BridgePortDetached, Some("tap-a".to_owned()))],
+        "link-local addresses come by themselves"
+    );
     let address = Network { address: "10.0.0.1".parse().unwrap(), prefix: 32 };
     let found = broken(|host| {
         change(host, 3, |link| {
@@ -141,6 +152,108 @@ fn a_routed_bridge_needs_forwarding() {
     };
     assert_eq!(broken(|host| route(host, "0")), [(Cause::ForwardingDisabled, Some("br7".to_owned()))]);
     assert_eq!(broken(|host| route(host, "1")), []);
+}
+
+/// A bridge that the host routes for, with a way out by ens5.
+fn routed(host: &mut HostState, inside: &str, outside: &str) {
+    change(host, 5, |link| {
+        (link.master, link.port) = (None, None);
+        link.addresses.push(Network { address: outside.parse().unwrap(), prefix: 24 });
+    });
+    change(host, 2, |link| link.addresses.push(Network { address: inside.parse().unwrap(), prefix: 24 }));
+    let v6 = outside.contains(':');
+    let everything = Network { address: if v6 { "::" } else { "0.0.0.0" }.parse().unwrap(), prefix: 0 };
+    host.routes.push(crate::event::host::Route {
+        destination: everything,
+        gateway: None,
+        device: Some(IfIndex(5)),
+        source: None,
+        table: 254,
+        metric: 0,
+        kind: "unicast".to_owned(),
+        mtu: None,
+    });
+    host.sysctls.insert("net.ipv4.ip_forward".to_owned(), "1".to_owned());
+}
+
+fn rule(chain: &str, verdict: &str, text: &str) -> Chain {
+    let rule = crate::event::host::Rule {
+        handle: Some(1),
+        number: 1,
+        text: text.to_owned(),
+        packets: None,
+        verdict: Some(verdict.to_owned()),
+    };
+    Chain {
+        backend: crate::event::host::Backend::Nft,
+        family: "ip".to_owned(),
+        table: "t".to_owned(),
+        name: "c".to_owned(),
+        hook: Some(chain.to_owned()),
+        kind: Some("nat".to_owned()),
+        priority: Some(0),
+        policy: Some("accept".to_owned()),
+        policy_packets: None,
+        device: None,
+        rules: vec![rule],
+    }
+}
+
+#[test]
+fn a_private_network_without_masquerade_is_told_where_nobody_can_know_the_way_back() {
+    let missing = [(Cause::NatMissing, Some("ens5".to_owned()))];
+    assert_eq!(broken(|host| routed(host, "192.168.7.1", "198.51.100.7")), missing);
+    // Right if the router beyond knows them: said, but no fault.
+    let mut track = Track::default();
+    let mut private = host();
+    routed(&mut private, "192.168.7.1", "10.1.1.7");
+    track.apply(&Event { time: Timestamp(1), kind: EventKind::Host(Box::new(private)) });
+    let found = findings(&track);
+    assert_eq!(found.iter().map(|finding| finding.severity).collect::<Vec<_>>(), [Severity::Info]);
+    // Public guests, a rule that translates them, a network that the firewall closes.
+    assert_eq!(broken(|host| routed(host, "203.0.113.1", "198.51.100.7")), []);
+    let with = |chain: Chain| {
+        broken(|host| {
+            routed(host, "192.168.7.1", "198.51.100.7");
+            host.netfilter.chains.push(chain);
+        })
+    };
+    assert_eq!(with(rule("postrouting", "masquerade", "ip saddr 192.168.7.0/24 oifname \"ens5\" masquerade")), []);
+    assert_eq!(with(rule("postrouting", "masquerade", "ip saddr 192.168.8.0/24 masquerade")), missing);
+    assert_eq!(with(rule("forward", "reject", "iifname \"br7\" reject")), []);
+    // Rules that could not be read may translate.
+    let unread = |host: &mut HostState| {
+        routed(host, "192.168.7.1", "198.51.100.7");
+        host.missing.push(("nftables rules".to_owned(), "nft: not installed".to_owned()));
+    };
+    assert_eq!(broken(unread), []);
+}
+
+#[test]
+fn a_bridge_that_has_lost_its_uplink_is_told_at_the_idle_nic() {
+    let lose = |host: &mut HostState| {
+        change(host, 5, |link| (link.master, link.port) = (None, None));
+        let address = Network { address: "192.168.7.2".parse().unwrap(), prefix: 24 };
+        change(host, 2, |link| link.addresses.push(address));
+        host.sysctls.insert("net.ipv4.ip_forward".to_owned(), "0".to_owned());
+    };
+    assert_eq!(broken(lose), [(Cause::BridgePortDetached, Some("ens5".to_owned()))]);
+    // An idle NIC of a host that routes for its guests is none of theirs.
+    let routes = |host: &mut HostState| {
+        lose(host);
+        host.sysctls.insert("net.ipv4.ip_forward".to_owned(), "1".to_owned());
+    };
+    assert_eq!(broken(routes), []);
+}
+
+#[test]
+fn ipv6_is_forwarded_too_where_there_is_a_way_out() {
+    let off = |host: &mut HostState| {
+        routed(host, "fd00::1", "2001:db8::7");
+        host.sysctls.insert("net.ipv6.conf.all.forwarding".to_owned(), "0".to_owned());
+    };
+    assert_eq!(broken(off), [(Cause::ForwardingDisabled, Some("br7".to_owned()))]);
+    assert_eq!(broken(|host| (off(host), host.routes.clear()).1), []);
 }
 
 #[test]

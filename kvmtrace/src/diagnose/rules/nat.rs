@@ -5,7 +5,7 @@ use crate::diagnose::case::{Case, Way};
 use crate::diagnose::fix::quote;
 use crate::diagnose::judgement::{Judgement, at};
 use crate::diagnose::report::{Cause, Fix, Point, Verdict};
-use crate::diagnose::scene::Role;
+use crate::diagnose::scene::{Role, Scene};
 use crate::diagnose::words;
 use crate::event::host::{Backend, Chain, Link, Network};
 use crate::event::{Direction, IfIndex};
@@ -25,7 +25,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         .find(|(place, _)| place.direction == Direction::Egress && Some(place.device) != case.device())?;
     let uplink = scene.link(exit.device)?;
     let on_link = uplink.addresses.iter().any(|network| network.contains(source));
-    if on_link || uplink.addresses.is_empty() || masquerades(case, uplink) {
+    if on_link || uplink.addresses.is_empty() || masquerades(scene, Some(source), uplink) {
         return None;
     }
     // Something from out there has found its way to this guest: so will the answers.
@@ -45,7 +45,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
                 "source {source} seen at the egress of {}; no masquerade or snat rule for it",
                 uplink.name
             )])
-            .fix(masquerade(case, uplink, network))
+            .fix(masquerade(scene, uplink, network))
             .fix(Fix::advice(format!(
                 "Or set a route to {network} by this host on the router behind {}.",
                 uplink.name
@@ -56,7 +56,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
 /// Datagrams that ask for no answer tell nothing by getting none. On a host that translates at all, a private source that
 /// leaves as it is stands out, unless something from out there has found its way to the guest.
 pub fn judge_one_way(case: &Case<'_>) -> Option<Judgement> {
-    let mut chains = nat_chains(case, case.key().source.ip());
+    let mut chains = nat_chains(case.scene, case.key().source.ip());
     let translating = chains.any(|chain| chain.kind.as_deref() == Some("nat") && chain.hook.is_some());
     if !translating || !case.is_settled() || case.is_multicast() {
         return None;
@@ -76,7 +76,8 @@ fn is_reached(case: &Case<'_>) -> bool {
     })
 }
 
-fn is_private(address: IpAddr) -> bool {
+/// An address that routers of the Internet know no way to.
+pub fn is_private(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => address.is_private() || (address.octets()[0] == 100 && address.octets()[1] & 0xc0 == 64),
         IpAddr::V6(address) => address.segments()[0] & 0xfe00 == 0xfc00,
@@ -91,7 +92,8 @@ fn guest_network(case: &Case<'_>, source: IpAddr) -> Option<Network> {
     Some(base(*network))
 }
 
-fn base(network: Network) -> Network {
+/// The network of an address.
+pub fn base(network: Network) -> Network {
     let address = match network.address {
         IpAddr::V4(address) => {
             let mask = u32::MAX.checked_shl(32 - u32::from(network.prefix.min(32))).unwrap_or(0);
@@ -106,9 +108,8 @@ fn base(network: Network) -> Network {
 }
 
 /// Some rule may translate it: the address was then left as it is for another reason.
-fn masquerades(case: &Case<'_>, uplink: &Link) -> bool {
-    let source = case.key().source.ip();
-    nat_chains(case, case.key().source.ip()).flat_map(|chain| &chain.rules).any(|rule| {
+pub fn masquerades(scene: &Scene<'_>, source: Option<IpAddr>, uplink: &Link) -> bool {
+    nat_chains(scene, source).flat_map(|chain| &chain.rules).any(|rule| {
         let translates = rule
             .verdict
             .as_deref()
@@ -132,20 +133,20 @@ fn parse(text: &str) -> Option<Network> {
     Some(Network { address, prefix: prefix.parse().unwrap_or(full) })
 }
 
-fn nat_chains<'a>(case: &Case<'a>, source: Option<IpAddr>) -> impl Iterator<Item = &'a Chain> {
+fn nat_chains<'a>(scene: &Scene<'a>, source: Option<IpAddr>) -> impl Iterator<Item = &'a Chain> {
     let family = if source.is_some_and(|source| source.is_ipv6()) { "ip6" } else { "ip" };
-    case.scene.host.netfilter.chains.iter().filter(move |chain| {
+    scene.host.netfilter.chains.iter().filter(move |chain| {
         (chain.family == family || chain.family == "inet")
             && (chain.hook.as_deref() == Some("postrouting") || chain.hook.is_none())
     })
 }
 
 /// By the tool that already translates here, else by a table of its own.
-fn masquerade(case: &Case<'_>, uplink: &Link, network: Network) -> Fix {
+pub fn masquerade(scene: &Scene<'_>, uplink: &Link, network: Network) -> Fix {
     let v6 = network.address.is_ipv6();
     let why = format!("Gives packets from {network} the address of {} on their way out.", uplink.name);
     let name = &uplink.name;
-    let chain = nat_chains(case, Some(network.address))
+    let chain = nat_chains(scene, Some(network.address))
         .find(|chain| chain.kind.as_deref() == Some("nat") && chain.hook.is_some());
     let word = if v6 { "ip6" } else { "ip" };
     let fix = match chain {

@@ -1,0 +1,150 @@
+//! A bridge with an address and no uplink: the host routes for its guests, so it must forward, and what leaves must be
+//! findable again.
+
+use super::About;
+use crate::diagnose::fix::{device, sysctl};
+use crate::diagnose::report::{Cause, Finding, Fix, Point, Severity};
+use crate::diagnose::rules::nat::{base, is_private, masquerade, masquerades};
+use crate::diagnose::scene::Scene;
+use crate::event::host::{Link, LinkKind, Route};
+
+const FORWARDING: [(&str, bool, &str); 2] = [
+    ("net.ipv4.ip_forward", false, "Lets the host forward IPv4 between its devices."),
+    ("net.ipv6.conf.all.forwarding", true, "Lets the host forward IPv6 between its devices."),
+];
+
+/// What keeps the guests of such a bridge from the world.
+pub(super) fn findings(scene: &Scene<'_>, bridge: &Link) -> Vec<Finding> {
+    if let Some(unplugged) = unplugged(scene, bridge) {
+        return vec![unplugged];
+    }
+    let off = FORWARDING.iter().filter_map(|(name, v6, why)| forwarding(scene, bridge, name, *v6, why));
+    let off: Vec<Finding> = off.collect();
+    if off.is_empty() { untranslated(scene, bridge).into_iter().collect() } else { off }
+}
+
+/// The bridge has lost its uplink: the host's own way out leads by it, or the host does not route and a NIC lies idle.
+fn unplugged(scene: &Scene<'_>, bridge: &Link) -> Option<Finding> {
+    let host = scene.host;
+    let own_way = host.routes.iter().any(|route| route.destination.prefix == 0 && route.device == Some(bridge.index));
+    let routes = host.sysctl("net.ipv4.ip_forward") == Some("1");
+    let idle: Vec<&Link> = host.links.values().filter(|link| is_idle(scene, link)).collect();
+    if !own_way && (routes || idle.is_empty()) {
+        return None;
+    }
+    let at = idle.first().copied().unwrap_or(bridge);
+    let nics = idle.iter().map(|nic| nic.name.as_str()).collect::<Vec<_>>().join(", ");
+    let evidence = match (own_way, idle.is_empty()) {
+        (true, true) => format!("{}: guests' ports only; the default route leads by it", bridge.name),
+        (true, false) => {
+            format!("the default route leads by {}; in no bridge and without an address: {nics}", bridge.name)
+        }
+        (false, _) => format!("net.ipv4.ip_forward = 0; in no bridge and without an address: {nics}"),
+    };
+    let mut fixes: Vec<Fix> = idle
+        .iter()
+        .map(|nic| device::enslave(nic, bridge, format!("Makes {} a port of {}.", nic.name, bridge.name)))
+        .collect();
+    if fixes.is_empty() {
+        fixes.push(Fix::advice(format!("Make the NIC that leads to the guests' network a port of {}.", bridge.name)));
+    }
+    Some(about(scene, Cause::BridgePortDetached, Severity::Error, at, Point::BridgeEgress).say(
+        format!(
+            "{} has no port that leads away from this host: its guests reach only each other and the host.",
+            bridge.name
+        ),
+        evidence,
+        fixes,
+    ))
+}
+
+/// A NIC that is up and serves nothing: no bridge, no address but a link-local one, nothing stacked on it.
+fn is_idle(scene: &Scene<'_>, link: &Link) -> bool {
+    let address = link.addresses.iter().any(|network| match network.address {
+        std::net::IpAddr::V4(_) => true,
+        std::net::IpAddr::V6(address) => !address.is_unicast_link_local(),
+    });
+    let nic =
+        matches!(link.kind, LinkKind::Physical | LinkKind::Bond) || link.kind == LinkKind::Veth && link.peer.is_none();
+    nic && link.up
+        && link.carrier
+        && link.master.is_none()
+        && !address
+        && !scene.host.links.values().any(|other| other.lower == Some(link.index))
+}
+
+fn forwarding(scene: &Scene<'_>, bridge: &Link, name: &str, v6: bool, why: &str) -> Option<Finding> {
+    let addressed = bridge.addresses.iter().any(|network| match network.address {
+        std::net::IpAddr::V4(_) => !v6,
+        std::net::IpAddr::V6(address) => v6 && !address.is_unicast_link_local(),
+    });
+    // An IPv6 address may be there for the host's own talk with the guests: not where the host has a way out.
+    let needed = addressed && (!v6 || default_route(scene, bridge, v6).is_some());
+    let off = needed && scene.host.sysctl(name) == Some("0");
+    let family = if v6 { "IPv6" } else { "IPv4" };
+    off.then(|| {
+        about(scene, Cause::ForwardingDisabled, Severity::Warning, bridge, Point::Routing).say(
+            format!(
+                "{} has an {family} address and no uplink, so its guests need this host to forward; it does not.",
+                bridge.name
+            ),
+            format!("{name} = 0"),
+            vec![sysctl::set(scene.host, name, "1", why)],
+        )
+    })
+}
+
+/// A private network that leaves by the default route as it is. Certain where the host's own address there is public;
+/// where it is private too, the router beyond may know the way back.
+fn untranslated(scene: &Scene<'_>, bridge: &Link) -> Option<Finding> {
+    let host = scene.host;
+    let unknown = host.missing.iter().any(|(what, _)| what.contains("rules"));
+    let network = bridge.addresses.iter().find(|network| network.address.is_ipv4() && is_private(network.address))?;
+    let route = default_route(scene, bridge, false)?;
+    let uplink = scene.link(route.device?)?;
+    let outside: Vec<_> = uplink.addresses.iter().filter(|network| network.address.is_ipv4()).collect();
+    let on_link = outside.iter().any(|outside| outside.contains(network.address));
+    let unneeded = outside.is_empty() || on_link || host.sysctl("net.ipv4.ip_forward") != Some("1");
+    if unknown || unneeded || is_closed(scene, bridge) || masquerades(scene, Some(network.address), uplink) {
+        return None;
+    }
+    let public = outside.iter().any(|outside| !is_private(outside.address));
+    let severity = if public { Severity::Warning } else { Severity::Info };
+    let network = base(*network);
+    let doubt = if public { "" } else { ", unless the router there has a route to them" };
+    Some(about(scene, Cause::NatMissing, severity, uplink, Point::NicEgress).say(
+        format!(
+            "The guests of {} leave by {} with their private addresses ({network}): no rule translates them, so answers find no way back{doubt}.",
+            bridge.name, uplink.name
+        ),
+        format!("default route by {}; no masquerade or snat rule for {network}", uplink.name),
+        vec![
+            masquerade(scene, uplink, network),
+            Fix::advice(format!("Or set a route to {network} by this host on the router behind {}.", uplink.name)),
+        ],
+    ))
+}
+
+/// The firewall keeps this network to itself (an isolated network of libvirt's): then nothing is to leave.
+fn is_closed(scene: &Scene<'_>, bridge: &Link) -> bool {
+    let mut rules = scene.host.netfilter.chains.iter().flat_map(|chain| &chain.rules);
+    rules.any(|rule| {
+        let closes = rule.verdict.as_deref().is_some_and(|verdict| matches!(verdict, "drop" | "reject"));
+        closes && rule.text.split_whitespace().any(|word| word.trim_matches('"') == bridge.name)
+    })
+}
+
+fn default_route<'a>(scene: &Scene<'a>, bridge: &Link, v6: bool) -> Option<&'a Route> {
+    let routes = scene.host.routes.iter().filter(|route| {
+        let everything = route.destination.prefix == 0 && route.destination.address.is_ipv6() == v6;
+        everything && route.table == MAIN && route.kind == "unicast" && route.device != Some(bridge.index)
+    });
+    routes.min_by_key(|route| route.metric)
+}
+
+/// The table `main` (`RT_TABLE_MAIN`).
+const MAIN: u32 = 254;
+
+fn about<'a, 's>(scene: &'a Scene<'s>, cause: Cause, severity: Severity, link: &Link, point: Point) -> About<'a, 's> {
+    About { scene, cause, severity, guest: None, device: link.index, point }
+}

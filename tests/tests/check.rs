@@ -1,0 +1,116 @@
+//! `kvmtrace check` from outside: silent on healthy hosts, and each fault of a configuration is told where it is.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that can't go on has failed; a skip is told")]
+
+use anyhow::{Result, ensure};
+use kvmtrace_tests::lab::draw::Seed;
+use kvmtrace_tests::lab::plan::{Options, Topology};
+use kvmtrace_tests::lab::process::wait_until;
+use kvmtrace_tests::lab::{Lab, require_root};
+use kvmtrace_tests::product::{Product, Verdict};
+use std::time::Duration;
+
+/// A lab with two guests, and kvmtrace; none, told, without root.
+fn setup(topology: Topology) -> Result<Option<(Lab, Product)>> {
+    if require_root().is_err() {
+        ensure!(std::env::var_os("CI").is_none(), "CI runs as root");
+        println!("SKIP: the lab needs root");
+        return Ok(None);
+    }
+    let options = Options { topology, guests: 2, ..Options::default() };
+    Ok(Some((Lab::drawn(&options, Seed::choose()?, "check")?, Product::find()?)))
+}
+
+fn check(lab: &Lab, product: &Product, more: &[&str]) -> Result<Verdict> {
+    let verdict = Verdict::of(&product.run(&lab.host, &[&["check", "--json"], more].concat())?)?;
+    ensure!(verdict.json["flows"].as_array().is_some_and(Vec::is_empty), "check tells of flows");
+    Ok(verdict)
+}
+
+/// Cause and device of each fault; what is only said for information is none.
+fn faults(verdict: &Verdict) -> Vec<(String, String)> {
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    verdict
+        .items()
+        .filter(|item| item["severity"] != "info")
+        .map(|item| (text(&item["cause"]), text(&item["where"]["device"])))
+        .collect()
+}
+
+#[test]
+fn healthy_hosts_are_passed_in_silence() -> Result<()> {
+    for (topology, name, _) in Topology::ALL {
+        let Some((lab, product)) = setup(topology)? else { return Ok(()) };
+        let verdict = check(&lab, &product, &[])?;
+        assert_eq!((faults(&verdict), verdict.code), (vec![], 0), "{name}");
+    }
+    Ok(())
+}
+
+#[test]
+fn faults_of_a_bridged_host_are_told_where_they_are_and_the_cure_silences_them() -> Result<()> {
+    let Some((lab, product)) = setup(Topology::Bridge)? else { return Ok(()) };
+    let (tap, other) = (lab.plan.guests[0].tap.clone(), lab.plan.guests[1].tap.clone());
+    let links = lab.host.check("ip -o link show master $(ip -o link show type bridge | cut -d: -f2 | tr -d ' ')")?;
+    let ports = links.lines().filter_map(|line| line.split(": ").nth(1)?.split('@').next());
+    let uplink = ports.into_iter().find(|port| *port != tap && *port != other).unwrap().to_owned();
+    let cases = [
+        (format!("ip link set {uplink} mtu 1300"), "bridge-mtu-exceeded", uplink.as_str()),
+        (format!("ip link set {uplink} nomaster"), "bridge-port-detached", &uplink),
+        (format!("ip link set {uplink} down"), "link-down", &uplink),
+        (format!("ip link set {tap} down"), "link-down", &tap),
+        (format!("ip link set {tap} nomaster"), "bridge-port-detached", &tap),
+        (format!("bridge link set dev {tap} state 0"), "bridge-port-blocked", &tap),
+        (format!("bridge link set dev {tap} flood off learning off"), "bridge-flood-disabled", &tap),
+        (format!("ip link set {tap} txqueuelen 8"), "guest-not-reading", &tap),
+        (
+            format!("bridge link set dev {tap} isolated on && bridge link set dev {uplink} isolated on"),
+            "bridge-port-isolated",
+            &uplink,
+        ),
+    ];
+    for (line, cause, device) in cases {
+        lab.host.check(&line)?;
+        let verdict = check(&lab, &product, &[])?;
+        let found = faults(&verdict);
+        // Both guests suffer from one uplink.
+        assert!(!found.is_empty(), "{line}: nothing is told");
+        assert!(found.iter().all(|found| *found == (cause.to_owned(), device.to_owned())), "{line}: {found:?}");
+        assert_eq!(verdict.code, 1, "{line}");
+        // Only the guest that has to do with it.
+        let narrowed = faults(&check(&lab, &product, &["-i", &other])?);
+        let is_alone = device == tap || cause == "bridge-port-isolated";
+        assert_eq!(narrowed.is_empty(), is_alone, "{line}: {narrowed:?}");
+        let command = verdict.json["findings"][0]["fixes"][0]["command"].as_str().unwrap().to_owned();
+        lab.host.shell(&command).status()?;
+        // The kernel tells the bridge of a port's carrier within a second (linkwatch).
+        let mut left = Vec::new();
+        let healed = wait_until(Duration::from_secs(5), || {
+            left = faults(&check(&lab, &product, &[]).unwrap());
+            left.is_empty()
+        });
+        assert!(healed, "{line}, then {command}: {left:?}");
+        lab.host
+            .check(&format!("sh -c 'bridge link set dev {tap} isolated off; bridge link set dev {tap} learning on'"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_host_that_routes_must_forward_and_translate() -> Result<()> {
+    let Some((lab, product)) = setup(Topology::Routed)? else { return Ok(()) };
+    lab.host.check("sysctl -qw net.ipv4.ip_forward=0")?;
+    let verdict = check(&lab, &product, &[])?;
+    assert_eq!(faults(&verdict).first().map(|(cause, _)| cause.as_str()), Some("forwarding-disabled"));
+    lab.host.check("sysctl -qw net.ipv4.ip_forward=1")?;
+    assert_eq!(faults(&check(&lab, &product, &[])?), []);
+    // With a public address of its own, nobody beyond can know the guests' private ones.
+    lab.host.check("ip link add ktpub0 type veth peer name ktpub1")?;
+    lab.host.check("ip link set ktpub0 up && ip link set ktpub1 up && ip addr add 198.51.100.7/24 dev ktpub0 && ip route replace default dev ktpub0")?;
+    let verdict = check(&lab, &product, &[])?;
+    assert_eq!(faults(&verdict), [("nat-missing".to_owned(), "ktpub0".to_owned())]);
+    let command = verdict.json["findings"][0]["fixes"][0]["command"].as_str().unwrap().to_owned();
+    lab.host.shell(&command).status()?;
+    assert_eq!(faults(&check(&lab, &product, &[])?), [], "{command}");
+    Ok(())
+}
