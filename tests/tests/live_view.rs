@@ -157,6 +157,12 @@ fn all_screens_of_a_host_with_an_mtu_black_hole() -> Result<()> {
         terminal.sees(&["kvmtrace needs 60×16"])?;
         terminal.tmux(&["resize-window", "-x", "120", "-y", "40"])?;
         terminal.sees(&["[1 Guests 1]", tap])?;
+        terminal.keys(&["Space"])?;
+        // The mouse, as a terminal reports it: a tab, and the heading of the guests' column.
+        terminal.keys(&["-l", "\u{1b}[<0;16;3M\u{1b}[<0;16;3m"])?;
+        terminal.sees(&["[2 Flows", "VERDICT by worst▼"])?;
+        terminal.keys(&["-l", "\u{1b}[<0;30;4M\u{1b}[<0;30;4m"])?;
+        terminal.sees(&["GUEST▲"])?;
         terminal.keys(&["q"])?;
         terminal.sees(&["ended with 0", "icanon"])?;
         Ok(())
