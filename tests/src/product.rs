@@ -70,12 +70,34 @@ impl Product {
         Ok(Tracing { process, ready })
     }
 
-    /// `kvmtrace verdict --json` while `during` runs.
+    /// `kvmtrace verdict --json` while `during` runs. It is recorded, and the report of the recording must be the same
+    /// bytes.
     pub fn verdict<T>(&self, lab: &Lab, during: impl FnOnce() -> Result<T>) -> Result<(T, Verdict)> {
-        let tracing = self.start(lab, &["verdict", "--json"])?;
+        let recording = lab.directory().join("verdict.kvmtrace");
+        let file = recording.to_str().context("the lab's directory has no name in UTF-8")?;
+        let tracing = self.start(lab, &["verdict", "--json", "--force", "-o", file])?;
         let done = during()?;
-        let output = tracing.interrupt(Signal::SIGINT)?;
-        Ok((done, Verdict::of(&output)?))
+        let live = tracing.interrupt(Signal::SIGINT)?;
+        let verdict = Verdict::of(&live)?;
+        let report = process::run(Command::new(&self.binary).args(["report", "--json", file]), FINISH)?;
+        if (report.code(), &report.stdout) != (live.code(), &live.stdout) {
+            let at = report.stdout.bytes().zip(live.stdout.bytes()).take_while(|(one, other)| one == other).count();
+            let excerpt = |text: &str| {
+                String::from_utf8_lossy(text.as_bytes().get(at.saturating_sub(200)..).unwrap_or_default())
+                    .chars()
+                    .take(400)
+                    .collect::<String>()
+            };
+            bail!(
+                "the recording is judged otherwise (exit {}, not {}) from byte {at} on\nlive: {}\nreport: {}\n{}",
+                report.code(),
+                live.code(),
+                excerpt(&live.stdout),
+                excerpt(&report.stdout),
+                report.stderr.trim()
+            );
+        }
+        Ok((done, verdict))
     }
 }
 
