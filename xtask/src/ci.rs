@@ -1,18 +1,25 @@
 //! Everything that must hold before a change is taken: the checks first, all of them, then the tests.
 
 use crate::setup::{self, Need};
-use crate::{ebpf, kernels, layers, product, shell};
+use crate::{ebpf, fuzz, kernels, layers, product, shell};
 use anyhow::{Context as _, Result, bail};
 
-/// Runs all checks, then what is tried on other kernels, then all tests. What fails does not hide what the rest says; the
-/// test runner has the last word.
+/// How long the fuzzer runs.
+const FUZZ_SECONDS: u32 = 30;
+
+/// Runs all checks, then the fuzzer and what is tried on other kernels, then all tests. What fails does not hide what the
+/// rest says; the test runner has the last word.
 pub(crate) fn all() -> Result<()> {
     let checks = checks();
     let kernels = product::build_for_tests().and_then(|()| kernels::check());
     if let Err(error) = &kernels {
         eprintln!("xtask: kernels: {error:#}");
     }
-    let checks = checks.and(kernels);
+    let fuzzing = fuzz::run(FUZZ_SECONDS);
+    if let Err(error) = &fuzzing {
+        eprintln!("xtask: fuzzer: {error:#}");
+    }
+    let checks = checks.and(kernels).and(fuzzing);
     let tests = product::test_command(&[]).and_then(|mut command| shell::run(&mut command));
     if let (Err(error), Err(_)) = (&checks, &tests) {
         eprintln!("xtask: {error:#}");

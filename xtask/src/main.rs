@@ -4,6 +4,7 @@
 
 mod ci;
 mod ebpf;
+mod fuzz;
 mod kernels;
 mod layers;
 mod product;
@@ -72,6 +73,12 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Feed broken recordings to reader, decoder, pipeline and exporters, for so many seconds
+    Fuzz {
+        /// How long
+        #[arg(default_value_t = 60)]
+        seconds: u32,
+    },
     /// Draw the README's pictures of the live view into docs/img
     Screenshots,
     /// Install what is missing to build, test and play
@@ -114,6 +121,7 @@ fn run(task: Task) -> Result<ExitCode> {
         }
         Task::Vm { kernel, command } => return vm::run(&kernel, &command),
         Task::Bench { arguments } => return product::bench(&arguments),
+        Task::Fuzz { seconds } => fuzz::run(seconds)?,
         Task::Screenshots => product::screenshots()?,
         Task::Setup => {
             setup::ensure(setup::Need::Test)?;

@@ -105,15 +105,6 @@ pub(crate) fn prelude() -> [u8; PRELUDE] {
     bytes
 }
 
-/// A file that holds one events block with this payload, whatever it is: for tests and the fuzzer.
-#[doc(hidden)]
-pub fn events_file(payload: &[u8]) -> Vec<u8> {
-    let mut bytes = prelude().to_vec();
-    bytes.extend(BlockHeader::new(EVENTS, 0, payload, payload.len()).bytes());
-    bytes.extend(payload);
-    bytes
-}
-
 /// Who recorded what, in clear: `head -c 4096 FILE` shows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

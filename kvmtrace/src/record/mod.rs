@@ -5,6 +5,8 @@
 
 pub mod export;
 pub mod format;
+#[doc(hidden)]
+pub mod fuzz;
 mod join;
 mod judge;
 mod output;

@@ -280,6 +280,31 @@ fn rotation_keeps_the_newest_files_and_each_stands_alone() {
 }
 
 #[test]
+fn the_files_of_a_rotation_are_together_what_one_file_is() {
+    let directory = Directory::new("together");
+    let path = directory.0.join("trace");
+    let rotation = Rotation { size: 1, count: None };
+    let mut writer = Writer::create(&Destination::new(&path, false), options(Some(rotation))).unwrap();
+    for event in trace() {
+        writer.write(&event).unwrap();
+    }
+    let files = writer.finish().unwrap().files;
+    assert!(files > 2);
+    // In whatever order a shell names them, and one of them twice.
+    let mut paths: Vec<_> = std::fs::read_dir(&directory.0).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths.push(paths[0].clone());
+    let recordings = recording::open(&paths).unwrap();
+    let [mut together] = <[Recording; 1]>::try_from(recordings).unwrap();
+    let mut events = Vec::new();
+    while let Some(event) = together.next_event().unwrap() {
+        events.push(event);
+    }
+    assert!(events == trace(), "{} events of {}", events.len(), trace().len());
+    assert_eq!(paths.len() as u64, files + 1);
+}
+
+#[test]
 fn a_bomb_is_not_unpacked() {
     let bomb = zstd::bulk::compress(&vec![0; 1 << 28], 19).unwrap();
     for plain in [LARGEST_BLOCK, 100] {
@@ -380,6 +405,33 @@ fn the_golden_recordings_of_every_schema_are_read_and_judged() {
     }
 }
 
+/// The fuzzer begins with these: all kinds of events with and without a description, not packed, so that a changed byte is
+/// a change of what is told.
+#[test]
+fn the_fuzzers_seeds_are_recordings() {
+    let directory = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/recording"));
+    let seed = |name: &str, make: &dyn Fn() -> Vec<u8>| {
+        let path = directory.join(name);
+        if std::env::var_os("KVMTRACE_BLESS").is_some() {
+            std::fs::create_dir_all(&directory).unwrap();
+            std::fs::write(&path, fuzz::unpacked(&make())).unwrap();
+        }
+        let bytes = std::fs::read(&path).unwrap();
+        assert!(fuzz::repaired(&bytes) == bytes, "{name}: its checksums are right");
+        let (events, damage) = read(&bytes).unwrap();
+        assert!(events.len() > 10 && damage == Damage::default(), "{name}: {damage:?}");
+        fuzz::run(&bytes);
+    };
+    let golden = |schema: u32| format!("{}/../tests/recordings/schema-{schema}.kvmtrace", env!("CARGO_MANIFEST_DIR"));
+    seed("schema-1", &|| std::fs::read(golden(1)).unwrap());
+    seed("schema-2", &|| std::fs::read(golden(2)).unwrap());
+    // The beginning and the end of the trace.
+    seed("short", &|| {
+        let events = trace();
+        record(&[&events[..8], &events[events.len() - 14..]].concat())
+    });
+}
+
 proptest! {
     #[test]
     fn no_bytes_break_the_reader(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
@@ -394,7 +446,7 @@ proptest! {
         let mut payload = Vec::new();
         schema::begin(&mut payload);
         payload.extend(bytes);
-        prop_assert!(read(&format::events_file(&payload)).is_ok());
+        prop_assert!(read(&fuzz::events_file(&payload)).is_ok());
     }
 
     #[test]

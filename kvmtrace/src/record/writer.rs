@@ -59,7 +59,9 @@ pub enum WriteError {
         source: std::io::Error,
     },
     /// An event does not fit in a block.
-    #[error("the host's state takes {0} bytes, more than the {LARGEST_BLOCK} that a block of a recording can hold")]
+    #[error(
+        "the host's state takes {0} bytes or more than a million values; a block of a recording holds {LARGEST_BLOCK} bytes"
+    )]
     TooLarge(usize),
     /// It can't be packed; memory is short.
     #[error("cannot pack events: {0}")]
@@ -170,6 +172,11 @@ impl Writer {
         }
         let before = self.batch.len();
         schema::append(&mut self.batch, event).map_err(|error| WriteError::Pack(error.to_string()))?;
+        if !schema::is_bounded(self.batch.get(before..).unwrap_or_default()) {
+            let size = self.batch.len() - before;
+            self.batch.truncate(before);
+            return Err(WriteError::TooLarge(size));
+        }
         if self.batch.len() > LARGEST_BLOCK {
             let size = self.batch.len() - before;
             let alone = self.batch.split_off(before);

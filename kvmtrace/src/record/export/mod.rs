@@ -107,12 +107,12 @@ pub fn export(
 
 /// Judges events and sends them through the exporters that stream: for the fuzzer and for tests.
 #[doc(hidden)]
-pub fn fuzz(events: &[Event]) {
+pub fn fuzz(header: &Header, events: &[Event]) {
     let mut pipeline = crate::pipeline::Pipeline::default();
     for event in events {
         pipeline.step(event);
     }
-    let context = || Context { header: Header::default(), report: pipeline.report() };
+    let context = || Context { header: header.clone(), report: pipeline.report() };
     let sink = || Box::new(std::io::sink());
     let lines = json::Lines::begin(sink(), context()).map(|lines| Box::new(lines) as Box<dyn Exporter>);
     let capture = pcapng::Capture::begin(sink(), &context()).map(|capture| Box::new(capture) as Box<dyn Exporter>);

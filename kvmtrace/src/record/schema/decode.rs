@@ -19,6 +19,13 @@ const FREE_VALUES: usize = 64;
 /// Values that a byte pays for: ours are wrapped in four types at most.
 const VALUES_PER_BYTE: usize = 16;
 
+/// Values that an event may consist of: the largest host has some hundred thousand. A value takes up to 400 bytes of
+/// memory, all copies of it counted, however few bytes of file.
+const MOST_VALUES: usize = 1 << 20;
+
+/// An event of so few bytes has no more values than it may have.
+pub(super) const SURELY_FEW: usize = MOST_VALUES / 2;
+
 /// Decodes one value of the root type; also tells how many bytes are left after it.
 pub(super) fn take<'de, T: Deserialize<'de>>(types: &Types, bytes: &'de [u8]) -> Result<(T, usize), Error> {
     let root = types.get(ROOT).ok_or_else(|| Error::custom("no root type"))?;
@@ -136,8 +143,8 @@ impl<'de> Value<'_, '_, 'de> {
         }
         decoder.values += 1;
         let used = decoder.length - decoder.rest.len();
-        if decoder.values > FREE_VALUES + used * VALUES_PER_BYTE {
-            return Err(Error::custom("values that take no bytes"));
+        if decoder.values > MOST_VALUES.min(FREE_VALUES + used * VALUES_PER_BYTE) {
+            return Err(Error::custom("too many values, or values that take no bytes"));
         }
         let value = match what {
             What::Format(format) => visit_format(decoder, format, visitor),

@@ -26,6 +26,15 @@ const WITHOUT_DESCRIPTION: u32 = 1;
 /// What batches name our own description by.
 static OURS: LazyLock<u32> = LazyLock::new(|| checksum(DESCRIPTION.as_bytes()));
 
+/// Our own description, read.
+static OUR_TYPES: LazyLock<Option<Types>> = LazyLock::new(|| Types::parse(DESCRIPTION.as_bytes()));
+
+/// What the first of these events, by our own types, would need memory for is bounded: it consists of so few values.
+pub(crate) fn is_bounded(events: &[u8]) -> bool {
+    events.len() <= decode::SURELY_FEW
+        || OUR_TYPES.as_ref().is_some_and(|types| decode::take::<IgnoredAny>(types, events).is_ok())
+}
+
 /// Appends what every batch begins with: the schema's number, and which description it follows.
 pub(crate) fn begin(batch: &mut Vec<u8>) {
     batch.clear();
@@ -108,6 +117,7 @@ impl Iterator for Events {
     fn next(&mut self) -> Option<Self::Item> {
         let rest = self.bytes.get(self.position..).filter(|rest| !rest.is_empty())?;
         let decoded = match &self.types {
+            None if !is_bounded(rest) => None,
             None => postcard::take_from_bytes(rest).map(|(event, after)| (Ok(event), after.len())).ok(),
             // What can be passed over is only strange to us.
             Some(types) => decode::take(types, rest).map(|(event, after)| (Ok(event), after)).ok().or_else(|| {
