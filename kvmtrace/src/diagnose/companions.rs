@@ -76,7 +76,9 @@ fn died_whole(case: &Case<'_>) -> bool {
 }
 
 fn answers_of(case: &Case<'_>, by_key: &BTreeMap<FlowKey, usize>) -> Vec<usize> {
-    let keys = case.answers.iter().map(|flow| FlowKey { vlan: None, ..flow.key });
+    // A path-MTU message that died here is an answer too.
+    let messages = case.errors.iter().filter(|error| error.dropped && error.about.is_too_big()).map(|error| error.flow);
+    let keys = case.answers.iter().map(|flow| flow.key).chain(messages).map(|key| FlowKey { vlan: None, ..key });
     keys.filter_map(|key| by_key.get(&key).copied()).collect()
 }
 

@@ -75,4 +75,5 @@ pub const DELIVERED: &[(&str, Rule)] = &[
     ("large segments", mtu_bridge::judge_segments),
     ("fragments", fragments::judge_delivered),
     ("NAT of one-way traffic", nat::judge_one_way),
+    ("checksums by counter", checksum::judge_silent),
 ];

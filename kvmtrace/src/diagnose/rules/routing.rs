@@ -59,6 +59,10 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         return Some(special_route(case, drop, input, route, to));
     }
     match kind {
+        // The tables know a way: a rule forbids it.
+        Some("unreachable") if route_to(case.scene.host, to).is_some() && downed_uplink(case.scene, to).is_none() => {
+            Some(special_rule(case, drop, input, "unreachable"))
+        }
         Some("unreachable") => Some(no_route(case, drop, input, to)),
         Some(kind) if downed_uplink(case.scene, to).is_none() => Some(special_rule(case, drop, input, kind)),
         Some(_) => Some(no_route(case, drop, input, to)),

@@ -37,6 +37,12 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     if drop.is_in_tunnel() && drop.within(FRAGMENTING) && (drop.is_unspecified() || drop.because(&["PKT_TOO_BIG"])) {
         return too_big(case, Some(drop));
     }
+    // A tunnel that is down has closed its socket.
+    if drop.is_in_tunnel() && drop.because(&["NO_SOCKET"]) {
+        let ours = |link: &&Link| matches!(link.kind, LinkKind::Vxlan { port, .. } if Some(port) == drop.key().destination_port);
+        let link = case.scene.host.links.values().filter(ours).find(|link| !link.up)?;
+        return Some(super::path::dead_link(case, link, at(case.scene, link.index, Point::Tunnel).of(drop)));
+    }
     let in_tunnel = drop.function().starts_with("vxlan_xmit") || drop.function().starts_with("geneve_xmit");
     if !in_tunnel {
         return None;
