@@ -22,8 +22,11 @@ use std::collections::BTreeMap;
 const SERIES: usize = 10_000;
 /// Stands for the values of all labels of the series that no longer fit.
 const OTHER: &str = "other";
-/// A flow that is not known and began so long ago was forgotten meanwhile: the counters are read twice a second.
+/// A flow that a judgement did not know though it had begun so long before was forgotten: the counters are read twice a
+/// second.
 const FORGOTTEN_NS: u64 = 5_000_000_000;
+/// How long reading all counters may take: a flow that begins meanwhile may be read only the next time.
+const READING_NS: u64 = 1_000_000_000;
 /// A fault is one of now when its flow was seen so recently.
 const RECENT_NS: u64 = 60_000_000_000;
 
@@ -51,6 +54,8 @@ const FAULT: [&str; 6] = ["guest", "device", "direction", "cause", "point", "sev
 pub struct Meters {
     /// Counted since the last judgement, by index: names are looked up then.
     pending: BTreeMap<(IfIndex, Direction), Counts>,
+    /// When the counters were read that are told now, and when before that.
+    readings: [Timestamp; 2],
     passed: BTreeMap<AtDevice, Counts>,
     dropped: BTreeMap<Dropped, u64>,
     faults: BTreeMap<Fault, u64>,
@@ -67,7 +72,11 @@ impl Meters {
     /// Takes an event in, before `track` does: what a flow's counters grew by is counted.
     pub fn take(&mut self, event: &Event, track: &Track) {
         if let EventKind::Flow(sample) = &event.kind {
-            let grown = grown(sample, event.time, track);
+            let [reading, before] = &mut self.readings;
+            if *reading < event.time {
+                *before = std::mem::replace(reading, event.time);
+            }
+            let grown = grown(sample, *before, track);
             let counts = self.pending.entry((sample.place.device, sample.place.direction)).or_default();
             counts.packets += grown.packets;
             counts.bytes += grown.bytes;
@@ -181,8 +190,9 @@ impl Meters {
     }
 }
 
-/// What a flow has grown by at a place since `track` last heard of it.
-fn grown(sample: &FlowSample, now: Timestamp, track: &Track) -> Counts {
+/// What a flow has grown by at a place since `track` last heard of it. One that is not known, and began before the
+/// counters were last read, was told then and has been forgotten.
+fn grown(sample: &FlowSample, before: Timestamp, track: &Track) -> Counts {
     let counters = &sample.counters;
     let now_counts =
         Counts { packets: counters.packets, bytes: counters.bytes, fragments: u64::from(counters.fragments) };
@@ -192,7 +202,7 @@ fn grown(sample: &FlowSample, now: Timestamp, track: &Track) -> Counts {
             bytes: now_counts.bytes.saturating_sub(before.bytes),
             fragments: now_counts.fragments.saturating_sub(u64::from(before.fragments)),
         },
-        None if now.since(counters.first).0 > FORGOTTEN_NS => Counts::default(),
+        None if counters.first.0.saturating_add(READING_NS) < before.0 => Counts::default(),
         None => now_counts,
     }
 }

@@ -99,8 +99,8 @@ fn packets_and_drops_are_told_by_guest_device_and_cause() {
 fn a_flow_that_was_forgotten_is_not_counted_twice() {
     let mut trace = Trace::default();
     trace.take(SECOND, host());
-    trace.take(2 * SECOND, passed(7, 10, SECOND));
-    trace.take(2 * SECOND, dropped(7, 4, SECOND));
+    trace.take(4 * SECOND, passed(7, 10, SECOND));
+    trace.take(4 * SECOND, dropped(7, 4, SECOND));
     trace.text();
     // Nothing happens for long.
     trace.now = Timestamp(50 * SECOND);
@@ -116,6 +116,16 @@ fn a_flow_that_was_forgotten_is_not_counted_twice() {
     let text = trace.text();
     assert_eq!(value(&text, "kvmtrace_packets_total", &[]), 11);
     assert_eq!(value(&text, "kvmtrace_dropped_packets_total", &[]), 5);
+}
+
+#[test]
+fn flows_that_are_read_late_are_all_counted() {
+    let mut trace = Trace::default();
+    trace.take(SECOND, host());
+    trace.take(2 * SECOND, passed(7, 10, SECOND));
+    // Judging took long; the flow began right after the last reading.
+    trace.take(40 * SECOND, passed(8, 5, 3 * SECOND));
+    assert_eq!(value(&trace.text(), "kvmtrace_packets_total", &[]), 15);
 }
 
 #[test]
