@@ -305,6 +305,29 @@ fn the_files_of_a_rotation_are_together_what_one_file_is() {
 }
 
 #[test]
+fn an_event_of_too_many_values_is_neither_written_nor_read() {
+    let event = |names: usize| {
+        let EventKind::Started(started) = trace()[0].kind.clone() else { unreachable!() };
+        let devices = vec![String::new(); names];
+        Event { time: Timestamp(1), kind: EventKind::Started(crate::event::Started { devices, ..started }) }
+    };
+    for (names, fits) in [(1_040_000, true), (1_050_000, false)] {
+        let mut writer = Writer::stream(Box::new(Shared::default()), options(None)).unwrap();
+        let written = writer.write(&event(names));
+        assert_eq!(written.is_ok(), fits, "{written:?}");
+        // The writer goes on.
+        writer.write(&trace()[0]).unwrap();
+        assert_eq!(writer.finish().unwrap().events, 1 + u64::from(fits));
+
+        let mut batch = Vec::new();
+        schema::begin(&mut batch);
+        schema::append(&mut batch, &event(names)).unwrap();
+        let (events, damage) = read(&fuzz::events_file(&batch)).unwrap();
+        assert_eq!((events.len(), damage.stretches > 0), (usize::from(fits), !fits), "{damage:?}");
+    }
+}
+
+#[test]
 fn a_bomb_is_not_unpacked() {
     let bomb = zstd::bulk::compress(&vec![0; 1 << 28], 19).unwrap();
     for plain in [LARGEST_BLOCK, 100] {
