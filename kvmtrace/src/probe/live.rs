@@ -156,7 +156,7 @@ impl Live {
             filter: String::new(),
         });
         live.tell(EventKind::Started(started));
-        for degraded in live.kernel.degraded.clone() {
+        for degraded in [live.kernel.degraded.as_slice(), live.programs.degraded()].concat() {
             live.tell(EventKind::Degraded(degraded));
         }
         live.tell_host();

@@ -1,5 +1,6 @@
 //! Loading and attaching.
 
+use crate::event::Degraded;
 use crate::filter::Filter;
 use crate::kernel::Kernel;
 use crate::kernel::btf::BtfError;
@@ -113,6 +114,7 @@ unsafe impl aya::Pod for FilterProgram {}
 pub(super) struct Programs {
     ebpf: Ebpf,
     tcx: bool,
+    degraded: Vec<Degraded>,
 }
 
 /// Both hooks of one device.
@@ -157,9 +159,23 @@ impl Programs {
         for name in [names::TC_INGRESS, names::TC_EGRESS] {
             classifier(&mut ebpf, name)?.load().map_err(ProbeError::load)?;
         }
-        let mut programs = Self { ebpf, tcx: kernel.version >= TCX };
-        programs.attach_drop()?;
+        let mut programs = Self { ebpf, tcx: kernel.version >= TCX, degraded: Vec::new() };
+        match programs.attach_drop() {
+            Ok(()) => {}
+            // A locked kernel lets no program read its memory, and a dropped packet's headers are found no other way. What
+            // passes the hooks is counted all the same.
+            Err(error) if is_locked_down() => programs.degraded.push(Degraded {
+                what: "drops".to_owned(),
+                why: format!("the kernel is locked down (confidentiality), so packets are counted but their drops not told; {error}"),
+            }),
+            Err(error) => return Err(error),
+        }
         Ok(programs)
+    }
+
+    /// What could not be attached, though tracing goes on without.
+    pub(super) fn degraded(&self) -> &[Degraded] {
+        &self.degraded
     }
 
     fn attach_drop(&mut self) -> Result<(), ProbeError> {
@@ -279,6 +295,11 @@ fn object() -> Option<&'static [u8]> {
 #[cfg(no_bpf)]
 fn object() -> Option<&'static [u8]> {
     None
+}
+
+/// Secrets of the kernel are kept from everyone, root too (kernel_lockdown(7)).
+fn is_locked_down() -> bool {
+    std::fs::read_to_string("/sys/kernel/security/lockdown").is_ok_and(|text| text.contains("[confidentiality]"))
 }
 
 /// `net.ns.inum` of this process: the inode of its namespace (fs/nsfs.c).
