@@ -165,7 +165,7 @@ pub struct Record {
     /// A record of every packet, not of the telling ones only
     #[arg(long)]
     pub packets: bool,
-    /// Bytes of each packet that --packets keeps
+    /// Bytes of each packet that --packets keeps, 160 at most: all headers, little of what they carry
     #[arg(long, value_name = "N", default_value_t = 96, value_parser = clap::value_parser!(u16).range(0..=160))]
     pub snaplen: u16,
     /// Begin another file when this one has reached SIZE (64MB), keep the newest COUNT
