@@ -5,7 +5,7 @@ use super::dead_ways;
 use super::fix::quote;
 use super::judgement::at;
 use super::report::{Cause, Finding, Fix, FlowReport, Point, Severity};
-use super::rules::{silent_l2, tunnel};
+use super::rules::{silent_l2, tunnel, xdp};
 use super::scene::{Role, Scene};
 use crate::event::host::LinkKind;
 use crate::event::{Direction, IfIndex, Protocol};
@@ -50,6 +50,7 @@ pub fn findings(scene: &Scene<'_>, cases: &[Case<'_>], flows: &[FlowReport]) -> 
         });
     }
     found.extend(dead_ways::findings(scene, flows));
+    found.extend(xdp::findings(scene, flows));
     found.sort_by(|a, b| {
         (std::cmp::Reverse(a.severity), a.cause, &a.guest).cmp(&(std::cmp::Reverse(b.severity), b.cause, &b.guest))
     });

@@ -57,20 +57,11 @@ fn nic_point(case: &Case<'_>, link: &Link) -> Point {
     }
 }
 
-/// An XDP program drops.
-pub fn xdp(case: &Case<'_>, link: &Link, place: crate::diagnose::report::Where) -> Judgement {
+/// A generic XDP program drops.
+fn xdp(case: &Case<'_>, link: &Link, place: crate::diagnose::report::Where) -> Judgement {
     let mode = link.xdp.as_deref().unwrap_or("generic");
-    let flag = match mode {
-        "native" => "xdpdrv",
-        "offload" => "xdpoffload",
-        _ => "xdpgeneric",
-    };
     let explanation = format!("{} were dropped by the XDP program ({mode}) on {}.", words::dropped(case), link.name);
-    let mut fix = Fix::run(format!("ip link set dev {} {flag} off", quote(&link.name)), String::new(), "Detaches the program that drops these packets.")
-        .risk("Whatever else the program does (filtering, load balancing) ends. It can't be put back from here: note `bpftool net show` first.")
-        .persist("Stop the service that attaches it.");
-    fix.undo = None;
-    Judgement::dropped(Cause::XdpDrop, place, explanation).fix(fix)
+    Judgement::dropped(Cause::XdpDrop, place, explanation).fix(super::xdp::detach(link))
 }
 
 fn tc(link: &Link, place: crate::diagnose::report::Where, what: &str, egress: bool) -> Judgement {

@@ -25,6 +25,7 @@ pub mod source_check;
 pub mod ttl;
 pub mod tunnel;
 pub mod unclassified;
+pub mod xdp;
 
 use super::case::Case;
 use super::judgement::Judgement;
@@ -57,6 +58,7 @@ pub const DROPS: &[(&str, Rule)] = &[
 pub const SILENT: &[(&str, Rule)] = &[
     ("path", path::judge),
     ("stopped guest", guest::judge_stopped),
+    ("native XDP", xdp::judge_silent),
     ("layer 2", silent_l2::judge),
     ("TTL", ttl::judge_silent),
     ("NAT", nat::judge),
