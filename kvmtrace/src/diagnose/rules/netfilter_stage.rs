@@ -116,7 +116,7 @@ const HOOKS: &[(&str, &[&str])] = &[
             "ip6_send_skb",
         ],
     ),
-    ("ingress", &["nf_hook_ingress", "nf_ingress", "__netif_receive_skb_core", "nft_do_chain_netdev"]),
+    ("ingress", &["nf_hook_ingress", "nf_ingress", "__netif_receive_skb_core"]),
     ("egress", &["nf_hook_egress", "__dev_queue_xmit"]),
 ];
 
@@ -142,7 +142,7 @@ pub fn stage(drop: &Dropped<'_>, key: &FlowKey) -> Option<Stage> {
     // `__br_forward` runs the bridge's output hook for what this host sends, which came by the bridge's own transmit.
     let came = |functions: &[&str]| names.iter().position(|name| functions.contains(name)).unwrap_or(usize::MAX);
     let local = came(&["br_dev_xmit", "dev_hard_start_xmit"]) < came(&["br_handle_frame", "__netif_receive_skb_core"]);
-    let hook = match hook.unwrap_or("forward") {
+    let hook = match hook.unwrap_or(if has("nft_do_chain_netdev") { "ingress" } else { "forward" }) {
         "forward" if local && !has("ip_forward") && !has("ip6_forward") => "output",
         hook => hook,
     };
