@@ -16,7 +16,7 @@ $B mount -t tmpfs -o mode=755 over /over; $B mkdir -p /over/upper /over/work
 $B mount -t overlay -o lowerdir=/host,upperdir=/over/upper,workdir=/over/work over /new || { echo "no overlay" >/dev/console; $B poweroff -f; }
 $B mount --move /dev /new/dev; $B mount --move /proc /new/proc; $B mount --move /sys /new/sys
 $B mkdir -p /new/dev/pts /new/dev/shm /new/usr/lib/modules
-$B mount -t devpts pts /new/dev/pts; $B mount -t tmpfs shm /new/dev/shm; $B mount -t tmpfs run /new/run; $B mount -t tmpfs tmp /new/tmp
+$B mount -t devpts pts /new/dev/pts; $B mount -t tmpfs shm /new/dev/shm; $B mount -t tmpfs run /new/run
 $B mount -t tracefs trace /new/sys/kernel/tracing; $B mount -t bpf bpf /new/sys/fs/bpf; $B mount -t cgroup2 cgroup /new/sys/fs/cgroup 2>/dev/null
 $B mount --bind "/new$MODULES" /new/usr/lib/modules
 $B date -u -s "@$NOW" >/dev/null

@@ -1,6 +1,6 @@
 //! Events as bytes and back: postcard, one event after the other.
 //!
-//! postcard does not describe itself, so a recording carries a description of its events' types ([`types`], made from
+//! postcard does not describe itself, so a recording carries a description of its events' types (`types`, made from
 //! ours: events.json) and each batch names the description that it follows. Where that is ours, events are decoded
 //! straight; else by the description (`decode`): fields and variants are found by name. So a field may be added to any
 //! type within `Event`, or taken away, without a new schema: `#[serde(default)]` on what older recordings lack (an

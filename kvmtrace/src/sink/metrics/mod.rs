@@ -2,7 +2,7 @@
 //! faults there are now.
 //!
 //! Never a series per flow: labels are guests, devices, directions, causes and points, of which there are few whatever a
-//! guest sends, and [`SERIES`] bounds each family even so. Counters never go down: what is added to them is what a
+//! guest sends, and `SERIES` bounds each family even so. Counters never go down: what is added to them is what a
 //! flow's counters grew by, and stays whatever becomes of the flow.
 //!
 //! A flow that was forgotten (there were too many, or it rested) comes back with counters that reach back to the
