@@ -224,7 +224,11 @@ fn flow_report(case: &Case<'_>, judgement: Option<Judgement>) -> FlowReport {
         fragments: case.hops.iter().map(|(_, counters)| u64::from(counters.fragments)).max().unwrap_or(0),
         place: None,
         path: journey::path(case),
-        explanation: format!("{} went their way in order.", words::packets(packets)),
+        explanation: format!(
+            "{} went {} way in order.",
+            words::packets(packets),
+            if packets == 1 { "its" } else { "their" }
+        ),
         evidence: Vec::new(),
         fixes: Vec::new(),
     };

@@ -10,7 +10,12 @@ pub fn share(part: u64, whole: u64) -> String {
 
 /// `1 packet`, `2 packets`
 pub fn packets(count: u64) -> String {
-    format!("{count} {}", if count == 1 { "packet" } else { "packets" })
+    counted(count, "packet")
+}
+
+/// `1 guest`, `2 guests`
+pub fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// `12 of 12 packets`: how much of the flow the drop took; where none was seen, the whole flow: `12 packets`.

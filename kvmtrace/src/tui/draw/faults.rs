@@ -7,6 +7,7 @@ use super::super::{layout, text};
 use super::story;
 use super::table::{self, Column, numbers, words};
 use crate::diagnose::report::{Cause, Severity};
+use crate::diagnose::words::counted;
 use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
@@ -29,10 +30,10 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Them
             format!("  {} no fault found so far", theme::mark(Severity::Ok)),
             theme.severity(Severity::Ok),
         ));
-        let (guests, flows) = (snapshot.guests.len(), snapshot.flows.len());
+        let guests = counted(snapshot.guests.len() as u64, "guest");
+        let flows = counted(snapshot.flows.len() as u64, "flow");
         let watched = text::elapsed(snapshot.seconds());
-        lines
-            .push(Line::styled(format!("    {guests} guests and {flows} flows, watched for {watched}"), theme.faint()));
+        lines.push(Line::styled(format!("    {guests} and {flows}, watched for {watched}"), theme.faint()));
     } else if list.rows.is_empty() {
         lines.extend(table::empty("no fault matches the filter", theme));
     }
