@@ -68,6 +68,9 @@ impl Session {
             .context("listening for signals")?;
         let ready_file = scope.ready_file.as_ref().map(|path| ReadyFile::prepare(path)).transpose()?;
         let source = Live::start(plan, stopped).await?;
+        if source.devices().next().is_none() {
+            tracing::warn!("no guest here yet, so nothing is traced until one starts; --all traces every device");
+        }
         let ready = ready_file.map(ReadyFile::announce).transpose()?;
         // The command gets what the operator may do; the tracer keeps only what it needs from here on.
         let child = if let End::Command(command, _) = &end { Some(spawn(command)?) } else { None };
