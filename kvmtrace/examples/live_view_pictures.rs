@@ -79,10 +79,12 @@ fn write_run(out: &mut String, run: &[Cell], column: u32, row: u32) -> std::fmt:
     };
     let (x, y) = (PADDING + column * CELL.0, PADDING + row * CELL.1);
     let reversed = modifier.contains(Modifier::REVERSED);
-    let behind = match run[0].bg {
-        _ if reversed => Some(color.clone()),
-        Color::Rgb(red, green, blue) => Some(format!("#{red:02x}{green:02x}{blue:02x}")),
-        _ => None,
+    let behind = if reversed {
+        Some(color.clone())
+    } else if let Color::Rgb(red, green, blue) = run[0].bg {
+        Some(format!("#{red:02x}{green:02x}{blue:02x}"))
+    } else {
+        None
     };
     if let Some(behind) = behind {
         let width = run.len() as u32 * CELL.0;

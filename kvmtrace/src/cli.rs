@@ -295,7 +295,7 @@ mod tests {
         assert_eq!(duration("5"), Ok(Duration::from_secs(5)));
         assert_eq!(duration("5s"), Ok(Duration::from_secs(5)));
         assert_eq!(duration("200ms"), Ok(Duration::from_millis(200)));
-        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(duration("2m"), Ok(Duration::from_mins(2)));
         for nonsense in ["", "s", "-1", "5x", "0", "1e30h", "nan", "5 s"] {
             assert!(duration(nonsense).is_err(), "{nonsense}");
         }

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// A lab in which the host drops what it forwards, and kvmtrace; `None`, told, without root.
 fn lab(name: &str) -> Result<Option<(Lab, Product)>> {

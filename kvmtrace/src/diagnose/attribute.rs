@@ -1,10 +1,12 @@
 //! Whose flow is it, and which flows of different keys are one: after NAT, inside a VLAN, in fragments.
 //!
-//! 1. A flow that enters at a guest's tap is that guest's. 2. One that is addressed to a guest's MAC address, or dies on
-//! its way to a guest's IP address, is to that guest. 3. A flow of the host's own address that begins at an egress, or
-//! was never seen at any hook, is the translated form of a guest's flow when protocol, far end and the near port agree
-//! and it is not older (masquerading keeps the port unless it is taken). 4. Same addresses and ports with another VLAN
-//! tag, or without ports (a later fragment whose first was not seen), are the same flow.
+//! 1. A flow that enters at a guest's tap is that guest's.
+//! 2. One that is addressed to a guest's MAC address, or dies on its way to a guest's IP address, is to that guest.
+//! 3. A flow of the host's own address that begins at an egress, or was never seen at any hook, is the translated form
+//!    of a guest's flow when protocol, far end and the near port agree and it is not older (masquerading keeps the port
+//!    unless it is taken).
+//! 4. Same addresses and ports with another VLAN tag, or without ports (a later fragment whose first was not seen), are
+//!    the same flow.
 
 use super::report::FlowDirection;
 use super::scene::{Role, Scene};
@@ -78,7 +80,7 @@ pub fn own(scene: &Scene<'_>, flow: &Flow) -> Option<(FlowDirection, IfIndex, Op
     let host_source = flow.key.source.ip().is_some_and(|source| scene.is_host_address(source));
     let translated = flow.places.is_empty() && host_source;
     let target_mac = flow.places.values().map(|counters| counters.destination_mac).find(|mac| !mac.is_zero());
-    let dropped_macs = flow.drops.values().filter_map(|drop| macs(drop.example.as_deref()?)).next();
+    let dropped_macs = flow.drops.values().find_map(|drop| macs(drop.example.as_deref()?));
     let target_mac = target_mac.or(dropped_macs.map(|(_, destination)| destination));
     let group = target_mac.is_some_and(MacAddress::is_multicast);
     let receiver = || {

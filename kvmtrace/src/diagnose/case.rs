@@ -120,8 +120,8 @@ impl<'a> Case<'a> {
     /// The destination MAC address as sent.
     pub fn destination_mac(&self) -> Option<MacAddress> {
         let seen = self.group.main.entry().map(|(_, counters)| counters.destination_mac);
-        let drops = self.group.flows().flat_map(|flow| flow.drops.values());
-        let dropped = || drops.filter_map(|drop| super::attribute::macs(drop.example.as_deref()?)).next();
+        let mut drops = self.group.flows().flat_map(|flow| flow.drops.values());
+        let mut dropped = || drops.find_map(|drop| super::attribute::macs(drop.example.as_deref()?));
         seen.filter(|mac| !mac.is_zero()).or_else(|| dropped().map(|(_, destination)| destination))
     }
 
@@ -205,7 +205,11 @@ impl<'a> Case<'a> {
             Protocol::Udp => is_request_port(key.destination_port),
             Protocol::Arp { operation: 1 } => !is_announcement(key),
             Protocol::Icmpv6 { kind: 135, .. } => key.source.ip().is_some_and(|source| !source.is_unspecified()),
-            protocol => protocol.is_echo_request() && !self.is_multicast(),
+            Protocol::Arp { .. }
+            | Protocol::Icmp { .. }
+            | Protocol::Icmpv6 { .. }
+            | Protocol::Ip(_)
+            | Protocol::Ethernet(_) => key.protocol.is_echo_request() && !self.is_multicast(),
         }
     }
 
@@ -221,7 +225,7 @@ impl<'a> Case<'a> {
     }
 }
 
-/// Ports whose service answers each request: DNS, DHCP, NTP, TFTP, SNMP, RADIUS, DHCPv6.
+/// Ports whose service answers each request: DNS, DHCP, NTP, TFTP, SNMP, RADIUS, `DHCPv6`.
 fn is_request_port(port: Option<u16>) -> bool {
     matches!(port, Some(53 | 67 | 69 | 123 | 161 | 547 | 1812))
 }

@@ -61,9 +61,10 @@ pub(super) fn share(cases: &[Case<'_>], judgements: &mut [Option<Judgement>]) {
             }
         };
         if let Some(better) = better {
-            let explanation = match verdict {
-                Verdict::Dropped => better.explanation.clone(),
-                _ => format!("Nothing came back, for what it waits for died on this host: {}", better.explanation),
+            let explanation = if verdict == Verdict::Dropped {
+                better.explanation.clone()
+            } else {
+                format!("Nothing came back, for what it waits for died on this host: {}", better.explanation)
             };
             *own = Some(Judgement { verdict, severity: better.severity.max(Severity::Warning), explanation, ..better });
         }
@@ -115,9 +116,10 @@ pub(super) fn overshadow(findings: &[Finding], scene: &Scene<'_>, flows: &mut [F
                 flow.cause,
                 Some(Cause::Unclassified | Cause::NoReply | Cause::NeighbourUnresolved | Cause::GuestNotReading)
             );
-        let near = match finding.cause {
-            Cause::MacSpoofed => flow.guest == finding.guest,
-            _ => flow.device.as_deref().and_then(bridge) == there,
+        let near = if finding.cause == Cause::MacSpoofed {
+            flow.guest == finding.guest
+        } else {
+            flow.device.as_deref().and_then(bridge) == there
         };
         if weak && near {
             flow.cause = Some(finding.cause);

@@ -22,10 +22,12 @@ impl Layer2 {
     pub fn of(scene: &Scene<'_>) -> Self {
         let mut facts = Self::default();
         for flow in scene.track.flows() {
-            let claimed = match flow.key.protocol {
-                Protocol::Arp { .. } => flow.key.source.ip(),
-                Protocol::Icmpv6 { kind: 136, .. } => flow.target.or(flow.key.source.ip()),
-                _ => None,
+            let claimed = if matches!(flow.key.protocol, Protocol::Arp { .. }) {
+                flow.key.source.ip()
+            } else if matches!(flow.key.protocol, Protocol::Icmpv6 { kind: 136, .. }) {
+                flow.target.or(flow.key.source.ip())
+            } else {
+                None
             }
             .filter(|address| !address.is_unspecified());
             for (place, counters) in &flow.places {
@@ -43,10 +45,10 @@ impl Layer2 {
     }
 
     fn add(&mut self, scene: &Scene<'_>, claimed: Option<IpAddr>, mac: MacAddress, device: IfIndex, packets: u64) {
-        if self.senders.len() < CLAIMS || self.senders.contains_key(&mac) {
-            if matches!(scene.role(device), Role::Tap | Role::Macvtap) {
-                *self.senders.entry(mac).or_default().entry(device).or_default() += packets;
-            }
+        if (self.senders.len() < CLAIMS || self.senders.contains_key(&mac))
+            && matches!(scene.role(device), Role::Tap | Role::Macvtap)
+        {
+            *self.senders.entry(mac).or_default().entry(device).or_default() += packets;
         }
         if let Some(address) = claimed
             && (self.claims.len() < CLAIMS || self.claims.contains_key(&address))
@@ -63,7 +65,7 @@ impl Layer2 {
         let guests: Vec<(MacAddress, IfIndex)> =
             claims.iter().copied().filter(|(_, device)| scene.interface(*device).is_some()).collect();
         let beyond = claims.iter().any(|(_, device)| scene.interface(*device).is_none());
-        if macs.len() < 2 && !(host.is_some() && !guests.is_empty()) {
+        if macs.len() < 2 && (host.is_none() || guests.is_empty()) {
             return None;
         }
         let gateway = scene.host.routes.iter().any(|route| route.gateway == Some(address));

@@ -65,7 +65,7 @@ pub fn ledger<'a>(scene: &Scene<'_>, cases: impl Iterator<Item = (&'a Case<'a>, 
         account.dropped += dropped;
         account.refused += refused;
         account.in_flight += under_way;
-        account.residue += (rest - under_way) as i64;
+        account.residue += i64::try_from(rest - under_way).unwrap_or(i64::MAX);
     }
     let mut accounts: Vec<Account> = accounts
         .into_iter()

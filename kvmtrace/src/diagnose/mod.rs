@@ -1,8 +1,11 @@
 //! From what was seen to what it means: a verdict per flow, findings about devices, guests and the host.
 //!
-//! 1. [`attribute`] groups flows: whose they are, which are one after NAT. 2. [`case`] gathers what a rule may ask of
-//! each. 3. [`rules`] judge it, and `companions` give a flow that merely suffers the cause of the flow that it waits
-//! for. 4. `evidence` and [`findings`] say it. All of it is a pure function of [`Track`].
+//! 1. [`attribute`] groups flows: whose they are, which are one after NAT.
+//! 2. [`case`] gathers what a rule may ask of each.
+//! 3. [`rules`] judge it, and `companions` give a flow that merely suffers the cause of the flow that it waits for.
+//! 4. `evidence` and [`findings`] say it.
+//!
+//! All of it is a pure function of [`Track`].
 #![forbid(unsafe_code)]
 
 pub mod attribute;

@@ -72,7 +72,13 @@ pub fn notice(event: &Event, track: &Track) -> Option<Notice> {
             let count = u64::from(sample.counters.fragments);
             Some(plain(event.time, NoticeKind::Fragment, &scene, sample.flow, count, text, sample.place))
         }
-        _ => None,
+        EventKind::Started(_)
+        | EventKind::Host(_)
+        | EventKind::Flow(_)
+        | EventKind::Drop(_)
+        | EventKind::Loss(_)
+        | EventKind::Degraded(_)
+        | EventKind::Ended => None,
     }
 }
 

@@ -401,7 +401,7 @@ pub struct Guest {
     pub manager: Option<String>,
     /// Its interfaces, ordered by index.
     pub interfaces: Vec<GuestInterface>,
-    /// The process is stopped (by a signal or a debugger) and reads nothing: state `T` or `t` in proc_pid_stat(5).
+    /// The process is stopped (by a signal or a debugger) and reads nothing: state `T` or `t` in `proc_pid_stat(5)`.
     #[serde(default)]
     pub stopped: bool,
 }

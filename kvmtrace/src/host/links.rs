@@ -84,9 +84,10 @@ fn link(message: &Message) -> Option<Link> {
             let port = bridge::port(info.nested(libc::IFLA_INFO_SLAVE_DATA));
             // `br_port_carrier_check` disables a port whose device is not `netif_oper_up`, which is `IFF_RUNNING`.
             let inoperative = set(libc::IFF_UP) && set(libc::IFF_LOWER_UP) && !set(libc::IFF_RUNNING);
-            match port.state {
-                PortState::Disabled if inoperative => BridgePort { state: PortState::Inoperative, ..port },
-                _ => port,
+            if port.state == PortState::Disabled && inoperative {
+                BridgePort { state: PortState::Inoperative, ..port }
+            } else {
+                port
             }
         }),
         xdp: xdp(attributes.nested(libc::IFLA_XDP)),

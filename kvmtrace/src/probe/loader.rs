@@ -297,7 +297,7 @@ fn object() -> Option<&'static [u8]> {
     None
 }
 
-/// Secrets of the kernel are kept from everyone, root too (kernel_lockdown(7)).
+/// Secrets of the kernel are kept from everyone, root too (`kernel_lockdown(7)`).
 fn is_locked_down() -> bool {
     std::fs::read_to_string("/sys/kernel/security/lockdown").is_ok_and(|text| text.contains("[confidentiality]"))
 }

@@ -47,9 +47,11 @@ impl IcmpError {
         let (header, available, outer) = parsed(record)?;
         let icmp = (outer.network_offset + outer.header_length).checked_sub(8)? as usize;
         let mtu_bytes: [u8; 4] = header.bytes.get(icmp + 4..icmp + 8)?.try_into().ok()?;
-        let (inner_type, mtu) = match record.flow.protocol {
-            Protocol::Icmp { .. } => (ether_type::IPV4, u32::from_be_bytes(mtu_bytes) & 0xffff),
-            _ => (ether_type::IPV6, u32::from_be_bytes(mtu_bytes)),
+        let mtu = u32::from_be_bytes(mtu_bytes);
+        let (inner_type, mtu) = if matches!(record.flow.protocol, Protocol::Icmp { .. }) {
+            (ether_type::IPV4, mtu & 0xffff)
+        } else {
+            (ether_type::IPV6, mtu)
         };
         let mut inner = Parsed::EMPTY;
         parse::network(&header, available, icmp + 8, inner_type, NO_VLAN, &mut inner);
@@ -107,10 +109,7 @@ impl Quoted {
 
     /// The answer of a firewall: prohibited, or the "port unreachable" of a plain `reject`.
     pub fn is_prohibited(&self) -> bool {
-        match (self.flow_is_v4(), self.kind, self.code) {
-            (true, 3, 9 | 10 | 13) | (false, 1, 1 | 5 | 6) => true,
-            _ => false,
-        }
+        matches!((self.flow_is_v4(), self.kind, self.code), (true, 3, 9 | 10 | 13) | (false, 1, 1 | 5 | 6))
     }
 
     fn flow_is_v4(&self) -> bool {

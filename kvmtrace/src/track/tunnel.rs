@@ -1,9 +1,13 @@
 //! What travels in a VXLAN packet: a drop of the outer packet is a drop of the flow inside it.
 //!
 //! 1. The outer packet is UDP to the port of a VXLAN device of this host, between an address of this host and a remote
-//! end that the device has. 2. It was made by the tunnel, or came in by no guest: a guest that writes such packets
-//! itself says nothing about others' flows. 3. The frame inside parses. Several inner flows may share one outer flow
-//! (its source port is a hash of addresses and ports), so the outer count is a bound for each of them.
+//!    end that the device has.
+//! 2. It was made by the tunnel, or came in by no guest: a guest that writes such packets itself says nothing about
+//!    others' flows.
+//! 3. The frame inside parses.
+//!
+//! Several inner flows may share one outer flow (its source port is a hash of addresses and ports), so the outer count
+//! is a bound for each of them.
 
 use crate::event::host::{Link, LinkKind};
 use crate::event::{DropSample, FlowKey, HostState, IfIndex, PacketCause, PacketRecord, Protocol, decode};
@@ -83,10 +87,7 @@ fn has_remote(host: &HostState, link: &Link, wanted: u16, far: IpAddr) -> bool {
 }
 
 fn site_device(record: &PacketRecord) -> Option<IfIndex> {
-    match &record.cause {
-        PacketCause::Dropped { site, .. } => site.device,
-        _ => None,
-    }
+    if let PacketCause::Dropped { site, .. } = &record.cause { site.device } else { None }
 }
 
 fn is_made_by_tunnel(record: &PacketRecord) -> bool {

@@ -227,7 +227,7 @@ pub(super) fn guests(snapshot: &Snapshot, filter: &str, sort: Sort<GuestColumn>)
     match sort.column {
         GuestColumn::Worst => {}
         GuestColumn::Name => {
-            rows.sort_by_cached_key(|row| super::text::natural(&snapshot.report.guests[facts(row).index].name))
+            rows.sort_by_cached_key(|row| super::text::natural(&snapshot.report.guests[facts(row).index].name));
         }
         GuestColumn::Path => rows.sort_by_key(|row| {
             let first = snapshot.report.guests[facts(row).index].interfaces.first();

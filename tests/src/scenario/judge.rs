@@ -93,18 +93,17 @@ fn told_as<'a>(expect: &Expect, verdict: &'a Verdict, placeholders: &BTreeMap<St
     ensure!(!left.is_empty(), "nothing has the cause {}", causes.join(" or "));
     // Each wish narrows the candidates; the first that leaves none is the mistake.
     let mut wishes: Vec<(&str, &[&str], Vec<String>)> = Vec::new();
-    let optional: [(&str, &[&str], &Option<OneOrMore<String>>); 5] = [
-        ("protocol", &["protocol"], &expect.protocol),
-        ("direction", &["direction"], &expect.direction),
-        ("device", &["where", "device"], &expect.device),
-        ("point", &["where", "point"], &expect.point),
-        ("verdict", &["verdict"], &expect.verdict),
-    ];
-    for (name, path, wish) in optional {
-        if let Some(wish) = wish {
-            wishes.push((name, path, filled(wish)?));
+    let mut wish = |name, path, wanted: &Option<OneOrMore<String>>| -> Result<()> {
+        if let Some(wanted) = wanted {
+            wishes.push((name, path, filled(wanted)?));
         }
-    }
+        Ok(())
+    };
+    wish("protocol", &["protocol"], &expect.protocol)?;
+    wish("direction", &["direction"], &expect.direction)?;
+    wish("device", &["where", "device"], &expect.device)?;
+    wish("point", &["where", "point"], &expect.point)?;
+    wish("verdict", &["verdict"], &expect.verdict)?;
     if let Some(guest) = &expect.guest {
         wishes.push(("guest", &["guest"], vec![fill(guest, placeholders)?]));
     }

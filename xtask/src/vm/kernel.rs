@@ -116,12 +116,9 @@ impl Apt {
             std::fs::create_dir_all(apt.state.join(part))?;
         }
         std::fs::write(apt.state.join("status"), "")?;
-        let sources: String = suite
-            .entries
-            .iter()
-            .map(|(part, name)| format!("deb [signed-by={KEYRING}] {mirror}/{part} {name} main\n"))
-            .collect();
-        std::fs::write(apt.state.join("sources.list"), sources)?;
+        let line = |(part, name): &(&str, &str)| format!("deb [signed-by={KEYRING}] {mirror}/{part} {name} main\n");
+        let sources: Vec<String> = suite.entries.iter().map(line).collect();
+        std::fs::write(apt.state.join("sources.list"), sources.concat())?;
         shell::run(apt.command("apt-get").arg("update"))
             .with_context(|| format!("{}: is there a network?", suite.name))?;
         Ok(apt)

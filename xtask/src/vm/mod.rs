@@ -78,15 +78,13 @@ fn boot(kernel: &kernel::Kernel, line: &str) -> Result<u8> {
     eprintln!("+ (Linux {}) {line}", kernel.release);
     let ended = qemu.status().context("can't run qemu-system-x86_64")?;
     let told = std::fs::read_to_string(&code).unwrap_or_default();
-    match told.trim().parse() {
-        Ok(status) => Ok(status),
-        Err(_) => {
-            let last: Vec<String> =
-                std::fs::read_to_string(&console).unwrap_or_default().lines().map(str::to_owned).collect();
-            let last = last.iter().rev().take(20).rev().map(|line| format!("  {line}\n")).collect::<String>();
-            bail!("Linux {} ended without a status (qemu: {ended}); its console:\n{last}", kernel.release)
-        }
+    if let Ok(status) = told.trim().parse() {
+        return Ok(status);
     }
+    let console = std::fs::read_to_string(&console).unwrap_or_default();
+    let mut last: Vec<String> = console.lines().rev().take(20).map(|line| format!("  {line}")).collect();
+    last.reverse();
+    bail!("Linux {} ended without a status (qemu: {ended}); its console:\n{}", kernel.release, last.join("\n"))
 }
 
 /// The kernel's command line; what begins with `vm.` is for our init.

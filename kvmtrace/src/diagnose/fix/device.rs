@@ -19,7 +19,8 @@ pub fn up(host: &HostState, before: &HostState, link: &Link) -> Fix {
         .routes
         .iter()
         .filter(|route| route.device == Some(link.index) && route.gateway.is_some() && !host.routes.contains(route));
-    let routes: String = lost.map(|route| format!(" && {}", route_command("add", route, &link.name))).collect();
+    let routes: Vec<String> = lost.map(|route| format!(" && {}", route_command("add", route, &link.name))).collect();
+    let routes = routes.concat();
     Fix::run(
         format!("ip link set dev {name} up{routes}"),
         format!("ip link set dev {name} down"),

@@ -174,8 +174,9 @@ fn libvirt_network(what: &DeviceSetting) -> Option<String> {
         DeviceSetting::Option { option, value } if option == "stp_state" => {
             Some(format!("stp='{}' on <bridge>", if value == "0" { "off" } else { "on" }))
         }
-        DeviceSetting::Up => None,
-        DeviceSetting::Bridge(_) | DeviceSetting::Port { .. } | DeviceSetting::Option { .. } => None,
+        DeviceSetting::Up | DeviceSetting::Bridge(_) | DeviceSetting::Port { .. } | DeviceSetting::Option { .. } => {
+            None
+        }
     }
 }
 

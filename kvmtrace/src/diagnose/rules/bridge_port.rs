@@ -151,12 +151,12 @@ pub fn target_port<'a>(case: &Case<'a>, bridge: &Link, from: &Link) -> Option<&'
         .iter()
         .filter(|entry| entry.mac == mac && entry.bridge == Some(bridge.index) && !entry.permanent);
     let known = entries.filter_map(|entry| scene.link(entry.device)).find(|link| link.master == Some(bridge.index));
-    known.or_else(|| scene.guest_by_mac(mac).and_then(|device| scene.link(device))).or_else(|| match case.way() {
-        Way::Uplink => {
-            let mut uplinks = scene.host.uplinks(bridge.index).filter(|link| link.index != from.index);
-            uplinks.next().filter(|_| uplinks.next().is_none())
+    known.or_else(|| scene.guest_by_mac(mac).and_then(|device| scene.link(device))).or_else(|| {
+        if case.way() != Way::Uplink {
+            return None;
         }
-        _ => None,
+        let mut uplinks = scene.host.uplinks(bridge.index).filter(|link| link.index != from.index);
+        uplinks.next().filter(|_| uplinks.next().is_none())
     })
 }
 
@@ -208,10 +208,8 @@ pub fn blocked_port(case: &Case<'_>, port: &Link, bridge: &Link, place: crate::d
         PortState::Forwarding => 3,
         PortState::Blocking => 4,
     };
-    let (stp, delay) = match &bridge.kind {
-        LinkKind::Bridge(state) => (state.stp, state.forward_delay),
-        _ => (false, 0),
-    };
+    let (stp, delay) =
+        if let LinkKind::Bridge(state) = &bridge.kind { (state.stp, state.forward_delay) } else { (false, 0) };
     let what = words::dropped(case);
     let waits = stp && matches!(state, PortState::Listening | PortState::Learning);
     let explanation = if waits {

@@ -45,11 +45,12 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let stopped = owner.is_some_and(|guest| guest.stopped);
     let share = drop.totals.packets as f64 / case.packets().max(1) as f64;
     // TCP finds its rate by filling queues: a little loss is how it works.
-    let severity = match case.key().protocol {
-        _ if stopped => Severity::Error,
-        Protocol::Tcp if share < 0.02 => Severity::Info,
-        _ if share < 0.1 => Severity::Warning,
-        _ => Severity::Error,
+    let severity = if stopped || share >= 0.1 {
+        Severity::Error
+    } else if case.key().protocol == Protocol::Tcp && share < 0.02 {
+        Severity::Info
+    } else {
+        Severity::Warning
     };
     let why = if stopped { "its process is stopped" } else { "it does not read its packets, or not fast enough" };
     let explanation = format!(
@@ -84,10 +85,8 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
 /// is dropped meanwhile.
 pub fn judge_stopped(case: &Case<'_>) -> Option<Judgement> {
     let scene = case.scene;
-    let device = match case.way() {
-        Way::Guest(device) => device,
-        _ => case.device().filter(|_| !case.is_from_guest())?,
-    };
+    let device =
+        if let Way::Guest(device) = case.way() { device } else { case.device().filter(|_| !case.is_from_guest())? };
     let link = scene.link(device)?;
     let guest = scene.host.guest_of(device).filter(|guest| guest.stopped)?;
     let pid = guest.pid?;

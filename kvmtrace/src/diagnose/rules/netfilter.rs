@@ -30,11 +30,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         rule.verdict.as_deref() == Some("reject") || rule.text.contains("reject") || rule.text.contains("REJECT")
     }) && (told_no(case) || suspects.len() == 1);
     // The message that a path-MTU black hole swallows is told as that.
-    let too_big = match key.protocol {
-        Protocol::Icmp { kind, code, .. } => (kind, code) == (3, 4),
-        Protocol::Icmpv6 { kind, .. } => kind == 2,
-        _ => false,
-    };
+    let too_big = matches!(key.protocol, Protocol::Icmp { kind: 3, code: 4, .. } | Protocol::Icmpv6 { kind: 2, .. });
     let cause = match (too_big, refused) {
         (true, _) => Cause::PmtuBlackHole,
         (false, true) => Cause::NetfilterReject,
@@ -46,13 +42,15 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         [first, ..] => format!("{} (or one of {} others on that hook that match)", first.text(), suspects.len() - 1),
     };
     let what = words::dropped(case);
-    let explanation = match cause {
-        Cause::NetfilterBridgedIp => format!(
+    let explanation = if cause == Cause::NetfilterBridgedIp {
+        format!(
             "{what} were bridged frames that br_netfilter sent through the IP {} chain of this host, where they were dropped by {who}.",
             stage.hook.to_uppercase()
-        ),
-        Cause::NetfilterReject => format!("{what} were refused by this host's firewall: {who}."),
-        _ => format!("{what} were dropped by this host's firewall at {}: {who}.", stage.hook),
+        )
+    } else if cause == Cause::NetfilterReject {
+        format!("{what} were refused by this host's firewall: {who}.")
+    } else {
+        format!("{what} were dropped by this host's firewall at {}: {who}.", stage.hook)
     };
     let mut judgement =
         Judgement::dropped(cause, place, explanation).evidence(suspects.iter().take(4).map(Suspect::evidence));

@@ -49,7 +49,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
             format!("{count} to this host ({to}) arrived, and it did not answer."),
             "Check that the service runs and answers on this address (ss -lntu), and for ICMP that net.ipv4.icmp_echo_ignore_all is 0.".to_owned(),
         ),
-        _ => {
+        Way::Uplink | Way::Routed | Way::Group | Way::Unknown => {
             let out = case.last_device().map(|device| case.scene.name(device));
             let by = out.as_ref().map(|out| format!(" by {out}")).unwrap_or_default();
             (

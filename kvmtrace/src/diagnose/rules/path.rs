@@ -320,7 +320,7 @@ fn routed_out(case: &Case<'_>) -> Option<Judgement> {
 }
 
 /// The VLAN that a bridge with VLAN filtering takes the frames for: their tag, else the PVID of the port that they came in
-/// by (`__allowed_ingress` in net/bridge/br_vlan.c); none where that port has no PVID, or is not known.
+/// by (`__allowed_ingress` in `net/bridge/br_vlan.c`); none where that port has no PVID, or is not known.
 fn inner_vlan(case: &Case<'_>, bridge: &Link) -> Option<u16> {
     case.key().vlan.or_else(|| pvid(entry_port(case, bridge)?))
 }
@@ -354,10 +354,8 @@ fn carries(port: &Link, vlan: Option<u16>, bridge: &Link) -> bool {
 
 /// The port is not a member of the VLAN.
 pub fn vlan(case: &Case<'_>, port: &Link, bridge: &Link) -> Judgement {
-    let default = match &bridge.kind {
-        LinkKind::Bridge(state) if state.default_pvid > 0 => state.default_pvid,
-        _ => 1,
-    };
+    let configured = if let LinkKind::Bridge(state) = &bridge.kind { state.default_pvid } else { 0 };
+    let default = configured.max(1);
     let inner = inner_vlan(case, bridge);
     let wanted = inner.unwrap_or(default);
     let entered = inner.is_none() || entry_port(case, bridge).is_some_and(|entry| entry.index == port.index);
@@ -435,7 +433,8 @@ fn move_addresses(lower: &Link) -> String {
         .iter()
         .filter(|network| is_configured(network.address))
         .map(|network| format!(" && ip addr del {network} dev {name} && ip addr add {network} dev kvmtrace-mv0"))
-        .collect()
+        .collect::<Vec<_>>()
+        .concat()
 }
 
 fn restore_addresses(lower: &Link) -> String {
@@ -445,5 +444,6 @@ fn restore_addresses(lower: &Link) -> String {
         .iter()
         .filter(|network| is_configured(network.address))
         .map(|network| format!("; ip addr add {network} dev {name}"))
-        .collect()
+        .collect::<Vec<_>>()
+        .concat()
 }

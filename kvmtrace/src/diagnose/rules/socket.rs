@@ -169,6 +169,8 @@ fn teller(case: &Case<'_>, from: &str, is_end: bool) -> (Where, String) {
             };
             (place, format!("this host ({from})"))
         }
-        _ => (beyond(case.last_device().map(|device| scene.name(device))), from.to_owned()),
+        Way::Guest(_) | Way::Uplink | Way::Routed | Way::Group | Way::Unknown => {
+            (beyond(case.last_device().map(|device| scene.name(device))), from.to_owned())
+        }
     }
 }

@@ -75,7 +75,7 @@ impl<'t, 'de> Decoder<'t, 'de> {
 
     fn zigzag(&mut self) -> Result<i64, Error> {
         let number = self.varint()?;
-        Ok((number >> 1) as i64 ^ -((number & 1) as i64))
+        Ok((number >> 1).cast_signed() ^ -(number & 1).cast_signed())
     }
 
     fn flag(&mut self) -> Result<bool, Error> {

@@ -136,9 +136,9 @@ fn fields_and_variants_of_another_version_are_found_by_name() {
     tracer.trace_type::<IpAddr>(&samples).unwrap();
     tracer.trace_type::<Direction>(&samples).unwrap();
     let description = json(tracer);
-    let packet = trace().into_iter().find_map(|event| match event.kind {
-        EventKind::Packet(packet) if packet.cause == PacketCause::First => Some(packet),
-        _ => None,
+    let packet = trace().into_iter().find_map(|event| {
+        let EventKind::Packet(packet) = event.kind else { return None };
+        (packet.cause == PacketCause::First).then_some(packet)
     });
     let expected = PacketRecord { cause: PacketCause::Wanted, input_device: None, ..*packet.unwrap() };
     let PacketRecord { flow, place, count, length, gso_size, segments, ether_type, ethernet, header, .. } =

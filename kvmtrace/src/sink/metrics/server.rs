@@ -59,7 +59,7 @@ impl Server {
             let requests = requests.clone();
             let place = Arc::clone(&clients).try_acquire_owned();
             tokio::spawn(async move {
-                let Ok(_place) = place else { return refuse_at_once(stream) };
+                let Ok(_place) = place else { return refuse_at_once(&stream) };
                 if let Err(error) = answer(stream, &requests).await {
                     tracing::debug!(%error, "answering a client");
                 }
@@ -110,7 +110,7 @@ async fn answer(mut stream: TcpStream, requests: &mpsc::Sender<Request>) -> io::
 }
 
 /// Too many at once: told if the socket's buffer takes it, and not waited for.
-fn refuse_at_once(stream: TcpStream) {
+fn refuse_at_once(stream: &TcpStream) {
     let status = "503 Service Unavailable";
     let refused = stream.try_write(format!("{}{status}\n", response_head(status, status.len() + 1)).as_bytes());
     tracing::debug!(?refused, "too many clients");
