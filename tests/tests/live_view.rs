@@ -143,7 +143,17 @@ fn all_screens_of_a_host_with_an_mtu_black_hole() -> Result<()> {
         terminal.keys(&["y"])?;
         terminal.sees(&["copied: ip link set dev"])?;
         terminal.keys(&["5"])?;
-        terminal.sees(&["[5 Events]", "drop", "tracing began"])?;
+        // The newest is under the cursor, until one goes to the first; that stays while others come in.
+        terminal.sees(&["[5 Events]", "drop", &format!(" {uplink} "), "NOT_SPECIFIED in br_dev_queue_push"])?;
+        terminal.keys(&["g"])?;
+        terminal.sees(&["▸", "tracing began", "to the newest", " 1/"])?;
+        let rows = |screen: &str| screen.rsplit(" 1/").next().and_then(|rows| rows.trim().parse::<u32>().ok());
+        let before = rows(&terminal.screen()?).context("the footer tells the number of rows")?;
+        let grown = || terminal.screen().is_ok_and(|screen| rows(&screen).is_some_and(|rows| rows > before));
+        ensure!(wait_until(PATIENCE, grown), "no event came in while the first was looked at");
+        terminal.sees(&["tracing began", " 1/"])?;
+        terminal.keys(&["Home", "f"])?;
+        ensure!(wait_until(PATIENCE, || terminal.screen().is_ok_and(|screen| !screen.contains("to the newest"))));
         terminal.keys(&["/"])?;
         terminal.keys(&["-l", "drop"])?;
         terminal.sees(&["/drop", "match"])?;

@@ -26,7 +26,7 @@ const EVICTED_AT_ONCE: usize = FLOWS / 16;
 /// ICMP errors that are remembered, by what they are about.
 const ERRORS: usize = 4_096;
 /// Degradations that are told.
-const DEGRADATIONS: usize = 64;
+pub(crate) const DEGRADATIONS: usize = 64;
 
 /// Everything known of the trace so far.
 #[derive(Debug, Default)]

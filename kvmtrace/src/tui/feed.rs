@@ -2,6 +2,7 @@
 
 use super::history::History;
 use super::log::Log;
+use super::path::Device;
 use super::rebase::{Latest, Rebase};
 use super::snapshot::{Snapshot, Status};
 use crate::event::{Event, Timestamp};
@@ -59,7 +60,7 @@ impl Feed {
     pub fn snapshot(&mut self, now: Timestamp, status: Status) -> Snapshot {
         self.serial += 1;
         let links = self.pipeline.track().host().links.values();
-        let mtus = links.map(|link| (link.name.clone(), link.mtu)).collect();
-        Snapshot::new(self.serial, now, self.pipeline.report(), &mut self.history, self.log.entries(), mtus, status)
+        let devices = links.map(|link| (link.name.clone(), Device::from(link))).collect();
+        Snapshot::new(self.serial, now, self.pipeline.report(), &mut self.history, self.log.entries(), devices, status)
     }
 }

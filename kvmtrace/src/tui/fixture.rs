@@ -1,7 +1,7 @@
 //! Hosts to draw without a kernel: for tests, for the bench of frame times and for the README's pictures.
 //! All of it is made up, and the same every time.
 
-use super::{Cost, History, Log, Mtus, Replay, Snapshot, Status};
+use super::{Cost, Device, Devices, History, Log, Replay, Snapshot, Status};
 use crate::diagnose::report::{
     Cause, Finding, Fix, FlowDirection, FlowReport, GuestReport, Hop, Host, InterfaceReport, Point, Report, SCHEMA,
     Severity, Totals, Verdict, Where, Window,
@@ -326,9 +326,9 @@ pub fn hostile_report(names: &[&str]) -> Report {
     report
 }
 
-/// As much of the host as events need for names.
-fn host_state() -> HostState {
-    let link = |index, name: &str, kind| Link {
+/// A device that does as it should.
+pub(super) fn link(index: u32, name: &str, kind: LinkKind) -> Link {
+    Link {
         index: IfIndex(index),
         name: name.to_owned(),
         kind,
@@ -345,7 +345,11 @@ fn host_state() -> HostState {
         xdp: None,
         addresses: Vec::new(),
         statistics: LinkStatistics::default(),
-    };
+    }
+}
+
+/// As much of the host as events need for names.
+fn host_state() -> HostState {
     let links = [link(2, "eth0", LinkKind::Physical), link(7, "vnet0", LinkKind::Tun)];
     let interface = GuestInterface { device: IfIndex(7), kind: "tap".to_owned(), mac: None, addresses: Vec::new() };
     HostState {
@@ -416,18 +420,19 @@ fn log(report: &Report) -> Log {
     log
 }
 
-/// The MTUs of the host: its NIC's is smaller than the rest, unless all is well.
-fn mtus(report: &Report) -> Mtus {
+/// The devices of the host: its NIC's MTU is smaller than the rest, unless all is well.
+fn devices(report: &Report) -> Devices {
     let inside = if report.totals.dropped > 0 { 9_000 } else { 1_500 };
-    let taps = (0..5).map(|number| (format!("vnet{number}"), inside));
-    taps.chain([("br0".to_owned(), inside), ("eth0".to_owned(), 1_500)]).collect()
+    let device = |name: &str, kind: &str, mtu| (name.to_owned(), Device { kind: kind.to_owned(), mtu });
+    let taps = (0..5).map(|number| device(&format!("vnet{number}"), "tap", inside));
+    taps.chain([device("br0", "bridge", inside), device("eth0", "NIC", 1_500)]).collect()
 }
 
 /// A snapshot of one report.
 pub fn snapshot(report: Report, status: Status) -> Arc<Snapshot> {
     let now = report.window.end;
-    let (log, mtus) = (log(&report).entries(), mtus(&report));
-    Arc::new(Snapshot::new(1, now, report, &mut History::default(), log, mtus, status))
+    let (log, devices) = (log(&report).entries(), devices(&report));
+    Arc::new(Snapshot::new(1, now, report, &mut History::default(), log, devices, status))
 }
 
 /// A snapshot with a minute of history, second by second.
@@ -437,8 +442,8 @@ pub fn snapshot_over_time(report_after: fn(u64) -> Report) -> Arc<Snapshot> {
         Status { cost: Cost { cpu_per_mille: Some(8), nanoseconds_per_packet: Some(95) }, ..Status::default() };
     let mut look = |second: u64| {
         let report = report_after(second);
-        let (log, mtus) = (log(&report).entries(), mtus(&report));
-        Snapshot::new(second, at(second), report, &mut history, log, mtus, status.clone())
+        let (log, devices) = (log(&report).entries(), devices(&report));
+        Snapshot::new(second, at(second), report, &mut history, log, devices, status.clone())
     };
     for second in 1..60 {
         look(second);

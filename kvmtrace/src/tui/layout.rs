@@ -36,6 +36,8 @@ pub(super) fn areas((width, height): (u16, u16), screen: Screen, open: bool) -> 
         Screen::Path => body.height,
         Screen::Faults => body.height - (body.height / 3).max(4),
         Screen::Events if open => body.height - (body.height / 3).max(4),
+        // A line across, and the selected event in full.
+        Screen::Events if body.height >= 18 => 4,
         Screen::Guests | Screen::Flows | Screen::Events => 0,
     };
     let [list, detail] = Layout::vertical([Constraint::Fill(1), Constraint::Length(text)]).areas(body);

@@ -37,8 +37,8 @@ impl LogKind {
     pub(super) fn word(self) -> &'static str {
         match self {
             Self::Drop => "drop",
-            Self::IcmpError => "icmp-error",
-            Self::MacChanged => "mac-change",
+            Self::IcmpError => "icmp-err",
+            Self::MacChanged => "new-mac",
             Self::First => "first",
             Self::Packet => "packet",
             Self::Host => "host",
@@ -62,12 +62,36 @@ pub struct LogEntry {
     pub guest: Option<String>,
     /// The device, empty when there is none.
     pub device: String,
-    /// In a line.
+    /// What happened, or to which flow.
     pub text: String,
+    /// Why a packet died, and where in the kernel; empty for all else.
+    pub why: String,
     /// The packet, if there is one.
     pub packet: Option<Box<PacketRecord>>,
     /// What a filter searches, in lower case.
     pub search: String,
+}
+
+impl LogEntry {
+    /// One that concerns no device, yet without a number.
+    fn new(time: Timestamp, kind: LogKind, text: String) -> Self {
+        Self {
+            serial: 0,
+            time,
+            kind,
+            guest: None,
+            device: String::new(),
+            text,
+            why: String::new(),
+            packet: None,
+            search: String::new(),
+        }
+    }
+
+    /// All that it tells, in a line: why before what, since that is what one looks for.
+    pub(super) fn line(&self) -> String {
+        if self.why.is_empty() { self.text.clone() } else { format!("{}  {}", self.why, self.text) }
+    }
 }
 
 /// A ring of the newest events.
@@ -89,7 +113,7 @@ impl Log {
             EventKind::Packet(packet) => self.packet(event.time, packet),
             EventKind::Host(host) => {
                 if let Some(text) = self.host.as_deref().and_then(|before| change(before, host)) {
-                    self.add(event.time, LogKind::Host, None, String::new(), text, None);
+                    self.add(LogEntry::new(event.time, LogKind::Host, text));
                 }
                 self.host = Some(host.clone());
             }
@@ -99,19 +123,19 @@ impl Log {
                         "{} records, {} flows evicted, {} packets found a map full",
                         loss.ring_events, loss.flows_evicted, loss.map_full
                     );
-                    self.add(event.time, LogKind::Loss, None, String::new(), text, None);
+                    self.add(LogEntry::new(event.time, LogKind::Loss, text));
                 }
                 self.loss = *loss;
             }
             EventKind::Degraded(degraded) => {
                 let text = format!("{}: {}", degraded.what, degraded.why);
-                self.add(event.time, LogKind::Degraded, None, String::new(), text, None);
+                self.add(LogEntry::new(event.time, LogKind::Degraded, text));
             }
             EventKind::Started(_) => {
-                self.add(event.time, LogKind::Trace, None, String::new(), "tracing began".to_owned(), None);
+                self.add(LogEntry::new(event.time, LogKind::Trace, "tracing began".to_owned()));
             }
             EventKind::Ended => {
-                self.add(event.time, LogKind::Trace, None, String::new(), "tracing ended".to_owned(), None);
+                self.add(LogEntry::new(event.time, LogKind::Trace, "tracing ended".to_owned()));
             }
             EventKind::Flow(_) | EventKind::Drop(_) => {}
         }
@@ -145,14 +169,12 @@ impl Log {
             None => self.owner(packet.flow),
         };
         let mut text = packet.flow.to_string();
-        if !why.is_empty() {
-            text = format!("{text}  {why}");
-        }
         if packet.count > 1 {
             text = format!("{text}  ×{}", packet.count);
         }
         let device = device.map(name).unwrap_or_default();
-        self.add(time, kind, guest, device, text, Some(Box::new(packet.clone())));
+        let packet = Some(Box::new(packet.clone()));
+        self.add(LogEntry { why, guest, device, packet, ..LogEntry::new(time, kind, text) });
     }
 
     /// The guest that sends or receives this flow, as far as the entries tell.
@@ -160,27 +182,13 @@ impl Log {
         [flow, flow.reverse()].iter().find_map(|flow| self.owners.get(flow)).map(|(_, guest)| guest.clone())
     }
 
-    fn add(
-        &mut self,
-        time: Timestamp,
-        kind: LogKind,
-        guest: Option<String>,
-        device: String,
-        text: String,
-        packet: Option<Box<PacketRecord>>,
-    ) {
+    /// Gives an entry its number and puts it into the ring.
+    fn add(&mut self, entry: LogEntry) {
         self.serial += 1;
-        let search = format!("{} {} {device} {text}", kind.word(), guest.as_deref().unwrap_or("")).to_lowercase();
-        self.entries.push_back(Arc::new(LogEntry {
-            serial: self.serial,
-            time,
-            kind,
-            guest,
-            device,
-            text,
-            packet,
-            search,
-        }));
+        let guest = entry.guest.as_deref().unwrap_or("");
+        let parts = [entry.kind.word(), guest, &entry.device, &entry.why, &entry.text];
+        let search = parts.join(" ").to_lowercase();
+        self.entries.push_back(Arc::new(LogEntry { serial: self.serial, search, ..entry }));
         if self.entries.len() > LENGTH
             && let Some(oldest) = self.entries.pop_front()
             && let Some(packet) = &oldest.packet

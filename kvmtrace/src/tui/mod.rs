@@ -32,7 +32,7 @@ pub use feed::Feed;
 pub use history::{FlowRates, GuestHistory, HISTORY_LENGTH, History};
 pub use layout::SMALLEST;
 pub use log::{Log, LogEntry, LogKind};
-pub use path::Mtus;
+pub use path::{Device, Devices};
 pub use player::Player;
 pub use rebase::{Latest, Rebase};
 pub use run::{Error, Options, Recorder, run_live, run_replay};

@@ -5,6 +5,7 @@ use crate::event::{
     Degraded, DropSample, DropSite, Event, EventKind, FlowCounters, FlowKey, FlowSample, HostState, Loss, Place,
     Started, Timestamp,
 };
+use crate::track::DEGRADATIONS;
 use std::collections::HashMap;
 use std::hash::Hash;
 
@@ -54,7 +55,11 @@ impl Latest {
         match &event.kind {
             EventKind::Started(started) => self.started = Some(started.clone()),
             EventKind::Host(host) => self.host = Some(host.clone()),
-            EventKind::Degraded(degraded) => self.degraded.push(degraded.clone()),
+            EventKind::Degraded(degraded) => {
+                if self.degraded.len() < DEGRADATIONS && !self.degraded.contains(degraded) {
+                    self.degraded.push(degraded.clone());
+                }
+            }
             EventKind::Loss(loss) => self.loss = *loss,
             EventKind::Flow(sample) => {
                 self.flows.insert((sample.flow, sample.place), sample.counters.clone());
@@ -189,6 +194,18 @@ mod tests {
         assert!(remembered.young.len() + remembered.old.len() <= LIMIT);
         assert_eq!(remembered.get(&usize::MAX), Some(&(3 * LIMIT - 1)));
         assert_eq!(remembered.get(&0), None);
+    }
+
+    #[test]
+    fn what_is_degraded_again_and_again_is_remembered_once_and_all_of_it_within_bounds() {
+        let mut latest = Latest::default();
+        for number in 0..10_000 {
+            let degraded = Degraded { what: format!("device {}", number % 1_000), why: "it went".to_owned() };
+            latest.note(&Event { time: Timestamp(number), kind: EventKind::Degraded(degraded) });
+        }
+        let preamble = latest.preamble(Timestamp(0));
+        assert_eq!(preamble.len(), DEGRADATIONS);
+        assert!(matches!(&preamble[1].kind, EventKind::Degraded(degraded) if degraded.what == "device 1"));
     }
 
     #[test]

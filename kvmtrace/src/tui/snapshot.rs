@@ -5,7 +5,7 @@
 
 use super::history::{FlowRates, GuestHistory, History};
 use super::log::LogEntry;
-use super::path::{self, Mtus, Way};
+use super::path::{self, Devices, Way};
 use crate::diagnose::report::{Cause, FlowReport, Report, Severity, Where};
 use crate::event::Timestamp;
 use std::collections::BTreeMap;
@@ -34,8 +34,8 @@ pub struct Snapshot {
     pub events: Vec<Arc<LogEntry>>,
     /// Sums over all guests.
     pub rates: FlowRates,
-    /// MTUs of the host's devices.
-    pub mtus: Mtus,
+    /// The host's devices.
+    pub devices: Devices,
     /// What is not in the events.
     pub status: Status,
 }
@@ -161,14 +161,14 @@ pub struct FaultText<'a> {
 }
 
 impl Snapshot {
-    /// Builds one from a report; `history` remembers what rates need, and `mtus` are those of the host's devices.
+    /// Builds one from a report; `history` remembers what rates need, and `devices` are the host's.
     pub fn new(
         serial: u64,
         now: Timestamp,
         report: Report,
         history: &mut History,
         events: Vec<Arc<LogEntry>>,
-        mtus: Mtus,
+        devices: Devices,
         status: Status,
     ) -> Self {
         let ranks = guest_ranks(&report);
@@ -178,9 +178,9 @@ impl Snapshot {
         for flow in &flows {
             rates.add(flow.rates);
         }
-        let guests = guests(&report, history, path::of_guests(&report, &mtus));
+        let guests = guests(&report, history, path::of_guests(&report, &devices));
         let faults = faults(&report);
-        Self { serial, now, report, flows, guests, faults, events, rates, mtus, status }
+        Self { serial, now, report, flows, guests, faults, events, rates, devices, status }
     }
 
     /// What a fault says.

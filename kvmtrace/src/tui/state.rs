@@ -269,8 +269,9 @@ impl State {
         let list = self.list(screen);
         let found = match (list.follow, list.anchor) {
             (true, _) if events => Some(rows.len().saturating_sub(1)),
+            // Events stand in the order of their numbers: one that is forgotten or filtered out leaves its place to the next.
+            (false, Some(anchor)) if events => Some(rows.partition_point(|row| id(*row) < anchor)),
             (true, Some(anchor)) => rows.iter().position(|row| id(*row) == anchor),
-            (false, Some(anchor)) if events => rows.iter().position(|row| id(*row) == anchor),
             (true, None) | (false, _) => None,
         };
         let list = self.list_mut();

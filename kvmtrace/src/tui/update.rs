@@ -91,8 +91,7 @@ pub fn mouse(state: &mut State, event: MouseEvent) -> Vec<Effect> {
             if row == list.selected {
                 return apply(state, Action::Enter);
             }
-            list.selected = row;
-            moved(state);
+            select(state, row, false);
             Vec::new()
         }
         _ => Vec::new(),
@@ -198,6 +197,7 @@ pub fn apply(state: &mut State, action: Action) -> Vec<Effect> {
             let half = i16::try_from(state.list_height() / 2).unwrap_or(i16::MAX).max(1);
             match state.screen {
                 Screen::Path | Screen::Faults => scroll(state, pages.saturating_mul(half)),
+                Screen::Events if state.open => scroll(state, pages.saturating_mul(half)),
                 Screen::Guests | Screen::Flows | Screen::Events => step(state, isize::from(pages.saturating_mul(half))),
             }
         }
@@ -270,7 +270,9 @@ fn enter(state: &mut State) {
         Screen::Path => go(state, Screen::Faults),
         Screen::Events => {
             state.open = !state.open;
-            state.scroll = 0;
+            // The one that is read must not give way to a newer one.
+            let row = state.events.selected;
+            select(state, row, false);
             state.refresh();
         }
     }
@@ -290,17 +292,21 @@ fn back(state: &mut State) {
 
 /// Moves the cursor.
 fn step(state: &mut State, rows: isize) {
-    let events = state.screen == Screen::Events;
     let list = state.list_mut();
     let bottom = list.rows.len().saturating_sub(1);
-    list.selected = list.selected.saturating_add_signed(rows).min(bottom);
-    if events {
-        list.follow = list.selected == bottom;
-    }
-    moved(state);
+    let row = list.selected.saturating_add_signed(rows).min(bottom);
+    // Who moves up wants to stay there, even where there is one row only so far.
+    select(state, row, rows >= 0 && row == bottom);
 }
 
-fn moved(state: &mut State) {
+/// Puts the cursor on a row. Among the events it stays there, or keeps to the newest.
+fn select(state: &mut State, row: usize, newest: bool) {
+    let events = state.screen == Screen::Events;
+    let list = state.list_mut();
+    list.selected = row;
+    if events {
+        list.follow = newest;
+    }
     state.hold();
     state.scroll = 0;
     state.fix = 0;

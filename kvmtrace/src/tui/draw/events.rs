@@ -12,16 +12,20 @@ use ratatui::layout::Rect;
 use ratatui::style::Style;
 use ratatui::text::Line;
 use ratatui::widgets::Paragraph;
+use std::sync::Arc;
+
+/// From this width on there is room for milliseconds.
+const WIDE: u16 = 100;
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Theme) {
-    let columns = columns(area.width);
+    let snapshot = state.snapshot();
+    let columns = columns(area.width, &snapshot.events);
     let list = &state.events;
     let mut lines = vec![table::heading(&columns, None, theme)];
     let height = usize::from(layout::rows(area).height);
-    let snapshot = state.snapshot();
     for (index, row) in list.rows.iter().enumerate().skip(list.offset).take(height) {
         let entry = &snapshot.events[*row as usize];
-        lines.push(table::row(&columns, cells(entry, theme), index == list.selected, theme));
+        lines.push(table::row(&columns, cells(entry, area.width, theme), index == list.selected, theme));
     }
     if list.rows.is_empty() {
         let filtered = !list.filter.is_empty();
@@ -37,11 +41,26 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Them
     frame.render_widget(Paragraph::new(lines), area);
 }
 
-fn columns(width: u16) -> Vec<Column> {
-    let wide = width >= 120;
-    let (guest, device) = if wide { (16, 15) } else { (8, 8) };
-    let mut columns = vec![words("TIME (UTC)", 12), words("EVENT", 10), words("GUEST", guest), words("DEVICE", device)];
-    columns.push(words("WHAT", table::rest(&columns, width).saturating_sub(1)));
+/// Columns that tell why and where a packet died: most reasons with their functions fit, before the flow.
+const WHAT: usize = 40;
+
+/// What is told gets its room first, then the device's name, then the guest's: the line below the list tells all of the
+/// selected event.
+fn columns(width: u16, events: &[Arc<LogEntry>]) -> Vec<Column> {
+    let wide = width >= WIDE;
+    let mut columns =
+        vec![words(if wide { "TIME (UTC)" } else { "TIME" }, if wide { 12 } else { 8 }), words("EVENT", 8)];
+    let longest = |text: fn(&LogEntry) -> &str, least: usize, most: usize| {
+        let columns = |entry: &Arc<LogEntry>| text(entry).chars().take(most).count();
+        events.iter().map(columns).max().unwrap_or(0).clamp(least, most)
+    };
+    let device = longest(|entry| &entry.device, 8, 15);
+    let guest = longest(|entry| entry.guest.as_deref().unwrap_or(""), 8, 20);
+    // Two columns more to come, and the gap between them.
+    let room = usize::from(table::rest(&columns, width)).saturating_sub(2);
+    let guest = guest.min(room.saturating_sub(device + WHAT)).max(5);
+    columns.extend([words("GUEST", guest as u16), words("DEVICE", device as u16)]);
+    columns.push(words("WHAT", table::rest(&columns, width)));
     columns
 }
 
@@ -56,13 +75,15 @@ fn style(kind: LogKind, theme: Theme) -> Style {
     }
 }
 
-fn cells(entry: &LogEntry, theme: Theme) -> Vec<(String, Style)> {
+fn cells(entry: &LogEntry, width: u16, theme: Theme) -> Vec<(String, Style)> {
+    let time = text::time_of_day(entry.time);
+    let time = if width >= WIDE { time } else { time.chars().take(8).collect() };
     vec![
-        (text::time_of_day(entry.time), Style::new()),
+        (time, Style::new()),
         (entry.kind.word().to_owned(), style(entry.kind, theme)),
         (entry.guest.clone().unwrap_or_default(), Style::new()),
         (entry.device.clone(), Style::new()),
-        (entry.text.clone(), Style::new()),
+        (entry.line(), Style::new()),
     ]
 }
 
@@ -78,12 +99,12 @@ pub(super) fn detail(state: &State, width: u16, theme: Theme) -> Vec<Line<'stati
     }
     story::paragraph(&mut lines, " ", &title, width, style(entry.kind, theme));
     match &entry.packet {
-        None => story::paragraph(&mut lines, "   ", &entry.text, width, Style::new()),
-        Some(record) => {
+        Some(record) if state.open => {
             for (label, value) in packet::describe(record) {
                 story::paragraph(&mut lines, label, &value, width, Style::new());
             }
         }
+        _ => story::paragraph(&mut lines, "   ", &entry.line(), width, Style::new()),
     }
     lines
 }

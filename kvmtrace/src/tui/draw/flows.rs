@@ -132,7 +132,7 @@ pub(super) fn detail(state: &State, area: Rect, theme: Theme) -> Vec<Line<'stati
     let snapshot = state.snapshot();
     let Some(index) = state.flows.current().filter(|index| *index < snapshot.flows.len()) else { return Vec::new() };
     let (flow, facts) = (&snapshot.report.flows[index], &snapshot.flows[index]);
-    let way = path::of_flow(&snapshot.report, &snapshot.mtus, flow);
+    let way = path::of_flow(&snapshot.report, &snapshot.devices, flow);
     let mut lines = vec![story::rule(&way.title, area.width, theme)];
     if area.height >= 14 {
         lines.extend(picture::picture(&way, area.width, theme));

@@ -61,7 +61,12 @@ fn hints(state: &State, width: usize, theme: Theme) -> Line<'static> {
         }
         Screen::Path => hints.extend([("j k", "next, before".to_owned()), ("y", "copy fix".to_owned())]),
         Screen::Faults => hints.extend([("Enter", "path".to_owned()), ("y", "copy fix".to_owned())]),
-        Screen::Events => hints.push(("Enter", "detail".to_owned())),
+        Screen::Events => {
+            hints.push(("Enter", if state.open { "close" } else { "detail" }.to_owned()));
+            if !state.events.follow {
+                hints.push(("f", "to the newest".to_owned()));
+            }
+        }
     }
     if state.screen != Screen::Path {
         hints.push(("/", filter(state.list(state.screen))));

@@ -78,6 +78,7 @@ fn draw_detail(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Theme) {
     if hidden > 0 {
         let more = match state.screen {
             Screen::Guests | Screen::Flows => " Enter: more ".to_owned(),
+            Screen::Events if !state.open => " Enter: more ".to_owned(),
             Screen::Path | Screen::Faults | Screen::Events if hidden == 1 => " 1 more line: PgDn ".to_owned(),
             Screen::Path | Screen::Faults | Screen::Events => format!(" {hidden} more lines: PgDn "),
         };

@@ -61,7 +61,7 @@ pub(super) fn well(facts: &GuestFacts, theme: Theme) -> Line<'static> {
 
 fn of_flow(state: &State, flow: &FlowReport, width: u16, theme: Theme) -> Vec<Line<'static>> {
     let snapshot = state.snapshot();
-    let mut lines = pictures(&[path::of_flow(&snapshot.report, &snapshot.mtus, flow)], width, theme);
+    let mut lines = pictures(&[path::of_flow(&snapshot.report, &snapshot.devices, flow)], width, theme);
     lines.extend(story::of_flow(flow, width, theme, Some(state.fix)));
     lines.push(Line::raw(""));
     for hop in &flow.path {
@@ -137,7 +137,7 @@ const WIDEST: usize = 18;
 /// How much room a node would like to have.
 fn wanted(node: &Node) -> usize {
     let content = inside(node, WIDEST).into_iter().flatten();
-    let longest = content.chain([node.role.word().to_owned()]).chain(mtu(node)).map(|text| text.chars().count()).max();
+    let longest = content.chain([node.word().to_owned()]).chain(mtu(node)).map(|text| text.chars().count()).max();
     longest.unwrap_or(0).clamp(3, WIDEST)
 }
 
@@ -209,7 +209,7 @@ fn box_of(rows: &mut [Vec<Span<'static>>], node: &Node, content: &[&str], inner:
         Some(_) => ["┏", "┓", "┗", "┛", "━", "┃"],
         None => ["╭", "╮", "╰", "╯", "─", "│"],
     };
-    let role = text::cut(node.role.word(), inner);
+    let role = text::cut(node.word(), inner);
     rows[0].push(Span::styled(format!("{left}{role}{}{right}", across.repeat(inner - role.chars().count())), style));
     for (row, content) in rows[1..].iter_mut().zip(content) {
         row.push(Span::styled(format!("{side}{}{side}", text::fit(content, inner)), style));

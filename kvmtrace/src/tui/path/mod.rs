@@ -1,0 +1,288 @@
+//! The way of a flow or of a guest as a row of nodes: guest, tap, bridge, netfilter or routing, NIC, LAN.
+//!
+//! The report tells counts per device; what stands between the devices (the bridge that a frame crossed unseen, the LAN
+//! behind the NIC) is added here from the guests' interfaces and from where the fault sits.
+
+use crate::diagnose::report::{Cause, GuestReport, InterfaceReport, Point, Report, Severity, Where};
+use crate::event::host::{Link, LinkKind};
+use std::collections::BTreeMap;
+
+mod flow;
+mod guest;
+
+pub(super) use flow::of_flow;
+pub(super) use guest::of_guests;
+
+/// What is told of the host's devices, by name.
+pub type Devices = BTreeMap<String, Device>;
+
+/// What is told of a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// What it is, in a word.
+    pub kind: String,
+    /// Its MTU.
+    pub mtu: u32,
+}
+
+impl From<&Link> for Device {
+    fn from(link: &Link) -> Self {
+        let kind = match &link.kind {
+            LinkKind::Loopback => "loopback",
+            LinkKind::Tun => "tap",
+            LinkKind::Bridge(_) => "bridge",
+            LinkKind::Veth => "veth",
+            LinkKind::Vxlan { .. } => "vxlan",
+            LinkKind::Macvtap { .. } => "macvtap",
+            LinkKind::Macvlan => "macvlan",
+            LinkKind::Vlan { .. } => "vlan",
+            LinkKind::Bond => "bond",
+            LinkKind::Physical => "NIC",
+            LinkKind::Other(kind) => kind,
+        };
+        Self { kind: kind.to_owned(), mtu: link.mtu }
+    }
+}
+
+/// What stands at a place of the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// The virtual machine.
+    Guest,
+    /// Its interface on the host.
+    Tap,
+    /// A bridge.
+    Bridge,
+    /// The firewall.
+    Netfilter,
+    /// The host's routing.
+    Routing,
+    /// Another device, most often a NIC.
+    Nic,
+    /// The host's own sockets.
+    Host,
+    /// Everything beyond.
+    Lan,
+    /// Where the packets were meant to go, on this host or beyond: they died before that was known.
+    Destination,
+}
+
+impl Role {
+    /// In a word.
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Guest => "guest",
+            Self::Tap => "tap",
+            Self::Bridge => "bridge",
+            Self::Netfilter => "netfilter",
+            Self::Routing => "routing",
+            Self::Nic => "NIC",
+            Self::Host => "host",
+            Self::Lan => "LAN",
+            Self::Destination => "destination",
+        }
+    }
+}
+
+/// A place of the way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Node {
+    /// What it is.
+    pub(super) role: Role,
+    /// Which kind of device it is, where that is known.
+    pub(super) kind: Option<String>,
+    /// Its name, empty when it has none.
+    pub(super) name: String,
+    /// What else is known: the guest's address, the firewall's hook.
+    pub(super) note: String,
+    /// Its MTU, where those of the way differ.
+    pub(super) mtu: Option<u32>,
+    /// Packets seen here; null where nothing is counted.
+    pub(super) packets: Option<u64>,
+    /// Packets seen on their way back, for a guest's whole traffic.
+    pub(super) back: Option<u64>,
+    /// Time from the node before; for a guest's whole traffic the median over its flows.
+    pub(super) latency_ns: Option<u64>,
+    /// Packets that died here.
+    pub(super) dropped: u64,
+    /// The fault sits here, and how grave it is.
+    pub(super) fault: Option<Severity>,
+}
+
+impl Node {
+    /// What it is, in a word.
+    pub(super) fn word(&self) -> &str {
+        self.kind.as_deref().unwrap_or_else(|| self.role.word())
+    }
+}
+
+/// A way and what is wrong on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Way {
+    /// What it shows.
+    pub(super) title: String,
+    /// From the sender on.
+    pub(super) nodes: Vec<Node>,
+    /// Why it is broken, if it is.
+    pub(super) cause: Option<Cause>,
+}
+
+impl Way {
+    /// Index of the node that nothing gets past, if there is one.
+    pub(super) fn broken_at(&self) -> Option<usize> {
+        let index = self.nodes.iter().position(|node| node.fault == Some(Severity::Error))?;
+        let (faulty, beyond) = (&self.nodes[index], &self.nodes[index + 1..]);
+        let passed = beyond.iter().filter_map(|node| node.packets).max();
+        let passes = passed
+            .map_or(faulty.packets.is_some_and(|packets| packets > 0 && packets != faulty.dropped), |packets| {
+                packets > 0
+            });
+        (!passes).then_some(index)
+    }
+}
+
+fn node(role: Role, name: &str) -> Node {
+    Node {
+        role,
+        kind: None,
+        name: name.to_owned(),
+        note: String::new(),
+        mtu: None,
+        packets: None,
+        back: None,
+        latency_ns: None,
+        dropped: 0,
+        fault: None,
+    }
+}
+
+/// Tells what the devices along a way are, and their MTUs if those are not all the same.
+fn tell_devices(nodes: &mut [Node], devices: &Devices) {
+    let device = |node: &Node| match node.role {
+        Role::Tap | Role::Bridge | Role::Nic => devices.get(&node.name),
+        Role::Guest | Role::Netfilter | Role::Routing | Role::Host | Role::Lan | Role::Destination => None,
+    };
+    let mut known = nodes.iter().filter_map(device).map(|device| device.mtu);
+    let first = known.next();
+    let differ = known.any(|mtu| Some(mtu) != first);
+    for node in nodes {
+        if let Some(device) = device(node) {
+            node.kind = Some(device.kind.clone());
+            node.mtu = differ.then_some(device.mtu);
+        }
+    }
+}
+
+fn interface<'a>(report: &'a Report, device: &str) -> Option<(&'a GuestReport, &'a InterfaceReport)> {
+    report
+        .guests
+        .iter()
+        .find_map(|guest| Some((guest, guest.interfaces.iter().find(|interface| interface.device == device)?)))
+}
+
+fn role(report: &Report, device: &str) -> Role {
+    if interface(report, device).is_some() {
+        return Role::Tap;
+    }
+    let mut bridges =
+        report.guests.iter().flat_map(|guest| &guest.interfaces).filter_map(|interface| interface.bridge.as_deref());
+    if bridges.any(|bridge| bridge == device) { Role::Bridge } else { Role::Nic }
+}
+
+fn is_netfilter(point: Point) -> bool {
+    matches!(
+        point,
+        Point::NetfilterPrerouting
+            | Point::NetfilterInput
+            | Point::NetfilterForward
+            | Point::NetfilterOutput
+            | Point::NetfilterPostrouting
+            | Point::NetfilterIngress
+    )
+}
+
+/// What lies behind the firewall or the routing, for a packet that died there.
+#[allow(clippy::wildcard_enum_match_arm, reason = "all other points are behind the choice of the way")]
+fn beyond(point: Point) -> Role {
+    match point {
+        Point::NetfilterForward | Point::NetfilterPostrouting | Point::Routing => Role::Lan,
+        Point::NetfilterPrerouting | Point::NetfilterIngress => Role::Destination,
+        _ => Role::Host,
+    }
+}
+
+/// The hook of the firewall, in a word.
+#[allow(clippy::wildcard_enum_match_arm, reason = "all other points are no hooks")]
+fn hook(point: Point) -> &'static str {
+    match point {
+        Point::NetfilterPrerouting => "prerouting",
+        Point::NetfilterInput => "input",
+        Point::NetfilterForward => "forward",
+        Point::NetfilterOutput => "output",
+        Point::NetfilterPostrouting => "postrouting",
+        Point::NetfilterIngress => "ingress",
+        _ => "",
+    }
+}
+
+/// Marks the node where the fault sits.
+#[allow(clippy::wildcard_enum_match_arm, reason = "all other points are devices")]
+fn mark_fault(nodes: &mut [Node], place: Option<&Where>, severity: Severity, dropped: u64, outward: bool) {
+    let Some(place) = place.filter(|_| severity > Severity::Ok) else { return };
+    let by_role = |role: Role| nodes.iter().position(|node| node.role == role);
+    let by_point = match place.point {
+        point if is_netfilter(point) => by_role(Role::Netfilter),
+        Point::Routing => by_role(Role::Routing),
+        Point::BeyondHost => by_role(Role::Lan),
+        Point::Guest => by_role(Role::Guest),
+        Point::HostInput | Point::HostOutput | Point::Socket => by_role(Role::Host),
+        _ => None,
+    };
+    let by_device = place
+        .device
+        .as_deref()
+        .and_then(|device| nodes.iter().position(|node| node.name == device && node.role != Role::Guest));
+    let fallback =
+        if outward { nodes.iter().rposition(|node| node.packets.is_some_and(|packets| packets > 0)) } else { None };
+    if let Some(index) = by_point.or(by_device).or(fallback) {
+        nodes[index].fault = Some(severity);
+        nodes[index].dropped = dropped;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tui::fixture;
+
+    #[test]
+    fn a_device_is_called_by_its_kind_and_a_nic_only_what_has_none() {
+        let mut link = fixture::link(2, "eth0", LinkKind::Physical);
+        let vxlan = LinkKind::Vxlan { vni: 7, remote: None, local: None, port: 4_789, dont_fragment: 0 };
+        for (kind, word) in [
+            (LinkKind::Physical, "NIC"),
+            (LinkKind::Tun, "tap"),
+            (LinkKind::Macvtap { mode: "bridge".to_owned() }, "macvtap"),
+            (vxlan, "vxlan"),
+            (LinkKind::Vlan { id: 12 }, "vlan"),
+            (LinkKind::Bond, "bond"),
+            (LinkKind::Veth, "veth"),
+            (LinkKind::Other("wireguard".to_owned()), "wireguard"),
+            (LinkKind::Other("gretap".to_owned()), "gretap"),
+        ] {
+            link.kind = kind;
+            assert_eq!(Device::from(&link).kind, word);
+        }
+    }
+
+    #[test]
+    fn ways_tell_the_kinds_of_their_devices() {
+        let report = fixture::mtu_report(60);
+        let device = |kind: &str| Device { kind: kind.to_owned(), mtu: 1_450 };
+        let devices = Devices::from([("eth0".to_owned(), device("vxlan")), ("vnet0".to_owned(), device("macvtap"))]);
+        let labels = |way: &Way| way.nodes.iter().map(Node::word).collect::<Vec<_>>().join(" ");
+        assert_eq!(labels(&of_guests(&report, &devices)[0][0]), "guest macvtap bridge vxlan LAN");
+        let broken = report.flows.iter().find(|flow| flow.dropped > 0).unwrap();
+        assert_eq!(labels(&of_flow(&report, &devices, broken)), "guest macvtap bridge vxlan LAN");
+    }
+}
