@@ -83,3 +83,12 @@ fn frames_of_64_kilobytes_cross_the_taps() {
     let seen = capture.join().unwrap().unwrap();
     assert!(seen.status.success(), "no large frame on {tap}: {}", seen.stderr);
 }
+
+#[test]
+fn a_reader_who_has_read_enough_is_no_failure() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = Command::new(lab_binary().unwrap()).arg("scenarios").stdout(writer).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && error.is_empty(), "{}: {error}", output.status);
+}

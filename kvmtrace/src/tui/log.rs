@@ -174,7 +174,7 @@ impl Log {
         }
         let device = device.map(name).unwrap_or_default();
         let packet = Some(Box::new(packet.clone()));
-        self.add(LogEntry { why, guest, device, packet, ..LogEntry::new(time, kind, text) });
+        self.add(LogEntry { guest, device, why, packet, ..LogEntry::new(time, kind, text) });
     }
 
     /// The guest that sends or receives this flow, as far as the entries tell.

@@ -1,6 +1,6 @@
 //! `lab`: build a lab to play with, run the scenarios, tell the demo's story.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "it talks to the person at the terminal")]
+#![expect(clippy::print_stderr, reason = "it talks to the person at the terminal")]
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Parser, Subcommand};
@@ -11,6 +11,7 @@ use kvmtrace_tests::lab::{self, state};
 use kvmtrace_tests::product::Product;
 use kvmtrace_tests::scenario::Scenario;
 use kvmtrace_tests::{demo, matrix, playground};
+use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -102,16 +103,16 @@ fn run() -> Result<bool> {
     match Arguments::parse().task {
         Task::Program { program } => {
             if let Some(facts) = program.run()? {
-                println!("{}", serde_json::to_string(&facts)?);
+                say(&serde_json::to_string(&facts)?)?;
             }
         }
-        Task::Up { name, guests } => println!("{}", playground::up(&name, guests)?),
+        Task::Up { name, guests } => say(&playground::up(&name, guests)?)?,
         Task::Keep { name, guests } => playground::keep(&name, guests)?,
         Task::Down { name, all } => down(name.as_deref(), all)?,
-        Task::List => list(),
+        Task::List => list()?,
         Task::Scenarios => {
             for scenario in Scenario::all()? {
-                println!("{:<44} {}", scenario.name, scenario.about);
+                say(&format!("{:<44} {}", scenario.name, scenario.about))?;
             }
         }
         Task::Matrix { seed, filters, bin, no_verdict, jobs } => {
@@ -153,22 +154,32 @@ fn down(name: Option<&str>, all: bool) -> Result<()> {
     ensure!(all || name.is_some() || ours.len() < 2, "several labs are up: name one, or use --all");
     for record in chosen {
         state::end(record);
-        println!("{} is down", record.topic.as_deref().context("a lab of `lab up`")?);
+        say(&format!("{} is down", record.topic.as_deref().context("a lab of `lab up`")?))?;
     }
     for name in swept {
-        println!("removed what {name} had left behind");
+        say(&format!("removed what {name} had left behind"))?;
     }
     Ok(())
 }
 
-fn list() {
+fn list() -> Result<()> {
     let labs = state::list();
     for record in &labs {
         let topic = record.topic.as_deref().unwrap_or("(a test's)");
         let owner = if record.is_alive() { format!("pid {}", record.owner) } else { "owner dead".to_owned() };
-        println!("{topic:<32} {:<14} {}", owner, record.namespaces.values().cloned().collect::<Vec<_>>().join(" "));
+        let namespaces: Vec<&str> = record.namespaces.values().map(String::as_str).collect();
+        say(&format!("{topic:<32} {owner:<14} {}", namespaces.join(" ")))?;
     }
     if labs.is_empty() {
-        println!("no lab is up");
+        say("no lab is up")?;
+    }
+    Ok(())
+}
+
+/// A line for the person. Who has read enough (`lab up NAME | head -1`) is no reason to fail, or to leave work undone.
+fn say(line: &str) -> Result<()> {
+    match writeln!(std::io::stdout(), "{line}") {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        result => Ok(result?),
     }
 }

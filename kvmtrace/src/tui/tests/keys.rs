@@ -1,0 +1,185 @@
+//! What keys and the mouse do to the state.
+
+use super::*;
+
+#[test]
+fn tab_walks_all_screens_and_escape_walks_back() {
+    let mut state = State::new(broken(), SMALL);
+    let mut seen = vec![state.screen];
+    for _ in 0..5 {
+        press(&mut state, "Tab");
+        seen.push(state.screen);
+    }
+    assert_eq!(seen, [Screen::Guests, Screen::Flows, Screen::Path, Screen::Faults, Screen::Events, Screen::Guests]);
+    press(&mut state, "Esc Esc");
+    assert_eq!(state.screen, Screen::Faults);
+    press(&mut state, "S-Tab");
+    assert_eq!(state.screen, Screen::Path);
+}
+
+#[test]
+fn a_filter_narrows_the_flows_with_every_key() {
+    let mut state = State::new(broken(), SMALL);
+    press(&mut state, "2 /");
+    let all = state.flows.rows.len();
+    press(&mut state, "db");
+    let narrowed = state.flows.rows.len();
+    assert!(narrowed < all && narrowed > 0, "{narrowed} of {all}");
+    press(&mut state, "q");
+    assert_eq!(state.flows.rows.len(), 0, "q is a letter while typing, and no flow holds dbq");
+    press(&mut state, "Backspace Enter");
+    assert_eq!((state.prompt, state.flows.rows.len()), (None, narrowed));
+    assert_eq!(press(&mut state, "q"), [Effect::Quit]);
+    press(&mut state, "Esc");
+    assert_eq!(state.flows.rows.len(), all, "Esc clears the filter first");
+    assert_eq!(state.screen, Screen::Flows);
+}
+
+#[test]
+fn a_word_with_an_exclamation_mark_leaves_rows_out() {
+    let mut state = State::new(broken(), SMALL);
+    press(&mut state, "2");
+    let all = state.flows.rows.len();
+    press(&mut state, "/!");
+    assert_eq!(state.flows.rows.len(), all, "half typed, it leaves nothing out");
+    press(&mut state, "delivered");
+    assert_eq!(state.flows.rows.len(), 1, "only the broken flow is left");
+    press(&mut state, "x Esc /nonsense");
+    assert!(render(&state).contains("nothing matches"), "{}", render(&state));
+}
+
+#[test]
+fn a_click_on_a_heading_sorts_by_it_and_a_second_one_turns_it_round() {
+    let mut state = State::new(broken(), LARGE);
+    press(&mut state, "2");
+    let heading = |state: &State| render(state).lines().nth(3).map(str::to_owned).unwrap();
+    let column =
+        heading(&state).chars().collect::<Vec<_>>().windows(7).position(|w| w.iter().collect::<String>() == "PACKETS");
+    let click = MouseEvent {
+        kind: MouseEventKind::Down(MouseButton::Left),
+        column: column.unwrap() as u16 + 2,
+        row: 3,
+        modifiers: KeyModifiers::NONE,
+    };
+    let packets = |state: &State| -> Vec<u64> {
+        state.flows.rows.iter().map(|row| state.snapshot().report.flows[*row as usize].packets).collect()
+    };
+    update::mouse(&mut state, click);
+    assert!(heading(&state).contains("PACKETS▼"), "{}", heading(&state));
+    assert!(packets(&state).is_sorted_by(|a, b| a >= b));
+    update::mouse(&mut state, click);
+    assert!(heading(&state).contains("PACKETS▲"), "{}", heading(&state));
+    assert!(packets(&state).is_sorted());
+}
+
+#[test]
+fn sorting_goes_through_the_columns_and_turns_round() {
+    let mut state = State::new(broken(), SMALL);
+    press(&mut state, "2");
+    while state.flow_sort.column != FlowColumn::Packets {
+        press(&mut state, "s");
+    }
+    let packets = |state: &State| -> Vec<u64> {
+        state.flows.rows.iter().map(|row| state.snapshot().report.flows[*row as usize].packets).collect()
+    };
+    assert!(packets(&state).is_sorted_by(|a, b| a >= b), "{:?}", packets(&state));
+    press(&mut state, "S");
+    assert!(packets(&state).is_sorted(), "{:?}", packets(&state));
+}
+
+#[test]
+fn the_cursor_stays_on_its_flow_when_the_order_changes() {
+    let mut state = State::new(fixture::snapshot(fixture::mtu_report(60), Status::default()), SMALL);
+    press(&mut state, "2 jjj");
+    let selected = |state: &State| state.flows.rows[state.flows.selected] as usize;
+    let id = state.snapshot().flows[selected(&state)].id;
+    let mut report = fixture::mtu_report(61);
+    report.flows.rotate_right(2);
+    assert!(state.show(fixture::snapshot(report, Status::default())));
+    assert_eq!(state.snapshot().flows[selected(&state)].id, id);
+    assert_eq!(state.flows.selected, 5, "two flows came before it");
+}
+
+#[test]
+fn freezing_keeps_the_screen_and_going_on_shows_the_newest() {
+    let mut state = State::new(fixture::snapshot(fixture::healthy_report(10), Status::default()), SMALL);
+    press(&mut state, "2 Space");
+    let before = render(&state);
+    assert!(!state.show(fixture::snapshot(fixture::mtu_report(20), Status::default())), "nothing to draw");
+    assert_eq!(render(&state), before);
+    press(&mut state, "Space");
+    assert!(render(&state).contains("bridge-mtu-"));
+}
+
+#[test]
+fn copying_gives_the_command_of_the_chosen_fix() {
+    let mut state = State::new(broken(), SMALL);
+    assert_eq!(press(&mut state, "4 y"), [Effect::Copy("ip link set dev eth0 mtu 9000".to_owned())]);
+    assert_eq!(press(&mut state, "u"), [Effect::Copy("ip link set dev eth0 mtu 1500".to_owned())]);
+    assert_eq!(press(&mut state, "l y"), [], "the second fix lies in the guest");
+    assert!(render(&state).contains("the cure lies elsewhere"));
+    assert_eq!(press(&mut state, "h j y"), [Effect::Copy("ip link set dev vnet3 txqueuelen 1000".to_owned())]);
+}
+
+#[test]
+fn recording_and_resetting_belong_to_a_running_trace_and_seeking_to_a_recording() {
+    let mut live = State::new(broken(), SMALL);
+    assert_eq!(press(&mut live, "w r n"), [Effect::Command(Command::Record), Effect::Command(Command::Reset)]);
+    let mut replay = State::new(fixture::snapshot(fixture::mtu_report(60), fixture::replay_status()), SMALL);
+    let effects = press(&mut replay, "w r Space + - ] [ n N");
+    let commands = [
+        Command::Pause,
+        Command::Speed(1),
+        Command::Speed(-1),
+        Command::Seek(10),
+        Command::Seek(-10),
+        Command::Fault(1),
+        Command::Fault(-1),
+    ];
+    assert_eq!(effects, commands.map(Effect::Command));
+    assert!(!replay.frozen());
+    let Effect::Command(Command::SeekTo(time)) = press(&mut replay, "t 90 Enter")[0].clone() else { panic!("no seek") };
+    assert_eq!(
+        time.since(fixture::snapshot(fixture::empty_report(), Status::default()).report.window.start).0,
+        90_000_000_000
+    );
+}
+
+#[test]
+fn clicks_select_rows_and_screens_and_the_wheel_moves() {
+    let mut state = State::new(broken(), SMALL);
+    let at = |kind, column, row| MouseEvent { kind, column, row, modifiers: KeyModifiers::NONE };
+    update::mouse(&mut state, at(MouseEventKind::Down(MouseButton::Left), 20, 2));
+    assert_eq!(state.screen, Screen::Flows);
+    update::mouse(&mut state, at(MouseEventKind::Down(MouseButton::Left), 20, 6));
+    assert_eq!(state.flows.selected, 2);
+    update::mouse(&mut state, at(MouseEventKind::ScrollDown, 20, 8));
+    assert_eq!(state.flows.selected, 5);
+    update::mouse(&mut state, at(MouseEventKind::Down(MouseButton::Left), 20, 9));
+    assert_eq!(state.screen, Screen::Path, "a second click opens");
+    update::mouse(&mut state, at(MouseEventKind::Down(MouseButton::Left), 20, 200));
+}
+
+#[test]
+fn a_terminal_that_grows_again_shows_the_screen_again() {
+    let mut state = State::new(broken(), SMALL);
+    press(&mut state, "2");
+    let before = render(&state);
+    update::resize(&mut state, (20, 5));
+    assert!(render(&state).contains("kvmtrace needs"));
+    press(&mut state, "jjG PgDn PgUp g");
+    update::resize(&mut state, SMALL);
+    assert_eq!(render(&state), before);
+}
+
+#[test]
+fn text_scrolls_to_its_end_and_no_further() {
+    let mut state = State::new(broken(), SMALL);
+    press(&mut state, "4 PgDn PgDn PgDn PgDn PgDn PgDn PgDn PgDn PgDn");
+    let end = state.scroll;
+    assert!(end > 0 && render(&state).contains("degraded"), "{}", render(&state));
+    press(&mut state, "PgDn");
+    assert_eq!(state.scroll, end);
+    press(&mut state, "PgUp");
+    assert!(state.scroll < end);
+}
