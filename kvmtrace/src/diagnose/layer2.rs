@@ -1,6 +1,7 @@
 //! Who claims which address on which port: the material for conflicts, spoofing, storms and loops.
 
 use super::scene::{Role, Scene};
+use crate::event::host::Link;
 use crate::event::{Direction, IfIndex, MacAddress, Protocol};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -60,7 +61,9 @@ impl Layer2 {
     /// Claims of one address by more than one MAC address: the genuine ones first.
     pub fn conflict(&self, scene: &Scene<'_>, address: IpAddr) -> Option<Conflict> {
         let claims = self.claims.get(&address)?;
-        let host = scene.device_of_address(address);
+        // A macvtap has its guest's MAC address and, made of it, the guest's link-local address (RFC 4291 appendix A).
+        let twin = |link: &Link| link.mac.is_some_and(|mac| claims.contains(&(mac, link.index)));
+        let host = scene.device_of_address(address).filter(|link| !twin(link));
         let macs: BTreeSet<MacAddress> = claims.iter().map(|(mac, _)| *mac).collect();
         let guests: Vec<(MacAddress, IfIndex)> =
             claims.iter().copied().filter(|(_, device)| scene.interface(*device).is_some()).collect();

@@ -6,7 +6,7 @@ mod world;
 use kvmtrace::diagnose::report::{Cause, FlowDirection, Severity, Verdict};
 use kvmtrace::event::Direction::{Egress, Ingress};
 use kvmtrace::event::Protocol;
-use kvmtrace::event::host::{Backend, Chain, PortState, Rule};
+use kvmtrace::event::host::{Backend, Chain, LinkKind, Network, PortState, Rule};
 use world::{BRIDGE, GUEST, LAN, OTHER_TAP, TAP, UPLINK, World, echo, flow, mac};
 
 /// A ping from the guest that enters, is dropped at a site and is never answered.
@@ -310,6 +310,25 @@ fn a_stopped_guest_is_told_at_its_tap() {
     let flow = world.verdict(datagrams);
     assert_eq!((flow.cause, flow.direction), (Some(Cause::GuestNotReading), FlowDirection::ToGuest));
     assert_eq!(flow.place.unwrap().device.as_deref(), Some("vnet0"));
+}
+
+/// Whether a guest that announces this address from its macvtap is told as an intruder. The macvtap has the guest's MAC
+/// address, and so the same link-local address as the guest.
+fn is_told_as_spoofing(address: &str, own_address_of: kvmtrace::event::IfIndex) -> bool {
+    let mut world = World::new();
+    let macvtap = world.link(TAP);
+    (macvtap.kind, macvtap.mac) = (LinkKind::Macvtap { mode: "bridge".to_owned() }, Some(mac(1)));
+    (macvtap.master, macvtap.lower, macvtap.port) = (None, Some(UPLINK), None);
+    let own = Network { address: address.parse().unwrap(), prefix: 64 };
+    world.link(own_address_of).addresses.push(own);
+    world.seen(flow(Protocol::Icmpv6 { kind: 136, code: 0, id: 0 }, address, "ff02::1"), TAP, Egress, |_| ());
+    world.report().findings.iter().any(|finding| finding.cause == Cause::ArpSpoofed)
+}
+
+#[test]
+fn a_guest_and_its_macvtap_have_one_link_local_address() {
+    assert!(!is_told_as_spoofing("fe80::5054:ff:feaa:1", TAP));
+    assert!(is_told_as_spoofing("fe80::5054:ff:feaa:1", UPLINK));
 }
 
 #[test]
