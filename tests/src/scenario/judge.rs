@@ -127,6 +127,19 @@ fn told_as<'a>(expect: &Expect, verdict: &'a Verdict, placeholders: &BTreeMap<St
 /// The report in few lines, for the message of a failure.
 fn shown(verdict: &Verdict) -> String {
     let mut lines: Vec<String> = Vec::new();
+    for finding in verdict.json["findings"].as_array().into_iter().flatten() {
+        lines.push(format!(
+            "  finding {} {} {} where={} count={} {}",
+            finding["severity"],
+            finding["cause"],
+            finding["guest"],
+            finding["where"],
+            finding["count"],
+            finding["explanation"]
+        ));
+        let fixes = finding["fixes"].as_array().into_iter().flatten();
+        lines.extend(fixes.map(|fix| format!("    fix {} undo {}", fix["command"], fix["undo"])));
+    }
     for flow in verdict.json["flows"].as_array().into_iter().flatten() {
         lines.push(format!(
             "  flow {} {} {}→{} {} {} cause={} packets={} dropped={} where={} {}",
@@ -143,19 +156,6 @@ fn shown(verdict: &Verdict) -> String {
             flow["explanation"],
         ));
         let fixes = flow["fixes"].as_array().into_iter().flatten();
-        lines.extend(fixes.map(|fix| format!("    fix {} undo {}", fix["command"], fix["undo"])));
-    }
-    for finding in verdict.json["findings"].as_array().into_iter().flatten() {
-        lines.push(format!(
-            "  finding {} {} {} where={} count={} {}",
-            finding["severity"],
-            finding["cause"],
-            finding["guest"],
-            finding["where"],
-            finding["count"],
-            finding["explanation"]
-        ));
-        let fixes = finding["fixes"].as_array().into_iter().flatten();
         lines.extend(fixes.map(|fix| format!("    fix {} undo {}", fix["command"], fix["undo"])));
     }
     for key in ["degraded", "lost", "totals", "guests"] {
