@@ -1,6 +1,7 @@
 //! The composition root: the one place that knows all the parts. Turns what was typed into a source, the pipeline and a
 //! sink, and the outcome into an exit status.
 
+mod elsewhere;
 mod metrics;
 mod ready;
 mod record;
@@ -46,7 +47,7 @@ pub fn main(cli: &Cli) -> ExitCode {
         Ok(Outcome::Clean) => ExitCode::SUCCESS,
         Ok(Outcome::Faults) => ExitCode::from(1),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => failed(&error),
+        Err(error) => failed(&elsewhere::explained(error)),
     }
 }
 
@@ -172,6 +173,11 @@ async fn guests(cli: &Cli, json: bool) -> anyhow::Result<Outcome> {
         sink::guests::json(&host, &mut out)?;
     } else {
         sink::guests::text(&host, colored(cli, &std::io::stdout()), &mut out)?;
+        if host.guests.is_empty() {
+            for hint in elsewhere::hints("kvmtrace guests") {
+                writeln!(out, "{hint}")?;
+            }
+        }
     }
     out.flush()?;
     Ok(Outcome::Clean)

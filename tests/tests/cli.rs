@@ -106,6 +106,26 @@ fn what_does_not_exist_or_does_not_parse_is_one_clear_line() {
 }
 
 #[test]
+fn a_guest_of_another_network_namespace_is_told_where_it_is() {
+    let Some((product, lab)) = setup("elsewhere") else { return };
+    let guest = lab.plan.guests[1].name.as_str();
+    let output = product.run(&lab.lan, &["verdict", "-d", "1", "-g", guest]).unwrap();
+    refused(&output, guest);
+    let way = output.stderr.split('`').nth(1).unwrap_or_else(|| panic!("no command: {}", output.stderr));
+    // What it says is typed, from where it was said.
+    let mut command = lab.lan.command("sh");
+    let line = format!("exec {way} \"$0\" guests --json");
+    let output = process::run(command.args(["-c", &line]).arg(product.path()), LIMIT).unwrap();
+    let guests: Value = serde_json::from_str(&output.stdout).unwrap();
+    assert!(texts(&guests["guests"], "name").contains(&guest), "{line}: {guests}");
+    // Who looks for no one in particular hears of all of them.
+    let output = product.run(&lab.lan, &["guests"]).unwrap();
+    let near = format!("ip netns exec {} kvmtrace guests", lab.host.name());
+    let line = output.stdout.lines().find(|line| line.contains(&near));
+    assert!(line.is_some_and(|line| line.contains(guest)), "{}", output.stdout);
+}
+
+#[test]
 fn every_ending_signal_gives_the_whole_report_and_removes_the_ready_file() {
     let Some((product, lab)) = setup("signals") else { return };
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {

@@ -70,6 +70,9 @@ impl Session {
         let source = Live::start(plan, stopped).await?;
         if source.devices().next().is_none() {
             tracing::warn!("no guest here yet, so nothing is traced until one starts; --all traces every device");
+            for hint in super::elsewhere::hints("kvmtrace guests") {
+                tracing::warn!("{hint}");
+            }
         }
         let ready = ready_file.map(ReadyFile::announce).transpose()?;
         // The command gets what the operator may do; the tracer keeps only what it needs from here on.

@@ -17,6 +17,7 @@ mod tables;
 mod test_hosts;
 
 pub use changes::Changes;
+pub use guests::elsewhere::{OtherNamespace, find as guests_elsewhere};
 
 use crate::event::HostState;
 use netlink::Netlink;

@@ -5,6 +5,7 @@
 
 mod addresses;
 mod command_line;
+pub(super) mod elsewhere;
 mod managers;
 mod open_taps;
 mod process;

@@ -10,6 +10,7 @@ use crate::event::{HostState, host::Link};
 use nix::libc;
 use rustix::fs::{AtFlags, FileType, StatxFlags, statx};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+use std::collections::BTreeSet;
 use std::ffi::CStr;
 use std::fs;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
@@ -48,6 +49,19 @@ pub(super) fn find(state: &HostState) -> Vec<OpenTap> {
     found
 }
 
+/// Processes that hold taps of other network namespaces open, and those namespaces, ordered. Macvtaps don't tell theirs.
+pub(super) fn in_other_namespaces() -> BTreeSet<(u32, Namespace)> {
+    let Some(here) = namespace_of("/proc/thread-self/ns/net") else { return BTreeSet::new() };
+    let mut found = BTreeSet::new();
+    for pid in numbers(Path::new("/proc")) {
+        for descriptor in numbers(&Path::new("/proc").join(pid.to_string()).join("fd")).take(MOST_DESCRIPTORS) {
+            let namespace = Open { pid, descriptor }.tun_namespace();
+            found.extend(namespace.filter(|&namespace| namespace != here).map(|namespace| (pid, namespace)));
+        }
+    }
+    found
+}
+
 /// The entries of a directory that are numbers.
 fn numbers(directory: &Path) -> impl Iterator<Item = u32> {
     let entries = fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
@@ -55,9 +69,13 @@ fn numbers(directory: &Path) -> impl Iterator<Item = u32> {
 }
 
 /// A namespace is known by its file's device and inode number.
-type Namespace = (u64, u64);
+pub(super) type Namespace = (u64, u64);
 
-fn namespace_of(path: impl AsRef<Path>) -> Option<Namespace> {
+pub(super) fn namespace_of_process(pid: u32) -> Option<Namespace> {
+    namespace_of(format!("/proc/{pid}/ns/net"))
+}
+
+pub(super) fn namespace_of(path: impl AsRef<Path>) -> Option<Namespace> {
     let metadata = fs::metadata(path).ok()?;
     Some((metadata.dev(), metadata.ino()))
 }
@@ -148,7 +166,16 @@ impl Open {
     }
 
     fn process_namespace(&self) -> Option<Namespace> {
-        namespace_of(format!("/proc/{}/ns/net", self.pid))
+        namespace_of_process(self.pid)
+    }
+
+    fn tun_namespace(&self) -> Option<Namespace> {
+        let target = fs::read_link(self.path("fd")).ok()?;
+        if Hope::of(target.to_str()?)? != Hope::Tun {
+            return None;
+        }
+        interface_in(&fs::read_to_string(self.path("fdinfo")).ok()?)?;
+        self.copy().as_ref().and_then(device_namespace).or_else(|| self.process_namespace())
     }
 }
 
