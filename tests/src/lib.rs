@@ -13,3 +13,4 @@ pub mod matrix;
 pub mod playground;
 pub mod product;
 pub mod scenario;
+pub mod terminal;

@@ -4,84 +4,18 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that can't go on has failed; a skip is told")]
 #![allow(clippy::disallowed_methods, reason = "the lab waits for real processes and real packets")]
 
-use anyhow::{Context as _, Result, bail, ensure};
-use kvmtrace_tests::lab::Lab;
+use anyhow::{Context as _, Result, ensure};
 use kvmtrace_tests::lab::draw::Seed;
 use kvmtrace_tests::lab::netns::Namespace;
+use kvmtrace_tests::lab::plan::{Options, Plan};
 use kvmtrace_tests::lab::process::{Background, wait_until};
+use kvmtrace_tests::lab::{Lab, beside};
 use kvmtrace_tests::product::Product;
 use kvmtrace_tests::scenario::{Scenario, prepare};
+use kvmtrace_tests::terminal::{PATIENCE, Terminal};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
-
-/// Attaching, a first look, a first verdict, on a machine that is busy with other tests.
-const PATIENCE: Duration = Duration::from_secs(40);
-
-/// A terminal of 80 columns and 24 rows.
-struct Terminal {
-    socket: String,
-    screens: std::cell::RefCell<Vec<String>>,
-}
-
-impl Terminal {
-    /// Runs a shell line in a new terminal.
-    fn run(name: &str, line: &str) -> Result<Self> {
-        let socket = format!("kvmtrace-{name}-{}", std::process::id());
-        let terminal = Self { socket, screens: std::cell::RefCell::default() };
-        // The shell stays when the program has ended, so that one sees what it leaves behind.
-        let line = format!("{line}; echo \"ended with $?\"; stty -a | tr ' ' '\\n' | grep icanon; exec sleep 1000");
-        terminal.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", "80", "-y", "24", &line])?;
-        // So that what is copied can be read back.
-        terminal.tmux(&["set-option", "-g", "set-clipboard", "on"])?;
-        Ok(terminal)
-    }
-
-    fn tmux(&self, arguments: &[&str]) -> Result<String> {
-        let mut command = Command::new("tmux");
-        let output = command.args(["-L", &self.socket]).args(arguments).env("LC_ALL", "C.UTF-8").output()?;
-        let error = String::from_utf8_lossy(&output.stderr);
-        ensure!(output.status.success(), "tmux {arguments:?}: {}", error.trim());
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    }
-
-    fn keys(&self, keys: &[&str]) -> Result<()> {
-        self.tmux(&[&["send-keys"], keys].concat()).map(drop)
-    }
-
-    fn screen(&self) -> Result<String> {
-        self.tmux(&["capture-pane", "-p"])
-    }
-
-    /// Waits until all of these stand on the screen.
-    fn sees(&self, what: &[&str]) -> Result<String> {
-        let missing = || {
-            let screen = self.screen().unwrap_or_default();
-            what.iter().find(|text| !screen.contains(**text)).copied()
-        };
-        wait_until(PATIENCE, || missing().is_none());
-        let screen = self.screen()?;
-        if let Some(text) = missing() {
-            bail!("{text:?} does not come up on the screen:\n{screen}");
-        }
-        self.screens.borrow_mut().push(screen.clone());
-        Ok(screen)
-    }
-
-    /// What was seen so far, for the record.
-    fn print(&self) {
-        for screen in self.screens.borrow().iter() {
-            println!("{}\n{}", "=".repeat(80), screen.trim_end());
-        }
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        drop(self.tmux(&["kill-server"]));
-    }
-}
 
 /// A host whose NIC has too small an MTU, and a guest that sends large packets.
 struct Stage {
@@ -92,10 +26,7 @@ struct Stage {
 
 impl Stage {
     fn set(name: &str) -> Result<Option<Self>> {
-        let tmux = Command::new("tmux").arg("-V").output().is_ok_and(|output| output.status.success());
-        if !tmux || !nix::unistd::geteuid().is_root() {
-            ensure!(std::env::var_os("CI").is_none(), "CI has tmux and runs as root");
-            println!("SKIP: needs tmux and root");
+        if !is_possible(&[])? {
             return Ok(None);
         }
         let scenario = Scenario::find("mtu/bridge-uplink")?;
@@ -113,6 +44,17 @@ impl Stage {
     }
 }
 
+/// There is a tmux, one is root, and these files are there.
+fn is_possible(files: &[&Path]) -> Result<bool> {
+    let tmux = Command::new("tmux").arg("-V").output().is_ok_and(|output| output.status.success());
+    let possible = tmux && nix::unistd::geteuid().is_root() && files.iter().all(|file| file.is_file());
+    if !possible {
+        ensure!(std::env::var_os("CI").is_none(), "CI has tmux, runs as root and builds {files:?}");
+        println!("SKIP: needs tmux and root, and {files:?} to be built");
+    }
+    Ok(possible)
+}
+
 fn line(host: &Namespace, binary: &Path, arguments: &str) -> String {
     format!("exec_in() {{ ip netns exec {} \"$@\"; }}; exec_in {} {arguments}", host.name(), binary.display())
 }
@@ -127,7 +69,7 @@ fn all_screens_of_a_host_with_an_mtu_black_hole() -> Result<()> {
         // Who suffers, where, and what mends it, before any key.
         let cure = format!("ip link set dev {uplink} mtu");
         let hop = format!("┃{uplink}");
-        terminal.sees(&["✗ the guest suffers", "[1 Guests 1]", "┏NIC", &hop, "bridge-mtu-exceeded here", &cure])?;
+        terminal.sees(&["✗ the guest suffers", "[1 Guests 1]", "┏veth", &hop, "bridge-mtu-exceeded here", &cure])?;
         // The header tells its own cost: never without the share of a CPU.
         terminal.sees(&["drops/s", "0 events lost", "0 degraded", "CPU "])?;
         terminal.keys(&["y"])?;
@@ -137,7 +79,7 @@ fn all_screens_of_a_host_with_an_mtu_black_hole() -> Result<()> {
         terminal.keys(&["2"])?;
         terminal.sees(&["[2 Flows", "icmp", "bridge-mtu"])?;
         terminal.keys(&["Enter"])?;
-        terminal.sees(&["[3 Path]", "╭guest", "╭tap", "┏NIC", "✗ bridge-mtu-exceeded here"])?;
+        terminal.sees(&["[3 Path]", "╭guest", "╭tap", "┏veth", "✗ bridge-mtu-exceeded here"])?;
         terminal.keys(&["4"])?;
         terminal.sees(&["[4 Faults", "bridge-mtu-exceeded", &cure, "br_dev_queue_push_xmit"])?;
         terminal.keys(&["y"])?;
@@ -174,7 +116,7 @@ fn all_screens_of_a_host_with_an_mtu_black_hole() -> Result<()> {
         terminal.keys(&["-l", "\u{1b}[<0;30;4M\u{1b}[<0;30;4m"])?;
         terminal.sees(&["GUEST▲"])?;
         terminal.keys(&["q"])?;
-        terminal.sees(&["ended with 0", "icanon"])?;
+        terminal.is_given_back(0)?;
         Ok(())
     };
     let result = walk();
@@ -212,7 +154,7 @@ fn a_recording_made_on_the_screen_plays_on_the_screen() -> Result<()> {
         replay.keys(&["Space", "4"])?;
         replay.sees(&["[4 Faults 1]", "bridge-mtu-exceeded"])?;
         replay.keys(&["q"])?;
-        replay.sees(&["ended with 0", "icanon"])?;
+        replay.is_given_back(0)?;
         Ok(())
     };
     let result = walk();
@@ -228,7 +170,7 @@ fn signals_and_a_vanished_terminal_end_it_in_order() -> Result<()> {
         terminal.sees(&["[1 Guests 1]"])?;
         let pid = running(&stage)?.context("kvmtrace runs")?;
         nix::sys::signal::kill(pid, format!("SIG{signal}").parse::<nix::sys::signal::Signal>()?)?;
-        terminal.sees(&["ended with 0", "icanon"]).with_context(|| format!("after SIG{signal}"))?;
+        terminal.is_given_back(0).with_context(|| format!("after SIG{signal}"))?;
         ensure!(running(&stage)?.is_none(), "it runs after SIG{signal}");
     }
     let terminal = Terminal::run("vanish", &stage.line("live"))?;
@@ -250,11 +192,6 @@ fn running(stage: &Stage) -> Result<Option<nix::unistd::Pid>> {
     Ok(pids.split_whitespace().find(mine).map(str::parse).transpose()?.map(nix::unistd::Pid::from_raw))
 }
 
-/// The screen with its colours.
-fn coloured(terminal: &Terminal) -> Result<String> {
-    terminal.tmux(&["capture-pane", "-p", "-e"])
-}
-
 #[test]
 fn the_terminals_colours_are_kept_to() -> Result<()> {
     let Some(stage) = Stage::set("colours")? else { return Ok(()) };
@@ -268,7 +205,7 @@ fn the_terminals_colours_are_kept_to() -> Result<()> {
     ] {
         let terminal = Terminal::run(name, &format!("export {environment}; {line}"))?;
         terminal.sees(&["✗ the guest suffers", "bridge-mtu-exceeded here"])?;
-        let screen = coloured(&terminal)?;
+        let screen = terminal.coloured()?;
         ensure!(has.is_none_or(|sequence| screen.contains(sequence)), "{name} lacks {has:?}: {screen:?}");
         ensure!(has_not.is_none_or(|sequence| !screen.contains(sequence)), "{name} has {has_not:?}: {screen:?}");
     }
@@ -288,5 +225,97 @@ fn without_a_terminal_it_says_so_and_ends() -> Result<()> {
         ensure!(error.contains("needs a terminal"), "{error}");
         ensure!(output.stdout.is_empty());
     }
+    Ok(())
+}
+
+#[test]
+fn a_panic_gives_the_terminal_back_and_can_be_read() -> Result<()> {
+    let example = beside("lab")?.with_file_name("examples").join("live_view_panics");
+    if !is_possible(&[&example])? {
+        return Ok(());
+    }
+    for (place, status) in [("reading", 101), ("judging", 1)] {
+        let terminal = Terminal::run(place, &format!("RUST_BACKTRACE=0 {} {place}", example.display()))?;
+        terminal.sees(&["[1 Guests 0]"])?;
+        let screen = terminal.is_given_back(status)?;
+        ensure!(screen.contains("panics as planned"), "the panic's message is not seen\n{screen}");
+        ensure!(!screen.contains("Guests"), "the screen stays\n{screen}");
+    }
+    Ok(())
+}
+
+/// Names that a guest may bear, since QEMU takes any: control sequences, marks that turn the direction of writing, wide
+/// characters, and one that is longer than any screen.
+fn hostile_names() -> [String; 4] {
+    [
+        "\u{1b}]0;owned\u{7}\u{1b}]52;c;b3duZWQ=\u{7}\u{1b}[2J\u{1b}[31;5m\u{9b}1mred\r\n\t\u{8}".to_owned(),
+        "\u{202e}gnip\u{2066}\u{200f}\u{61c}left\u{200b}\u{feff}".to_owned(),
+        "漢字漢字👩\u{200d}👩\u{200d}👧e\u{301}שלום﷽".to_owned(),
+        "x".repeat(10_000),
+    ]
+}
+
+#[test]
+fn what_a_guest_calls_itself_moves_colours_and_rings_nothing() -> Result<()> {
+    let Ok(product) = Product::find() else { return Ok(()) };
+    if !is_possible(&[])? {
+        return Ok(());
+    }
+    let options = Options { guests: hostile_names().len(), ..Options::default() };
+    let mut plan =
+        Plan::drawn(&format!("kt{}hostile", std::process::id()), &options, &mut Seed::choose()?.draw("hostile"));
+    for (guest, name) in plan.guests.iter_mut().zip(hostile_names()) {
+        guest.name = name;
+    }
+    let lab = Lab::build(plan)?;
+    let target = &lab.plan.lan.addresses.v4;
+    let ping = |guest: &kvmtrace_tests::lab::Guest| guest.namespace.background(&format!("ping -q -i 0.2 {target}"));
+    let _traffic = lab.guests.iter().map(ping).collect::<Result<Vec<_>>>()?;
+    let raw = lab.directory().join("raw");
+    // All that the program writes is kept, from its first byte on.
+    let waiting = format!("read _; {}", line(&lab.host, product.path(), "live"));
+    let terminal = Terminal::run("hostile", &waiting)?;
+    let title = terminal.tmux(&["display-message", "-p", "#{pane_title}"])?;
+    terminal.tmux(&["pipe-pane", "-o", &format!("cat > {}", raw.display())])?;
+    terminal.keys(&["Enter"])?;
+    terminal.sees(&["[1 Guests 4]", "all 4 guests are well", "xxxxxxx…"])?;
+    for (key, screen) in
+        [("1", "[1 Guests"), ("2", "[2 Flows"), ("Enter", "[3 Path]"), ("4", "[4 Faults"), ("5", "[5 Events]")]
+    {
+        terminal.keys(&[key])?;
+        let seen = terminal.sees(&[screen, " q quit"])?;
+        ensure!(seen.lines().count() <= 24 && seen.starts_with(" kvmtrace "), "{seen}");
+        // Whatever the guest's name, its tap stands in the column of its heading.
+        if let Some((heading, column)) = [("1", "PATH"), ("5", "DEVICE")].into_iter().find(|(at, _)| *at == key) {
+            columns_hold(&lab, &seen, column).with_context(|| format!("screen {heading}"))?;
+        }
+    }
+    terminal.print();
+    ensure!(terminal.tmux(&["display-message", "-p", "#{pane_title}"])? == title, "the title has changed");
+    ensure!(terminal.tmux(&["show-buffer"]).is_err(), "something has been put on the clipboard");
+    terminal.keys(&["q"])?;
+    terminal.is_given_back(0)?;
+    let raw = String::from_utf8(std::fs::read(raw)?).context("not even UTF-8 was written")?;
+    for harm in ["\u{7}", "\u{1b}]", "\u{9b}", "\u{202e}", "\u{2066}", "\u{200b}", "\u{301}", "漢", "\u{1b}[31;5m"] {
+        ensure!(!raw.contains(harm), "{harm:?} reached the terminal");
+    }
+    ensure!(raw.contains("[3 Path]") && raw.contains(&lab.plan.guests[0].tap), "this is not all that was written");
+    Ok(())
+}
+
+/// Each guest's tap begins where the heading of its column does.
+fn columns_hold(lab: &Lab, screen: &str, title: &str) -> Result<()> {
+    let column = |line: &str, text: &str| line.find(text).map(|bytes| line[..bytes].chars().count());
+    let heading = screen.lines().find_map(|line| column(line, title)).context("no such heading")?;
+    let mut seen = 0;
+    for guest in &lab.plan.guests {
+        for line in screen.lines().skip(4).filter(|line| line.starts_with("  ") || line.starts_with("▸ ")) {
+            if let Some(place) = column(line, &guest.tap).filter(|place| *place <= heading + 20) {
+                ensure!(place == heading, "{} stands in column {place}, not {heading}\n{screen}", guest.tap);
+                seen += 1;
+            }
+        }
+    }
+    ensure!(seen >= 4, "only {seen} rows tell of a tap\n{screen}");
     Ok(())
 }

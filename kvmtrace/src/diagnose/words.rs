@@ -20,12 +20,11 @@ pub fn counted(count: u64, what: &str) -> String {
 
 /// `12 of 12 packets`: how much of the flow the drop took; where none was seen, the whole flow: `12 packets`.
 pub fn dropped(case: &Case<'_>) -> String {
-    let count = case.focus.as_ref().map_or_else(
-        || case.dropped(),
-        // Other flows may have died in the same tunnel flow.
-        |drop| if drop.is_in_tunnel() { drop.totals.packets.min(case.packets()) } else { drop.totals.packets },
-    );
-    if count == 0 { packets(case.packets()) } else { share(count, case.packets()) }
+    let whole = case.packets();
+    let count = case.focus.as_ref().map_or_else(|| case.dropped(), |drop| drop.totals.packets);
+    // No more than the flow's, as the report counts them: others may have died in the same tunnel flow, and one that was
+    // under way when the trace began was dropped but not counted before.
+    if count == 0 { packets(whole) } else { share(count.min(whole), whole) }
 }
 
 /// `a, b and c`

@@ -59,8 +59,8 @@ impl Feed {
     /// How things stand at `now`.
     pub fn snapshot(&mut self, now: Timestamp, status: Status) -> Snapshot {
         self.serial += 1;
-        let links = self.pipeline.track().host().links.values();
-        let devices = links.map(|link| (link.name.clone(), Device::from(link))).collect();
+        let host = self.pipeline.track().host();
+        let devices = host.links.values().map(|link| (link.name.clone(), Device::of(link, host))).collect();
         Snapshot::new(self.serial, now, self.pipeline.report(), &mut self.history, self.log.entries(), devices, status)
     }
 }

@@ -423,7 +423,7 @@ fn log(report: &Report) -> Log {
 /// The devices of the host: its NIC's MTU is smaller than the rest, unless all is well.
 fn devices(report: &Report) -> Devices {
     let inside = if report.totals.dropped > 0 { 9_000 } else { 1_500 };
-    let device = |name: &str, kind: &str, mtu| (name.to_owned(), Device { kind: kind.to_owned(), mtu });
+    let device = |name: &str, kind: &str, mtu| (name.to_owned(), Device { kind: kind.to_owned(), mtu, lower: None });
     let taps = (0..5).map(|number| device(&format!("vnet{number}"), "tap", inside));
     taps.chain([device("br0", "bridge", inside), device("eth0", "NIC", 1_500)]).collect()
 }

@@ -19,8 +19,8 @@ pub(super) struct Areas {
     pub(super) footer: Rect,
 }
 
-/// The parts of a screen of this size; nothing when it is too small.
-pub(super) fn areas((width, height): (u16, u16), screen: Screen, open: bool) -> Option<Areas> {
+/// The parts of a screen of this size with so many guests; nothing when it is too small.
+pub(super) fn areas((width, height): (u16, u16), screen: Screen, open: bool, guests: usize) -> Option<Areas> {
     if width < SMALLEST.0 || height < SMALLEST.1 {
         return None;
     }
@@ -29,8 +29,11 @@ pub(super) fn areas((width, height): (u16, u16), screen: Screen, open: bool) -> 
         Layout::vertical([Constraint::Length(2), Constraint::Length(1), Constraint::Fill(1), Constraint::Length(1)])
             .areas(whole);
     let text = match screen {
-        // The list keeps eight rows or more, then the detail gets what it needs.
-        Screen::Guests if body.height >= 18 => (body.height * 3 / 5).clamp(11, 14),
+        // The list keeps eight rows or more; what few guests leave free goes to the detail, which has long commands to tell.
+        Screen::Guests if body.height >= 18 => {
+            let listed = u16::try_from(guests.max(1)).unwrap_or(u16::MAX).saturating_add(2);
+            (body.height * 3 / 5).clamp(11, 14).max(body.height.saturating_sub(listed).min(20))
+        }
         Screen::Flows if body.height >= 34 => 14,
         Screen::Flows if body.height >= 18 => 7,
         Screen::Path => body.height,

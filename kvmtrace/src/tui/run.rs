@@ -395,6 +395,9 @@ async fn show(
             biased;
             _ = &mut stopped => return Ok(()),
             () = sleep_until(next_frame), if changed => {
+                if !terminal::taken() {
+                    return Err(Error::Verdicts);
+                }
                 let drawn = session.terminal().draw(|frame| super::draw(frame, &state, theme));
                 if let Err(error) = drawn {
                     return if terminal::gone() { Ok(()) } else { Err(Error::Terminal(error)) };

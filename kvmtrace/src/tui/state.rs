@@ -1,6 +1,6 @@
 //! What the screen is about: which screen, which row, which filter. It knows nothing of a terminal.
 
-use super::layout;
+use super::layout::{self, Areas};
 use super::snapshot::Snapshot;
 use super::view::{self, FlowColumn, GuestColumn, Sort};
 use std::sync::Arc;
@@ -241,7 +241,14 @@ impl State {
             (Screen::Path, Focus::Fault) => Screen::Faults,
             (screen, _) => screen,
         };
-        layout::areas(self.size, screen, self.open).map_or(1, |areas| usize::from(layout::rows(areas.list).height))
+        let guests = self.shown.guests.len();
+        layout::areas(self.size, screen, self.open, guests)
+            .map_or(1, |areas| usize::from(layout::rows(areas.list).height))
+    }
+
+    /// The parts of the screen.
+    pub(super) fn areas(&self, size: (u16, u16)) -> Option<Areas> {
+        layout::areas(size, self.screen, self.open, self.shown.guests.len())
     }
 
     /// Brings the list on the screen up to date with the snapshot, the filter and the order.

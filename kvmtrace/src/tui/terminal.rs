@@ -132,6 +132,11 @@ fn restore_on_panic() {
     });
 }
 
+/// The screen is still ours: a panic elsewhere gives it back, and nothing may be drawn over what it says.
+pub(super) fn taken() -> bool {
+    TAKEN.load(Ordering::SeqCst)
+}
+
 /// Waits until something was typed; false when nobody is at the other end of the terminal any more.
 pub(super) fn wait() -> bool {
     look(PollTimeout::NONE)

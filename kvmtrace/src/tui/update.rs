@@ -57,7 +57,7 @@ pub fn key(state: &mut State, event: KeyEvent) -> Vec<Effect> {
 /// The mouse did something.
 #[allow(clippy::wildcard_enum_match_arm, reason = "the mouse does more than is listened to")]
 pub fn mouse(state: &mut State, event: MouseEvent) -> Vec<Effect> {
-    let Some(areas) = layout::areas(state.size, state.screen, state.open) else { return Vec::new() };
+    let Some(areas) = state.areas(state.size) else { return Vec::new() };
     let position = Position::new(event.column, event.row);
     match event.kind {
         MouseEventKind::ScrollDown | MouseEventKind::ScrollUp => {
@@ -314,7 +314,7 @@ fn select(state: &mut State, row: usize, newest: bool) {
 
 /// Scrolls the text, as far as there is some.
 fn scroll(state: &mut State, rows: i16) {
-    let Some(areas) = layout::areas(state.size, state.screen, state.open) else { return };
+    let Some(areas) = state.areas(state.size) else { return };
     let length = draw::detail_length(state, areas.detail);
     let last = length.saturating_sub(areas.detail.height);
     state.scroll = state.scroll.saturating_add_signed(rows).min(last);
@@ -353,7 +353,7 @@ fn follow(state: &mut State) {
 }
 
 /// The fixes of what is under the cursor.
-pub(super) fn chosen_fixes(state: &State) -> &[Fix] {
+fn chosen_fixes(state: &State) -> &[Fix] {
     let snapshot = state.snapshot();
     let Some(index) = state.list(state.screen).current() else { return &[] };
     match (state.screen, state.focus) {
@@ -371,8 +371,13 @@ pub(super) fn chosen_fixes(state: &State) -> &[Fix] {
     }
 }
 
+/// The fix that `y` copies.
+pub(super) fn chosen_fix(state: &State) -> Option<&Fix> {
+    chosen_fixes(state).get(state.fix)
+}
+
 fn copy(state: &mut State, part: impl Fn(&Fix) -> Option<&String>, nothing: &str) -> Vec<Effect> {
-    let Some(text) = chosen_fixes(state).get(state.fix).and_then(part).cloned() else {
+    let Some(text) = chosen_fix(state).and_then(part).cloned() else {
         state.message = Some(nothing.to_owned());
         return Vec::new();
     };

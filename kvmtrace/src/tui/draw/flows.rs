@@ -8,6 +8,7 @@ use super::super::{layout, path, text};
 use super::table::{self, Column, Order, numbers, words};
 use super::{path as picture, story};
 use crate::diagnose::report::{FlowReport, Severity};
+use crate::diagnose::words::counted;
 use ratatui::Frame;
 use ratatui::layout::Rect;
 use ratatui::style::Style;
@@ -137,10 +138,13 @@ pub(super) fn detail(state: &State, area: Rect, theme: Theme) -> Vec<Line<'stati
     if area.height >= 14 {
         lines.extend(picture::picture(&way, area.width, theme));
     }
-    let mut counts = format!(" {} packets  {} bytes", flow.packets, flow.bytes);
-    for (value, unit) in [(flow.dropped, "dropped"), (flow.fragments, "fragments")] {
-        counts = format!("{counts}  {value} {unit}");
-    }
+    let mut counts = format!(
+        " {}  {}  {} dropped  {}",
+        counted(flow.packets, "packet"),
+        counted(flow.bytes, "byte"),
+        flow.dropped,
+        counted(flow.fragments, "fragment")
+    );
     if let Some(latency) = facts.latency_ns {
         counts = format!("{counts}  latency {}", text::duration(latency));
     }

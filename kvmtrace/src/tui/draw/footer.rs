@@ -3,6 +3,7 @@
 use super::super::state::{List, Prompt, Screen, State};
 use super::super::text;
 use super::super::theme::Theme;
+use super::super::update;
 use crate::diagnose::report::Severity;
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -56,17 +57,18 @@ fn hints(state: &State, width: usize, theme: Theme) -> Line<'static> {
         hints.push(("n", "next fault".to_owned()));
     }
     match state.screen {
-        Screen::Guests | Screen::Flows => {
-            hints.extend([("Enter", "path".to_owned()), ("s", "sort".to_owned()), ("y", "copy fix".to_owned())]);
-        }
-        Screen::Path => hints.extend([("j k", "next, before".to_owned()), ("y", "copy fix".to_owned())]),
-        Screen::Faults => hints.extend([("Enter", "path".to_owned()), ("y", "copy fix".to_owned())]),
+        Screen::Guests | Screen::Flows => hints.extend([("Enter", "path".to_owned()), ("s", "sort".to_owned())]),
+        Screen::Path => hints.push(("j k", "next, before".to_owned())),
+        Screen::Faults => hints.push(("Enter", "path".to_owned())),
         Screen::Events => {
             hints.push(("Enter", if state.open { "close" } else { "detail" }.to_owned()));
             if !state.events.follow {
                 hints.push(("f", "to the newest".to_owned()));
             }
         }
+    }
+    if update::chosen_fix(state).is_some_and(|fix| fix.command.is_some()) {
+        hints.push(("y", "copy fix".to_owned()));
     }
     if state.screen != Screen::Path {
         hints.push(("/", filter(state.list(state.screen))));

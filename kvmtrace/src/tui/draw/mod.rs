@@ -12,7 +12,7 @@ mod path;
 mod story;
 mod table;
 
-use super::layout::{self, SMALLEST};
+use super::layout::SMALLEST;
 use super::state::{Screen, State};
 use super::theme::{Palette, Theme};
 use super::view::{FlowColumn, GuestColumn};
@@ -24,7 +24,7 @@ use ratatui::widgets::Paragraph;
 /// Draws a whole frame.
 pub fn draw(frame: &mut Frame<'_>, state: &State, theme: Theme) {
     let whole = frame.area();
-    match layout::areas((whole.width, whole.height), state.screen, state.open) {
+    match state.areas((whole.width, whole.height)) {
         None => too_small(frame, whole),
         Some(areas) => {
             header::draw(frame, areas.header, state, theme);

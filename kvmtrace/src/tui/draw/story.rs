@@ -33,18 +33,21 @@ pub(super) fn in_brief(
     let mut lines = Vec::new();
     let style = theme.severity(severity);
     let title = format!(" {} {}", theme::mark(severity), cause.map_or("dropped", Cause::id));
-    let place = fault.place.map(|place| format!("  at {}", place_text(place))).unwrap_or_default();
     let room = usize::from(width).saturating_sub(title.chars().count() + 1);
+    // The point gives way: reason and function tell as much.
+    let place = fault.place.map(|place| {
+        let long = format!("  at {}", place_text(place, true));
+        if long.chars().count() > room { format!("  at {}", place_text(place, false)) } else { long }
+    });
+    let place = place.unwrap_or_default();
     lines.push(Line::from(vec![Span::styled(title, style), Span::styled(text::cut(&place, room), theme.faint())]));
     paragraph(&mut lines, "   ", fault.explanation, width, Style::new());
     if let Some(command) = fault.fixes.first().and_then(|fix| fix.command.as_ref()) {
         const HINT: &str = "   y copies it";
-        let command = text::cut(command, usize::from(width).saturating_sub(6 + HINT.len()));
-        lines.push(Line::from(vec![
-            Span::raw("   $ "),
-            Span::styled(command, theme.severity(Severity::Ok)),
-            Span::styled(HINT, theme.faint()),
-        ]));
+        paragraph(&mut lines, "   $ ", command, width, theme.severity(Severity::Ok));
+        if let Some(last) = lines.last_mut().filter(|last| last.width() + HINT.len() < usize::from(width)) {
+            last.push_span(Span::styled(HINT, theme.faint()));
+        }
     } else if let Some(fix) = fault.fixes.first() {
         paragraph(&mut lines, "   fix ", &fix.why, width, Style::new());
     }
@@ -67,7 +70,7 @@ pub(super) fn of_fault(
     }
     lines.push(Line::styled(title, theme.severity(severity)));
     if let Some(place) = fault.place {
-        paragraph(&mut lines, "   at ", &place_text(place), width, Style::new());
+        paragraph(&mut lines, "   at ", &place_text(place, true), width, Style::new());
     }
     paragraph(&mut lines, "   ", fault.explanation, width, Style::new());
     for (index, cure) in fault.fixes.iter().enumerate() {
@@ -157,9 +160,10 @@ pub(super) fn paragraph(lines: &mut Vec<Line<'static>>, label: &'static str, val
 }
 
 /// `eth0, bridge-egress (NOT_SPECIFIED in br_dev_queue_push_xmit)`
-fn place_text(place: &Where) -> String {
+fn place_text(place: &Where, with_point: bool) -> String {
     let mut result = match &place.device {
-        Some(device) => format!("{device}, {}", point(place.point)),
+        Some(device) if with_point => format!("{device}, {}", point(place.point)),
+        Some(device) => device.clone(),
         None => point(place.point),
     };
     match (&place.reason, &place.function) {

@@ -1,7 +1,9 @@
 //! The way of one flow.
 
 use super::super::text;
-use super::{Devices, Node, Role, Way, beyond, hook, interface, is_netfilter, mark_fault, node, role, tell_devices};
+use super::{
+    Devices, Node, Role, Way, add_lower, beyond, hook, interface, is_netfilter, mark_fault, node, role, tell_devices,
+};
 use crate::diagnose::report::{FlowDirection, FlowReport, Hop, InterfaceReport, Point, Report, Where};
 
 /// The way of one flow.
@@ -24,6 +26,7 @@ pub(in crate::tui) fn of_flow(report: &Report, devices: &Devices, flow: &FlowRep
     }
     add_host(&mut nodes, flow, outward);
     add_ends(report, &mut nodes, flow, ours.map(|(_, interface)| interface));
+    add_lower(&mut nodes, devices);
     mark_fault(&mut nodes, flow.place.as_ref(), flow.severity, flow.dropped, outward);
     tell_devices(&mut nodes, devices);
     let source = text::end_point(&flow.source, flow.source_port);

@@ -1,6 +1,6 @@
 //! The ways of guests, with all their flows summed.
 
-use super::{Devices, Node, Role, Way, beyond, hook, is_netfilter, mark_fault, node, tell_devices};
+use super::{Devices, Node, Role, Way, add_lower, beyond, hook, is_netfilter, mark_fault, node, tell_devices};
 use crate::diagnose::report::{Cause, FlowReport, GuestReport, InterfaceReport, Point, Report, Severity, Where};
 use crate::event::Direction;
 use std::collections::{BTreeMap, BTreeSet};
@@ -54,7 +54,7 @@ struct Sum<'a> {
     nodes: Vec<Node>,
     /// The latencies of the flows at each node.
     latencies: Vec<Vec<u64>>,
-    tap: &'a str,
+    macvtap: bool,
     worst: Option<Worst<'a>>,
     dropped: BTreeMap<Option<Cause>, u64>,
 }
@@ -70,7 +70,7 @@ impl<'a> Sum<'a> {
             title: format!("{} by {}", guest.name, interface.device),
             latencies: vec![Vec::new(); nodes.len()],
             nodes,
-            tap: &interface.device,
+            macvtap: interface.kind == "macvtap",
             worst: None,
             dropped: BTreeMap::new(),
         }
@@ -92,9 +92,11 @@ impl<'a> Sum<'a> {
         for hop in &flow.path {
             let found = self.nodes.iter().position(|node| node.name == hop.device && node.role != Role::Guest);
             let Some(index) = found else { continue };
-            // Outward is: into the tap, out of anything else.
-            let outward = (hop.device == self.tap) == (hop.direction == Direction::Ingress);
             let node = &mut self.nodes[index];
+            // Outward is: into the tap and into the bridge, out of anything else; what a guest sends by a macvtap leaves
+            // the host by it.
+            let inward = matches!(node.role, Role::Tap | Role::Bridge) && !self.macvtap;
+            let outward = inward == (hop.direction == Direction::Ingress);
             let sum = if outward { &mut node.packets } else { &mut node.back };
             *sum = Some(sum.unwrap_or(0).saturating_add(hop.packets));
             self.latencies[index].extend(hop.latency_ns);
@@ -115,6 +117,7 @@ impl<'a> Sum<'a> {
             let middle = latencies.len().saturating_sub(1) / 2;
             node.latency_ns = (!latencies.is_empty()).then(|| *latencies.select_nth_unstable(middle).1);
         }
+        add_lower(&mut self.nodes, devices);
         let mut cause = None;
         if let Some(worst) = self.worst {
             let point = worst.place.map(|place| place.point);

@@ -4,6 +4,7 @@
 //! behind the NIC) is added here from the guests' interfaces and from where the fault sits.
 
 use crate::diagnose::report::{Cause, GuestReport, InterfaceReport, Point, Report, Severity, Where};
+use crate::event::HostState;
 use crate::event::host::{Link, LinkKind};
 use std::collections::BTreeMap;
 
@@ -23,10 +24,13 @@ pub struct Device {
     pub kind: String,
     /// Its MTU.
     pub mtu: u32,
+    /// The device that it sends by, if another: a tunnel's or a VLAN's NIC.
+    pub lower: Option<String>,
 }
 
-impl From<&Link> for Device {
-    fn from(link: &Link) -> Self {
+impl Device {
+    /// As it is on this host.
+    pub(super) fn of(link: &Link, host: &HostState) -> Self {
         let kind = match &link.kind {
             LinkKind::Loopback => "loopback",
             LinkKind::Tun => "tap",
@@ -40,7 +44,8 @@ impl From<&Link> for Device {
             LinkKind::Physical => "NIC",
             LinkKind::Other(kind) => kind,
         };
-        Self { kind: kind.to_owned(), mtu: link.mtu }
+        let lower = link.lower.and_then(|lower| host.links.get(&lower)).map(|lower| lower.name.clone());
+        Self { kind: kind.to_owned(), mtu: link.mtu, lower }
     }
 }
 
@@ -156,6 +161,22 @@ fn node(role: Role, name: &str) -> Node {
     }
 }
 
+/// Between a tunnel or a VLAN and the LAN stands the device that it sends by, on which the packets are not those of the
+/// guest any more.
+fn add_lower(nodes: &mut Vec<Node>, devices: &Devices) {
+    let lower = |node: &Node| devices.get(&node.name)?.lower.clone().filter(|_| node.role == Role::Nic);
+    let Some((index, lower)) = nodes.iter().enumerate().find_map(|(index, node)| Some((index, lower(node)?))) else {
+        return;
+    };
+    let lan = |index: usize| nodes.get(index).is_some_and(|node| node.role == Role::Lan);
+    let known = nodes.iter().any(|node| node.name == lower && node.role != Role::Guest);
+    if !known && lan(index + 1) {
+        nodes.insert(index + 1, node(Role::Nic, &lower));
+    } else if !known && index > 0 && lan(index - 1) {
+        nodes.insert(index, node(Role::Nic, &lower));
+    }
+}
+
 /// Tells what the devices along a way are, and their MTUs if those are not all the same.
 fn tell_devices(nodes: &mut [Node], devices: &Devices) {
     let device = |node: &Node| match node.role {
@@ -253,6 +274,8 @@ fn mark_fault(nodes: &mut [Node], place: Option<&Where>, severity: Severity, dro
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::diagnose::report::{FlowDirection, Hop};
+    use crate::event::Direction;
     use crate::tui::fixture;
 
     #[test]
@@ -271,18 +294,58 @@ mod tests {
             (LinkKind::Other("gretap".to_owned()), "gretap"),
         ] {
             link.kind = kind;
-            assert_eq!(Device::from(&link).kind, word);
+            assert_eq!(Device::of(&link, &HostState::default()).kind, word);
         }
     }
 
     #[test]
     fn ways_tell_the_kinds_of_their_devices() {
         let report = fixture::mtu_report(60);
-        let device = |kind: &str| Device { kind: kind.to_owned(), mtu: 1_450 };
-        let devices = Devices::from([("eth0".to_owned(), device("vxlan")), ("vnet0".to_owned(), device("macvtap"))]);
+        let device = |kind: &str, lower: Option<&str>| Device {
+            kind: kind.to_owned(),
+            mtu: 1_450,
+            lower: lower.map(str::to_owned),
+        };
+        let named = |name: &str, device| (name.to_owned(), device);
+        let devices = Devices::from([
+            named("eth0", device("vxlan", Some("eth1"))),
+            named("eth1", device("bond", None)),
+            named("vnet0", device("macvtap", None)),
+        ]);
         let labels = |way: &Way| way.nodes.iter().map(Node::word).collect::<Vec<_>>().join(" ");
-        assert_eq!(labels(&of_guests(&report, &devices)[0][0]), "guest macvtap bridge vxlan LAN");
+        assert_eq!(labels(&of_guests(&report, &devices)[0][0]), "guest macvtap bridge vxlan bond LAN");
         let broken = report.flows.iter().find(|flow| flow.dropped > 0).unwrap();
-        assert_eq!(labels(&of_flow(&report, &devices, broken)), "guest macvtap bridge vxlan LAN");
+        assert_eq!(labels(&of_flow(&report, &devices, broken)), "guest macvtap bridge vxlan bond LAN");
+        let answer = report.flows.iter().find(|flow| flow.direction == FlowDirection::ToGuest).unwrap();
+        assert_eq!(labels(&of_flow(&report, &devices, answer)), "LAN bond vxlan bridge macvtap guest");
+    }
+
+    #[test]
+    fn what_a_guest_sends_goes_into_its_tap_and_into_the_bridge_and_out_of_its_macvtap() {
+        let counts = |kind: &str, hops: [(&str, Direction); 2]| {
+            let mut report = fixture::mtu_report(60);
+            report.guests[0].interfaces[0].kind = kind.to_owned();
+            report.flows.retain(|flow| flow.dropped > 0);
+            let path = hops.map(|(device, direction)| Hop {
+                device: device.to_owned(),
+                direction,
+                packets: 7,
+                bytes: 700,
+                latency_ns: None,
+            });
+            report.flows[0].path = path.to_vec();
+            let ways = of_guests(&report, &Devices::new());
+            let nodes = ways[0][0].nodes.iter().filter(|node| node.packets.is_some() || node.back.is_some());
+            nodes.map(|node| (node.name.clone(), node.packets, node.back)).collect::<Vec<_>>()
+        };
+        let sent = |device: &str| (device.to_owned(), Some(7), None);
+        assert_eq!(
+            counts("tap", [("vnet0", Direction::Ingress), ("br0", Direction::Ingress)]),
+            [sent("vnet0"), sent("br0")]
+        );
+        assert_eq!(
+            counts("macvtap", [("vnet0", Direction::Egress), ("eth0", Direction::Egress)]),
+            [sent("vnet0"), sent("eth0")]
+        );
     }
 }

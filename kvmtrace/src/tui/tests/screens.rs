@@ -188,3 +188,16 @@ fn a_drop_tells_device_reason_and_function_in_eighty_columns() {
     }
     assert!(text.contains("udp 10.99.0.11:40000 → 10.99.0.1:9000"), "the selected one is told in full\n{text}");
 }
+
+#[test]
+fn a_long_command_is_told_in_full_where_there_is_room() {
+    let mut report = fixture::mtu_report(60);
+    report.guests.truncate(1);
+    let command = "nft 'insert rule inet filter forward ip saddr 10.99.0.11 counter accept comment \"kvmtrace\"' && nft 'insert rule \
+                   inet filter forward ip daddr 10.99.0.11 counter accept comment \"kvmtrace\"'";
+    let broken = report.flows.iter_mut().find(|flow| flow.dropped > 0).unwrap();
+    broken.fixes[0].command = Some(command.to_owned());
+    let text = screen(fixture::snapshot(report, Status::default()), SMALL, "");
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words(&text).contains(&words(command)), "{text}");
+}
