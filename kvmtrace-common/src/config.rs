@@ -5,6 +5,8 @@
 
 /// Number of flows (per observation point) that the kernel side can count at once.
 pub const FLOW_ENTRIES: u32 = 65_536;
+/// The hot table has 2^`HOT_SHIFT` entries for each CPU.
+pub const HOT_SHIFT: u32 = 10;
 /// Number of (flow, drop site) pairs that the kernel side can count at once.
 pub const DROP_ENTRIES: u32 = 16_384;
 /// Size of the ring buffer in bytes (a power of two, a multiple of the page size).

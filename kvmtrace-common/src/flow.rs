@@ -1,5 +1,6 @@
 //! The key and the counters of a flow at one observation point.
 
+use crate::config::HOT_SHIFT;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// What kind of addresses a [`FlowKey`] holds.
@@ -114,6 +115,68 @@ pub struct FlowCounters {
     pub time_to_live: u8,
     /// Zero.
     pub _pad: [u8; 7],
+}
+
+/// A flow and what was counted of it: an entry of the hot table.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct HotFlow {
+    /// Whose.
+    pub key: FlowKey,
+    /// How much; the entry is free as long as [`FlowCounters::packets`] is 0.
+    pub counters: FlowCounters,
+}
+
+/// A [`FlowKey`] in pieces that compare and mix fast.
+pub type KeyWords = [u64; size_of::<FlowKey>() / size_of::<u64>()];
+
+impl FlowKey {
+    /// Its bytes.
+    #[inline(always)]
+    pub fn words(self) -> KeyWords {
+        zerocopy::transmute!(self)
+    }
+
+    /// The key with these bytes.
+    #[inline(always)]
+    pub fn from_words(words: KeyWords) -> Self {
+        zerocopy::transmute!(words)
+    }
+}
+
+/// The fifth of [`FlowKey::words`]. Put together here rather than in a key: what a processor has just stored in small
+/// pieces it is slow to load as one. (On a little-endian machine: BPF programs are built for those.)
+#[inline(always)]
+pub fn transport_word(source_port: u16, destination_port: u16, vlan: u16, family: u8, protocol: u8) -> u64 {
+    u64::from(source_port)
+        | u64::from(destination_port) << 16
+        | u64::from(vlan) << 32
+        | u64::from(family) << 48
+        | u64::from(protocol) << 56
+}
+
+/// The last of [`FlowKey::words`], likewise.
+#[inline(always)]
+pub fn place_word(ifindex: u32, direction: u8, cpu: u16) -> u64 {
+    u64::from(ifindex) | u64::from(direction) << 32 | u64::from(cpu) << 48
+}
+
+/// The one entry of the hot table that this flow can have.
+///
+/// Who knows the multipliers can choose flows that share an entry; all but the first of them are then counted in the
+/// map, as they would be without the table.
+#[inline(always)]
+pub fn hot_index(words: &KeyWords, cpu: u16) -> u32 {
+    // Odd numbers without a pattern (SHA-512's constants). The products don't wait for one another, and the high bits of
+    // their sum depend on all bits of all words.
+    let [a, b, c, d, e, f] = *words;
+    let mixed = (a.wrapping_mul(0x428a_2f98_d728_ae23))
+        .wrapping_add(b.wrapping_mul(0x7137_4491_23ef_65cd))
+        .wrapping_add(c.wrapping_mul(0xb5c0_fbcf_ec4d_3b2f))
+        .wrapping_add(d.wrapping_mul(0xe9b5_dba5_8189_dbbd))
+        .wrapping_add(e.wrapping_mul(0x3956_c25b_f348_b539))
+        .wrapping_add(f.wrapping_mul(0x59f1_11f1_b605_d019));
+    (u32::from(cpu) << HOT_SHIFT) | (mixed >> (64 - HOT_SHIFT)) as u32
 }
 
 /// A drop site as one flow suffers it.

@@ -2,7 +2,7 @@
 
 use crate::event::{DropRecord, HEADER_BYTES, OverflowCounters, Record, RecordFacts};
 use crate::filter::{INSTRUCTIONS, Instruction, MacAddresses, Program};
-use crate::flow::{DropCounters, DropKey, FlowCounters, FlowKey};
+use crate::flow::{DropCounters, DropKey, FlowCounters, FlowKey, HotFlow};
 use core::mem::{offset_of, size_of};
 
 const _: () = assert!(size_of::<FlowKey>() == 48);
@@ -10,7 +10,10 @@ const _: () = assert!(offset_of!(FlowKey, source_port) == 32);
 const _: () = assert!(offset_of!(FlowKey, family) == 38);
 const _: () = assert!(offset_of!(FlowKey, ifindex) == 40);
 const _: () = assert!(size_of::<FlowCounters>() == 80);
+const _: () = assert!(offset_of!(FlowCounters, packets) == 0);
 const _: () = assert!(offset_of!(FlowCounters, flags) == 56);
+const _: () = assert!(size_of::<HotFlow>() == 128);
+const _: () = assert!(offset_of!(HotFlow, counters) == 48);
 const _: () = assert!(size_of::<DropKey>() == 64);
 const _: () = assert!(size_of::<DropCounters>() == 32);
 const _: () = assert!(size_of::<OverflowCounters>() == 16);

@@ -18,3 +18,4 @@ pub mod flow;
 pub mod layout;
 pub mod names;
 pub mod parse;
+pub mod quick;

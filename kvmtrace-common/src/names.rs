@@ -4,6 +4,10 @@
 pub const EVENTS: &str = "EVENTS";
 /// Hash of [`crate::flow::FlowKey`] to [`crate::flow::FlowCounters`].
 pub const FLOWS: &str = "FLOWS";
+/// Array of [`crate::flow::HotFlow`]: flows that are counted without a search, see [`crate::flow::hot_index`].
+pub const HOT: &str = "HOT";
+/// Array with one entry, a `u32`: devices with a smaller index are counted; 0: nothing is.
+pub const GATE: &str = "GATE";
 /// Hash of [`crate::flow::DropKey`] to [`crate::flow::DropCounters`].
 pub const DROPS: &str = "DROPS";
 /// Per-CPU array of `u64`, indexed by [`crate::event::LossIndex`].

@@ -56,6 +56,14 @@ const EXTENSION_HEADERS: usize = 6;
 pub struct Parsed {
     /// The flow; `ifindex` and `cpu` are 0 and `direction` is [`Direction::DROP`].
     pub key: FlowKey,
+    /// All else.
+    pub facts: Facts,
+}
+
+/// What a packet's headers say beside the flow.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
     /// Where the layer-3 header begins.
     pub network_offset: u32,
     /// Length of the layer-3 and layer-4 headers, as far as they were whole.
@@ -124,7 +132,7 @@ pub fn ethernet(header: &Header, available: usize, vlan: u16, parsed: &mut Parse
     parsed.clear(vlan);
     let available = unknown(available);
     let Some(ether_type) = be16(header, available, 12) else {
-        parsed.malformed = 1;
+        parsed.facts.malformed = 1;
         return;
     };
     network_layer(header, available, ETHERNET_HEADER, ether_type, parsed);
@@ -132,7 +140,7 @@ pub fn ethernet(header: &Header, available: usize, vlan: u16, parsed: &mut Parse
         && copy_address::<6>(&mut parsed.key.destination, header, available, 0).is_none()
             | copy_address::<6>(&mut parsed.key.source, header, available, 6).is_none()
     {
-        parsed.malformed = 1;
+        parsed.facts.malformed = 1;
     }
 }
 
@@ -167,6 +175,13 @@ impl Parsed {
             _pad: 0,
             cpu: 0,
         },
+        facts: Facts::EMPTY,
+    };
+}
+
+impl Facts {
+    /// Nothing known.
+    pub const EMPTY: Self = Self {
         network_offset: 0,
         header_length: 0,
         network_length: 0,
@@ -190,7 +205,7 @@ fn network_layer(header: &Header, available: usize, mut offset: usize, mut ether
             break;
         }
         let (Some(tag), Some(inner)) = (be16(header, available, offset), be16(header, available, offset + 2)) else {
-            parsed.malformed = 1;
+            parsed.facts.malformed = 1;
             return;
         };
         if parsed.key.vlan == NO_VLAN {
@@ -199,7 +214,7 @@ fn network_layer(header: &Header, available: usize, mut offset: usize, mut ether
         ether_type = inner;
         offset += 4;
     }
-    parsed.network_offset = offset as u32;
+    parsed.facts.network_offset = offset as u32;
     let whole = match ether_type {
         ether_type::IPV4 => ipv4(header, available, offset, parsed),
         ether_type::IPV6 => ipv6(header, available, offset, parsed),
@@ -209,7 +224,7 @@ fn network_layer(header: &Header, available: usize, mut offset: usize, mut ether
             Some(())
         }
     };
-    parsed.malformed = u8::from(whole.is_none());
+    parsed.facts.malformed = u8::from(whole.is_none());
 }
 
 #[inline(always)]
@@ -222,8 +237,8 @@ fn arp(header: &Header, available: usize, offset: usize, parsed: &mut Parsed) ->
     parsed.key.source_port = 0;
     parsed.key.family = Family::ARP;
     parsed.key.protocol = operation;
-    parsed.header_length = 28;
-    parsed.network_length = 28;
+    parsed.facts.header_length = 28;
+    parsed.facts.network_length = 28;
     Some(())
 }
 
@@ -240,15 +255,15 @@ fn ipv4(header: &Header, available: usize, offset: usize, parsed: &mut Parsed) -
     copy_address::<4>(&mut parsed.key.destination, header, available, offset + 16)?;
     parsed.key.family = Family::IPV4;
     parsed.key.protocol = protocol;
-    parsed.header_length = header_length as u32;
-    parsed.network_length = u32::from(u16::from_be_bytes([length_high, length_low]));
-    parsed.time_to_live = time_to_live;
+    parsed.facts.header_length = header_length as u32;
+    parsed.facts.network_length = u32::from(u16::from_be_bytes([length_high, length_low]));
+    parsed.facts.time_to_live = time_to_live;
     let fragment = u16::from_be_bytes([fragment_high, fragment_low]);
-    parsed.dont_fragment = u8::from(fragment & 0x4000 != 0);
-    parsed.later_fragment = u8::from(fragment & 0x1fff != 0);
-    parsed.fragment = u8::from(fragment & 0x3fff != 0);
-    parsed.fragment_id = u32::from(u16::from_be_bytes([id_high, id_low]));
-    if parsed.later_fragment == 1 {
+    parsed.facts.dont_fragment = u8::from(fragment & 0x4000 != 0);
+    parsed.facts.later_fragment = u8::from(fragment & 0x1fff != 0);
+    parsed.facts.fragment = u8::from(fragment & 0x3fff != 0);
+    parsed.facts.fragment_id = u32::from(u16::from_be_bytes([id_high, id_low]));
+    if parsed.facts.later_fragment == 1 {
         return Some(());
     }
     transport(header, available, offset + header_length, parsed)
@@ -266,11 +281,11 @@ fn ipv6(header: &Header, available: usize, offset: usize, parsed: &mut Parsed) -
     parsed.key.family = Family::IPV6;
     parsed.key.protocol = next;
     let payload = u32::from(u16::from_be_bytes([length_high, length_low]));
-    parsed.network_length = if payload == 0 { 0 } else { payload + 40 };
-    parsed.time_to_live = hop_limit;
-    parsed.dont_fragment = 1;
+    parsed.facts.network_length = if payload == 0 { 0 } else { payload + 40 };
+    parsed.facts.time_to_live = hop_limit;
+    parsed.facts.dont_fragment = 1;
     let mut at = offset + 40;
-    parsed.header_length = 40;
+    parsed.facts.header_length = 40;
     for _ in 0..EXTENSION_HEADERS {
         let extension = match next {
             ip_protocol::HOP_BY_HOP
@@ -284,9 +299,9 @@ fn ipv6(header: &Header, available: usize, offset: usize, parsed: &mut Parsed) -
         let size = match next {
             ip_protocol::FRAGMENT => {
                 let fragment = u16::from_be_bytes([high, low]);
-                parsed.later_fragment = u8::from(fragment & 0xfff8 != 0);
-                parsed.fragment = u8::from(fragment & 0xfff9 != 0);
-                parsed.fragment_id = u32::from_be_bytes(id);
+                parsed.facts.later_fragment = u8::from(fragment & 0xfff8 != 0);
+                parsed.facts.fragment = u8::from(fragment & 0xfff9 != 0);
+                parsed.facts.fragment_id = u32::from_be_bytes(id);
                 8
             }
             ip_protocol::AUTHENTICATION => (usize::from(length) + 2) * 4,
@@ -295,8 +310,8 @@ fn ipv6(header: &Header, available: usize, offset: usize, parsed: &mut Parsed) -
         next = following;
         parsed.key.protocol = next;
         at += size;
-        parsed.header_length = (at - offset) as u32;
-        if parsed.later_fragment == 1 {
+        parsed.facts.header_length = (at - offset) as u32;
+        if parsed.facts.later_fragment == 1 {
             return Some(());
         }
     }
@@ -309,12 +324,12 @@ fn transport(header: &Header, available: usize, at: usize, parsed: &mut Parsed) 
         ip_protocol::TCP => {
             ports(header, available, at, parsed)?;
             let [data_offset, flags] = bytes::<2>(header, available, at + 12)?;
-            parsed.tcp_flags = flags;
-            parsed.header_length += u32::from(data_offset >> 4) * 4;
+            parsed.facts.tcp_flags = flags;
+            parsed.facts.header_length += u32::from(data_offset >> 4) * 4;
         }
         ip_protocol::UDP => {
             ports(header, available, at, parsed)?;
-            parsed.header_length += 8;
+            parsed.facts.header_length += 8;
         }
         ip_protocol::SCTP => ports(header, available, at, parsed)?,
         ip_protocol::ICMP => icmp(header, available, at, parsed)?,
@@ -336,12 +351,12 @@ fn ports(header: &Header, available: usize, at: usize, parsed: &mut Parsed) -> O
 fn icmp(header: &Header, available: usize, at: usize, parsed: &mut Parsed) -> Option<()> {
     let [kind, code] = bytes::<2>(header, available, at)?;
     parsed.key.destination_port = u16::from_be_bytes([kind, code]);
-    parsed.header_length += 8;
+    parsed.facts.header_length += 8;
     match kind {
         // Echo and its reply, timestamp and its reply: the identifier (RFC 792).
         0 | 8 | 13 | 14 => parsed.key.source_port = be16(header, available, at + 4)?,
         3 | 4 | 5 | 11 | 12 => {
-            parsed.icmp_error = 1;
+            parsed.facts.icmp_error = 1;
             // What it is about: the inner addresses and ports (which follow a header without options).
             let [a, b, c, d, e, f, g, h, i, j, k, l] = bytes::<12>(header, available, at + 8 + 12)?;
             let mut hash = mix(0, u32::from_be_bytes([a, b, c, d]));
@@ -357,9 +372,9 @@ fn icmp(header: &Header, available: usize, at: usize, parsed: &mut Parsed) -> Op
 fn icmpv6(header: &Header, available: usize, at: usize, parsed: &mut Parsed) -> Option<()> {
     let [kind, code] = bytes::<2>(header, available, at)?;
     parsed.key.destination_port = u16::from_be_bytes([kind, code]);
-    parsed.header_length += 8;
+    parsed.facts.header_length += 8;
     if kind < 128 {
-        parsed.icmp_error = 1;
+        parsed.facts.icmp_error = 1;
         // The low half of the inner destination and the inner ports.
         let [a, b, c, d, e, f, g, h, i, j, k, l] = bytes::<12>(header, available, at + 8 + 32)?;
         let mut hash = mix(0, u32::from_be_bytes([a, b, c, d]));

@@ -36,8 +36,8 @@ fn udp_over_ipv4() {
     assert_eq!((parsed.key.source, parsed.key.destination), (v4(10, 0, 0, 1), v4(10, 0, 0, 2)));
     assert_eq!((parsed.key.family, parsed.key.protocol), (Family::IPV4, 17));
     assert_eq!((parsed.key.source_port, parsed.key.destination_port), (40_000, 53));
-    assert_eq!((parsed.network_length, parsed.header_length, parsed.time_to_live), (128, 28, 61));
-    assert_eq!((parsed.key.vlan, parsed.malformed, parsed.fragment), (NO_VLAN, 0, 0));
+    assert_eq!((parsed.facts.network_length, parsed.facts.header_length, parsed.facts.time_to_live), (128, 28, 61));
+    assert_eq!((parsed.key.vlan, parsed.facts.malformed, parsed.facts.fragment), (NO_VLAN, 0, 0));
 }
 
 #[test]
@@ -59,8 +59,8 @@ fn tcp_with_options_after_ip_options_and_two_tags() {
     let parsed = parsed(&frame);
     assert_eq!((parsed.key.source_port, parsed.key.destination_port), (443, 51_000));
     assert_eq!((parsed.key.vlan, parsed.key.protocol), (100, 6));
-    assert_eq!((parsed.network_offset, parsed.header_length), (22, 32 + 24));
-    assert_eq!((parsed.tcp_flags & 0x3f, parsed.dont_fragment), (0x12, 1));
+    assert_eq!((parsed.facts.network_offset, parsed.facts.header_length), (22, 32 + 24));
+    assert_eq!((parsed.facts.tcp_flags & 0x3f, parsed.facts.dont_fragment), (0x12, 1));
 }
 
 #[test]
@@ -77,11 +77,11 @@ fn fragments_of_ipv4_are_told_apart() {
             .write(&mut frame, &[0; 64])
             .unwrap();
         let parsed = parsed(&frame);
-        assert_eq!((parsed.fragment, parsed.later_fragment), (fragment, later), "offset {offset}");
+        assert_eq!((parsed.facts.fragment, parsed.facts.later_fragment), (fragment, later), "offset {offset}");
         // A later fragment has data where the ports would be.
         let ports = if later == 1 { (0, 0) } else { (1_000, 2_000) };
         assert_eq!((parsed.key.source_port, parsed.key.destination_port), ports, "offset {offset}");
-        assert_eq!(parsed.fragment_id, 0xbeef);
+        assert_eq!(parsed.facts.fragment_id, 0xbeef);
     }
 }
 
@@ -108,22 +108,22 @@ fn extension_headers_of_ipv6_are_looked_through() {
     let parsed = parsed(&ipv6(0, &rest));
     assert_eq!((parsed.key.family, parsed.key.protocol), (Family::IPV6, 17));
     assert_eq!((parsed.key.source_port, parsed.key.destination_port), (0x1234, 53));
-    assert_eq!((parsed.header_length, parsed.network_length), (40 + 24 + 8, 40 + 32));
-    assert_eq!(parsed.dont_fragment, 1);
+    assert_eq!((parsed.facts.header_length, parsed.facts.network_length), (40 + 24 + 8, 40 + 32));
+    assert_eq!(parsed.facts.dont_fragment, 1);
 }
 
 #[test]
 fn fragments_of_ipv6_are_told_apart() {
     let udp = [0x12, 0x34, 0, 53, 0, 8, 0, 0];
     let first = parsed(&ipv6(44, &[&[17, 0, 0, 1, 0, 0, 0xbe, 0xef][..], &udp].concat()));
-    assert_eq!((first.fragment, first.later_fragment, first.key.source_port), (1, 0, 0x1234));
-    assert_eq!(first.fragment_id, 0xbeef);
+    assert_eq!((first.facts.fragment, first.facts.later_fragment, first.key.source_port), (1, 0, 0x1234));
+    assert_eq!(first.facts.fragment_id, 0xbeef);
     let later = parsed(&ipv6(44, &[&[17, 0, 0x05, 0xa8, 0, 0, 0xbe, 0xef][..], &udp].concat()));
-    assert_eq!((later.fragment, later.later_fragment, later.key.source_port), (1, 1, 0));
+    assert_eq!((later.facts.fragment, later.facts.later_fragment, later.key.source_port), (1, 1, 0));
     assert_eq!(later.key.protocol, 17);
     // RFC 6946: an atomic fragment is a whole packet.
     let atomic = parsed(&ipv6(44, &[&[17, 0, 0, 0, 0, 0, 0xbe, 0xef][..], &udp].concat()));
-    assert_eq!((atomic.fragment, atomic.key.destination_port), (0, 53));
+    assert_eq!((atomic.facts.fragment, atomic.key.destination_port), (0, 53));
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn echo_keeps_its_identifier_and_errors_are_kept_apart_by_the_flow_they_are_abou
             .unwrap();
         parsed(&frame)
     };
-    assert_eq!((error(1_000).icmp_error, error(1_000).key.destination_port), (1, 0x0304));
+    assert_eq!((error(1_000).facts.icmp_error, error(1_000).key.destination_port), (1, 0x0304));
     assert_ne!(error(1_000).key.source_port, error(1_001).key.source_port);
 }
 
@@ -188,10 +188,10 @@ fn a_cut_packet_keeps_the_layers_that_were_whole() {
         .write(&mut frame, &[0; 8])
         .unwrap();
     let cut = parsed(&frame[..35]);
-    assert_eq!((cut.malformed, cut.key.family, cut.key.source), (1, Family::IPV4, v4(10, 0, 0, 1)));
+    assert_eq!((cut.facts.malformed, cut.key.family, cut.key.source), (1, Family::IPV4, v4(10, 0, 0, 1)));
     assert_eq!((cut.key.source_port, cut.key.destination_port), (0, 0));
-    assert_eq!(parsed(&frame[..13]).malformed, 1);
-    assert_eq!(parsed(&[]).malformed, 1);
+    assert_eq!(parsed(&frame[..13]).facts.malformed, 1);
+    assert_eq!(parsed(&[]).facts.malformed, 1);
 }
 
 proptest! {

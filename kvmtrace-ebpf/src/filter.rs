@@ -14,10 +14,16 @@ static FILTER_LENGTH: Global<u32> = Global::new(0);
 #[map]
 static FILTER: Array<Program> = Array::with_max_entries(1, 0);
 
+/// There is a filter.
+#[inline(always)]
+pub(crate) fn is_set() -> bool {
+    FILTER_LENGTH.load() != 0
+}
+
 /// The packet is wanted. `ethernet`: its header begins with the MAC addresses.
 #[inline(always)]
 pub(crate) fn wants(key: &FlowKey, header: &Header, ethernet: bool) -> bool {
-    if FILTER_LENGTH.load() == 0 {
+    if !is_set() {
         return true;
     }
     let Some(program) = FILTER.get(0) else { return true };

@@ -5,15 +5,20 @@
 
 use crate::error::Error;
 use crate::packet::Workspace;
-use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_NOEXIST};
 use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{HashMap, LruHashMap};
-use kvmtrace_common::config::{DROP_ENTRIES, FLOW_ENTRIES, FRAGMENT_ENTRIES};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap};
+use kvmtrace_common::config::{DROP_ENTRIES, FLOW_ENTRIES, FRAGMENT_ENTRIES, HOT_SHIFT};
 use kvmtrace_common::event::{Header, OverflowCounters, overflow_key};
-use kvmtrace_common::flow::{DropCounters, DropKey, FlowCounters, FlowFlags, FlowKey};
-use kvmtrace_common::parse::{Parsed, tcp_flag};
+use kvmtrace_common::flow::{DropCounters, DropKey, FlowCounters, FlowFlags, FlowKey, HotFlow, KeyWords, hot_index};
+use kvmtrace_common::parse::{Facts, Parsed, tcp_flag};
 
+/// The flows that came first, each at the one place that its key gives. A search in [`FLOWS`] takes longer than all else
+/// that is done for a packet; a look here is a multiplication and a comparison. The loader makes room for each CPU.
+#[map]
+static HOT: Array<HotFlow> = Array::with_max_entries(1 << HOT_SHIFT, BPF_F_MMAPABLE);
+/// All other flows.
 #[map]
 static FLOWS: HashMap<FlowKey, FlowCounters> = HashMap::with_max_entries(FLOW_ENTRIES, 0);
 #[map]
@@ -55,12 +60,12 @@ pub(crate) struct Size {
 impl Size {
     /// Of a packet of `length` bytes, `headers` of which every segment repeats and `link` of which are layer 2.
     #[inline(always)]
-    pub(crate) fn new(length: u32, link: u32, parsed: &Parsed, gso_size: u32, gso_segments: u32) -> Self {
+    pub(crate) fn new(length: u32, link: u32, facts: &Facts, gso_size: u32, gso_segments: u32) -> Self {
         if gso_size == 0 {
-            let largest = if parsed.network_length == 0 { length.saturating_sub(link) } else { parsed.network_length };
+            let largest = if facts.network_length == 0 { length.saturating_sub(link) } else { facts.network_length };
             return Self { packets: 1, bytes: u64::from(length), largest, gso: false };
         }
-        let headers = link + parsed.header_length;
+        let headers = link + facts.header_length;
         // A tap leaves gso_segs at 0 (virtio_net_hdr_to_skb, SKB_GSO_DODGY): count as tcp_gso_segment will.
         let segments = if gso_segments == 0 {
             length.saturating_sub(headers).wrapping_add(gso_size - 1) / gso_size
@@ -69,7 +74,7 @@ impl Size {
         };
         let segments = if segments == 0 { 1 } else { segments };
         let bytes = u64::from(length) + u64::from(segments - 1) * u64::from(headers);
-        Self { packets: u64::from(segments), bytes, largest: parsed.header_length + gso_size, gso: true }
+        Self { packets: u64::from(segments), bytes, largest: facts.header_length + gso_size, gso: true }
     }
 }
 
@@ -83,25 +88,77 @@ pub(crate) struct Counted {
     pub(crate) mac_changed: bool,
 }
 
+/// The place of a flow in the hot table; another flow may have it.
+#[inline(always)]
+fn hot(words: &KeyWords, cpu: u16) -> Option<&'static mut HotFlow> {
+    let entry = HOT.get_ptr_mut(hot_index(words, cpu))?;
+    // SAFETY: a valid pointer into the map, which lives as long as the program, and this CPU is the entry's only writer
+    // but for the reader in user space, who clears an entry whose flow has rested for long.
+    Some(unsafe { &mut *entry })
+}
+
+/// The same flow. Written out, or the compiler would make a call of it, and that a loop over bytes.
+#[inline(always)]
+fn is_of(entry: &HotFlow, words: &KeyWords) -> bool {
+    let [a, b, c, d, e, f] = entry.key.words();
+    let [g, h, i, j, k, l] = *words;
+    (a ^ g) | (b ^ h) | (c ^ i) | (d ^ j) | (e ^ k) | (f ^ l) == 0
+}
+
+/// Adds a packet to its flow if that is known and the packet is like those before it.
+#[inline(always)]
+pub(crate) fn count_known(words: &KeyWords, cpu: u16, facts: &Facts, size: &Size, source_mac: [u8; 6]) -> bool {
+    let counters = match hot(words, cpu) {
+        Some(entry) if is_of(entry, words) => &mut entry.counters,
+        _ => match FLOWS.get_ptr_mut(&FlowKey::from_words(*words)) {
+            // SAFETY: the map gave a valid pointer, and this CPU is the entry's only writer.
+            Some(counters) => unsafe { &mut *counters },
+            None => return false,
+        },
+    };
+    if counters.source_mac != source_mac {
+        return false;
+    }
+    add(counters, facts, size, source_mac);
+    true
+}
+
 /// Adds one packet to its flow at its observation point.
 #[inline(always)]
 pub(crate) fn count(workspace: &mut Workspace, size: &Size) -> Result<Counted, Error> {
     let Workspace { header, parsed, counters } = workspace;
+    let [destination_mac, source_mac] = macs(header);
+    let words = parsed.key.words();
+    let mut hot = hot(&words, parsed.key.cpu);
+    if let Some(entry) = &mut hot
+        && is_of(entry, &words)
+    {
+        return Ok(add(&mut entry.counters, &parsed.facts, size, source_mac));
+    }
     if let Some(entry) = FLOWS.get_ptr_mut(&parsed.key) {
         // SAFETY: the map gave a valid pointer, and this CPU is the entry's only writer.
-        return Ok(add(unsafe { &mut *entry }, parsed, size, header));
+        return Ok(add(unsafe { &mut *entry }, &parsed.facts, size, source_mac));
     }
     // SAFETY: the helper has no precondition.
     let now = unsafe { bpf_ktime_get_ns() };
     *counters = FlowCounters::default();
     counters.first_ns = now;
-    counters.time_to_live = parsed.time_to_live;
-    let [destination, source] = macs(header);
-    counters.destination_mac = destination;
-    counters.source_mac = source;
-    let counted = add(counters, parsed, size, header);
+    counters.time_to_live = parsed.facts.time_to_live;
+    counters.destination_mac = destination_mac;
+    counters.source_mac = source_mac;
+    let counted = Counted { first: Some(now), ..add(counters, &parsed.facts, size, source_mac) };
+    if let Some(entry) = hot
+        && entry.counters.packets == 0
+    {
+        entry.counters = FlowCounters { packets: 0, ..*counters };
+        entry.key = parsed.key;
+        // Last, and not sooner: to the reader the entry is free until then.
+        // SAFETY: a reference is valid for writing.
+        unsafe { (&raw mut entry.counters.packets).write_volatile(counters.packets) };
+        return Ok(counted);
+    }
     if FLOWS.insert(&parsed.key, counters, u64::from(BPF_NOEXIST)).is_ok() {
-        return Ok(Counted { first: Some(now), ..counted });
+        return Ok(counted);
     }
     overflow(&parsed.key, size);
     Err(Error::FlowMapFull)
@@ -115,34 +172,33 @@ fn macs(header: &Header) -> [[u8; 6]; 2] {
 }
 
 #[inline(always)]
-fn add(entry: &mut FlowCounters, parsed: &Parsed, size: &Size, header: &Header) -> Counted {
+fn add(entry: &mut FlowCounters, facts: &Facts, size: &Size, source_mac: [u8; 6]) -> Counted {
     entry.packets += size.packets;
     entry.bytes += size.bytes;
     if entry.largest < size.largest {
         entry.largest = size.largest;
     }
-    if parsed.fragment == 1 {
+    if facts.fragment == 1 {
         entry.fragments += 1;
-        if parsed.later_fragment == 0 {
+        if facts.later_fragment == 0 {
             entry.fragmented += 1;
         }
     }
     if size.gso {
         entry.gso += 1;
     }
-    if parsed.tcp_flags & (tcp_flag::SYN | tcp_flag::RST | tcp_flag::FIN) != 0 {
-        entry.tcp_syn += u32::from(parsed.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN);
-        entry.tcp_syn_ack += u32::from(parsed.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) > tcp_flag::ACK);
-        entry.tcp_reset += u32::from(parsed.tcp_flags & tcp_flag::RST != 0);
-        entry.tcp_fin += u32::from(parsed.tcp_flags & tcp_flag::FIN != 0);
+    if facts.tcp_flags & (tcp_flag::SYN | tcp_flag::RST | tcp_flag::FIN) != 0 {
+        entry.tcp_syn += u32::from(facts.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN);
+        entry.tcp_syn_ack += u32::from(facts.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) > tcp_flag::ACK);
+        entry.tcp_reset += u32::from(facts.tcp_flags & tcp_flag::RST != 0);
+        entry.tcp_fin += u32::from(facts.tcp_flags & tcp_flag::FIN != 0);
     }
     let known = entry.flags;
-    let mut flags = known | if parsed.dont_fragment == 1 { FlowFlags::DONT_FRAGMENT } else { FlowFlags::MAY_FRAGMENT };
-    if parsed.malformed == 1 {
+    let mut flags = known | if facts.dont_fragment == 1 { FlowFlags::DONT_FRAGMENT } else { FlowFlags::MAY_FRAGMENT };
+    if facts.malformed == 1 {
         flags |= FlowFlags::MALFORMED;
     }
-    let [_, source] = macs(header);
-    let mac_changed = known & FlowFlags::SOURCE_MAC_CHANGED == 0 && entry.source_mac != source;
+    let mac_changed = known & FlowFlags::SOURCE_MAC_CHANGED == 0 && entry.source_mac != source_mac;
     if mac_changed {
         flags |= FlowFlags::SOURCE_MAC_CHANGED;
     }
@@ -200,16 +256,16 @@ unsafe fn add_drop(entry: *mut DropCounters, size: &Size) -> u64 {
 /// Gives a later fragment the ports of its datagram's first, so that both are one flow; remembers those of a first.
 #[inline(always)]
 pub(crate) fn join_fragments(parsed: &mut Parsed) {
-    if parsed.fragment == 0 {
+    if parsed.facts.fragment == 0 {
         return;
     }
     let key = FragmentKey {
         source: parsed.key.source,
         destination: parsed.key.destination,
-        id: parsed.fragment_id,
+        id: parsed.facts.fragment_id,
         protocol: u32::from(parsed.key.protocol),
     };
-    if parsed.later_fragment == 1 {
+    if parsed.facts.later_fragment == 1 {
         // SAFETY: a torn read would need the entry to be reused for another datagram at this very moment; the ports
         // would be another flow's, the counts one packet off.
         if let Some(ports) = unsafe { FRAGMENTS.get(&key) } {

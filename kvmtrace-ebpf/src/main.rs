@@ -16,6 +16,7 @@ mod emit;
 mod error;
 mod filter;
 mod flow;
+mod gate;
 mod packet;
 mod probe;
 mod skb;

@@ -2,7 +2,8 @@
 //! real traffic, faults made with the commands that an operator would type, and scenarios that judge kvmtrace from
 //! outside.
 //!
-//! Nothing here knows kvmtrace's inside: the binary is run, its JSON is read, its proposed commands are pasted.
+//! Nothing here knows kvmtrace's inside: the binary is run, its JSON is read, its proposed commands are pasted. But for
+//! [`object`], which loads the BPF programs alone.
 
 // The lab is the world around kvmtrace: it waits, so it has a clock, and it talks to the person at the terminal.
 #![expect(clippy::disallowed_methods, reason = "the lab waits for real processes and real packets")]
@@ -10,6 +11,7 @@
 pub mod demo;
 pub mod lab;
 pub mod matrix;
+pub mod object;
 pub mod playground;
 pub mod product;
 pub mod scenario;

@@ -3,25 +3,34 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that can't go on has failed; a skip is told")]
 
-use aya::maps::HashMap;
+use aya::Ebpf;
+use aya::maps::{Array, HashMap};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
-use aya::{Ebpf, EbpfLoader};
 use kvmtrace_common::event::{HEADER_BYTES, Header};
 use kvmtrace_common::flow::NO_VLAN;
 use kvmtrace_common::parse::{self, Parsed};
+use kvmtrace_tests::object::{self, TABLES, Table, switch};
+use std::collections::BTreeMap;
 
 /// `TC_ACT_UNSPEC`, which is `TCX_NEXT`: the next program decides.
 const NEXT: u32 = u32::MAX;
 
-fn load() -> Option<Ebpf> {
+/// Switched on.
+fn load(table: Table) -> Option<Ebpf> {
+    let mut ebpf = load_waiting(table)?;
+    switch(&mut ebpf, u32::MAX).unwrap();
+    Some(ebpf)
+}
+
+fn load_waiting(table: Table) -> Option<Ebpf> {
     if !nix::unistd::geteuid().is_root() {
         assert!(std::env::var_os("CI").is_none(), "CI runs as root");
         println!("SKIP: loading BPF programs needs root");
         return None;
     }
-    let object = std::env::var("KVMTRACE_BPF_OBJECT")
+    let path = std::env::var("KVMTRACE_BPF_OBJECT")
         .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bpf/object/kvmtrace.bpf.o").to_owned());
-    let mut ebpf = EbpfLoader::new().load_file(&object).expect("the object of `cargo xtask ebpf`");
+    let mut ebpf = object::load(path.as_ref(), table).expect("the object of `cargo xtask ebpf`");
     for name in ["kvmtrace_in", "kvmtrace_out"] {
         program(&mut ebpf, name).load().expect("the verifier accepts it");
     }
@@ -37,20 +46,34 @@ fn run(ebpf: &mut Ebpf, name: &str, packet: &[u8]) -> u32 {
     program(ebpf, name).test_run(options).expect("BPF_PROG_TEST_RUN").return_value
 }
 
-/// Packets by flow key (without place and CPU: the first 40 bytes), and empties the map.
-fn flows(ebpf: &mut Ebpf) -> Vec<([u8; 40], u64)> {
+/// Table, flow key (without place and CPU: the first 40 bytes) and packets of each flow, and empties both tables.
+fn flows_anywhere(ebpf: &mut Ebpf) -> Vec<(Table, [u8; 40], u64)> {
     let mut map: HashMap<_, [u8; 48], [u8; 80]> =
         HashMap::try_from(ebpf.map_mut("FLOWS").expect("FLOWS")).expect("a hash");
-    let all: Vec<([u8; 48], [u8; 80])> = map.iter().filter_map(Result::ok).collect();
-    for (key, _) in &all {
+    let in_map: Vec<([u8; 48], [u8; 80])> = map.iter().filter_map(Result::ok).collect();
+    for (key, _) in &in_map {
         map.remove(key).expect("it was there");
     }
+    let mut all: Vec<_> = in_map.iter().map(|(key, value)| (Table::Map, [&key[..], value].concat())).collect();
+    let mut hot: Array<_, [u8; 128]> = Array::try_from(ebpf.map_mut("HOT").expect("HOT")).expect("an array");
+    for index in 0..hot.len() {
+        let entry = hot.get(&index, 0).expect("an entry");
+        if entry[48..56] != [0; 8] {
+            all.push((Table::Hot, entry.to_vec()));
+            hot.set(index, [0; 128], 0).expect("it can be cleared");
+        }
+    }
+    let number = |bytes: &[u8]| u64::from_ne_bytes(bytes.try_into().expect("8 bytes"));
     all.into_iter()
-        .map(|(key, value)| {
-            let key: [u8; 40] = key[..40].try_into().expect("40 bytes");
-            (key, u64::from_ne_bytes(value[..8].try_into().expect("8 bytes")))
-        })
+        .map(|(table, entry)| (table, entry[..40].try_into().expect("40 bytes"), number(&entry[48..56])))
         .collect()
+}
+
+/// The same of one table; the other has none.
+fn flows(ebpf: &mut Ebpf, table: Table) -> Vec<([u8; 40], u64)> {
+    let all = flows_anywhere(ebpf);
+    assert!(all.iter().all(|(in_table, ..)| *in_table == table), "{all:?}");
+    all.into_iter().map(|(_, key, packets)| (key, packets)).collect()
 }
 
 /// What the same parser, compiled for the host, makes of the packet.
@@ -74,12 +97,18 @@ fn udp_frame() -> Vec<u8> {
 
 #[test]
 fn each_packet_is_counted_under_its_flow() {
-    let Some(mut ebpf) = load() else { return };
+    for table in TABLES {
+        each_packet_is_counted_in(table);
+    }
+}
+
+fn each_packet_is_counted_in(table: Table) {
+    let Some(mut ebpf) = load(table) else { return };
     let frame = udp_frame();
     for _ in 0..3 {
         assert_eq!(run(&mut ebpf, "kvmtrace_in", &frame), NEXT);
     }
-    let flows = flows(&mut ebpf);
+    let flows = flows(&mut ebpf, table);
     // One entry per CPU that ran the test.
     assert_eq!(flows.iter().map(|(_, packets)| packets).sum::<u64>(), 3);
     for (key, _) in flows {
@@ -93,7 +122,13 @@ fn each_packet_is_counted_under_its_flow() {
 
 #[test]
 fn any_bytes_of_any_length_are_parsed_as_on_the_host_and_let_pass() {
-    let Some(mut ebpf) = load() else { return };
+    for table in TABLES {
+        any_bytes_are_parsed_with(table);
+    }
+}
+
+fn any_bytes_are_parsed_with(table: Table) {
+    let Some(mut ebpf) = load(table) else { return };
     // A fixed sequence of pseudo-random packets (a linear congruential generator) that mostly look like something.
     let mut state = 1_u64;
     let mut next = || {
@@ -102,34 +137,47 @@ fn any_bytes_of_any_length_are_parsed_as_on_the_host_and_let_pass() {
     };
     let types = [0x0800_u16, 0x86dd, 0x0806, 0x8100, 0x88a8, 0x88cc, 0];
     let protocols = [0_u8, 1, 6, 17, 43, 44, 51, 58, 60, 132, 255];
-    for round in 0..2_000 {
-        // The kernel's test run takes no frame without an Ethernet header, and no IP frame without a whole IP header.
-        let length = 14 + 40 + next() as usize % 120;
-        let mut packet: Vec<u8> = (0..length).map(|_| next() as u8).collect();
-        packet[12..14].copy_from_slice(&types[next() as usize % types.len()].to_be_bytes());
-        packet[14] = [0x45, 0x46, 0x4f, 0x60, 0x00][next() as usize % 5];
-        let protocol = protocols[next() as usize % protocols.len()];
-        let at = if packet[14] == 0x60 { 20 } else { 23 };
-        packet[at] = protocol;
-        // Fragments borrow their ports from one another: another test's business.
-        if packet[14] >> 4 == 4 {
-            packet[20..22].copy_from_slice(&[0x40, 0]);
+    for batch in 0..20 {
+        let mut expected_packets = BTreeMap::new();
+        for round in 0..100 {
+            // The kernel's test run takes no frame without an Ethernet header, and no IP frame without a whole IP header.
+            let length = 14 + 40 + next() as usize % 120;
+            let mut packet: Vec<u8> = (0..length).map(|_| next() as u8).collect();
+            packet[12..14].copy_from_slice(&types[next() as usize % types.len()].to_be_bytes());
+            packet[14] = [0x45, 0x46, 0x4f, 0x60, 0x00][next() as usize % 5];
+            let protocol = protocols[next() as usize % protocols.len()];
+            let at = if packet[14] == 0x60 { 20 } else { 23 };
+            packet[at] = protocol;
+            // Fragments borrow their ports from one another: another test's business.
+            if packet[14] >> 4 == 4 {
+                packet[20..22].copy_from_slice(&[0x40, 0]);
+            }
+            let name = if round % 2 == 0 { "kvmtrace_in" } else { "kvmtrace_out" };
+            // The second is one of a flow that is known: it may go another way.
+            for _ in 0..2 {
+                assert_eq!(run(&mut ebpf, name, &packet), NEXT, "{packet:02x?}");
+            }
+            let key = expected(&packet);
+            let is_fragment = protocol == 44 || key[39] == 44 || packet[54..].first() == Some(&44);
+            if !is_fragment {
+                expected_packets.insert(key, 2);
+            }
         }
-        let name = if round % 2 == 0 { "kvmtrace_in" } else { "kvmtrace_out" };
-        assert_eq!(run(&mut ebpf, name, &packet), NEXT, "{packet:02x?}");
-        let wanted = expected(&packet);
-        let counted = flows(&mut ebpf);
-        assert_eq!(counted.len(), 1, "{packet:02x?}");
-        let is_fragment = protocol == 44 || counted[0].0[39] == 44 || packet[54..].first() == Some(&44);
-        if !is_fragment {
-            assert_eq!(counted[0].0, wanted, "{packet:02x?}");
+        let mut packets = BTreeMap::new();
+        let mut all = 0;
+        for (_, key, count) in flows_anywhere(&mut ebpf) {
+            all += count;
+            *packets.entry(key).or_insert(0) += count;
         }
+        assert_eq!(all, 200, "batch {batch}, {table:?}");
+        packets.retain(|key, _| expected_packets.contains_key(key));
+        assert_eq!(packets, expected_packets, "batch {batch}, {table:?}");
     }
 }
 
 #[test]
 fn later_fragments_join_the_flow_of_their_first() {
-    let Some(mut ebpf) = load() else { return };
+    let Some(mut ebpf) = load(Table::Hot) else { return };
     let mut first = udp_frame();
     first[20..22].copy_from_slice(&[0x20, 0]);
     let mut later = first.clone();
@@ -138,9 +186,44 @@ fn later_fragments_join_the_flow_of_their_first() {
     later[34..38].copy_from_slice(&[0xff; 4]);
     run(&mut ebpf, "kvmtrace_in", &first);
     run(&mut ebpf, "kvmtrace_in", &later);
-    let flows = flows(&mut ebpf);
+    let flows = flows(&mut ebpf, Table::Hot);
     assert_eq!(flows.iter().map(|(_, packets)| packets).sum::<u64>(), 2);
     for (key, _) in flows {
         assert_eq!(u16::from_ne_bytes([key[32], key[33]]), 40_000, "source port");
+    }
+}
+
+#[test]
+fn flows_that_share_a_place_are_counted_apart() {
+    let Some(mut ebpf) = load(Table::Hot) else { return };
+    // More flows than the table has places.
+    let mut frame = udp_frame();
+    for _ in 0..2 {
+        for port in 0..3_000_u16 {
+            frame[34..36].copy_from_slice(&(10_000 + port).to_be_bytes());
+            run(&mut ebpf, "kvmtrace_in", &frame);
+        }
+    }
+    let mut packets = BTreeMap::new();
+    let all = flows_anywhere(&mut ebpf);
+    let in_map = all.iter().filter(|(table, ..)| *table == Table::Map).count();
+    for (_, key, count) in all {
+        *packets.entry(u16::from_ne_bytes([key[32], key[33]])).or_insert(0) += count;
+    }
+    assert!(in_map > 0 && in_map < packets.len(), "{in_map} of {} flows are in the map", packets.len());
+    assert_eq!(packets.len(), 3_000);
+    assert!(packets.values().all(|count| *count == 2), "{packets:?}");
+}
+
+#[test]
+fn nothing_is_counted_before_the_switch_and_nothing_after() {
+    let Some(mut ebpf) = load_waiting(Table::Hot) else { return };
+    // The test run's packets are of the loopback device, whose index is 1 in every network namespace.
+    for (limit, counted) in [(0, 0), (1, 0), (2, 1), (u32::MAX, 1), (0, 0)] {
+        switch(&mut ebpf, limit).unwrap();
+        assert_eq!(run(&mut ebpf, "kvmtrace_in", &udp_frame()), NEXT);
+        assert_eq!(run(&mut ebpf, "kvmtrace_out", &udp_frame()), NEXT);
+        let flows = flows(&mut ebpf, Table::Hot);
+        assert_eq!(flows.len(), 2 * counted, "limit {limit}");
     }
 }

@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::flow::Size;
 use crate::probe::tc::is_milestone;
 use crate::skb::SocketBuffer;
-use crate::{emit, filter, flow, packet};
+use crate::{emit, filter, flow, gate, packet};
 use aya_ebpf::Global;
 use aya_ebpf::programs::BtfTracePointContext;
 use kvmtrace_common::event::{Layer, NO_REASON, RecordFacts, RecordKind};
@@ -17,6 +17,9 @@ static HAS_REASON: Global<u32> = Global::new(0);
 /// One dropped packet.
 #[inline(always)]
 pub(crate) fn packet(context: &BtfTracePointContext) -> Result<(), Error> {
+    if !gate::is_open() {
+        return Ok(());
+    }
     let skb = SocketBuffer::new(context.arg::<*const u8>(0));
     let Some(ifindex) = skb.traced_device() else { return Ok(()) };
     let location: u64 = context.arg(1);
@@ -36,7 +39,7 @@ pub(crate) fn packet(context: &BtfTracePointContext) -> Result<(), Error> {
         return Ok(());
     }
     let (gso_size, gso_segments) = facts.gso();
-    let size = Size::new(facts.length, 0, parsed, u32::from(gso_size), u32::from(gso_segments));
+    let size = Size::new(facts.length, 0, &parsed.facts, u32::from(gso_size), u32::from(gso_segments));
     let key = DropKey { flow: parsed.key, location, reason, _pad: 0 };
     let count = flow::count_drop(&key, &size)?;
     if !is_milestone(count, size.packets) {

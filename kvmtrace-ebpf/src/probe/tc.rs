@@ -2,12 +2,13 @@
 
 use crate::error::Error;
 use crate::flow::Size;
-use crate::{emit, filter, flow, packet};
+use crate::{emit, filter, flow, gate, packet};
 use aya_ebpf::Global;
 use aya_ebpf::programs::TcContext;
 use kvmtrace_common::event::{Layer, NO_REASON, RecordFacts, RecordKind};
-use kvmtrace_common::flow::NO_VLAN;
+use kvmtrace_common::flow::{NO_VLAN, place_word};
 use kvmtrace_common::parse;
+use kvmtrace_common::quick::{self, Quick};
 
 #[unsafe(no_mangle)]
 static EVERY_PACKET: Global<u32> = Global::new(0);
@@ -23,38 +24,43 @@ pub(crate) fn is_milestone(now: u64, step: u64) -> bool {
 /// One packet at a tc hook.
 #[inline(always)]
 pub(crate) fn packet(context: &TcContext, direction: u8) -> Result<(), Error> {
-    let (workspace, available) = packet::from_tc(context)?;
     let skb = context.skb.skb;
     // SAFETY: the context's own members; the verifier turns these into loads from the socket buffer.
-    let (ifindex, input_ifindex, vlan_present, vlan_tci, gso_size, gso_segments, packet_type, protocol) = unsafe {
-        (
-            (*skb).ifindex,
-            (*skb).ingress_ifindex,
-            (*skb).vlan_present,
-            (*skb).vlan_tci,
-            (*skb).gso_size,
-            (*skb).gso_segs,
-            (*skb).pkt_type,
-            (*skb).protocol,
-        )
-    };
+    let (ifindex, vlan_present, vlan_tci, gso_size, gso_segments) =
+        unsafe { ((*skb).ifindex, (*skb).vlan_present, (*skb).vlan_tci, (*skb).gso_size, (*skb).gso_segs) };
+    if !gate::is_open_for(ifindex) {
+        return Ok(());
+    }
+    let cpu = flow::this_cpu();
     let vlan = if vlan_present == 0 { NO_VLAN } else { (vlan_tci & 0x0fff) as u16 };
+    let length = context.len();
+    if EVERY_PACKET.load() == 0 && !filter::is_set() {
+        let bytes = packet::InPlace::new(context);
+        if let Some(Quick { mut words, facts }) = quick::parse(&bytes, vlan) {
+            let [.., place] = &mut words;
+            *place = place_word(ifindex, direction, cpu);
+            let size = Size::new(length, facts.network_offset, &facts, gso_size, gso_segments);
+            if flow::count_known(&words, cpu, &facts, &size, bytes.source_mac()) {
+                return Ok(());
+            }
+        }
+    }
+    let (workspace, available) = packet::from_tc(context)?;
     parse::ethernet(&workspace.header, available as usize, vlan, &mut workspace.parsed);
     let parsed = &mut workspace.parsed;
     flow::join_fragments(parsed);
     parsed.key.ifindex = ifindex;
-    parsed.key.cpu = flow::this_cpu();
+    parsed.key.cpu = cpu;
     parsed.key.direction = direction;
     if !filter::wants(&parsed.key, &workspace.header, true) {
         return Ok(());
     }
-    let length = context.len();
-    let size = Size::new(length, parsed.network_offset, parsed, gso_size, gso_segments);
+    let size = Size::new(length, parsed.facts.network_offset, &parsed.facts, gso_size, gso_segments);
     let counted = flow::count(workspace, &size)?;
     let parsed = &workspace.parsed;
     let kind = if EVERY_PACKET.load() == 1 {
         RecordKind::PACKET
-    } else if parsed.icmp_error == 1 && is_milestone(counted.packets, size.packets) {
+    } else if parsed.facts.icmp_error == 1 && is_milestone(counted.packets, size.packets) {
         RecordKind::ICMP_ERROR
     } else if counted.mac_changed {
         RecordKind::MAC_CHANGED
@@ -65,6 +71,8 @@ pub(crate) fn packet(context: &TcContext, direction: u8) -> Result<(), Error> {
     } else {
         return Ok(());
     };
+    // SAFETY: as above.
+    let (input_ifindex, packet_type, protocol) = unsafe { ((*skb).ingress_ifindex, (*skb).pkt_type, (*skb).protocol) };
     emit::packet(
         &mut RecordFacts {
             time_ns: 0,

@@ -2,13 +2,15 @@
 //!
 //! A guest may open flows as fast as it sends. When the kernel's map fills up, flows that have rested since the last
 //! look are taken out of it and kept here; what is kept here is bounded, and what no longer fits is counted as evicted.
+//! The same for the hot table, so that its entries go to flows that are alive.
 
+use super::hot::{self, Hot};
 use super::loader::{ProbeError, Programs};
 use crate::event::decode::{self, Resolver};
 use crate::event::{Event, EventKind, Loss, Timestamp};
 use aya::Pod;
 use aya::maps::{HashMap, Map, MapData, PerCpuArray};
-use kvmtrace_common::config::FLOW_ENTRIES;
+use kvmtrace_common::config::{FLOW_ENTRIES, HOT_SHIFT};
 use kvmtrace_common::event::{LossIndex, OverflowCounters};
 use kvmtrace_common::flow::{DropCounters, DropKey, FlowCounters, FlowFlags, FlowKey};
 use kvmtrace_common::names;
@@ -34,17 +36,57 @@ const CROWDED: usize = FLOW_ENTRIES as usize / 4 * 3;
 /// Flows (per observation point) kept here at most: some 40 MB.
 const KEPT: usize = FLOW_ENTRIES as usize * 4;
 
+/// The same of the hot table, for each CPU's part.
+const CROWDED_HOT: usize = hot::PER_CPU / 4 * 3;
+/// A flow must have rested for so many looks to be taken out of the hot table: it has a first packet again when it goes on.
+const RESTED_HOT: u32 = 20;
+
 /// What is known of a flow at a place.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Seen {
     /// What was told last.
     told: FlowCounters,
-    /// What was counted in entries that have been taken out of the map.
+    /// What was counted in entries that have been taken out of the kernel's tables.
     retired: FlowCounters,
+    /// For how many looks nothing has changed.
+    rested: u32,
+}
+
+/// One of the entries that count a flow at a place.
+#[derive(Clone, Copy)]
+enum Part {
+    /// In the map, of this CPU.
+    Map(u16),
+    /// In the hot table, at this index.
+    Hot(usize),
+}
+
+/// What is counted of each flow at each place: the bytes of its key without the CPU, and its entries.
+type Entries = BTreeMap<[u8; 48], Vec<(Part, FlowCounters)>>;
+
+/// How full the kernel's tables are.
+#[derive(Default)]
+struct Filled {
+    map: usize,
+    /// Of each CPU.
+    hot: BTreeMap<usize, usize>,
+}
+
+impl Filled {
+    /// There is need to take this one out.
+    fn is_crowded(&self, part: Part, rested: u32) -> bool {
+        match part {
+            Part::Map(_) => self.map >= CROWDED,
+            Part::Hot(index) => {
+                rested >= RESTED_HOT && self.hot.get(&(index >> HOT_SHIFT)).is_some_and(|taken| *taken >= CROWDED_HOT)
+            }
+        }
+    }
 }
 
 /// The maps.
 pub(super) struct Reader {
+    hot: Hot,
     flows: HashMap<MapData, Flow, Counters>,
     drops: HashMap<MapData, Site, Drops>,
     overflow: HashMap<MapData, u64, Overflow>,
@@ -71,6 +113,7 @@ where
 impl Reader {
     pub(super) fn new(programs: &mut Programs) -> Result<Self, ProbeError> {
         Ok(Self {
+            hot: Hot::new(programs)?,
             flows: typed(programs, names::FLOWS)?,
             drops: typed(programs, names::DROPS)?,
             overflow: typed(programs, names::OVERFLOW)?,
@@ -85,37 +128,30 @@ impl Reader {
     /// What has changed since the last call.
     pub(super) fn changes(&mut self, now: Timestamp, resolver: &impl Resolver) -> Vec<Event> {
         let mut events = Vec::new();
-        let mut entries: BTreeMap<[u8; 48], (FlowCounters, Vec<u16>)> = BTreeMap::new();
-        let mut in_map = 0;
-        for (Flow(mut key), Counters(counters)) in self.flows.iter().filter_map(Result::ok) {
-            in_map += 1;
-            let cpu = std::mem::take(&mut key.cpu);
-            let Ok(bytes) = <[u8; 48]>::try_from(key.as_bytes()) else { continue };
-            let (sum, cpus) = entries.entry(bytes).or_default();
-            add_flow(sum, &counters);
-            cpus.push(cpu);
-        }
-        for (key, (counted, cpus)) in entries {
+        let (entries, filled) = self.entries();
+        for (key, parts) in entries {
             let flow: FlowKey = zerocopy::transmute!(key);
-            let seen = self.seen_flows.get(&key).copied();
-            let mut total = seen.map_or_else(FlowCounters::default, |seen| seen.retired);
-            add_flow(&mut total, &counted);
-            let rests = seen.is_some_and(|seen| seen.told == total);
-            if rests && in_map >= CROWDED {
-                for cpu in cpus {
-                    // Not there any more: nothing to do.
-                    self.flows.remove(&Flow(FlowKey { cpu, ..flow })).unwrap_or_default();
-                }
-                self.seen_flows.insert(key, Seen { told: total, retired: total });
+            let known = self.seen_flows.get(&key).copied();
+            let mut seen = known.unwrap_or_default();
+            let mut total = seen.retired;
+            for (_, counters) in &parts {
+                add_flow(&mut total, counters);
             }
-            if rests {
+            if known.is_none() || seen.told != total {
+                self.seen_flows.insert(key, Seen { told: total, rested: 0, ..seen });
+                if let Some(sample) = decode::flow(&flow, &total, resolver) {
+                    events.push(Event { time: now, kind: EventKind::Flow(sample) });
+                }
                 continue;
             }
-            let retired = seen.map_or_else(FlowCounters::default, |seen| seen.retired);
-            self.seen_flows.insert(key, Seen { told: total, retired });
-            if let Some(sample) = decode::flow(&flow, &total, resolver) {
-                events.push(Event { time: now, kind: EventKind::Flow(sample) });
+            seen.rested = seen.rested.saturating_add(1);
+            for (part, counters) in parts {
+                if filled.is_crowded(part, seen.rested) {
+                    self.take_out(part, flow);
+                    add_flow(&mut seen.retired, &counters);
+                }
             }
+            self.seen_flows.insert(key, seen);
         }
         self.evict();
         let mut drops: BTreeMap<[u8; 64], DropCounters> = BTreeMap::new();
@@ -138,6 +174,33 @@ impl Reader {
             events.push(Event { time: now, kind: EventKind::Loss(loss) });
         }
         events
+    }
+
+    /// All that is counted now, by flow and place.
+    fn entries(&self) -> (Entries, Filled) {
+        let mut entries = Entries::new();
+        let mut filled = Filled::default();
+        let mut add = |mut key: FlowKey, part, counters| {
+            key.cpu = 0;
+            entries.entry(zerocopy::transmute!(key)).or_default().push((part, counters));
+        };
+        for (index, key, counters) in self.hot.taken() {
+            *filled.hot.entry(index >> HOT_SHIFT).or_default() += 1;
+            add(key, Part::Hot(index), counters);
+        }
+        for (Flow(key), Counters(counters)) in self.flows.iter().filter_map(Result::ok) {
+            filled.map += 1;
+            add(key, Part::Map(key.cpu), counters);
+        }
+        (entries, filled)
+    }
+
+    fn take_out(&mut self, part: Part, flow: FlowKey) {
+        match part {
+            // Not there any more: nothing to do.
+            Part::Map(cpu) => self.flows.remove(&Flow(FlowKey { cpu, ..flow })).unwrap_or_default(),
+            Part::Hot(index) => self.hot.free(index),
+        }
     }
 
     /// Forgets flows that are no longer in the map, the smallest first, until the rest fits.
@@ -206,4 +269,21 @@ fn add_drops(sum: &mut DropCounters, other: &DropCounters) {
     sum.bytes = sum.bytes.saturating_add(other.bytes);
     sum.first_ns = sum.first_ns.min(other.first_ns);
     sum.largest = sum.largest.max(other.largest);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CROWDED, CROWDED_HOT, Filled, HOT_SHIFT, Part, RESTED_HOT};
+
+    #[test]
+    fn only_what_is_crowded_is_emptied_and_of_the_hot_table_only_what_has_rested_long() {
+        let filled = Filled { map: CROWDED - 1, hot: [(0, CROWDED_HOT), (1, CROWDED_HOT - 1)].into() };
+        assert!(!filled.is_crowded(Part::Map(0), u32::MAX));
+        assert!(filled.is_crowded(Part::Hot(5), RESTED_HOT));
+        assert!(!filled.is_crowded(Part::Hot(5), RESTED_HOT - 1));
+        assert!(!filled.is_crowded(Part::Hot(5 + (1 << HOT_SHIFT)), RESTED_HOT), "another CPU's part has room");
+        let filled = Filled { map: CROWDED, ..Filled::default() };
+        assert!(filled.is_crowded(Part::Map(0), 1));
+        assert!(!filled.is_crowded(Part::Hot(5), u32::MAX));
+    }
 }

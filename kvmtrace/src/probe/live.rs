@@ -24,6 +24,8 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 const POLL: Duration = Duration::from_millis(500);
 /// Records taken from the ring before the counters get their turn again.
 const RING_BATCH: usize = 4_096;
+/// The gate's limit that no device's index reaches (they are positive `int`s).
+const EVERYTHING: u32 = u32::MAX;
 /// Packets in flight when the end is called: how long their last hops get.
 const GRACE: Duration = Duration::from_millis(50);
 
@@ -111,7 +113,7 @@ impl Live {
         &self.kernel
     }
 
-    /// Loads and attaches everything; when this returns, every packet is seen. `stop` ends the trace once it is true or
+    /// Loads and attaches everything, then lets all of it count at one moment; when this returns, every packet is seen. `stop` ends the trace once it is true or
     /// its sender is gone.
     pub async fn start(plan: Plan, stop: Stop) -> anyhow::Result<Self> {
         let kernel = Kernel::read()?;
@@ -148,6 +150,7 @@ impl Live {
             queue: VecDeque::new(),
         };
         live.attach(true)?;
+        live.programs.open_below(EVERYTHING)?;
         let started = plan.started.unwrap_or_else(|| Started {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             devices: Vec::new(),
@@ -185,11 +188,30 @@ impl Live {
         for (_, attached) in gone.into_iter().filter_map(|index| self.attached.remove(&index)) {
             self.programs.detach(attached);
         }
-        for index in wanted {
-            let Some(name) = self.host.link(index).map(|link| link.name.clone()) else { continue };
-            if self.attached.contains_key(&index) {
-                continue;
-            }
+        let new: Vec<(IfIndex, String)> = wanted
+            .into_iter()
+            .filter(|index| !self.attached.contains_key(index))
+            .filter_map(|index| Some((index, self.host.link(index)?.name.clone())))
+            .collect();
+        // The new devices begin at one moment too, while the others go on. One that was moved here may have a low index: then
+        // nobody waits.
+        let later = new
+            .iter()
+            .map(|(index, _)| *index)
+            .min()
+            .filter(|first| !must && self.attached.last_key_value().is_none_or(|(last, _)| last < first));
+        if let Some(first) = later {
+            self.programs.open_below(first.0)?;
+        }
+        let attached = self.attach_all(new, must);
+        if later.is_some() {
+            self.programs.open_below(EVERYTHING)?;
+        }
+        attached
+    }
+
+    fn attach_all(&mut self, devices: Vec<(IfIndex, String)>, must: bool) -> anyhow::Result<()> {
+        for (index, name) in devices {
             match self.programs.attach(&name) {
                 Ok(attached) => {
                     self.attached.insert(index, (name, attached));
@@ -250,9 +272,12 @@ impl Live {
         }
     }
 
-    /// Detach, drain, last look at the host.
+    /// Stop counting everywhere at one moment, detach, drain, last look at the host.
     async fn finish(&mut self) {
         tokio::time::sleep(GRACE).await;
+        if let Err(error) = self.programs.open_below(0) {
+            tracing::debug!(%error, "the programs count until each is detached");
+        }
         for (_, attached) in std::mem::take(&mut self.attached).into_values() {
             self.programs.detach(attached);
         }

@@ -10,8 +10,9 @@ use aya::maps::Array;
 use aya::programs::links::LinkOrder;
 use aya::programs::tc::{NlOptions, SchedClassifierLinkId, TcAttachOptions};
 use aya::programs::{BtfTracePoint, ProgramError, SchedClassifier, TcAttachType};
+use aya::util::online_cpus;
 use aya::{Btf, Ebpf, EbpfLoader};
-use kvmtrace_common::config::global;
+use kvmtrace_common::config::{HOT_SHIFT, global};
 use kvmtrace_common::names;
 
 /// The kernel's offsets, each with the frozen constant that it goes to.
@@ -113,6 +114,8 @@ unsafe impl aya::Pod for FilterProgram {}
 /// The loaded programs. All that they attach ends with this value, also when the process is killed (tcx, links).
 pub(super) struct Programs {
     ebpf: Ebpf,
+    gate: Array<aya::maps::MapData, u32>,
+    hot_entries: u32,
     tcx: bool,
     degraded: Vec<Degraded>,
 }
@@ -150,7 +153,13 @@ impl Programs {
         loader.override_global(global::HAS_REASON, &has_reason, true);
         loader.override_global(global::EVERY_PACKET, &every_packet, true);
         loader.override_global(global::FILTER_LENGTH, &filter_length, true);
+        // A place for each CPU up to the last that is online; one that comes later counts in the map.
+        let cpus = online_cpus().map_err(|(_, error)| ProbeError::load(error))?.into_iter().max().unwrap_or(0) + 1;
+        let hot_entries = cpus << HOT_SHIFT;
+        loader.map_max_entries(names::HOT, hot_entries);
         let mut ebpf = loader.load(object).map_err(ProbeError::load)?;
+        let gate = ebpf.take_map(names::GATE).ok_or(ProbeError::Absent(names::GATE))?;
+        let gate = Array::try_from(gate).map_err(ProbeError::load)?;
         if let Some(filter) = settings.filter {
             let map = ebpf.map_mut(names::FILTER).ok_or(ProbeError::Absent(names::FILTER))?;
             let mut map: Array<_, FilterProgram> = Array::try_from(map).map_err(ProbeError::load)?;
@@ -159,7 +168,7 @@ impl Programs {
         for name in [names::TC_INGRESS, names::TC_EGRESS] {
             classifier(&mut ebpf, name)?.load().map_err(ProbeError::load)?;
         }
-        let mut programs = Self { ebpf, tcx: kernel.version >= TCX, degraded: Vec::new() };
+        let mut programs = Self { ebpf, gate, hot_entries, tcx: kernel.version >= TCX, degraded: Vec::new() };
         match programs.attach_drop() {
             Ok(()) => {}
             // A locked kernel lets no program read its memory, and a dropped packet's headers are found no other way. What
@@ -194,6 +203,16 @@ impl Programs {
         program.load("kfree_skb", &btf).map_err(|error| failed(&error))?;
         program.attach().map_err(|error| failed(&error))?;
         Ok(())
+    }
+
+    /// Lets the programs count, all at one moment: at devices with a smaller index than this. 0 stops them.
+    pub(super) fn open_below(&mut self, limit: u32) -> Result<(), ProbeError> {
+        self.gate.set(0, limit, 0).map_err(ProbeError::load)
+    }
+
+    /// Entries of the hot table.
+    pub(super) fn hot_entries(&self) -> u32 {
+        self.hot_entries
     }
 
     /// Attaches to both sides of a device.

@@ -2,6 +2,7 @@
 //! them, reads ring and counters, gives [`crate::event::Event`]s.
 
 mod counters;
+mod hot;
 mod live;
 mod loader;
 

@@ -45,7 +45,7 @@ impl IcmpError {
             return None;
         }
         let (header, available, outer) = parsed(record)?;
-        let icmp = (outer.network_offset + outer.header_length).checked_sub(8)? as usize;
+        let icmp = (outer.facts.network_offset + outer.facts.header_length).checked_sub(8)? as usize;
         let mtu_bytes: [u8; 4] = header.bytes.get(icmp + 4..icmp + 8)?.try_into().ok()?;
         let mtu = u32::from_be_bytes(mtu_bytes);
         let (inner_type, mtu) = if matches!(record.flow.protocol, Protocol::Icmp { .. }) {
@@ -123,7 +123,7 @@ pub fn solicited(record: &PacketRecord) -> Option<IpAddr> {
         return None;
     }
     let (header, available, outer) = parsed(record)?;
-    let at = (outer.network_offset + outer.header_length) as usize;
+    let at = (outer.facts.network_offset + outer.facts.header_length) as usize;
     let target: [u8; 16] = header.bytes.get(at..at + 16)?.try_into().ok()?;
     (at + 16 <= available).then_some(IpAddr::V6(Ipv6Addr::from(target)))
 }

@@ -27,9 +27,9 @@ pub(super) fn carried(host: &HostState, record: &PacketRecord) -> Option<PacketR
         return None;
     }
     let (_, available, outer) = super::quote::parsed(record)?;
-    let start = (outer.network_offset + outer.header_length) as usize + VXLAN;
+    let start = (outer.facts.network_offset + outer.facts.header_length) as usize + VXLAN;
     // The flag says that the network identifier is valid.
-    if record.header.get(start - VXLAN)? & 0x08 == 0 || outer.later_fragment != 0 {
+    if record.header.get(start - VXLAN)? & 0x08 == 0 || outer.facts.later_fragment != 0 {
         return None;
     }
     let inner = record.header.get(start..available)?;
@@ -37,7 +37,7 @@ pub(super) fn carried(host: &HostState, record: &PacketRecord) -> Option<PacketR
     header.bytes.get_mut(..inner.len())?.copy_from_slice(inner);
     let mut parsed = Parsed::EMPTY;
     parse::ethernet(&header, inner.len(), NO_VLAN, &mut parsed);
-    if parsed.malformed != 0 {
+    if parsed.facts.malformed != 0 {
         return None;
     }
     let ether_type: [u8; 2] = inner.get(12..14)?.try_into().ok()?;
