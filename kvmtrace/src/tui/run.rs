@@ -24,6 +24,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 /// 20 frames per second at most.
 const FRAME: Duration = Duration::from_millis(50);
+/// Until the first snapshot.
+const FIRST_LOOK: Duration = Duration::from_millis(100);
 /// Between two snapshots, at least.
 const LOOK: Duration = Duration::from_millis(500);
 /// The same while a recording plays.
@@ -188,7 +190,8 @@ impl Live {
     }
 
     async fn run(&mut self, mut inbox: mpsc::Receiver<Message>) {
-        let mut next = Instant::now() + LOOK;
+        // The first look comes soon: what was said before the screen was there is the host and its guests.
+        let mut next = Instant::now() + FIRST_LOOK;
         // When to look again if something happens; while nothing does, only the clock in the header moves.
         let mut if_busy = next;
         loop {

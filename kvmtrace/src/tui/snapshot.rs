@@ -223,11 +223,15 @@ impl Snapshot {
         }
     }
 
+    /// Something is known of the host; before its first event the trace has only begun.
+    pub fn has_begun(&self) -> bool {
+        self.report.window.start.0 != 0
+    }
+
     /// Seconds traced so far.
     pub fn seconds(&self) -> u64 {
         // Before the first event there is no start.
-        let start = self.report.window.start;
-        if start.0 == 0 { 0 } else { self.now.since(start).0 / 1_000_000_000 }
+        if self.has_begun() { self.now.since(self.report.window.start).0 / 1_000_000_000 } else { 0 }
     }
 }
 

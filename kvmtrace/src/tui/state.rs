@@ -190,7 +190,13 @@ impl State {
             self.newest = Some(snapshot);
             return false;
         }
-        self.shown = snapshot;
+        let before = std::mem::replace(&mut self.shown, snapshot);
+        // The name of the file has no room beside the names of the screens everywhere.
+        match (&before.status.recording, &self.shown.status.recording) {
+            (None, Some(file)) => self.message = Some(format!("recording to {file}")),
+            (Some(file), None) => self.message = Some(format!("recorded: {file}")),
+            _ => {}
+        }
         self.generation += 1;
         self.refresh();
         true

@@ -153,7 +153,7 @@ fn seek_to_typed(state: &mut State) -> Vec<Effect> {
     if let Some(time) = parse_time(&text, start) {
         return vec![Effect::Command(Command::SeekTo(time))];
     }
-    state.message = Some(format!("{text:?} is no time; one looks like 15:28:12, 15:28 or 90 (seconds from the start)"));
+    state.message = Some(format!("{text:?} is no time: 15:28:12, 15:28 or 90 (seconds from the start)"));
     Vec::new()
 }
 

@@ -27,8 +27,12 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Them
         lines.push(table::row(&columns, cells(&columns, guest, facts, theme), index == list.selected, theme));
     }
     if list.rows.is_empty() {
-        lines
-            .extend(table::empty(if list.filter.is_empty() { NO_GUEST } else { "no guest matches the filter" }, theme));
+        let said = match (list.filter.is_empty(), snapshot.has_begun()) {
+            (false, _) => "no guest matches the filter",
+            (true, false) => "the guests of this host appear here in a moment",
+            (true, true) => NO_GUEST,
+        };
+        lines.extend(table::empty(said, theme));
     }
     frame.render_widget(Paragraph::new(lines), area);
 }

@@ -141,6 +141,9 @@ fn summary(snapshot: &Snapshot, width: usize, theme: Theme) -> Vec<Span<'static>
         let room = width.saturating_sub(length(&own(snapshot, theme)) + 3);
         return vec![Span::styled(text::cut(&trouble, room), theme.severity(severity))];
     }
+    if !snapshot.has_begun() {
+        return vec![Span::styled(" looking at the host", theme.faint())];
+    }
     let count = |severity| snapshot.guests.iter().filter(|guest| guest.severity == severity).count();
     let (all, errors, warnings) = (snapshot.guests.len(), count(Severity::Error), count(Severity::Warning));
     let elsewhere = snapshot.faults.first().map_or(Severity::Ok, |fault| fault.severity);

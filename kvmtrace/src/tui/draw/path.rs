@@ -114,19 +114,21 @@ pub(super) fn picture(way: &Way, width: u16, theme: Theme) -> Vec<Line<'static>>
     let lines: Vec<usize> = (0..INSIDE).filter(|line| contents.iter().any(|node| node[*line].is_some())).collect();
     let mut rows: Vec<Vec<Span<'static>>> = vec![vec![Span::raw(" ")]; lines.len() + 2];
     let broken = way.broken_at();
+    let beyond = |index: usize| broken.is_some_and(|broken| if way.inward { index < broken } else { index > broken });
     let mut caption = None;
     let mut left = 1;
     for (index, ((node, inner), content)) in nodes().zip(&contents).enumerate() {
         if index > 0 {
-            let cut = broken.filter(|broken| *broken + 1 == index).and_then(|broken| way.nodes[broken].fault);
-            between(&mut rows, arrow, cut, theme);
+            // Behind the box that nothing gets past.
+            let behind = broken.filter(|broken| if way.inward { *broken == index } else { *broken + 1 == index });
+            between(&mut rows, arrow, behind.and_then(|broken| way.nodes[broken].fault), way.inward, theme);
         }
         if let Some(severity) = node.fault {
             caption = Some(under(severity, way.cause, left + inner.div_ceil(2), usize::from(width), theme));
         }
         left += inner + 2 + arrow;
         let content: Vec<&str> = lines.iter().map(|line| content[*line].as_deref().unwrap_or("")).collect();
-        box_of(&mut rows, node, &content, inner, broken.is_some_and(|broken| index > broken), theme);
+        box_of(&mut rows, node, &content, inner, beyond(index), theme);
     }
     rows.into_iter().map(Line::from).chain(caption).collect()
 }
@@ -163,12 +165,16 @@ fn mtu(node: &Node) -> Option<String> {
     node.mtu.map(|mtu| format!("mtu {mtu}"))
 }
 
-/// The arrow to the next box; after a fault that nothing gets past it bears its mark.
-fn between(rows: &mut [Vec<Span<'static>>], width: usize, cut: Option<Severity>, theme: Theme) {
+/// The arrow to the next box; behind a fault that nothing gets past it bears its mark, at the end of the way.
+fn between(rows: &mut [Vec<Span<'static>>], width: usize, cut: Option<Severity>, inward: bool, theme: Theme) {
     for (index, row) in rows.iter_mut().enumerate() {
         let line = "─".repeat(width - 1);
         row.push(match (index, cut) {
-            (2, Some(severity)) => Span::styled(format!("{line}{}", theme::mark(severity)), theme.severity(severity)),
+            (2, Some(severity)) => {
+                let mark = theme::mark(severity);
+                let cut = if inward { format!("{mark}{line}") } else { format!("{line}{mark}") };
+                Span::styled(cut, theme.severity(severity))
+            }
             (2, None) => Span::raw(format!("{line}▶")),
             _ => Span::raw(" ".repeat(width)),
         });

@@ -31,7 +31,9 @@ pub(in crate::tui) fn of_flow(report: &Report, devices: &Devices, flow: &FlowRep
     tell_devices(&mut nodes, devices);
     let source = text::end_point(&flow.source, flow.source_port);
     let destination = text::end_point(&flow.destination, flow.destination_port);
-    Way { title: format!("{} {source} → {destination}", text::protocol(flow)), nodes, cause: flow.cause }
+    Way {
+        title: format!("{} {source} → {destination}", text::protocol(flow)), nodes, cause: flow.cause, inward: false
+    }
 }
 
 /// Counts of both sides of a device are one node: what left it in the end counts.

@@ -1,7 +1,9 @@
 //! The ways of guests, with all their flows summed.
 
 use super::{Devices, Node, Role, Way, add_lower, beyond, hook, is_netfilter, mark_fault, node, tell_devices};
-use crate::diagnose::report::{Cause, FlowReport, GuestReport, InterfaceReport, Point, Report, Severity, Where};
+use crate::diagnose::report::{
+    Cause, FlowDirection, FlowReport, GuestReport, InterfaceReport, Point, Report, Severity, Where,
+};
 use crate::event::Direction;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,7 +31,9 @@ pub(in crate::tui) fn of_guests(report: &Report, devices: &Devices) -> Vec<Vec<W
             && sum.worst.is_none_or(|worst| finding.severity > worst.severity)
         {
             let place = finding.place.as_ref();
-            sum.worst = Some(Worst { severity: finding.severity, dropped: 0, cause: Some(finding.cause), place });
+            let inward = place.is_some_and(|place| matches!(place.point, Point::TapEgress | Point::Guest));
+            sum.worst =
+                Some(Worst { severity: finding.severity, dropped: 0, cause: Some(finding.cause), place, inward });
         }
     }
     let ways = |guest: &GuestReport| {
@@ -46,6 +50,8 @@ struct Worst<'a> {
     dropped: u64,
     cause: Option<Cause>,
     place: Option<&'a Where>,
+    /// It befalls what comes to the guest.
+    inward: bool,
 }
 
 /// What the flows of an interface add up to.
@@ -106,7 +112,8 @@ impl<'a> Sum<'a> {
             let graver = |worst: Worst<'_>| (flow.severity, flow.dropped) > (worst.severity, worst.dropped);
             if self.worst.is_none_or(graver) {
                 let (severity, dropped) = (flow.severity, flow.dropped);
-                self.worst = Some(Worst { severity, dropped, cause: flow.cause, place: flow.place.as_ref() });
+                let inward = flow.direction == FlowDirection::ToGuest;
+                self.worst = Some(Worst { severity, dropped, cause: flow.cause, place: flow.place.as_ref(), inward });
             }
         }
     }
@@ -118,7 +125,7 @@ impl<'a> Sum<'a> {
             node.latency_ns = (!latencies.is_empty()).then(|| *latencies.select_nth_unstable(middle).1);
         }
         add_lower(&mut self.nodes, devices);
-        let mut cause = None;
+        let (mut cause, mut inward) = (None, false);
         if let Some(worst) = self.worst {
             let point = worst.place.map(|place| place.point);
             let between = match point {
@@ -136,11 +143,11 @@ impl<'a> Sum<'a> {
             if let Some((end, point)) = self.nodes.last_mut().filter(|node| node.role == Role::Host).zip(point) {
                 end.role = beyond(point);
             }
-            cause = worst.cause;
+            (cause, inward) = (worst.cause, worst.inward);
             let dropped = self.dropped.get(&cause).copied().unwrap_or(0);
             mark_fault(&mut self.nodes, worst.place, worst.severity, dropped, false);
         }
         tell_devices(&mut self.nodes, devices);
-        Way { title: self.title, nodes: self.nodes, cause }
+        Way { title: self.title, nodes: self.nodes, cause, inward }
     }
 }

@@ -126,20 +126,24 @@ impl Node {
 pub(super) struct Way {
     /// What it shows.
     pub(super) title: String,
-    /// From the sender on.
+    /// From the sender on; a guest's own way from the guest on.
     pub(super) nodes: Vec<Node>,
     /// Why it is broken, if it is.
     pub(super) cause: Option<Cause>,
+    /// What is broken is the way back, from the last node to the first.
+    pub(super) inward: bool,
 }
 
 impl Way {
     /// Index of the node that nothing gets past, if there is one.
     pub(super) fn broken_at(&self) -> Option<usize> {
         let index = self.nodes.iter().position(|node| node.fault == Some(Severity::Error))?;
-        let (faulty, beyond) = (&self.nodes[index], &self.nodes[index + 1..]);
-        let passed = beyond.iter().filter_map(|node| node.packets).max();
+        let beyond = if self.inward { &self.nodes[..index] } else { &self.nodes[index + 1..] };
+        let seen = |node: &Node| if self.inward { node.back } else { node.packets };
+        let passed = beyond.iter().filter_map(seen).max();
+        let dropped = self.nodes[index].dropped;
         let passes = passed
-            .map_or(faulty.packets.is_some_and(|packets| packets > 0 && packets != faulty.dropped), |packets| {
+            .map_or(seen(&self.nodes[index]).is_some_and(|packets| packets > 0 && packets != dropped), |packets| {
                 packets > 0
             });
         (!passes).then_some(index)

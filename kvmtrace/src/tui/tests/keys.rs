@@ -146,6 +146,21 @@ fn recording_and_resetting_belong_to_a_running_trace_and_seeking_to_a_recording(
 }
 
 #[test]
+fn which_file_is_written_is_told_when_it_begins_and_ends() {
+    let recording = |file: Option<&str>| {
+        let status = Status { recording: file.map(str::to_owned), ..Status::default() };
+        fixture::snapshot(fixture::mtu_report(60), status)
+    };
+    let mut state = State::new(recording(None), SMALL);
+    state.show(recording(Some("kvmtrace-20261123T152812.kvmtrace")));
+    assert!(render(&state).contains("recording to kvmtrace-20261123T152812.kvmtrace"), "{}", render(&state));
+    press(&mut state, "j");
+    assert!(!render(&state).contains("recording to"), "until the next key");
+    state.show(recording(None));
+    assert!(render(&state).contains("recorded: kvmtrace-20261123T152812.kvmtrace"));
+}
+
+#[test]
 fn clicks_select_rows_and_screens_and_the_wheel_moves() {
     let mut state = State::new(broken(), SMALL);
     let at = |kind, column, row| MouseEvent { kind, column, row, modifiers: KeyModifiers::NONE };

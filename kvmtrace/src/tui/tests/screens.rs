@@ -1,6 +1,8 @@
 //! What the screens look like.
 
 use super::*;
+use crate::diagnose::report::{FlowDirection, Point};
+use crate::event::Direction;
 use crate::tui::fixture::HOSTILE_NAMES;
 
 #[test]
@@ -120,9 +122,9 @@ fn what_a_firewall_drops_on_its_way_through_was_bound_for_the_lan() {
     flow.path[1].device = "br0".to_owned();
     flow.path[1].packets = flow.path[0].packets;
     for (point, end) in [
-        (crate::diagnose::report::Point::NetfilterForward, "╭LAN"),
-        (crate::diagnose::report::Point::NetfilterInput, "╭host"),
-        (crate::diagnose::report::Point::NetfilterPrerouting, "╭destination"),
+        (Point::NetfilterForward, "╭LAN"),
+        (Point::NetfilterInput, "╭host"),
+        (Point::NetfilterPrerouting, "╭destination"),
     ] {
         let place = report.flows[0].place.as_mut().unwrap();
         (place.device, place.point) = (Some("br0".to_owned()), point);
@@ -187,6 +189,26 @@ fn a_drop_tells_device_reason_and_function_in_eighty_columns() {
         assert!(line.contains(" eth0 ") && line.contains("NOT_SPECIFIED in br_dev_queue_push_xmit"), "{line}");
     }
     assert!(text.contains("udp 10.99.0.11:40000 → 10.99.0.1:9000"), "the selected one is told in full\n{text}");
+}
+
+#[test]
+fn what_dies_on_its_way_to_the_guest_is_cut_off_on_the_guests_side() {
+    let mut report = fixture::mtu_report(60);
+    let broken = report.flows.iter_mut().find(|flow| flow.dropped > 0).unwrap();
+    broken.direction = FlowDirection::ToGuest;
+    let place = broken.place.as_mut().unwrap();
+    (place.device, place.point) = (Some("vnet0".to_owned()), Point::TapEgress);
+    broken.path.reverse();
+    for hop in &mut broken.path {
+        hop.direction = if hop.device == "eth0" { Direction::Ingress } else { Direction::Egress };
+        hop.packets = broken.packets;
+    }
+    report.flows.retain(|flow| flow.dropped > 0);
+    let text = screen(fixture::snapshot(report.clone(), Status::default()), SMALL, "");
+    assert!(text.contains("│✗──┃"), "{text}");
+    assert!(!text.contains("──✗"), "{text}");
+    let flow = screen(fixture::snapshot(report, Status::default()), SMALL, "2 Enter");
+    assert!(flow.contains("┃──✗│"), "in the flow's own way the guest is the last\n{flow}");
 }
 
 #[test]
