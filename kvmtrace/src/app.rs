@@ -132,7 +132,7 @@ async fn verdict(cli: &Cli, options: &Verdict) -> anyhow::Result<Outcome> {
         drop(writeln!(std::io::stderr(), "tracing; Ctrl-C ends it and shows the verdicts"));
     }
     let destination = options.output.as_deref().map(|path| record::destination(path, options.force)).transpose()?;
-    let session = Session::start(&options.scope, end, false).await?;
+    let session = Session::start(&options.scope, end, options.rules.into()).await?;
     let mut source = record::tee(session.source, destination.as_ref())?;
     let mut pipeline = Pipeline::default();
     while let Some(event) = source.next().await? {
@@ -143,7 +143,7 @@ async fn verdict(cli: &Cli, options: &Verdict) -> anyhow::Result<Outcome> {
 }
 
 async fn watch(cli: &Cli, options: &Watch) -> anyhow::Result<Outcome> {
-    let mut session = Session::start(&options.scope, End::new(None, options.duration), false).await?;
+    let mut session = Session::start(&options.scope, End::new(None, options.duration), options.rules.into()).await?;
     let mut pipeline = Pipeline::default();
     let color = colored(cli, &std::io::stdout());
     let mut left = options.count.unwrap_or(usize::MAX);

@@ -105,12 +105,24 @@ pub struct Scope {
     pub filter: Vec<String>,
 }
 
+/// Tracing of rules.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub struct RuleTrace {
+    /// Also find which firewall rule drops a packet, by nft's trace: kvmtrace adds a table of its own that marks a few
+    /// packets of each flow and is gone when it ends; no rule is changed
+    #[arg(long)]
+    pub trace_rules: bool,
+}
+
 /// `kvmtrace verdict`
 #[derive(Args, Clone, Debug)]
 pub struct Verdict {
     /// What to trace.
     #[command(flatten)]
     pub scope: Scope,
+    /// Tracing of rules.
+    #[command(flatten)]
+    pub rules: RuleTrace,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
@@ -134,6 +146,9 @@ pub struct Live {
     /// What to trace.
     #[command(flatten)]
     pub scope: Scope,
+    /// Tracing of rules.
+    #[command(flatten)]
+    pub rules: RuleTrace,
 }
 
 /// `kvmtrace replay`
@@ -150,6 +165,9 @@ pub struct Record {
     /// What to trace.
     #[command(flatten)]
     pub scope: Scope,
+    /// Tracing of rules.
+    #[command(flatten)]
+    pub rules: RuleTrace,
     /// Where to: a file, or - for standard output
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
@@ -243,6 +261,9 @@ pub struct Watch {
     /// What to trace.
     #[command(flatten)]
     pub scope: Scope,
+    /// Tracing of rules.
+    #[command(flatten)]
+    pub rules: RuleTrace,
     /// Print a JSON object per line
     #[arg(long)]
     pub json: bool,

@@ -70,12 +70,12 @@ impl Product {
         Ok(Tracing { process, ready })
     }
 
-    /// `kvmtrace verdict --json` while `during` runs. It is recorded, and the report of the recording must be the same
-    /// bytes.
-    pub fn verdict<T>(&self, lab: &Lab, during: impl FnOnce() -> Result<T>) -> Result<(T, Verdict)> {
+    /// `kvmtrace verdict --json` with more options while `during` runs. It is recorded, and the report of the recording
+    /// must be the same bytes.
+    pub fn verdict<T>(&self, lab: &Lab, options: &[&str], during: impl FnOnce() -> Result<T>) -> Result<(T, Verdict)> {
         let recording = lab.directory().join("verdict.kvmtrace");
         let file = recording.to_str().context("the lab's directory has no name in UTF-8")?;
-        let tracing = self.start(lab, &["verdict", "--json", "--force", "-o", file])?;
+        let tracing = self.start(lab, &[&["verdict", "--json", "--force", "-o", file], options].concat())?;
         let done = during()?;
         let live = tracing.interrupt(Signal::SIGINT)?;
         let verdict = Verdict::of(&live)?;

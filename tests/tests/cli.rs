@@ -274,7 +274,7 @@ fn other_namespaces_are_none_of_its_business() {
     );
     other.host.nft(&drop).unwrap();
     let ((), verdict) = product
-        .verdict(&lab, || {
+        .verdict(&lab, &[], || {
             let facts = other.send(&Traffic::ping("guest1", "lan"), true)?;
             assert_eq!(facts.received, 0, "the other lab's fault is not real");
             ping(&lab, "guest1", "lan");

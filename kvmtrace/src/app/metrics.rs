@@ -5,7 +5,7 @@
 //! of it, however often somebody asks and however many flows a guest opens.
 
 use super::Outcome;
-use super::session::{End, Session};
+use super::session::{End, Extras, Session};
 use crate::cli::{self, Cli};
 use crate::event::Timestamp;
 use crate::kernel::clock::Clock;
@@ -35,7 +35,7 @@ pub(super) async fn metrics(cli: &Cli, command: &cli::Metrics) -> anyhow::Result
     // Before anything is attached: a port below 1024 needs a privilege that is given up then.
     let server = Server::bind(command.listen).await.with_context(listening)?;
     let address = server.address().with_context(listening)?;
-    let session = Session::start(&command.scope, End::Signal, false).await?;
+    let session = Session::start(&command.scope, End::Signal, Extras::default()).await?;
     if !cli.common.quiet {
         drop(writeln!(std::io::stderr(), "kvmtrace: metrics at http://{address}/metrics"));
         if !address.ip().is_loopback() {

@@ -1,6 +1,6 @@
 //! `record`, `report` and `export`: traces in files.
 
-use super::session::{End, Session};
+use super::session::{End, Extras, Session};
 use super::{Outcome, show};
 use crate::cli::{self, Cli};
 
@@ -17,7 +17,8 @@ pub(super) async fn record(cli: &Cli, command: &cli::Record) -> anyhow::Result<O
     let end = End::new(command.cmd.as_deref(), command.duration);
     let rotation = command.rotate.as_deref().map(str::parse).transpose()?;
     let destination = destination(&command.output, command.force)?;
-    let session = Session::start(&command.scope, end, command.packets).await?;
+    let extras = Extras { every_packet: command.packets, rules: command.rules };
+    let session = Session::start(&command.scope, end, extras).await?;
     let options = Options { rotation, ..options(&session.source) };
     let writer = Writer::create(&destination, options)?;
     let mut tee = Tee::new(session.source, writer).with_snaplen(command.snaplen);

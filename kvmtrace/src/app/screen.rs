@@ -15,7 +15,7 @@ use std::time::Duration;
 pub(super) async fn live(cli: &Cli, command: &cli::Live) -> anyhow::Result<Outcome> {
     // Before anything is attached.
     tui::check()?;
-    let mut session = Session::start(&command.scope, End::Signal, false).await?;
+    let mut session = Session::start(&command.scope, End::Signal, command.rules.into()).await?;
     let (written, done) = std::sync::mpsc::channel();
     let recorder = Recorder { options: record::options(&session.source), writer: None, written };
     let options = tui::Options { theme: theme(cli), recorder: Some(Box::new(recorder)), processor_time };

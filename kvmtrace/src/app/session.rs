@@ -1,7 +1,7 @@
 //! A live trace from its start to its end: the source, what ends it, the ready file.
 
 use super::ready::ReadyFile;
-use crate::cli::Scope;
+use crate::cli::{RuleTrace, Scope};
 use crate::event::Started;
 use crate::filter::Filter;
 use crate::host::path;
@@ -41,9 +41,24 @@ pub(super) struct Session {
     _ready: Option<ReadyFile>,
 }
 
+/// What is told beyond what every trace tells.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Extras {
+    /// A record of every packet.
+    pub(super) every_packet: bool,
+    /// Which rule dropped a packet.
+    pub(super) rules: RuleTrace,
+}
+
+impl From<RuleTrace> for Extras {
+    fn from(rules: RuleTrace) -> Self {
+        Self { rules, ..Self::default() }
+    }
+}
+
 impl Session {
     /// Attaches everything, then begins to wait for the end.
-    pub(super) async fn start(scope: &Scope, end: End, every_packet: bool) -> anyhow::Result<Self> {
+    pub(super) async fn start(scope: &Scope, end: End, extras: Extras) -> anyhow::Result<Self> {
         let (stop, stopped) = watch::channel(false);
         let filter = scope.filter.join(" ");
         let parsed = (!filter.trim().is_empty()).then(|| Filter::parse(&filter)).transpose()?;
@@ -57,7 +72,8 @@ impl Session {
                 filter,
             }),
             filter: parsed,
-            every_packet,
+            every_packet: extras.every_packet,
+            trace_rules: extras.rules.trace_rules,
         };
         privilege::check()?;
         // Before attaching: a signal from here on ends the trace in order.

@@ -125,6 +125,13 @@ fn degraded(track: &Track) -> Vec<crate::event::Degraded> {
     let missing =
         track.host().missing.iter().map(|(what, why)| crate::event::Degraded { what: what.clone(), why: why.clone() });
     degraded.extend(missing);
+    let messages = track.loss().rule_messages;
+    if messages > 0 {
+        degraded.push(crate::event::Degraded {
+            what: "rule trace".to_owned(),
+            why: format!("{messages} messages of nft's trace were lost: a rule may be named by its counters alone"),
+        });
+    }
     degraded.dedup();
     degraded
 }

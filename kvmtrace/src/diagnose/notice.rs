@@ -76,6 +76,7 @@ pub fn notice(event: &Event, track: &Track) -> Option<Notice> {
         | EventKind::Host(_)
         | EventKind::Flow(_)
         | EventKind::Drop(_)
+        | EventKind::RuleDrop(_)
         | EventKind::Loss(_)
         | EventKind::Degraded(_)
         | EventKind::Ended => None,

@@ -40,6 +40,8 @@ pub enum EventKind {
     Drop(DropSample),
     /// One packet in full: an example of a drop, an ICMP error, a flow's first packet.
     Packet(Box<PacketRecord>),
+    /// Which rule took packets from a flow, by nft's own trace (`--trace-rules`).
+    RuleDrop(RuleDrop),
     /// What could not be told, absolute since the start.
     Loss(Loss),
     /// A part of the trace is missing.
@@ -213,6 +215,32 @@ pub struct PacketRecord {
     pub header: Vec<u8>,
 }
 
+/// A rule, or a chain's policy, that gave a verdict, as nft's trace names it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RuleSite {
+    /// Family of the table: `ip`, `ip6`, `inet`, `bridge`, `arp`, `netdev`.
+    pub family: String,
+    /// Table.
+    pub table: String,
+    /// The chain of the hook that the packet was at.
+    pub base: String,
+    /// The chain that the rule is in: `base`, or one that was jumped to from there.
+    pub chain: String,
+    /// The rule's handle; null for the policy of the chain.
+    pub handle: Option<u64>,
+}
+
+/// Which rule took packets from a flow. nft's trace is a sample: a few packets per second of each flow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleDrop {
+    /// Which flow; the key of the packet as it was at that hook.
+    pub flow: FlowKey,
+    /// The rule.
+    pub rule: RuleSite,
+    /// Packets that were traced there since the start, no matter how many were dropped.
+    pub packets: u64,
+}
+
 /// What could not be told, absolute since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Loss {
@@ -222,6 +250,9 @@ pub struct Loss {
     pub flows_evicted: u64,
     /// Packets that found a map full.
     pub map_full: u64,
+    /// Messages of nft's trace that found the listener busy (`--trace-rules`).
+    #[serde(default)]
+    pub rule_messages: u64,
 }
 
 /// A part of the trace is missing.

@@ -10,7 +10,7 @@ mod guests;
 mod kernel_files;
 mod links;
 mod netfilter;
-mod netlink;
+pub(crate) mod netlink;
 pub mod path;
 mod tables;
 #[cfg(test)]
@@ -18,6 +18,7 @@ mod test_hosts;
 
 pub use changes::Changes;
 pub use guests::elsewhere::{OtherNamespace, find as guests_elsewhere};
+pub use netfilter::nf_tables_is_present;
 
 use crate::event::HostState;
 use netlink::Netlink;

@@ -9,9 +9,9 @@ use std::io;
 use std::net::IpAddr;
 
 const HEADER: usize = 16;
-const NLMSG_ERROR: u16 = 2;
+pub(crate) const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
-const NLM_F_REQUEST: u16 = 1;
+pub(crate) const NLM_F_REQUEST: u16 = 1;
 const NLM_F_DUMP: u16 = 0x300;
 const NLM_F_DUMP_INTR: u16 = 0x10;
 
@@ -63,14 +63,7 @@ impl Netlink {
 
     fn dump_once(&mut self, kind: u16, body: &[u8]) -> io::Result<(Vec<Message>, bool)> {
         self.sequence = self.sequence.wrapping_add(1);
-        let mut request = Vec::with_capacity(HEADER + body.len());
-        let length = u32::try_from(HEADER + body.len()).map_err(io::Error::other)?;
-        request.extend_from_slice(&length.to_ne_bytes());
-        request.extend_from_slice(&kind.to_ne_bytes());
-        request.extend_from_slice(&(NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
-        request.extend_from_slice(&self.sequence.to_ne_bytes());
-        request.extend_from_slice(&0_u32.to_ne_bytes());
-        request.extend_from_slice(body);
+        let request = message(kind, NLM_F_REQUEST | NLM_F_DUMP, self.sequence, body)?;
         self.socket.send_to(&request, &SocketAddr::new(0, 0), 0)?;
 
         let mut messages = Vec::new();
@@ -95,14 +88,28 @@ impl Netlink {
     }
 }
 
-struct Header {
-    kind: u16,
+/// A message as it is sent, to the kernel.
+pub(crate) fn message(kind: u16, flags: u16, sequence: u32, body: &[u8]) -> io::Result<Vec<u8>> {
+    let mut message = Vec::with_capacity(HEADER + body.len());
+    let length = u32::try_from(HEADER + body.len()).map_err(io::Error::other)?;
+    message.extend_from_slice(&length.to_ne_bytes());
+    message.extend_from_slice(&kind.to_ne_bytes());
+    message.extend_from_slice(&flags.to_ne_bytes());
+    message.extend_from_slice(&sequence.to_ne_bytes());
+    message.extend_from_slice(&0_u32.to_ne_bytes());
+    message.extend_from_slice(body);
+    Ok(message)
+}
+
+/// The header of a message.
+pub(crate) struct Header {
+    pub(crate) kind: u16,
     flags: u16,
-    sequence: u32,
+    pub(crate) sequence: u32,
 }
 
 /// The messages of a datagram.
-fn frames(mut bytes: &[u8]) -> impl Iterator<Item = (Header, &[u8])> {
+pub(crate) fn frames(mut bytes: &[u8]) -> impl Iterator<Item = (Header, &[u8])> {
     std::iter::from_fn(move || {
         let length = usize::try_from(read_u32(bytes)?).ok()?;
         let message = bytes.get(..length)?;
@@ -124,7 +131,7 @@ pub(super) fn kinds(datagram: &[u8]) -> impl Iterator<Item = u16> {
 
 /// A run of attributes. Absent, short and unknown ones are all `None` to whoever asks.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Attributes<'a>(pub(super) &'a [u8]);
+pub(crate) struct Attributes<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Attributes<'a> {
     /// All of them in order, with their types.
@@ -140,7 +147,7 @@ impl<'a> Attributes<'a> {
         })
     }
 
-    pub(super) fn get(self, kind: u16) -> Option<&'a [u8]> {
+    pub(crate) fn get(self, kind: u16) -> Option<&'a [u8]> {
         self.iter().find(|&(found, _)| found == kind).map(|(_, value)| value)
     }
 
@@ -161,13 +168,22 @@ impl<'a> Attributes<'a> {
         read_u32(self.get(kind)?)
     }
 
-    pub(super) fn text(self, kind: u16) -> Option<String> {
+    /// `nf_tables` has its numbers in network byte order.
+    pub(crate) fn be32(self, kind: u16) -> Option<u32> {
+        self.get(kind)?.first_chunk().copied().map(u32::from_be_bytes)
+    }
+
+    pub(crate) fn be64(self, kind: u16) -> Option<u64> {
+        self.get(kind)?.first_chunk().copied().map(u64::from_be_bytes)
+    }
+
+    pub(crate) fn text(self, kind: u16) -> Option<String> {
         let value = self.get(kind)?;
         let end = value.iter().position(|&byte| byte == 0).unwrap_or(value.len());
         value.get(..end).map(|text| String::from_utf8_lossy(text).into_owned())
     }
 
-    pub(super) fn nested(self, kind: u16) -> Self {
+    pub(crate) fn nested(self, kind: u16) -> Self {
         Self(self.get(kind).unwrap_or_default())
     }
 
@@ -197,7 +213,7 @@ pub(super) fn read_u32(bytes: &[u8]) -> Option<u32> {
     bytes.first_chunk().copied().map(u32::from_ne_bytes)
 }
 
-pub(super) fn read_i32(bytes: &[u8]) -> Option<i32> {
+pub(crate) fn read_i32(bytes: &[u8]) -> Option<i32> {
     bytes.first_chunk().copied().map(i32::from_ne_bytes)
 }
 
@@ -206,7 +222,7 @@ pub(super) fn read_u64(bytes: &[u8]) -> Option<u64> {
 }
 
 /// An attribute as it is sent.
-pub(super) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+pub(crate) fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
     let length = 4 + value.len();
     let mut bytes = Vec::with_capacity(length.next_multiple_of(4));
     bytes.extend_from_slice(&u16::try_from(length).unwrap_or(u16::MAX).to_ne_bytes());

@@ -125,8 +125,8 @@ impl Reader {
         })
     }
 
-    /// What has changed since the last call.
-    pub(super) fn changes(&mut self, now: Timestamp, resolver: &impl Resolver) -> Vec<Event> {
+    /// What has changed since the last call. `rule_messages` is what the listener of nft's trace has lost.
+    pub(super) fn changes(&mut self, now: Timestamp, resolver: &impl Resolver, rule_messages: u64) -> Vec<Event> {
         let mut events = Vec::new();
         let (entries, filled) = self.entries();
         for (key, parts) in entries {
@@ -168,7 +168,7 @@ impl Reader {
             events.push(Event { time: now, kind: EventKind::Drop(decode::drop(&key, counters, resolver)) });
         }
         self.seen_drops = drops;
-        let loss = self.loss();
+        let loss = Loss { rule_messages, ..self.loss() };
         if loss != self.seen_loss {
             self.seen_loss = loss;
             events.push(Event { time: now, kind: EventKind::Loss(loss) });
@@ -229,6 +229,7 @@ impl Reader {
             ring_events: sum(LossIndex::RING_EVENTS),
             flows_evicted: self.evicted,
             map_full: overflow.max(sum(LossIndex::FLOW_MAP_FULL)) + sum(LossIndex::DROP_MAP_FULL),
+            rule_messages: 0,
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use super::counters::Reader;
 use super::loader::{Attached, ProbeError, Programs, Settings, clean};
+use super::rule_trace::{self, RuleTrace, RuleTraceError, Watched};
 use crate::event::{Degraded, Event, EventKind, HostState, IfIndex, Started, decode};
 use crate::filter::Filter;
 use crate::host::path::{Scope, devices_to_trace};
@@ -40,6 +41,8 @@ pub struct Plan {
     pub filter: Option<Filter>,
     /// A record for each packet.
     pub every_packet: bool,
+    /// Which rule drops a packet, by nft's trace.
+    pub trace_rules: bool,
 }
 
 /// Tells a source to end in order.
@@ -55,6 +58,7 @@ pub struct Live {
     counters: Reader,
     attached: BTreeMap<IfIndex, (String, Attached)>,
     changes: Changes,
+    rules: Option<RuleTrace>,
     host: HostState,
     ticks: Interval,
     stop: Stop,
@@ -78,6 +82,7 @@ enum Woken {
     Tick,
     Change,
     Ring,
+    Rules,
 }
 
 /// The ring, with the file descriptor that tells when there is something in it.
@@ -143,6 +148,7 @@ impl Live {
             counters,
             attached: BTreeMap::new(),
             changes,
+            rules: None,
             host,
             ticks,
             stop,
@@ -150,6 +156,7 @@ impl Live {
             queue: VecDeque::new(),
         };
         live.attach(true)?;
+        let untraced = if plan.trace_rules { live.trace_rules() } else { Vec::new() };
         live.programs.open_below(EVERYTHING)?;
         let started = plan.started.unwrap_or_else(|| Started {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -159,7 +166,7 @@ impl Live {
             filter: String::new(),
         });
         live.tell(EventKind::Started(started));
-        for degraded in [live.kernel.degraded.as_slice(), live.programs.degraded()].concat() {
+        for degraded in [live.kernel.degraded.as_slice(), live.programs.degraded(), &untraced].concat() {
             live.tell(EventKind::Degraded(degraded));
         }
         live.tell_host();
@@ -225,6 +232,31 @@ impl Live {
         Ok(())
     }
 
+    /// Begins to trace rules, as far as that is possible; gives what is not.
+    fn trace_rules(&mut self) -> Vec<Degraded> {
+        let mut missing: Vec<Degraded> = rule_trace::unseen(&self.host.netfilter).into_iter().collect();
+        match RuleTrace::start(self.kernel.version) {
+            Ok(rules) => {
+                self.rules = Some(rules);
+                missing.extend(self.watch_rules());
+            }
+            Err(error) => missing.push(untraced(&error)),
+        }
+        missing
+    }
+
+    /// The rules of devices that came since are traced too.
+    fn watch_rules(&mut self) -> Option<Degraded> {
+        let masters: Vec<IfIndex> = self.attached.keys().filter_map(|index| self.host.link(*index)?.master).collect();
+        let devices = self.attached.iter().map(|(index, (name, _))| Watched {
+            index: *index,
+            name,
+            // What a bridge takes up has come in by one of its ports.
+            ingress: !masters.contains(index),
+        });
+        self.rules.as_mut()?.watch(devices).err().map(|error| untraced(&error))
+    }
+
     /// Names of the devices that are traced.
     pub fn devices(&self) -> impl Iterator<Item = &str> {
         self.attached.values().map(|(name, _)| name.as_str())
@@ -247,9 +279,21 @@ impl Live {
         count
     }
 
+    fn drain_rules(&mut self) {
+        let now = self.kernel.clock.now();
+        if let Some(rules) = &mut self.rules {
+            rules.drain();
+            self.queue.extend(rules.news(now));
+        }
+    }
+
     fn read_counters(&mut self) {
         let now = self.kernel.clock.now();
-        self.queue.extend(self.counters.changes(now, &self.kernel));
+        let lost = self.rules.as_ref().map_or(0, RuleTrace::lost);
+        self.queue.extend(self.counters.changes(now, &self.kernel, lost));
+        if let Some(rules) = &mut self.rules {
+            self.queue.extend(rules.changes(now));
+        }
     }
 
     async fn refresh_host(&mut self) {
@@ -282,7 +326,11 @@ impl Live {
             self.programs.detach(attached);
         }
         while self.drain_ring() > 0 {}
+        if let Some(rules) = &mut self.rules {
+            rules.end();
+        }
         self.read_counters();
+        self.rules = None;
         let host = host::snapshot().await;
         self.take_host(host);
         self.tell_host();
@@ -305,6 +353,9 @@ impl Source for Live {
                     self.refresh_host().await;
                     self.state = State::Running;
                     self.attach(false)?;
+                    if let Some(degraded) = self.watch_rules() {
+                        self.tell(EventKind::Degraded(degraded));
+                    }
                     self.tell_host();
                 }
                 State::Running => match self.wait().await? {
@@ -312,12 +363,16 @@ impl Source for Live {
                     Woken::Change => self.state = State::Stale,
                     // The ring too: a batch that was cut short left records that nothing will wake us for.
                     Woken::Tick => {
+                        self.drain_rules();
                         self.drain_ring();
                         self.read_counters();
                     }
+                    // The trace is told before the drop: so are its rules.
                     Woken::Ring => {
+                        self.drain_rules();
                         self.drain_ring();
                     }
+                    Woken::Rules => self.drain_rules(),
                 },
             }
         }
@@ -343,6 +398,19 @@ impl Live {
                 ready.context("waiting for the ring buffer")?.clear_ready();
                 Ok(Woken::Ring)
             }
+            () = hear(self.rules.as_mut()) => Ok(Woken::Rules),
         }
     }
+}
+
+/// Takes in what nft's trace tells; never returns where rules are not traced.
+async fn hear(rules: Option<&mut RuleTrace>) {
+    match rules {
+        Some(rules) => rules.hear().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn untraced(error: &RuleTraceError) -> Degraded {
+    Degraded { what: "rule trace".to_owned(), why: error.to_string() }
 }

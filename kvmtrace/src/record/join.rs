@@ -177,6 +177,7 @@ fn merge(ours: Report, theirs: Report, several: bool, latency: impl Fn(&Name, bo
     lost.ring_events += theirs.lost.ring_events;
     lost.flows_evicted += theirs.lost.flows_evicted;
     lost.map_full += theirs.lost.map_full;
+    lost.rule_messages += theirs.lost.rule_messages;
     let sum = |count: fn(&FlowReport) -> u64| flows.iter().map(count).sum();
     let totals = Totals {
         flows: flows.len() as u64,

@@ -7,7 +7,7 @@ use crate::event::host::{
 };
 use crate::event::{
     Address, Degraded, Direction, DropSample, DropSite, Event, EventKind, FlowCounters, FlowKey, FlowSample, HostState,
-    IfIndex, Loss, MacAddress, PacketCause, PacketRecord, Place, Protocol, Started, Timestamp,
+    IfIndex, Loss, MacAddress, PacketCause, PacketRecord, Place, Protocol, RuleDrop, RuleSite, Started, Timestamp,
 };
 
 const START: u64 = 1_795_000_000_000_000_000;
@@ -84,7 +84,15 @@ pub(crate) fn trace() -> Vec<Event> {
         let EventKind::Flow(sample) = sample(0, place(3, Direction::Ingress), 1) else { unreachable!() };
         events.push(at(2_000_000_001, EventKind::Flow(FlowSample { flow, ..sample })));
     }
-    events.push(at(2_000_000_100, EventKind::Loss(Loss { ring_events: 3, flows_evicted: 0, map_full: 1 })));
+    let rule = RuleSite {
+        family: "inet".to_owned(),
+        table: "filter".to_owned(),
+        base: "forward".to_owned(),
+        chain: "guests".to_owned(),
+        handle: Some(7),
+    };
+    events.push(at(2_000_000_050, EventKind::RuleDrop(RuleDrop { flow: flow(1), rule, packets: 2 })));
+    events.push(at(2_000_000_100, EventKind::Loss(Loss { ring_events: 3, map_full: 1, ..Loss::default() })));
     events.push(at(2_000_000_200, EventKind::Host(Box::new(host()))));
     events.push(at(2_000_000_300, EventKind::Ended));
     events

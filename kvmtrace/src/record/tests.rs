@@ -393,7 +393,8 @@ fn two_hosts_recordings_of_a_conversation_become_one_path() {
 }
 
 /// The golden recording of each schema, kept for ever and never written again: what was recorded can be read, by every
-/// later version. A field that is new has no value there, so samples that fill it in differ from these events.
+/// later version. A field that is new has no value there, so samples that fill it in differ from these events; kinds of
+/// events that came later are not in them.
 #[test]
 fn the_golden_recordings_of_every_schema_are_read_and_judged() {
     for schema in 1..=SCHEMA {
@@ -409,7 +410,8 @@ fn the_golden_recordings_of_every_schema_are_read_and_judged() {
         }
         assert_eq!(recording.header().unwrap().schema, schema);
         let kinds = |events: &[Event]| {
-            events.iter().map(|event| (event.time, std::mem::discriminant(&event.kind))).collect::<Vec<_>>()
+            let old = events.iter().filter(|event| !matches!(event.kind, EventKind::RuleDrop(_)));
+            old.map(|event| (event.time, std::mem::discriminant(&event.kind))).collect::<Vec<_>>()
         };
         assert!(
             kinds(&events) == kinds(&trace()) && recording.complaint().is_none(),

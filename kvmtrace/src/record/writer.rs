@@ -286,7 +286,7 @@ impl Writer {
                     self.notice_site(site);
                 }
             }
-            EventKind::Flow(_) | EventKind::Ended => {}
+            EventKind::Flow(_) | EventKind::RuleDrop(_) | EventKind::Ended => {}
         }
     }
 

@@ -7,6 +7,7 @@
 
 pub mod flow;
 pub mod quote;
+mod rules;
 mod tunnel;
 
 pub use flow::{DropTotals, Flow};
@@ -15,7 +16,7 @@ pub use quote::{IcmpError, Quoted};
 use crate::event::host::{Guest, Link};
 use crate::event::{
     Degraded, DropSample, Event, EventKind, FlowKey, FlowSample, HostState, IfIndex, Loss, PacketCause, PacketRecord,
-    Started, Timestamp,
+    RuleSite, Started, Timestamp,
 };
 use std::collections::BTreeMap;
 
@@ -38,6 +39,7 @@ pub struct Track {
     first_host: Option<Box<HostState>>,
     flows: BTreeMap<FlowKey, Flow>,
     errors: BTreeMap<Quoted, IcmpError>,
+    rules: rules::Rules,
     loss: Loss,
     evicted: u64,
     degraded: Vec<Degraded>,
@@ -59,6 +61,7 @@ impl Track {
             EventKind::Flow(sample) => self.counted(sample, event.time),
             EventKind::Drop(sample) => self.dropped(sample, event.time),
             EventKind::Packet(record) => self.packet(record, event.time),
+            EventKind::RuleDrop(drop) => self.rules.apply(drop, event.time),
             EventKind::Loss(loss) => self.loss = *loss,
             EventKind::Degraded(degraded) => {
                 if self.degraded.len() < DEGRADATIONS && !self.degraded.contains(degraded) {
@@ -142,6 +145,7 @@ impl Track {
     pub fn forget(&mut self, before: Timestamp) {
         self.flows.retain(|_, flow| flow.last >= before);
         self.errors.retain(|_, error| error.first >= before);
+        self.rules.forget(before);
     }
 
     /// What was asked for.
@@ -187,6 +191,12 @@ impl Track {
     /// What ICMP said, by what it is about.
     pub fn errors(&self) -> impl Iterator<Item = &IcmpError> {
         self.errors.values()
+    }
+
+    /// The rules that took packets from a flow, as nft's trace told it with how many packets it saw there: the one that
+    /// was seen most often first.
+    pub fn rules_of(&self, key: &FlowKey) -> Vec<(&RuleSite, u64)> {
+        self.rules.of(key)
     }
 
     /// What could not be told.

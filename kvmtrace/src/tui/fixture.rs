@@ -416,7 +416,7 @@ fn log(report: &Report) -> Log {
         let packet = PacketRecord { cause, place: None, input_device: None, count: 1 << doubling, ..first.clone() };
         log.push(&Event { time: Timestamp(at(second).0 + 4_000_000), kind: EventKind::Packet(Box::new(packet)) });
     }
-    log.push(&Event { time: at(30), kind: EventKind::Loss(Loss { ring_events: 3, flows_evicted: 0, map_full: 0 }) });
+    log.push(&Event { time: at(30), kind: EventKind::Loss(Loss { ring_events: 3, ..Loss::default() }) });
     log
 }
 

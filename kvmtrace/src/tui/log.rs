@@ -119,10 +119,13 @@ impl Log {
             }
             EventKind::Loss(loss) => {
                 if *loss != self.loss {
-                    let text = format!(
+                    let mut text = format!(
                         "{} records, {} flows evicted, {} packets found a map full",
                         loss.ring_events, loss.flows_evicted, loss.map_full
                     );
+                    if loss.rule_messages > 0 {
+                        text = format!("{text}, {} messages of nft's trace", loss.rule_messages);
+                    }
                     self.add(LogEntry::new(event.time, LogKind::Loss, text));
                 }
                 self.loss = *loss;
@@ -137,7 +140,7 @@ impl Log {
             EventKind::Ended => {
                 self.add(LogEntry::new(event.time, LogKind::Trace, "tracing ended".to_owned()));
             }
-            EventKind::Flow(_) | EventKind::Drop(_) => {}
+            EventKind::Flow(_) | EventKind::Drop(_) | EventKind::RuleDrop(_) => {}
         }
     }
 

@@ -67,7 +67,8 @@ impl Latest {
             EventKind::Drop(sample) => {
                 self.drops.insert((sample.flow, sample.site.clone()), (sample.packets, sample.bytes));
             }
-            EventKind::Packet(_) | EventKind::Ended => {}
+            // A sample: what was traced before says nothing about what will be.
+            EventKind::RuleDrop(_) | EventKind::Packet(_) | EventKind::Ended => {}
         }
     }
 
@@ -102,8 +103,10 @@ impl Rebase {
                 ring_events: loss.ring_events.saturating_sub(self.base.loss.ring_events),
                 flows_evicted: loss.flows_evicted.saturating_sub(self.base.loss.flows_evicted),
                 map_full: loss.map_full.saturating_sub(self.base.loss.map_full),
+                rule_messages: loss.rule_messages.saturating_sub(self.base.loss.rule_messages),
             }),
             EventKind::Packet(_)
+            | EventKind::RuleDrop(_)
             | EventKind::Host(_)
             | EventKind::Started(_)
             | EventKind::Degraded(_)

@@ -121,6 +121,13 @@ fn told_as<'a>(expect: &Expect, verdict: &'a Verdict, placeholders: &BTreeMap<St
         left.retain(|item| ["source", "destination"].iter().any(|end| item["translated"][*end] == *address));
         ensure!(!left.is_empty(), "translated should hold {address}, is {}", told.join(", "));
     }
+    if let Some(words) = &expect.evidence {
+        let words = fill(words, placeholders)?;
+        let lines = |item: &Value| item["evidence"].as_array().cloned().unwrap_or_default();
+        let told: Vec<Value> = left.iter().flat_map(|item| lines(item)).collect();
+        left.retain(|item| lines(item).iter().any(|line| line.as_str().is_some_and(|line| line.contains(&words))));
+        ensure!(!left.is_empty(), "the evidence should hold `{words}`, is {told:?}");
+    }
     left.first().copied().context("nothing is left")
 }
 

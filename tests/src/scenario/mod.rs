@@ -48,6 +48,9 @@ pub struct Scenario {
     pub cure_by_hand: Vec<String>,
     /// Why kvmtrace is known to judge it wrong: until that is mended, a wrong verdict is a skip that says so.
     pub open: Option<String>,
+    /// kvmtrace is asked which rule it was (`--trace-rules`).
+    #[serde(default)]
+    pub trace_rules: bool,
     /// Milliseconds until the fault has taken hold.
     #[serde(default)]
     pub wait: u64,
@@ -103,6 +106,8 @@ pub struct Expect {
     pub protocol: Option<OneOrMore<String>>,
     /// The address that NAT gave the flow, as its source or destination.
     pub translated: Option<String>,
+    /// Words that a line of the evidence holds.
+    pub evidence: Option<String>,
 }
 
 /// One, or several.

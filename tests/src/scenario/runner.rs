@@ -73,7 +73,8 @@ impl Runner {
     /// Traces the broken lab, judges the verdict, tries the cure.
     fn trace(steps: &Steps<'_>, lab: &Lab, product: &Product) -> Result<Run> {
         let scenario = steps.scenario;
-        let ((), verdict) = product.verdict(lab, || steps.expect(lab, Phase::Broken))?;
+        let options: &[&str] = if scenario.trace_rules { &["--trace-rules"] } else { &[] };
+        let ((), verdict) = product.verdict(lab, options, || steps.expect(lab, Phase::Broken))?;
         let judgement = judge(scenario, &verdict, &lab.placeholders()?)?;
         let mut run = Run::default();
         if matches!(scenario.cure, Cure::Host | Cure::HostOnce) && !scenario.is_healthy() {

@@ -152,7 +152,7 @@ fn legacy_chains(text: &str, family: &str) -> Vec<Chain> {
 }
 
 /// `nft` would load the kernel's side of itself, and where that is not loaded there are no rules of it.
-fn nf_tables_is_present() -> bool {
+pub fn nf_tables_is_present() -> bool {
     static PRESENT: AtomicBool = AtomicBool::new(false);
     // Reading all symbols takes a while; once is enough, for it stays.
     if !PRESENT.load(Ordering::Relaxed) {

@@ -46,6 +46,7 @@ pub(super) fn kind(event: &Event) -> &'static str {
         EventKind::Flow(_) => "flow",
         EventKind::Drop(_) => "drop",
         EventKind::Packet(_) => "packet",
+        EventKind::RuleDrop(_) => "rule-drop",
         EventKind::Loss(_) => "loss",
         EventKind::Degraded(_) => "degraded",
         EventKind::Ended => "ended",
@@ -97,6 +98,7 @@ impl FlowColumns {
                 }
                 Some(columns)
             }
+            EventKind::RuleDrop(drop) => Some(Self { packets: drop.packets, ..Self::of_flow(&drop.flow) }),
             EventKind::Started(_)
             | EventKind::Host(_)
             | EventKind::Loss(_)

@@ -5,7 +5,7 @@ use super::lookup::DeviceNames;
 use super::{Context, Exporter};
 use crate::diagnose::report::{Finding, FlowReport};
 use crate::event::{
-    Degraded, Event, EventKind, FlowCounters, HostState, Loss, PacketCause, PacketRecord, Started, Timestamp,
+    Degraded, Event, EventKind, FlowCounters, HostState, Loss, PacketCause, PacketRecord, RuleSite, Started, Timestamp,
 };
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -46,6 +46,11 @@ enum Body<'a> {
         #[serde(flatten)]
         flow: FlowColumns,
         counters: &'a FlowCounters,
+    },
+    RuleDrop {
+        #[serde(flatten)]
+        flow: FlowColumns,
+        rule: &'a RuleSite,
     },
     Packet {
         #[serde(flatten)]
@@ -108,12 +113,20 @@ impl Exporter for Lines {
         let body = match (&event.kind, flow) {
             (EventKind::Packet(packet), Some(flow)) => Body::Packet { flow, packet: PacketLine::new(packet) },
             (EventKind::Flow(sample), Some(flow)) => Body::Sample { flow, counters: &sample.counters },
+            (EventKind::RuleDrop(drop), Some(flow)) => Body::RuleDrop { flow, rule: &drop.rule },
             (_, Some(flow)) => Body::Flow(flow),
             (EventKind::Started(started), None) => Body::Started(started),
             (EventKind::Host(state), None) => Body::Host { state },
             (EventKind::Loss(loss), None) => Body::Loss(*loss),
             (EventKind::Degraded(degraded), None) => Body::Degraded(degraded),
-            (EventKind::Ended | EventKind::Flow(_) | EventKind::Drop(_) | EventKind::Packet(_), None) => Body::Ended {},
+            (
+                EventKind::Ended
+                | EventKind::Flow(_)
+                | EventKind::Drop(_)
+                | EventKind::RuleDrop(_)
+                | EventKind::Packet(_),
+                None,
+            ) => Body::Ended {},
         };
         let line = Line { event: kind(event), time: Some(Text(event.time)), body };
         write_line(&mut self.output, &line)

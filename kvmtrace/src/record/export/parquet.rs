@@ -242,6 +242,7 @@ impl Exporter for Tables {
             EventKind::Started(_)
             | EventKind::Host(_)
             | EventKind::Packet(_)
+            | EventKind::RuleDrop(_)
             | EventKind::Loss(_)
             | EventKind::Degraded(_)
             | EventKind::Ended => None,

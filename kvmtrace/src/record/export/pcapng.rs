@@ -189,6 +189,7 @@ impl Exporter for Capture {
             EventKind::Started(_)
             | EventKind::Flow(_)
             | EventKind::Drop(_)
+            | EventKind::RuleDrop(_)
             | EventKind::Loss(_)
             | EventKind::Degraded(_)
             | EventKind::Ended => Ok(()),

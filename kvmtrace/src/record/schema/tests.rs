@@ -178,7 +178,7 @@ fn fields_and_variants_of_another_version_are_found_by_name() {
     let (events, strange) = read(batch, &description);
     let expected = [
         (1, EventKind::Started(started)),
-        (3, EventKind::Loss(Loss { ring_events: 1 << 40, flows_evicted: 2, map_full: 200 })),
+        (3, EventKind::Loss(Loss { ring_events: 1 << 40, flows_evicted: 2, map_full: 200, rule_messages: 0 })),
         (4, EventKind::Packet(Box::new(expected))),
         (6, EventKind::Ended),
     ];
