@@ -1,6 +1,7 @@
 //! Events in, verdicts out: the rules on a host made of values.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may, but clippy sees its helpers as no tests")]
 
+mod rule_trace;
 mod world;
 
 use kvmtrace::diagnose::report::{Cause, FlowDirection, Severity, Verdict};

@@ -126,6 +126,11 @@ impl World {
         })));
     }
 
+    /// Something else was told.
+    pub(crate) fn happened(&mut self, event: EventKind) {
+        self.events.push(event);
+    }
+
     pub(crate) fn report(&self) -> Report {
         let started = Started {
             version: "0.1.0".to_owned(),

@@ -4,6 +4,7 @@ pub mod device;
 pub mod manager;
 pub mod netfilter;
 pub mod netfilter_match;
+mod netfilter_traced;
 pub mod persist;
 pub mod sysctl;
 

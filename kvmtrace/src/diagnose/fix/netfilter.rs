@@ -1,6 +1,6 @@
 //! Which rule dropped a packet, and the command that opens exactly that.
 //!
-//! A rule is a suspect when it drops or rejects on the packet's hook, nothing in its text contradicts the packet, and its
+//! Where nft's trace named the rule ([`known`]), it is that one. Else a rule is a suspect when it drops or rejects on the packet's hook, nothing in its text contradicts the packet, and its
 //! counter (where it has one) has grown since the trace began. The policy is one when it drops. When several remain, all
 //! are told. An old counter proves nothing: rules count for months. While a trace runs the rules are not read again, so
 //! until its end only what the text says is known.
@@ -11,21 +11,25 @@ use crate::diagnose::dropped::Dropped;
 use crate::diagnose::report::Fix;
 use crate::diagnose::rules::netfilter_stage::Stage;
 use crate::diagnose::scene::Scene;
+use crate::diagnose::words;
 use crate::event::host::{Backend, Chain, Rule};
-use crate::event::{FlowKey, HostState};
+use crate::event::{FlowKey, HostState, RuleSite};
 use std::net::IpAddr;
 
 pub use super::netfilter_match::contradicts;
+pub use super::netfilter_traced::known;
 
 /// A rule or policy that may have dropped the packet.
 #[derive(Clone, Copy, Debug)]
 pub struct Suspect<'a> {
     /// The chain.
     pub chain: Option<&'a Chain>,
-    /// The rule; none for the chain's policy.
+    /// The rule; none for the chain's policy, and where the rule that was traced is in no list of rules.
     pub rule: Option<&'a Rule>,
     /// Packets that it has counted since the trace began, where it counts and that is known.
     pub grown: Option<u64>,
+    /// What nft's trace said of it, and of how many packets.
+    pub traced: Option<(&'a RuleSite, u64)>,
 }
 
 impl Suspect<'_> {
@@ -40,10 +44,18 @@ impl Suspect<'_> {
 
     /// As a part of a sentence.
     pub fn text(&self) -> String {
-        match self.rule {
-            Some(rule) => format!("rule \"{}\" in {}", rule.text, self.chain_text()),
-            None => format!("the drop policy of {}", self.chain_text()),
+        match (self.rule, self.traced) {
+            (Some(rule), _) => format!("rule \"{}\" in {}", rule.text, self.chain_text()),
+            (None, Some((RuleSite { family, table, chain, handle: Some(handle), .. }, _))) => {
+                format!("the rule with handle {handle} in nft {family} {table} {chain}")
+            }
+            (None, _) => format!("the drop policy of {}", self.chain_text()),
         }
+    }
+
+    /// The trace named a rule that is in no list: it went while the trace ran, or rules can't be listed here.
+    fn is_unlisted(&self) -> bool {
+        self.rule.is_none() && self.traced.is_some_and(|(site, _)| site.handle.is_some())
     }
 
     /// As a line of evidence.
@@ -51,7 +63,9 @@ impl Suspect<'_> {
         let handle =
             self.rule.and_then(|rule| rule.handle).map(|handle| format!(" handle {handle}")).unwrap_or_default();
         let hits = self.grown.map(|hits| format!(", {hits} packets during the trace")).unwrap_or_default();
-        format!("{}{handle}{hits}", self.text())
+        let Some((site, packets)) = self.traced else { return format!("{}{handle}{hits}", self.text()) };
+        let from = if site.base == site.chain { String::new() } else { format!(", reached from chain {}", site.base) };
+        format!("nft's trace: {} ended by {}{handle}{from}", words::packets(packets), self.text())
     }
 }
 
@@ -76,7 +90,7 @@ pub fn suspects<'a>(scene: &Scene<'a>, stage: &Stage, key: &FlowKey, drop: &Drop
                 });
                 let grown = grown(scene, chain, Some(rule));
                 if ends && grown != Some(0) && !contradicts(scene, rule, key, drop, base) {
-                    found.push(Suspect { chain: Some(chain), rule: Some(rule), grown });
+                    found.push(Suspect { chain: Some(chain), rule: Some(rule), grown, traced: None });
                 }
                 let target = rule
                     .verdict
@@ -99,7 +113,7 @@ pub fn suspects<'a>(scene: &Scene<'a>, stage: &Stage, key: &FlowKey, drop: &Drop
         }
         let grown = grown(scene, base, None);
         if base.policy.as_deref() == Some("drop") && grown != Some(0) {
-            found.push(Suspect { chain: Some(base), rule: None, grown });
+            found.push(Suspect { chain: Some(base), rule: None, grown, traced: None });
         }
     }
     // What counted enough comes before what may have, and a rule before a policy.
@@ -164,13 +178,20 @@ pub fn fixes(
         .iter()
         .take(3)
         .filter_map(|suspect| {
+            if suspect.is_unlisted() {
+                return Some(Fix::advice(format!(
+                    "Let this flow through in {}, which is not among the rules as they were read: it may be gone already (nft -a list ruleset shows handles).",
+                    suspect.text()
+                )));
+            }
             let chain = suspect.chain?;
             let manager = manager(&scene.host.netfilter.chains, chain, suspect.rule);
             let theirs = manager.and_then(|manager| manager::fix(manager, scene, chain, stage, (source, destination)));
             theirs.or_else(|| {
                 let fix = match suspect.rule {
-                    Some(rule) => delete(scene.host, chain, rule)?,
-                    None => accept(scene, chain, stage, source, destination),
+                    Some(rule) if decides_alone(rule) => delete(scene.host, chain, rule)?,
+                    // A map of verdicts, or a rule that jumps: it does more than drop.
+                    Some(_) | None => accept(scene, chain, stage, source, destination),
                 };
                 Some(match manager {
                     Some(manager) => fix.persist(manager::persist(manager)),
@@ -186,6 +207,14 @@ pub fn fixes(
         )));
     }
     fixes
+}
+
+/// All that the rule does is to drop or reject what it matches.
+fn decides_alone(rule: &Rule) -> bool {
+    !rule
+        .verdict
+        .as_deref()
+        .is_some_and(|verdict| verdict == "vmap" || verdict.starts_with("jump ") || verdict.starts_with("goto "))
 }
 
 fn delete(host: &HostState, chain: &Chain, rule: &Rule) -> Option<Fix> {

@@ -7,6 +7,7 @@ use crate::diagnose::fix::netfilter::{self as cure, Suspect};
 use crate::diagnose::fix::sysctl;
 use crate::diagnose::judgement::{Judgement, at};
 use crate::diagnose::report::{Cause, Fix, Verdict};
+use crate::diagnose::scene::Scene;
 use crate::diagnose::words;
 use crate::event::{FlowKey, HostState, Protocol};
 
@@ -14,13 +15,12 @@ use crate::event::{FlowKey, HostState, Protocol};
 pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let drop = case.focus.as_ref()?;
     let key = drop.key();
-    let stage = stage(drop, &key)?;
+    let (stage, suspects) = culprits(case.scene, drop, &key)?;
     let device = drop.device().or(case.device())?;
     let mut place = at(case.scene, device, stage.point()).of(drop);
     if place.device.is_none() {
         place.device = case.device().map(|device| case.scene.name(device));
     }
-    let suspects = cure::suspects(case.scene, &stage, &key, drop);
     if suspects.iter().all(|suspect| suspect.rule.is_none() && suspect.chain.is_none())
         && let Some(judgement) = conntrack_full(case, drop, &stage)
     {
@@ -39,6 +39,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let who = match suspects.as_slice() {
         [] => format!("the {} hook of the {} family; no rule there could be singled out", stage.hook, stage.family),
         [only] => only.text(),
+        [first, others @ ..] if first.traced.is_some() => format!("{} (and {} more)", first.text(), others.len()),
         [first, ..] => format!("{} (or one of {} others on that hook that match)", first.text(), suspects.len() - 1),
     };
     let what = words::dropped(case);
@@ -64,10 +65,15 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     Some(judgement.fixes(cure::fixes(case.scene, &stage, &suspects, addresses)))
 }
 
+/// At which hook it was, and which rules may have done it: the one that nft's trace named, else whatever fits.
+fn culprits<'a>(scene: &Scene<'a>, drop: &Dropped<'_>, key: &FlowKey) -> Option<(Stage, Vec<Suspect<'a>>)> {
+    let stage = stage(drop, key)?;
+    cure::known(scene, stage, key).or_else(|| Some((stage, cure::suspects(scene, &stage, key, drop))))
+}
+
 /// The cures for a drop of another flow (the message that a black hole swallows).
 pub fn fixes_for(case: &Case<'_>, drop: &Dropped<'_>, key: &FlowKey) -> Vec<Fix> {
-    let Some(stage) = stage(drop, key) else { return Vec::new() };
-    let suspects = cure::suspects(case.scene, &stage, key, drop);
+    let Some((stage, suspects)) = culprits(case.scene, drop, key) else { return Vec::new() };
     cure::fixes(case.scene, &stage, &suspects, (key.source.ip(), key.destination.ip()))
 }
 

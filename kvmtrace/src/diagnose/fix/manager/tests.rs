@@ -160,7 +160,7 @@ fn cure(chains: Vec<Chain>, hook: &'static str, chain: &str, rule: Option<u32>) 
     let chain = scene.host.netfilter.chains.iter().find(|known| known.name == chain).unwrap();
     let rule = rule.map(|number| chain.rules.iter().find(|rule| rule.number == number).unwrap());
     let stage = Stage { cause: Cause::NetfilterForward, hook, family: "ip", by_nft: true };
-    let suspect = Suspect { chain: Some(chain), rule, grown: None };
+    let suspect = Suspect { chain: Some(chain), rule, grown: None, traced: None };
     let addresses = (Some([10, 0, 0, 7].into()), Some([10, 1, 0, 1].into()));
     fixes(&scene, &stage, &[suspect], addresses).remove(0)
 }
