@@ -59,7 +59,7 @@ pub(super) fn columns(width: u16) -> Vec<Column> {
     }
     let mut columns = vec![words("", 1)];
     columns.extend(if width >= WIDE {
-        vec![words("VERDICT", 10), words("CAUSE", 20), words("GUEST", 14)]
+        vec![words("VERDICT", 10), words("CAUSE", 24), words("GUEST", 14)]
     } else {
         vec![words("VERDICT", 19), words("GUEST", if width >= MIDDLE { 12 } else { 8 })]
     });
@@ -106,7 +106,9 @@ fn cells(width: u16, flow: &FlowReport, facts: &FlowFacts, theme: Theme) -> Vec<
     if let Some(vlan) = flow.vlan {
         ends = format!("{ends} vlan {vlan}");
     }
-    let mark = if flow.complete { theme::mark(flow.severity).to_owned() } else { "?".to_owned() };
+    // What is wrong stays wrong; what is in order so far may still turn out otherwise.
+    let open = !flow.complete && flow.severity < Severity::Warning;
+    let mark = if open { "?".to_owned() } else { theme::mark(flow.severity).to_owned() };
     let mut cells = vec![(mark, style)];
     if width >= WIDE {
         cells.push((theme::verdict(flow.verdict).to_owned(), style));

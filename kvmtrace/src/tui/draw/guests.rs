@@ -46,8 +46,8 @@ pub(super) fn columns(width: u16) -> Vec<Column> {
     let mut columns = vec![
         words("", 1),
         words("GUEST", 9 + (wide / 5).min(16)),
-        words("WORST", 19 + (wide / 10).min(5)),
-        words("PATH", 15 + (wide / 4).min(26)),
+        words("WORST", 20 + (wide / 10).min(4)),
+        words("PATH", 14 + (wide / 4).min(27)),
         numbers("PKT/S", 5),
         words("", 5 + (wide / 8).min(16)),
         numbers("BIT/S", 5),

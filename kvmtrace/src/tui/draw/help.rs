@@ -47,9 +47,9 @@ fn legend(theme: Theme) -> impl Iterator<Item = Line<'static>> {
             Span::raw(meaning),
         ])
     };
-    let mouse = Line::from(vec![
-        Span::styled(format!(" {} ", text::fit("mouse", KEYS)), theme.accent()),
-        Span::raw("select, open; sort by heading"),
-    ]);
-    marks.into_iter().map(mark).chain(std::iter::once(mouse))
+    let others = [("mouse", "select, open; sort by heading"), ("? flow", "an answer may still come")];
+    let other = move |(what, meaning)| {
+        Line::from(vec![Span::styled(format!(" {} ", text::fit(what, KEYS)), theme.accent()), Span::raw(meaning)])
+    };
+    marks.into_iter().map(mark).chain(others.into_iter().map(other))
 }

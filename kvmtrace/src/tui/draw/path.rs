@@ -200,7 +200,10 @@ fn inside(node: &Node, width: usize) -> [Option<String>; INSIDE] {
         packets.or_else(|| some(&node.note)),
         node.back.map(|packets| format!("← {}", text::number(packets))),
         drops
-            .or_else(|| node.fault.map(|severity| format!("{} fault", theme::mark(severity))))
+            .or_else(|| {
+                let word = |severity| if severity > Severity::Info { "fault" } else { "see below" };
+                node.fault.map(|severity| format!("{} {}", theme::mark(severity), word(severity)))
+            })
             .or_else(|| node.latency_ns.map(|time| format!("+{}", text::duration(time)))),
     ]
 }
