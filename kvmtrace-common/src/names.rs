@@ -17,6 +17,9 @@ pub const OVERFLOW: &str = "OVERFLOW";
 /// Array with one entry: the filter, a [`crate::filter::Program`].
 pub const FILTER: &str = "FILTER";
 
+/// Ring buffer of what the programs say of themselves (aya-log's).
+pub const LOG: &str = "AYA_LOGS";
+
 /// tc program, ingress.
 pub const TC_INGRESS: &str = "kvmtrace_in";
 /// tc program, egress.

@@ -21,6 +21,7 @@ mod packet;
 mod probe;
 mod skb;
 
+use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::TC_ACT_UNSPEC;
 use aya_ebpf::macros::{btf_tracepoint, classifier};
 use aya_ebpf::programs::{BtfTracePointContext, TcContext};
@@ -30,26 +31,26 @@ use kvmtrace_common::flow::Direction;
 /// What a device received.
 #[classifier]
 pub fn kvmtrace_in(context: TcContext) -> i32 {
-    pass(probe::tc::packet(&context, Direction::INGRESS))
+    pass(&context, probe::tc::packet(&context, Direction::INGRESS))
 }
 
 /// What a device sends.
 #[classifier]
 pub fn kvmtrace_out(context: TcContext) -> i32 {
-    pass(probe::tc::packet(&context, Direction::EGRESS))
+    pass(&context, probe::tc::packet(&context, Direction::EGRESS))
 }
 
 /// What the kernel drops.
 #[btf_tracepoint(function = "kfree_skb")]
 pub fn kvmtrace_drop(context: BtfTracePointContext) -> i32 {
-    pass(probe::drop::packet(&context))
+    pass(&context, probe::drop::packet(&context))
 }
 
 /// Whatever happened: the next program decides (`TC_ACT_UNSPEC` is `TCX_NEXT`).
 #[inline(always)]
-fn pass(result: Result<(), Error>) -> i32 {
+fn pass(context: &impl EbpfContext, result: Result<(), Error>) -> i32 {
     if let Err(error) = result {
-        error.count();
+        error.count(context);
     }
     TC_ACT_UNSPEC
 }

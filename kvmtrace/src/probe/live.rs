@@ -2,6 +2,7 @@
 //! attaches to guests that start while it traces.
 
 use super::counters::Reader;
+use super::kernel_log::KernelLog;
 use super::loader::{Attached, ProbeError, Programs, Settings, clean};
 use super::rule_trace::{self, RuleTrace, RuleTraceError, Watched};
 use crate::event::{Degraded, Event, EventKind, HostState, IfIndex, Started, decode};
@@ -54,6 +55,7 @@ pub struct Live {
     kernel: Kernel,
     scope: Scope,
     programs: Programs,
+    log: Option<KernelLog>,
     ring: AsyncFd<Ring>,
     counters: Reader,
     attached: BTreeMap<IfIndex, (String, Attached)>,
@@ -143,6 +145,7 @@ impl Live {
         let mut live = Self {
             kernel,
             scope: plan.scope,
+            log: programs.take_log(),
             programs,
             ring,
             counters,
@@ -288,6 +291,9 @@ impl Live {
     }
 
     fn read_counters(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.pass_on();
+        }
         let now = self.kernel.clock.now();
         let lost = self.rules.as_ref().map_or(0, RuleTrace::lost);
         self.queue.extend(self.counters.changes(now, &self.kernel, lost));

@@ -1,5 +1,6 @@
 //! Loading and attaching.
 
+use super::kernel_log::{self, KernelLog};
 use crate::event::Degraded;
 use crate::filter::Filter;
 use crate::kernel::Kernel;
@@ -38,6 +39,9 @@ const OFFSETS: [(&str, &str); 20] = [
     (global::SHINFO_GSO_SIZE, "skb_shared_info.gso_size"),
     (global::SHINFO_GSO_SEGS, "skb_shared_info.gso_segs"),
 ];
+
+/// The least that a ring buffer can have; a multiple of every page size, or the loader rounds it up.
+const PAGE: u32 = 4_096;
 
 /// The probes can't be had.
 #[derive(Debug, thiserror::Error)]
@@ -153,6 +157,12 @@ impl Programs {
         loader.override_global(global::HAS_REASON, &has_reason, true);
         loader.override_global(global::EVERY_PACKET, &every_packet, true);
         loader.override_global(global::FILTER_LENGTH, &filter_length, true);
+        let log_level = kernel_log::level();
+        loader.override_global(aya_log::LEVEL, &log_level, true);
+        if log_level == 0 {
+            // The map is made though nothing writes to it: as small as can be.
+            loader.map_max_entries(names::LOG, PAGE);
+        }
         // A place for each CPU up to the last that is online; one that comes later counts in the map.
         let cpus = online_cpus().map_err(|(_, error)| ProbeError::load(error))?.into_iter().max().unwrap_or(0) + 1;
         let hot_entries = cpus << HOT_SHIFT;
@@ -281,6 +291,11 @@ impl Programs {
             }
         }
         Some(cost)
+    }
+
+    /// What the programs say of themselves; nothing when nobody listens.
+    pub(super) fn take_log(&mut self) -> Option<KernelLog> {
+        KernelLog::open(&mut self.ebpf)
     }
 
     /// Takes a map out; it lives as long as the caller keeps it.

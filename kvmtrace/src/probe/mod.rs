@@ -4,6 +4,7 @@
 
 mod counters;
 mod hot;
+mod kernel_log;
 mod live;
 mod loader;
 mod rule_trace;
