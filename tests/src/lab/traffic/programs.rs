@@ -112,6 +112,18 @@ pub enum Program {
         #[arg(long)]
         count: u32,
     },
+    /// Sends UDP packets each of which is a flow of its own: a made-up source address and port.
+    FlowFlood {
+        /// The sending device.
+        #[arg(long)]
+        device: String,
+        /// The destination's MAC.
+        #[arg(long)]
+        to: String,
+        /// How many.
+        #[arg(long)]
+        count: u32,
+    },
     /// Pins a BPF program that drops everything.
     PinDrop {
         /// Where it will be attached.
@@ -169,6 +181,7 @@ impl Program {
             Self::TcpStuck(stuck) => tcp::stuck(stuck).map(|()| None),
             Self::ConntrackEntries { count } => conntrack_entries(*count).map(|()| None),
             Self::Frames { device, to, ethertype, count } => frames(device, to, ethertype, *count).map(Some),
+            Self::FlowFlood { device, to, count } => flow_flood(device, to, *count).map(Some),
             Self::PinDrop { kind, path } => bpf::pin_drop(*kind, path).map(|()| None),
             Self::ArpStorm(exchange) => arp_storm(exchange).map(Some),
         }
@@ -196,6 +209,23 @@ fn frames(device: &str, to: &str, ethertype: &str, count: u32) -> Result<Facts> 
     let frame = [&mac(to), &own_mac(device)?, &kind.to_be_bytes()[..], &[0; 46]].concat();
     let socket = FrameSocket::open(device)?;
     let sent = (0..count).filter(|_| socket.send(&frame).is_ok()).count() as u32;
+    Ok(Facts { sent, received: sent, connected: 0 })
+}
+
+/// Sends IPv4 UDP packets to 203.0.113.9 from 100.64.0.0/10, no two of one flow.
+fn flow_flood(device: &str, to: &str, count: u32) -> Result<Facts> {
+    let mut frame = [&mac(to), &own_mac(device)?, &[8, 0][..]].concat();
+    frame.extend([0x45, 0, 0, 46, 0, 0, 0x40, 0, 64, 17, 0, 0, 0, 0, 0, 0, 203, 0, 113, 9]);
+    frame.extend([0, 0, 0, 9, 0, 26, 0, 0]);
+    frame.resize(60, 0);
+    let socket = FrameSocket::open(device)?;
+    let mut sent = 0;
+    for number in 0..count {
+        let source = 0x6440_0000_u32 | number >> 8 & 0x003f_ffff;
+        frame[26..30].copy_from_slice(&source.to_be_bytes());
+        frame[34..36].copy_from_slice(&(1_024 + (number & 0xff) as u16).to_be_bytes());
+        sent += u32::from(socket.send(&frame).is_ok());
+    }
     Ok(Facts { sent, received: sent, connected: 0 })
 }
 

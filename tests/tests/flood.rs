@@ -1,0 +1,95 @@
+//! A guest that opens flows as fast as it can: what is lost is told, memory is bounded, and the other guests are judged
+//! right all the same.
+
+#![allow(clippy::print_stdout, reason = "a skip is told, and so is what the flood has cost")]
+
+use anyhow::{Context as _, Result, ensure};
+use kvmtrace_tests::lab::draw::Seed;
+use kvmtrace_tests::lab::plan::Options;
+use kvmtrace_tests::lab::process::{self, wait_until};
+use kvmtrace_tests::lab::{Lab, lab_binary, require_root};
+use kvmtrace_tests::product::{Product, Verdict};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use std::time::Duration;
+
+/// Flows of the flood; the kernel's side has room for 65,536 entries, and each flow has one at each of two devices.
+const FLOWS: u32 = 400_000;
+/// Packets of the guest that does no harm.
+const PINGS: u64 = 200;
+/// Where the flood goes.
+const NOWHERE: &str = "203.0.113.9";
+const LIMIT: Duration = Duration::from_mins(1);
+/// Most memory that kvmtrace may have used, in kB.
+const MEMORY: u64 = 512 << 10;
+
+/// A number of `/proc/PID/status`.
+fn status(pid: u32, name: &str) -> Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name}"))?;
+    line.trim_start_matches(':').trim().trim_end_matches(" kB").parse().with_context(|| line.to_owned())
+}
+
+/// Nanoseconds of CPU time.
+fn cpu(pid: u32) -> Result<u64> {
+    let mut total = 0;
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let text = std::fs::read_to_string(task?.path().join("schedstat"))?;
+        total += text.split(' ').next().context("schedstat is empty")?.parse::<u64>()?;
+    }
+    Ok(total)
+}
+
+#[test]
+fn a_flood_of_flows_is_bounded_told_and_harms_nobody_else() -> Result<()> {
+    if require_root().is_err() {
+        ensure!(std::env::var_os("CI").is_none(), "CI runs as root");
+        println!("SKIP: the lab needs root");
+        return Ok(());
+    }
+    let seed = Seed::choose()?;
+    let lab = Lab::drawn(&Options { guests: 2, ..Options::default() }, seed, "flood")
+        .with_context(|| format!("seed {seed}"))?;
+    let product = Product::find()?;
+    let target = lab.plan.lan.addresses.v4;
+    let (bad, good) = (&lab.guests[0], &lab.guests[1]);
+    let reached = || good.namespace.run(&format!("ping -nqc1 -W1 {target}")).is_ok_and(|ping| ping.status.success());
+    ensure!(wait_until(Duration::from_secs(20), reached), "the guest does not reach the LAN");
+
+    let arrived = || -> Result<u64> {
+        let path = format!("cat /sys/class/net/{}/statistics/rx_packets", bad.plan.tap);
+        Ok(lab.host.check(&path)?.trim().parse()?)
+    };
+    let tracing = product.start(&lab, &["verdict", "--json"])?;
+    let pid = tracing.process.pid();
+    let good_ping = good.namespace.background(&format!("ping -nq -c{PINGS} -i0.05 -W5 {target}"))?;
+    let before = arrived()?;
+    let mut flood = bad.namespace.command(lab_binary()?);
+    flood.args(["program", "flow-flood", "--device", &bad.plan.port.device, "--to", &lab.plan.lan.mac]);
+    process::check(flood.args(["--count", &FLOWS.to_string()]), LIMIT)?;
+    let pinged = good_ping.finish(LIMIT)?;
+    ensure!(pinged.stdout.contains(&format!("{PINGS} received")), "the other guest: {}", pinged.stdout);
+    let arrived = arrived()? - before;
+    let (memory, cpu) = (status(pid, "VmHWM")?, cpu(pid)?);
+    let report = Verdict::of(&tracing.interrupt(Signal::SIGINT)?)?;
+    let lost = &report.json["lost"];
+    println!("{arrived} packets: {memory} kB, {} ms of CPU, {lost}", cpu / 1_000_000);
+    ensure!(memory < MEMORY, "kvmtrace has used {memory} kB");
+
+    // Each packet is in a flow that is told, or among what is said to be lost.
+    let flows = || report.json["flows"].as_array().into_iter().flatten();
+    let number = |value: &Value| value.as_u64().unwrap_or_default();
+    let told: u64 = flows().filter(|flow| flow["destination"] == NOWHERE).map(|flow| number(&flow["packets"])).sum();
+    let lost = ["flows_evicted", "map_full", "ring_events"].iter().map(|what| number(&lost[what])).sum::<u64>();
+    ensure!(told + lost >= arrived, "{arrived} packets arrived, {told} are told and {lost} lost");
+
+    let source = good.plan.port.addresses.v4.to_string();
+    let flow = flows()
+        .find(|flow| flow["protocol"] == "icmp" && flow["source"] == source.as_str())
+        .context("the other guest's flow is not told")?;
+    ensure!(flow["verdict"] == "delivered", "{flow:#}");
+    ensure!(flow["complete"] == (lost == 0), "a verdict beside losses is complete: {flow:#}");
+    let hops: Vec<u64> = flow["path"].as_array().into_iter().flatten().map(|hop| number(&hop["packets"])).collect();
+    ensure!(hops.len() == 2 && hops.iter().all(|packets| *packets == PINGS), "{flow:#}");
+    Ok(())
+}
