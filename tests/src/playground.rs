@@ -72,13 +72,13 @@ fn parts(topic: &str, guests: usize) -> Result<(Option<Scenario>, Options)> {
 fn welcome(lab: &Lab, topic: &str, scenario: Option<&Scenario>) -> String {
     let mut lines = Vec::new();
     let mut line = |words: &str| lines.push(words.to_owned());
-    let (host, lan) = (lab.host.name(), lab.lan.name());
+    let (host, lan) = (lab.host.entrance(), lab.lan.name());
     let family: Family = lab.plan.options.family;
     line(&format!("{topic} is up."));
     if let Some(scenario) = scenario {
         line(&format!("Broken: {}", scenario.about));
     }
-    line(&format!("\n  host    ip netns exec {host} bash"));
+    line(&format!("\n  host    {host} bash"));
     for guest in &lab.guests {
         let address = guest.plan.port.addresses.of(family);
         line(&format!(
@@ -93,7 +93,7 @@ fn welcome(lab: &Lab, topic: &str, scenario: Option<&Scenario>) -> String {
     line("\nTry:");
     let guest = lab.guests.first().map_or("", |guest| guest.namespace.name());
     line(&format!("  ip netns exec {guest} ping {target}"));
-    line(&format!("  ip netns exec {host} kvmtrace verdict -d 5"));
+    line(&format!("  {host} kvmtrace verdict -d 5"));
     line(&format!("  lab down {topic}"));
     lines.join("\n")
 }

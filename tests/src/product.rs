@@ -27,7 +27,8 @@ impl Product {
     /// The one of `KVMTRACE_BIN`, else the one beside this executable.
     pub fn find() -> Result<Self> {
         match std::env::var_os("KVMTRACE_BIN") {
-            Some(path) => Ok(Self::at(Path::new(&path))),
+            // A command among a host's own files starts in their root.
+            Some(path) => Ok(Self::at(&std::path::absolute(path)?)),
             None => Ok(Self { binary: beside("kvmtrace")? }),
         }
     }

@@ -7,6 +7,7 @@ mod ebpf;
 mod fuzz;
 mod kernels;
 mod layers;
+mod packages;
 mod product;
 mod setup;
 mod shell;
@@ -125,6 +126,7 @@ fn run(task: Task) -> Result<ExitCode> {
         Task::Screenshots => product::screenshots()?,
         Task::Setup => {
             setup::ensure(setup::Need::Test)?;
+            packages::ensure(&product::target_directory());
             eprintln!("xtask: everything is here");
         }
         Task::Ebpf => println!("{}", ebpf::build()?.display()),

@@ -1,7 +1,7 @@
 //! Building, running and testing kvmtrace.
 
 use crate::setup::{self, Need};
-use crate::{ebpf, shell, vm};
+use crate::{ebpf, packages, shell, vm};
 use anyhow::{Context as _, Result, bail};
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
@@ -39,6 +39,7 @@ pub(crate) fn test_command(arguments: &[OsString]) -> Result<Command> {
     let mut command = shell::command(nextest);
     command.args(["nextest", "run", "--workspace"]).args(arguments);
     command.env("KVMTRACE_BIN", target_directory().join("debug/kvmtrace"));
+    command.env("KVMTRACE_PACKAGES", target_directory().join("packages/root"));
     if std::env::var_os("KVMTRACE_PYTHON").is_none()
         && let Some(python) = setup::pyarrow(&target_directory())
     {
@@ -58,6 +59,7 @@ pub(crate) fn test_command(arguments: &[OsString]) -> Result<Command> {
 /// Builds what the tests run.
 pub(crate) fn build_for_tests() -> Result<()> {
     setup::ensure(Need::Test)?;
+    packages::ensure(&target_directory());
     ebpf::build()?;
     // The whole workspace, as the tests are built: another choice of packages would choose other features of the
     // dependencies, and build those twice.
@@ -70,12 +72,16 @@ pub(crate) fn lab(arguments: &[OsString]) -> Result<ExitCode> {
     let kvmtrace = build(false)?;
     shell::run(shell::cargo().args(["build", "--package", "kvmtrace-tests", "--bin", "lab"]))?;
     let lab = target_directory().join("debug/lab");
-    become_command(setup::as_root(lab)?.args(arguments).env("KVMTRACE_BIN", kvmtrace))
+    let packages = packages::ensure(&target_directory()).unwrap_or_default();
+    become_command(
+        setup::as_root(lab)?.args(arguments).env("KVMTRACE_BIN", kvmtrace).env("KVMTRACE_PACKAGES", packages),
+    )
 }
 
 /// Builds the lab and runs its scenarios under another kernel.
 pub(crate) fn matrix_in_vm(kernel: &str, arguments: &[OsString]) -> Result<ExitCode> {
     let kvmtrace = build(false)?;
+    packages::ensure(&target_directory());
     shell::run(shell::cargo().args(["build", "--package", "kvmtrace-tests", "--bin", "lab"]))?;
     let lab = target_directory().join("debug/lab");
     let words = ["matrix", "--jobs", "1", "--bin"].map(OsString::from).into_iter().chain([kvmtrace.into()]);

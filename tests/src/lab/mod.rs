@@ -2,6 +2,7 @@
 
 pub mod bpf;
 pub mod draw;
+pub mod files;
 pub mod netns;
 pub mod plan;
 pub mod process;
@@ -105,7 +106,10 @@ impl Lab {
         state::sweep();
         let record = Recorded(Record::of(&plan.lab)?);
         record.0.save()?;
-        let host = Namespace::create(&format!("{}-host", plan.lab))?;
+        let mut host = Namespace::create(&format!("{}-host", plan.lab))?;
+        if plan.options.own_files {
+            host.own_files(&record.0.directory())?;
+        }
         let lan = Namespace::create(&format!("{}-lan", plan.lab))?;
         let mut guests = Vec::new();
         for (guest, number) in plan.guests.iter().zip(1..) {

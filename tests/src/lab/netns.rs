@@ -1,8 +1,10 @@
 //! A network namespace and the commands run in it.
 
+use super::files;
 use super::process::{self, Background, Output};
 use anyhow::{Context as _, Result, bail};
 use std::io::Write as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -13,13 +15,15 @@ const LIMIT: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
+    /// Holds the mounts of its own files, where it has any.
+    keeper: Option<Background>,
 }
 
 impl Namespace {
     /// Makes the namespace, its loopback up.
     pub fn create(name: &str) -> Result<Self> {
         process::check(Command::new("ip").args(["netns", "add", name]), LIMIT)?;
-        let namespace = Self { name: name.to_owned() };
+        let namespace = Self { name: name.to_owned(), keeper: None };
         namespace.ip(&["link set lo up"])?;
         Ok(namespace)
     }
@@ -29,11 +33,31 @@ impl Namespace {
         &self.name
     }
 
+    /// Gives it files of its own; `directory` is the lab's.
+    pub fn own_files(&mut self, directory: &Path) -> Result<()> {
+        self.keeper = Some(files::hold(self, directory)?);
+        Ok(())
+    }
+
     /// A command that will run in the namespace, with the namespace's own /sys.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.name]).arg(program);
+        let mut command = if let Some(keeper) = &self.keeper {
+            files::enter(keeper.pid())
+        } else {
+            let mut command = Command::new("ip");
+            command.args(["netns", "exec", &self.name]);
+            command
+        };
+        command.arg(program);
         command
+    }
+
+    /// What a person types before a command that is to run there.
+    pub fn entrance(&self) -> String {
+        match &self.keeper {
+            Some(keeper) => format!("nsenter --target {} --mount --net", keeper.pid()),
+            None => format!("ip netns exec {}", self.name),
+        }
     }
 
     /// A shell command line.

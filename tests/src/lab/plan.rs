@@ -83,6 +83,8 @@ pub struct Options {
     pub masquerade: Masquerade,
     /// The bridge learns who listens to which multicast group.
     pub snooping: bool,
+    /// The host's files are its own: what is configured there is not this machine's.
+    pub own_files: bool,
 }
 
 /// A /24 and a /64.

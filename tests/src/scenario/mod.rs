@@ -195,7 +195,7 @@ mod tests {
         assert!(!scenarios.is_empty());
         for scenario in scenarios {
             let mut known = Plan::drawn("kt", &scenario.lab, &mut Seed(1).draw(&scenario.name)).placeholders();
-            for name in ["lab", "ns.host", "ns.lan", "ns.guest1", "ns.guest2"] {
+            for name in ["lab", "managers", "ns.host", "ns.lan", "ns.guest1", "ns.guest2"] {
                 known.insert(name.into(), name.into());
             }
             for line in scenario.setup.iter().chain(&scenario.fault).chain(&scenario.cure_by_hand) {

@@ -5,7 +5,7 @@ use super::{Cure, Scenario};
 use crate::lab::draw::Seed;
 use crate::lab::process;
 use crate::lab::traffic::{Expected, Traffic, fill};
-use crate::lab::{Lab, Scratch, lab_binary};
+use crate::lab::{Lab, Scratch, files, lab_binary};
 use crate::product::Product;
 use anyhow::{Context as _, Result, bail, ensure};
 use std::thread;
@@ -192,7 +192,7 @@ fn missing(scenario: &Scenario) -> Result<Option<String>> {
     for requirement in &scenario.requires {
         let scratch = Scratch::create(&requirement.command)?;
         let mut command = scratch.namespace.shell(&requirement.command);
-        command.env("LAB", lab_binary()?);
+        command.env("LAB", lab_binary()?).env("PACKAGES", files::packages().unwrap_or_default());
         if !process::run(&mut command, Duration::from_secs(10))?.status.success() {
             return Ok(Some(requirement.what.clone()));
         }

@@ -1,12 +1,15 @@
 //! Firewalls that write their chains themselves: a cure is theirs to give, for what is changed behind their back is
 //! gone at their next reload. They are known by the names of their chains and tables.
 
-use super::netfilter::accept;
+pub mod firewalld;
+mod nwfilter;
+
+use super::conversation::{Conversation, Port};
+use super::netfilter::{accept, accept_ways};
 use crate::diagnose::report::Fix;
 use crate::diagnose::rules::netfilter_stage::Stage;
 use crate::diagnose::scene::Scene;
 use crate::event::host::{Backend, Chain, Rule};
-use std::net::IpAddr;
 
 /// Who writes a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,10 +18,12 @@ pub enum Manager {
     Ufw,
     /// firewalld: nft's table `firewalld`; with its iptables back end chains `…_ZONES`.
     Firewalld,
-    /// Docker: chains `DOCKER…`, and FORWARD's policy.
+    /// Docker: chains `DOCKER…`, and FORWARD's policy; nft's table `docker-bridges`.
     Docker,
     /// libvirt: chains `LIBVIRT_…`, nft's table `libvirt_network`.
     Libvirt,
+    /// libvirt's filters of a guest's interface: `libvirt-I-vnet0`, `I-vnet0-…`, `FI-vnet0`.
+    LibvirtFilter,
     /// Proxmox VE: chains `PVEFW-…`.
     Proxmox,
 }
@@ -29,6 +34,7 @@ pub fn manager(chains: &[Chain], chain: &Chain, rule: Option<&Rule>) -> Option<M
     match chain.table.as_str() {
         "firewalld" => return Some(Manager::Firewalld),
         "libvirt_network" => return Some(Manager::Libvirt),
+        "docker-bridges" => return Some(Manager::Docker),
         _ if chain.backend == Backend::Nft => return None,
         _ => {}
     }
@@ -47,6 +53,14 @@ pub fn manager(chains: &[Chain], chain: &Chain, rule: Option<&Rule>) -> Option<M
     }
     if name.starts_with("LIBVIRT_") {
         return Some(Manager::Libvirt);
+    }
+    let filters = ["libvirt-I-", "libvirt-O-", "libvirt-in"];
+    let has_filters = || {
+        let same = |other: &&Chain| other.table == chain.table && other.family == chain.family;
+        chains.iter().filter(same).any(|other| filters.iter().any(|prefix| other.name.starts_with(prefix)))
+    };
+    if nwfilter::owns(chain) && has_filters() {
+        return Some(Manager::LibvirtFilter);
     }
     if name.starts_with("PVEFW-") || name.starts_with("GROUP-") && beside("PVEFW-FORWARD") {
         return Some(Manager::Proxmox);
@@ -71,40 +85,48 @@ pub fn manager(chains: &[Chain], chain: &Chain, rule: Option<&Rule>) -> Option<M
     }
 }
 
-/// The manager's own way of letting a conversation through; none where it has none for this.
-pub(super) fn fix(
+/// The manager's own ways of letting a conversation through, the narrowest first; none where it has none for this.
+pub(super) fn fixes(
     manager: Manager,
     scene: &Scene<'_>,
     chain: &Chain,
     stage: &Stage,
-    (source, destination): (Option<IpAddr>, Option<IpAddr>),
-) -> Option<Fix> {
+    wanted: &Conversation,
+) -> Vec<Fix> {
     match manager {
-        Manager::Ufw => ufw(chain, stage, source?, destination?),
-        Manager::Firewalld => firewalld(stage, source?),
-        Manager::Docker => {
-            let user = scene.host.netfilter.chains.iter().find(|other| {
-                other.name == "DOCKER-USER"
-                    && (other.backend, &other.family, &other.table) == (chain.backend, &chain.family, &chain.table)
-            })?;
-            let fix = accept(scene, user, stage, source, destination);
-            Some(Fix { why: format!("{} DOCKER-USER is the chain that Docker leaves to you.", fix.why), ..fix }.persist(
-                "Docker keeps DOCKER-USER while it runs, not over a reboot: run the command from a unit that starts after docker.service.",
-            ))
-        }
-        Manager::Libvirt => {
-            let fix = accept(scene, chain, stage, source, destination);
-            let why = format!("{} libvirt lets nobody outside open connections to guests of a NAT network.", fix.why);
-            Some(Fix { why, ..fix }.persist(
-                "libvirt makes its chains anew when the network starts: run the command from /etc/libvirt/hooks/network, or set <forward mode='open'/> (no rules by libvirt) in the network's XML.",
-            ))
-        }
-        Manager::Proxmox => None,
+        Manager::Ufw => ufw(chain, stage, wanted).into_iter().collect(),
+        Manager::Firewalld => firewalld::fixes(scene, chain, stage, wanted),
+        Manager::Docker => docker(scene, chain, stage, wanted).into_iter().collect(),
+        Manager::Libvirt => vec![libvirt(scene, chain, wanted)],
+        Manager::LibvirtFilter => vec![nwfilter::fix(scene, chain, wanted)],
+        Manager::Proxmox => Vec::new(),
     }
 }
 
+/// The policy has to be passed both ways: only what belongs to containers is let back by Docker itself.
+fn docker(scene: &Scene<'_>, chain: &Chain, stage: &Stage, wanted: &Conversation) -> Option<Fix> {
+    let user = scene.host.netfilter.chains.iter().find(|other| {
+        other.name == "DOCKER-USER"
+            && (other.backend, &other.family, &other.table) == (chain.backend, &chain.family, &chain.table)
+    })?;
+    let fix = accept(scene, user, stage, wanted);
+    let why = format!("{} DOCKER-USER is the chain that Docker leaves to you.", fix.why);
+    Some(Fix { why, ..fix }.persist(
+        "Docker keeps DOCKER-USER while it runs, not over a reboot: run the command from a unit that starts after docker.service.",
+    ))
+}
+
+/// libvirt lets answers through by itself.
+fn libvirt(scene: &Scene<'_>, chain: &Chain, wanted: &Conversation) -> Fix {
+    let fix = accept_ways(scene, chain, &[Some(*wanted)]);
+    let why = format!("{} libvirt lets nobody outside open connections to guests of a NAT network.", fix.why);
+    Fix { why, ..fix }.persist(
+        "libvirt makes its chains anew when the network starts: run the command from /etc/libvirt/hooks/network, or set <forward mode='open'/> (no rules by libvirt) in the network's XML.",
+    )
+}
+
 /// User rules come after ufw's own "before" chains and before its policy; `prepend` puts one before other user rules.
-fn ufw(chain: &Chain, stage: &Stage, source: IpAddr, destination: IpAddr) -> Option<Fix> {
+fn ufw(chain: &Chain, stage: &Stage, wanted: &Conversation) -> Option<Fix> {
     if chain.name.contains("before") || chain.name.contains("not-local") {
         return None;
     }
@@ -114,33 +136,27 @@ fn ufw(chain: &Chain, stage: &Stage, source: IpAddr, destination: IpAddr) -> Opt
         "output" => ("", "out "),
         _ => return None,
     };
-    let rule = format!("allow {direction}from {source} to {destination}");
+    let (source, destination) = (wanted.source?, wanted.destination?);
+    // ufw knows ports of these, and no ICMP.
+    let protocol = wanted.protocol.filter(|protocol| matches!(*protocol, "tcp" | "udp"));
+    let with = protocol.map(|protocol| format!("proto {protocol} ")).unwrap_or_default();
+    let (from, to) = match wanted.port.filter(|_| protocol.is_some()) {
+        Some(Port::Destination(port)) => (String::new(), format!(" port {port}")),
+        Some(Port::Source(port)) => (format!(" port {port}"), String::new()),
+        None => (String::new(), String::new()),
+    };
+    let rule = format!("allow {direction}{with}from {source}{from} to {destination}{to}");
     let fix = Fix::run(
         format!("ufw {prefix}prepend {rule}"),
         format!("ufw {prefix}delete {rule}"),
-        format!("Lets {source} open connections to {destination}, by ufw, which writes this host's rules."),
+        format!("Lets {}, by ufw, which writes this host's rules.", wanted.text()),
     );
-    Some(
-        fix.risk("All ports are let through; add `proto tcp` and `port` to the rule for those that are needed.")
-            .persist("ufw keeps the rule itself."),
-    )
-}
-
-/// The zone `trusted` accepts whatever comes from a source, to the host and through it.
-fn firewalld(stage: &Stage, source: IpAddr) -> Option<Fix> {
-    if !matches!(stage.hook, "forward" | "input" | "prerouting") {
-        return None;
-    }
-    let command = |verb: &str| format!("firewall-cmd --zone=trusted --{verb}-source={source}");
-    let fix = Fix::run(
-        command("add"),
-        command("remove"),
-        format!("Lets {source} open connections, by firewalld, which writes this host's rules."),
-    );
-    Some(
-        fix.risk(format!("Whatever {source} sends is accepted, to this host as well as through it."))
-            .persist(format!("firewall-cmd --permanent --zone=trusted --add-source={source}")),
-    )
+    let risk = if protocol.is_some() {
+        wanted.risk()
+    } else {
+        "All protocols are let through between the two: ufw has no narrower rule for this one.".to_owned()
+    };
+    Some(fix.risk(risk).persist("ufw keeps the rule itself."))
 }
 
 /// How to make a change last in chains that a manager writes.
@@ -154,6 +170,7 @@ pub(super) fn persist(manager: Manager) -> &'static str {
         Manager::Libvirt => {
             "libvirt makes its chains anew when the network starts: run it from /etc/libvirt/hooks/network."
         }
+        Manager::LibvirtFilter => "libvirt makes these chains anew when the guest starts, from its filter.",
         Manager::Proxmox => {
             "pve-firewall writes these chains anew every ten seconds: allow it in the guest's firewall (/etc/pve/firewall/VMID.fw) instead."
         }

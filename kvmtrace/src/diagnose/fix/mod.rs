@@ -1,14 +1,17 @@
 //! Cures: commands with this host's names, safe to paste into a root shell, each with its undo.
 
+pub mod conversation;
 pub mod device;
 pub mod manager;
 pub mod netfilter;
 pub mod netfilter_match;
-mod netfilter_traced;
+pub mod netfilter_traced;
 pub mod persist;
+pub mod suspects;
 pub mod sysctl;
 
 use super::report::Fix;
+use crate::event::host::{Chain, Link};
 
 /// A word of a shell command; quoted when it holds anything but letters, digits and what never needs it.
 pub fn quote(word: &str) -> String {
@@ -19,6 +22,32 @@ pub fn quote(word: &str) -> String {
     // A line break can be in no name of the kernel's; the contract wants one line.
     let word: String = word.chars().filter(|c| !c.is_control()).collect();
     format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// Family, table and chain as a statement of nft's names them; none where nft's grammar has no way to write a name.
+pub fn nft_chain(chain: &Chain) -> Option<String> {
+    let is_plain = |name: &str| {
+        name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_' || c == '.')
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || "_./-".contains(c))
+    };
+    let names = [&chain.family, &chain.table, &chain.name];
+    names.iter().all(|name| is_plain(name)).then(|| names.map(String::as_str).join(" "))
+}
+
+/// A test for a device in a statement of nft's, by name; by number where the name can't be written there.
+pub fn nft_device(word: &str, link: &Link) -> String {
+    if link.name.contains(['"', '\\', '*']) {
+        format!("{word} {}", link.index.0)
+    } else {
+        format!("{word}name \"{}\"", link.name)
+    }
+}
+
+/// Deletes the rules of a chain that bear a comment.
+pub fn nft_delete(place: &str, comment: &str) -> String {
+    let list = quote(&format!("list chain {place}"));
+    let pattern = quote(&format!("s/.*comment \"{comment}\" # handle //p"));
+    format!("for h in $(nft -a {list} | sed -n {pattern}); do nft delete rule {place} handle \"$h\"; done")
 }
 
 impl Fix {
@@ -50,6 +79,9 @@ impl Fix {
         Self { persist: Some(persist.into()), ..self }
     }
 }
+
+#[cfg(test)]
+mod hostile;
 
 #[cfg(test)]
 mod tests {

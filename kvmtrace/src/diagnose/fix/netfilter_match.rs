@@ -56,10 +56,20 @@ fn holds(
         ("icmp", true) if value == "type" => Some(matches!(key.protocol, Protocol::Icmp { .. })),
         ("icmpv6", true) if value == "type" => Some(matches!(key.protocol, Protocol::Icmpv6 { .. })),
         ("iifname" | "iif", true) | ("-i", false) => came_in(scene, value, drop),
+        ("state", true) if before == "ct" => in_states(value, key),
+        ("--ctstate" | "--state", false) => in_states(value, key),
         ("ether", true) if value == "type" => None,
         ("type", true) if before == "ether" => is_ether(value, key),
         _ => None,
     }
+}
+
+/// A datagram or an echo request can always begin a connection (`nf_conntrack_udp_packet`, `icmp_pkt_to_tuple`; only a bad
+/// checksum makes it invalid).
+fn in_states(value: &str, key: &FlowKey) -> Option<bool> {
+    let opens =
+        matches!(key.protocol, Protocol::Udp | Protocol::Icmp { kind: 8, .. } | Protocol::Icmpv6 { kind: 128, .. });
+    (opens && value.eq_ignore_ascii_case("invalid")).then_some(false)
 }
 
 fn before_fits(before: &str, key: &FlowKey) -> bool {

@@ -4,7 +4,7 @@
 //! they are now, then as they were when the trace began. A flow may die at several hooks: what fits the drop's own stage
 //! comes first; where nothing does, the trace is right about the hook and the stack was misread.
 
-use super::netfilter::Suspect;
+use super::suspects::Suspect;
 use crate::diagnose::report::Cause;
 use crate::diagnose::rules::netfilter_stage::Stage;
 use crate::diagnose::scene::Scene;

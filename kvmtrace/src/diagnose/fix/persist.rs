@@ -237,4 +237,4 @@ fn sysctl_text(host: &HostState, name: &str, value: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -2,7 +2,8 @@
 
 use super::routing::route_to;
 use crate::diagnose::case::{Case, Way};
-use crate::diagnose::fix::quote;
+use crate::diagnose::fix::manager::firewalld;
+use crate::diagnose::fix::{nft_chain, nft_delete, nft_device, quote};
 use crate::diagnose::judgement::{Judgement, at};
 use crate::diagnose::report::{Cause, Fix, Point, Verdict};
 use crate::diagnose::scene::{Role, Scene};
@@ -162,26 +163,29 @@ pub fn masquerade(scene: &Scene<'_>, uplink: &Link, network: Network) -> Fix {
             };
             Fix::run(rule("-A"), rule("-D"), why)
         }
-        Some(chain) => {
-            let place = format!("{} {} {}", chain.family, chain.table, chain.name);
-            let rule =
-                format!("add rule {place} {word} saddr {network} oifname \"{name}\" masquerade comment \"kvmtrace\"");
-            let list = quote(&format!("list chain {place}"));
-            Fix::run(
-                format!("nft {}", quote(&rule)),
-                format!(
-                    "for h in $(nft -a {list} | sed -n 's/.*comment \"kvmtrace\" # handle //p'); do nft delete rule {place} handle $h; done"
-                ),
-                why,
-            )
-        }
-        None => {
-            let table = format!(
-                "add table {word} kvmtrace_nat; add chain {word} kvmtrace_nat postrouting {{ type nat hook postrouting priority 100; }}; add rule {word} kvmtrace_nat postrouting {word} saddr {network} oifname \"{name}\" masquerade"
-            );
-            Fix::run(format!("nft {}", quote(&table)), format!("nft delete table {word} kvmtrace_nat"), why)
-        }
+        Some(chain) if chain.table == "firewalld" => firewalld::masquerade(scene, uplink, network, why),
+        Some(chain) => match nft_chain(chain) {
+            Some(place) => {
+                let out = nft_device("oif", uplink);
+                let comment = format!("kvmtrace: {network}");
+                let rule = format!("add rule {place} {word} saddr {network} {out} masquerade comment \"{comment}\"");
+                Fix::run(format!("nft {}", quote(&rule)), nft_delete(&place, &comment), why)
+            }
+            None => own_table(word, uplink, network, why),
+        },
+        None => own_table(word, uplink, network, why),
     };
-    fix.risk("Established connections keep their old way until they are opened anew.")
-        .persist("Add the rule to /etc/nftables.conf or /etc/iptables/rules.v4; for a libvirt network set <forward mode='nat'/>.")
+    let fix = fix.risk("Established connections keep their old way until they are opened anew.");
+    if fix.persist.is_some() {
+        return fix;
+    }
+    fix.persist("Add the rule to /etc/nftables.conf or /etc/iptables/rules.v4; for a libvirt network set <forward mode='nat'/>.")
+}
+
+fn own_table(word: &str, uplink: &Link, network: Network, why: String) -> Fix {
+    let out = nft_device("oif", uplink);
+    let table = format!(
+        "add table {word} kvmtrace_nat; add chain {word} kvmtrace_nat postrouting {{ type nat hook postrouting priority 100; }}; add rule {word} kvmtrace_nat postrouting {word} saddr {network} {out} masquerade"
+    );
+    Fix::run(format!("nft {}", quote(&table)), format!("nft delete table {word} kvmtrace_nat"), why)
 }

@@ -3,7 +3,11 @@
 use super::netfilter_stage::{Stage, stage};
 use crate::diagnose::case::Case;
 use crate::diagnose::dropped::Dropped;
-use crate::diagnose::fix::netfilter::{self as cure, Suspect};
+use crate::diagnose::fix::conversation::Conversation;
+use crate::diagnose::fix::manager::manager;
+use crate::diagnose::fix::netfilter as cure;
+use crate::diagnose::fix::netfilter_traced::known;
+use crate::diagnose::fix::suspects::{Suspect, suspects};
 use crate::diagnose::fix::sysctl;
 use crate::diagnose::judgement::{Judgement, at};
 use crate::diagnose::report::{Cause, Fix, Verdict};
@@ -15,20 +19,22 @@ use crate::event::{FlowKey, HostState, Protocol};
 pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let drop = case.focus.as_ref()?;
     let key = drop.key();
-    let (stage, suspects) = culprits(case.scene, drop, &key)?;
+    let (stage, mut suspects) = culprits(case.scene, drop, &key)?;
     let device = drop.device().or(case.device())?;
     let mut place = at(case.scene, device, stage.point()).of(drop);
     if place.device.is_none() {
         place.device = case.device().map(|device| case.scene.name(device));
+    }
+    // A sender that was told has met a rule that tells.
+    if told_no(case) && suspects.iter().any(Suspect::rejects) {
+        suspects.retain(Suspect::rejects);
     }
     if suspects.iter().all(|suspect| suspect.rule.is_none() && suspect.chain.is_none())
         && let Some(judgement) = conntrack_full(case, drop, &stage)
     {
         return Some(judgement);
     }
-    let refused = suspects.first().and_then(|suspect| suspect.rule).is_some_and(|rule| {
-        rule.verdict.as_deref() == Some("reject") || rule.text.contains("reject") || rule.text.contains("REJECT")
-    }) && (told_no(case) || suspects.len() == 1);
+    let refused = suspects.first().is_some_and(Suspect::rejects) && (told_no(case) || suspects.len() == 1);
     // The message that a path-MTU black hole swallows is told as that.
     let too_big = matches!(key.protocol, Protocol::Icmp { kind: 3, code: 4, .. } | Protocol::Icmpv6 { kind: 2, .. });
     let cause = match (too_big, refused) {
@@ -58,23 +64,32 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     if cause == Cause::NetfilterReject {
         judgement = judgement.verdict(Verdict::Refused);
     }
-    if cause == Cause::NetfilterBridgedIp {
-        judgement = judgement.evidence(bridge_sysctls(case.scene.host)).fix(bridged_fix(case, &stage));
+    let fixes = cure::fixes(case.scene, &stage, &suspects, &Conversation::of(case.scene, &key));
+    if cause != Cause::NetfilterBridgedIp {
+        return Some(judgement.fixes(fixes));
     }
-    let addresses = (key.source.ip(), key.destination.ip());
-    Some(judgement.fixes(cure::fixes(case.scene, &stage, &suspects, addresses)))
+    let judgement = judgement.evidence(bridge_sysctls(case.scene.host));
+    let beside = bridged_fix(case, &stage);
+    // Who has a firewall keeps it; but neighbour discovery would have to be let through as well.
+    let chains = &case.scene.host.netfilter.chains;
+    let is_managed = suspects.first().and_then(|suspect| manager(chains, suspect.chain?, suspect.rule)).is_some();
+    Some(if is_managed && stage.family == "ip" {
+        judgement.fixes(fixes).fix(beside)
+    } else {
+        judgement.fix(beside).fixes(fixes)
+    })
 }
 
 /// At which hook it was, and which rules may have done it: the one that nft's trace named, else whatever fits.
 fn culprits<'a>(scene: &Scene<'a>, drop: &Dropped<'_>, key: &FlowKey) -> Option<(Stage, Vec<Suspect<'a>>)> {
     let stage = stage(drop, key)?;
-    cure::known(scene, stage, key).or_else(|| Some((stage, cure::suspects(scene, &stage, key, drop))))
+    known(scene, stage, key).or_else(|| Some((stage, suspects(scene, &stage, key, drop))))
 }
 
 /// The cures for a drop of another flow (the message that a black hole swallows).
 pub fn fixes_for(case: &Case<'_>, drop: &Dropped<'_>, key: &FlowKey) -> Vec<Fix> {
     let Some((stage, suspects)) = culprits(case.scene, drop, key) else { return Vec::new() };
-    cure::fixes(case.scene, &stage, &suspects, (key.source.ip(), key.destination.ip()))
+    cure::fixes(case.scene, &stage, &suspects, &Conversation::of(case.scene, key))
 }
 
 /// The sender was told: an ICMP error about the flow, or a reset in the far end's name.

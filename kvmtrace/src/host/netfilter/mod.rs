@@ -6,7 +6,7 @@ mod command;
 mod nft;
 mod save;
 
-use crate::event::host::{Backend, Chain, Netfilter};
+use crate::event::host::{Backend, Chain, Netfilter, Rule};
 use command::run;
 use save::Table;
 use std::fs;
@@ -64,13 +64,21 @@ async fn modern() -> (Vec<Chain>, Missing) {
 }
 
 /// Hands chains over to the iptables tool that owns them. A chain is its own when it tells as many rules in it as nft
-/// does; without nft's list (`listed`) the tool is the only witness.
+/// does; without nft's list (`listed`) the tool is the only witness. A chain of ebtables that is only jumped to has a policy,
+/// which is its last rule in the kernel (`nft_bridge_chain_postprocess` in iptables).
 fn adopt(chains: &mut Vec<Chain>, family: &str, tables: Vec<Table>, listed: bool) {
     for saved in tables.into_iter().flat_map(|table| table.into_chains(Backend::IptablesNft, family)) {
         let same =
             |chain: &&mut Chain| chain.family == family && chain.table == saved.table && chain.name == saved.name;
         match chains.iter_mut().find(same) {
-            Some(chain) if chain.rules.len() == saved.rules.len() => {
+            Some(chain)
+                if chain
+                    .rules
+                    .len()
+                    .checked_sub(saved.rules.len())
+                    .is_some_and(|more| more == 0 || more == 1 && family == "bridge" && chain.hook.is_none()) =>
+            {
+                let policy = chain.rules.split_off(saved.rules.len());
                 let handles: Vec<_> = chain.rules.iter().map(|rule| rule.handle).collect();
                 chain.backend = Backend::IptablesNft;
                 chain.policy_packets = saved.policy_packets;
@@ -78,6 +86,10 @@ fn adopt(chains: &mut Vec<Chain>, family: &str, tables: Vec<Table>, listed: bool
                 for (rule, handle) in chain.rules.iter_mut().zip(handles) {
                     rule.handle = handle;
                 }
+                chain.rules.extend(policy.into_iter().map(|rule| {
+                    let verdict = rule.verdict.as_deref().unwrap_or_default().to_uppercase();
+                    Rule { text: format!("-P {} {verdict}", chain.name), ..rule }
+                }));
             }
             Some(_) => {}
             // The tool also tells the policies of tables that are not there.
@@ -186,6 +198,22 @@ mod tests {
         assert_eq!(rule.text, "-A FORWARD -i vnet0 -m comment --comment \"a b\" -j DROP");
         assert_eq!((rule.handle, rule.packets, rule.verdict.as_deref()), (Some(4), Some(7), Some("drop")));
         assert_eq!(chains[1].backend, Backend::Nft);
+    }
+
+    #[test]
+    fn a_chain_of_ebtables_has_its_policy_for_its_last_rule() {
+        let json = r#"{"nftables": [
+            {"chain": {"family": "bridge", "table": "nat", "name": "PREROUTING", "handle": 1, "type": "filter", "hook": "prerouting", "prio": -300, "policy": "accept"}},
+            {"chain": {"family": "bridge", "table": "nat", "name": "libvirt-I-vnet0", "handle": 2}},
+            {"rule": {"family": "bridge", "table": "nat", "chain": "PREROUTING", "handle": 3, "expr": [{"jump": {"target": "libvirt-I-vnet0"}}]}},
+            {"rule": {"family": "bridge", "table": "nat", "chain": "libvirt-I-vnet0", "handle": 4, "expr": [{"counter": {"packets": 3, "bytes": 9}}, {"drop": null}]}},
+            {"rule": {"family": "bridge", "table": "nat", "chain": "libvirt-I-vnet0", "handle": 5, "expr": [{"counter": {"packets": 0, "bytes": 0}}, {"accept": null}]}}]}"#;
+        let mut chains = nft::parse(json, "").unwrap();
+        let saved = "*nat\n:PREROUTING ACCEPT\n:libvirt-I-vnet0 ACCEPT\n[3:9] -A PREROUTING -i vnet0 -j libvirt-I-vnet0\n[3:9] -A libvirt-I-vnet0 -j DROP\n";
+        adopt(&mut chains, "bridge", save::parse(saved), true);
+        let rules: Vec<_> = chains[1].rules.iter().map(|rule| (rule.handle, rule.text.as_str())).collect();
+        assert_eq!(rules, [(Some(4), "-A libvirt-I-vnet0 -j DROP"), (Some(5), "-P libvirt-I-vnet0 ACCEPT")]);
+        assert!(chains.iter().all(|chain| chain.backend == Backend::IptablesNft), "{chains:?}");
     }
 
     #[test]

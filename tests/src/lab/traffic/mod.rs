@@ -5,7 +5,7 @@ pub mod programs;
 mod programs_tcp;
 mod programs_udp;
 
-use super::{Lab, lab_binary, process};
+use super::{Lab, files, lab_binary, process};
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -318,6 +318,7 @@ impl Lab {
             placeholders.insert(format!("ns.{role}"), namespace.clone());
         }
         placeholders.insert("lab".into(), lab_binary()?.display().to_string());
+        placeholders.insert("managers".into(), files::scripts().display().to_string());
         Ok(placeholders)
     }
 

@@ -2,7 +2,8 @@
 //! shortened to what matters.
 
 use super::*;
-use crate::diagnose::fix::netfilter::{Suspect, fixes};
+use crate::diagnose::fix::netfilter;
+use crate::diagnose::fix::suspects::Suspect;
 use crate::diagnose::report::Cause;
 use crate::event::{Event, EventKind, HostState, Timestamp};
 use crate::track::Track;
@@ -150,7 +151,7 @@ fn nft(table: &str, family: &str, name: &str) -> Chain {
     }
 }
 
-/// The first cure for a packet from 10.0.0.7 to 10.1.0.1 that this chain's rule, or its policy, dropped.
+/// The first cure for a packet from 10.0.0.7 to UDP port 53 of 10.1.0.1 that this chain's rule, or its policy, dropped.
 fn cure(chains: Vec<Chain>, hook: &'static str, chain: &str, rule: Option<u32>) -> Fix {
     let mut track = Track::default();
     let mut host = HostState::default();
@@ -161,20 +162,21 @@ fn cure(chains: Vec<Chain>, hook: &'static str, chain: &str, rule: Option<u32>) 
     let rule = rule.map(|number| chain.rules.iter().find(|rule| rule.number == number).unwrap());
     let stage = Stage { cause: Cause::NetfilterForward, hook, family: "ip", by_nft: true };
     let suspect = Suspect { chain: Some(chain), rule, grown: None, traced: None };
-    let addresses = (Some([10, 0, 0, 7].into()), Some([10, 1, 0, 1].into()));
-    fixes(&scene, &stage, &[suspect], addresses).remove(0)
+    let [source, destination] = [[10, 0, 0, 7], [10, 1, 0, 1]].map(|address| Some(address.into()));
+    let wanted = Conversation { source, destination, protocol: Some("udp"), port: Some(Port::Destination(53)) };
+    netfilter::fixes(&scene, &stage, &[suspect], &wanted).remove(0)
 }
 
 #[rstest]
 #[case::ufw_forward(
     cure(saved(UFW), "forward", "FORWARD", None),
-    "ufw route prepend allow from 10.0.0.7 to 10.1.0.1",
-    "ufw route delete allow from 10.0.0.7 to 10.1.0.1"
+    "ufw route prepend allow proto udp from 10.0.0.7 to 10.1.0.1 port 53",
+    "ufw route delete allow proto udp from 10.0.0.7 to 10.1.0.1 port 53"
 )]
 #[case::ufw_input(
     cure(saved(UFW), "input", "INPUT", None),
-    "ufw prepend allow from 10.0.0.7 to 10.1.0.1",
-    "ufw delete allow from 10.0.0.7 to 10.1.0.1"
+    "ufw prepend allow proto udp from 10.0.0.7 to 10.1.0.1 port 53",
+    "ufw delete allow proto udp from 10.0.0.7 to 10.1.0.1 port 53"
 )]
 #[case::a_user_rule_can_not_help_against_what_ufw_does_before(
     cure(saved(UFW), "forward", "ufw-before-forward", Some(1)),
@@ -183,18 +185,36 @@ fn cure(chains: Vec<Chain>, hook: &'static str, chain: &str, rule: Option<u32>) 
 )]
 #[case::docker(
     cure(saved(DOCKER), "forward", "FORWARD", None),
-    "iptables-nft -t filter -I DOCKER-USER -s 10.0.0.7 -d 10.1.0.1 -j ACCEPT && iptables-nft -t filter -I DOCKER-USER -s 10.1.0.1 -d 10.0.0.7 -j ACCEPT",
-    "iptables-nft -t filter -D DOCKER-USER -s 10.0.0.7 -d 10.1.0.1 -j ACCEPT; iptables-nft -t filter -D DOCKER-USER -s 10.1.0.1 -d 10.0.0.7 -j ACCEPT"
+    "iptables-nft -t filter -I DOCKER-USER -s 10.0.0.7 -d 10.1.0.1 -p udp --dport 53 -j ACCEPT && iptables-nft -t filter -I DOCKER-USER -s 10.1.0.1 -d 10.0.0.7 -p udp --sport 53 -j ACCEPT",
+    "iptables-nft -t filter -D DOCKER-USER -s 10.0.0.7 -d 10.1.0.1 -p udp --dport 53 -j ACCEPT; iptables-nft -t filter -D DOCKER-USER -s 10.1.0.1 -d 10.0.0.7 -p udp --sport 53 -j ACCEPT"
 )]
 #[case::firewalld(
     cure(vec![nft("firewalld", "inet", "filter_FORWARD")], "forward", "filter_FORWARD", Some(1)),
-    "firewall-cmd --zone=trusted --add-source=10.0.0.7",
-    "firewall-cmd --zone=trusted --remove-source=10.0.0.7"
+    concat!(
+        "firewall-cmd --permanent --new-policy=kvmtrace1",
+        " && firewall-cmd --permanent --policy=kvmtrace1 --add-ingress-zone=ANY",
+        " && firewall-cmd --permanent --policy=kvmtrace1 --add-egress-zone=ANY",
+        " && firewall-cmd --permanent --policy=kvmtrace1 --add-rich-rule='rule priority=\"-1\" family=\"ipv4\"",
+        " source address=\"10.0.0.7\" destination address=\"10.1.0.1\" port port=\"53\" protocol=\"udp\" accept'",
+        " && firewall-cmd --reload"
+    ),
+    "firewall-cmd --permanent --delete-policy=kvmtrace1 && firewall-cmd --reload"
+)]
+#[case::firewalld_zone(
+    cure(vec![nft("firewalld", "inet", "filter_IN_public")], "input", "filter_IN_public", Some(1)),
+    concat!(
+        "firewall-cmd --zone=public --add-rich-rule='rule priority=\"-1\" family=\"ipv4\" source address=\"10.0.0.7\"",
+        " destination address=\"10.1.0.1\" port port=\"53\" protocol=\"udp\" accept'"
+    ),
+    concat!(
+        "firewall-cmd --zone=public --remove-rich-rule='rule priority=\"-1\" family=\"ipv4\" source address=\"10.0.0.7\"",
+        " destination address=\"10.1.0.1\" port port=\"53\" protocol=\"udp\" accept'"
+    )
 )]
 #[case::libvirt(
     cure(saved(LIBVIRT), "forward", "LIBVIRT_FWI", Some(2)),
-    "iptables-nft -t filter -I LIBVIRT_FWI -s 10.0.0.7 -d 10.1.0.1 -j ACCEPT && iptables-nft -t filter -I LIBVIRT_FWI -s 10.1.0.1 -d 10.0.0.7 -j ACCEPT",
-    "iptables-nft -t filter -D LIBVIRT_FWI -s 10.0.0.7 -d 10.1.0.1 -j ACCEPT; iptables-nft -t filter -D LIBVIRT_FWI -s 10.1.0.1 -d 10.0.0.7 -j ACCEPT"
+    "iptables-nft -t filter -I LIBVIRT_FWI -s 10.0.0.7 -d 10.1.0.1 -p udp --dport 53 -j ACCEPT",
+    "iptables-nft -t filter -D LIBVIRT_FWI -s 10.0.0.7 -d 10.1.0.1 -p udp --dport 53 -j ACCEPT"
 )]
 #[case::nobody(
     cure(saved(PLAIN), "forward", "mine", Some(1)),

@@ -6,7 +6,8 @@ use crate::event::host::{GuestInterface, Link, LinkStatistics};
 use crate::event::{IfIndex, MacAddress};
 use rstest::rstest;
 
-fn link(index: u32, name: &str, kind: LinkKind) -> Link {
+/// A device that is up.
+pub(in crate::diagnose::fix) fn link(index: u32, name: &str, kind: LinkKind) -> Link {
     Link {
         index: IfIndex(index),
         name: name.to_owned(),
