@@ -1,9 +1,9 @@
 //! A live view in which something panics, one second after the screen has come up: what the terminal looks like then is
 //! seen by the tests, in a real one. Where it panics is the argument: `reading` or `judging`.
 
-use kvmtrace::event::{Event, EventKind, Started, Timestamp};
+use kvmtrace::event::{Event, Timestamp};
 use kvmtrace::source::Source;
-use kvmtrace::tui::{Options, Palette, Theme, run_live};
+use kvmtrace::tui::{Options, Palette, Theme, fixture, run_live};
 use std::time::Duration;
 use tokio::time::sleep;
 
@@ -20,14 +20,7 @@ impl Source for Panicking {
     async fn next(&mut self) -> anyhow::Result<Option<Event>> {
         if !self.begun {
             self.begun = true;
-            let started = Started {
-                version: String::new(),
-                devices: Vec::new(),
-                guests: Vec::new(),
-                all: false,
-                filter: String::new(),
-            };
-            return Ok(Some(Event { time: Timestamp(1), kind: EventKind::Started(started) }));
+            return Ok(Some(fixture::started(Timestamp(1))));
         }
         sleep(SEEN).await;
         assert!(!self.reading, "the reader panics as planned");

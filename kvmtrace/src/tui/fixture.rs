@@ -348,6 +348,18 @@ pub(super) fn link(index: u32, name: &str, kind: LinkKind) -> Link {
     }
 }
 
+/// That a trace begins.
+pub fn started(time: Timestamp) -> Event {
+    let started = Started {
+        version: "0.1.0".to_owned(),
+        devices: Vec::new(),
+        guests: Vec::new(),
+        all: false,
+        filter: String::new(),
+    };
+    Event { time, kind: EventKind::Started(started) }
+}
+
 /// As much of the host as events need for names.
 fn host_state() -> HostState {
     let links = [link(2, "eth0", LinkKind::Physical), link(7, "vnet0", LinkKind::Tun)];
@@ -364,14 +376,7 @@ fn host_state() -> HostState {
 /// The events of [`mtu_report`], or of a host on which nothing is dropped.
 fn log(report: &Report) -> Log {
     let mut log = Log::default();
-    let started = Started {
-        version: "0.1.0".to_owned(),
-        devices: Vec::new(),
-        guests: Vec::new(),
-        all: false,
-        filter: String::new(),
-    };
-    log.push(&Event { time: at(0), kind: EventKind::Started(started) });
+    log.push(&started(at(0)));
     log.push(&Event { time: at(0), kind: EventKind::Host(Box::new(host_state())) });
     let flow = FlowKey {
         protocol: Protocol::Udp,

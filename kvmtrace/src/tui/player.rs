@@ -220,18 +220,12 @@ impl Scan {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fixture;
     use super::*;
-    use crate::event::{Loss, Started};
+    use crate::event::Loss;
 
     fn recording() -> Vec<Event> {
-        let started = Started {
-            version: "0.1.0".to_owned(),
-            devices: Vec::new(),
-            guests: Vec::new(),
-            all: false,
-            filter: String::new(),
-        };
-        let mut events = vec![Event { time: Timestamp(100 * SECOND), kind: EventKind::Started(started) }];
+        let mut events = vec![fixture::started(Timestamp(100 * SECOND))];
         let loss = |second: u64| Event {
             time: Timestamp((100 + second) * SECOND),
             kind: EventKind::Loss(Loss { ring_events: second, ..Loss::default() }),

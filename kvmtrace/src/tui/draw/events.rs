@@ -2,8 +2,8 @@
 
 use super::super::log::{LogEntry, LogKind};
 use super::super::state::State;
+use super::super::text;
 use super::super::theme::Theme;
-use super::super::{layout, text};
 use super::table::{self, Column, words};
 use super::{packet, story};
 use crate::diagnose::report::Severity;
@@ -22,11 +22,9 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Them
     let columns = columns(area.width, &snapshot.events);
     let list = &state.events;
     let mut lines = vec![table::heading(&columns, None, theme)];
-    let height = usize::from(layout::rows(area).height);
-    for (index, row) in list.rows.iter().enumerate().skip(list.offset).take(height) {
-        let entry = &snapshot.events[*row as usize];
-        lines.push(table::row(&columns, cells(entry, area.width, theme), index == list.selected, theme));
-    }
+    lines.extend(table::listed(list, area, |item, selected| {
+        table::row(&columns, cells(&snapshot.events[item], area.width, theme), selected, theme)
+    }));
     if list.rows.is_empty() {
         let filtered = !list.filter.is_empty();
         lines.extend(table::empty(

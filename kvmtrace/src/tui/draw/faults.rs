@@ -2,8 +2,8 @@
 
 use super::super::snapshot::{Fault, Snapshot};
 use super::super::state::State;
+use super::super::text;
 use super::super::theme::{self, Theme};
-use super::super::{layout, text};
 use super::story;
 use super::table::{self, Column, numbers, words};
 use crate::diagnose::report::{Cause, Severity};
@@ -18,12 +18,10 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Them
     let columns = columns(area.width);
     let list = &state.faults;
     let mut lines = vec![table::heading(&columns, None, theme)];
-    let height = usize::from(layout::rows(area).height);
     let snapshot = state.snapshot();
-    for (index, row) in list.rows.iter().enumerate().skip(list.offset).take(height) {
-        let fault = &snapshot.faults[*row as usize];
-        lines.push(table::row(&columns, cells(snapshot, fault, theme), index == list.selected, theme));
-    }
+    lines.extend(table::listed(list, area, |item, selected| {
+        table::row(&columns, cells(snapshot, &snapshot.faults[item], theme), selected, theme)
+    }));
     if list.rows.is_empty() && list.filter.is_empty() {
         lines.push(Line::raw(""));
         lines.push(Line::styled(

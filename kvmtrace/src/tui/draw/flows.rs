@@ -4,7 +4,7 @@ use super::super::snapshot::FlowFacts;
 use super::super::state::State;
 use super::super::theme::{self, Theme};
 use super::super::view::{FlowColumn, Sort};
-use super::super::{layout, path, text};
+use super::super::{path, text};
 use super::table::{self, Column, Order, numbers, words};
 use super::{path as picture, story};
 use crate::diagnose::report::{FlowReport, Severity};
@@ -19,12 +19,11 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Them
     let columns = columns(area.width);
     let list = &state.flows;
     let mut lines = vec![table::heading(&columns, Some(order(area.width, state.flow_sort)), theme)];
-    let height = usize::from(layout::rows(area).height);
     let snapshot = state.snapshot();
-    for (index, row) in list.rows.iter().enumerate().skip(list.offset).take(height) {
-        let (flow, facts) = (&snapshot.report.flows[*row as usize], &snapshot.flows[*row as usize]);
-        lines.push(table::row(&columns, cells(area.width, flow, facts, theme), index == list.selected, theme));
-    }
+    lines.extend(table::listed(list, area, |item, selected| {
+        let (flow, facts) = (&snapshot.report.flows[item], &snapshot.flows[item]);
+        table::row(&columns, cells(area.width, flow, facts, theme), selected, theme)
+    }));
     if list.rows.is_empty() {
         let filtered = !list.filter.is_empty();
         lines.extend(table::empty(

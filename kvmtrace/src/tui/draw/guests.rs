@@ -3,9 +3,9 @@
 use super::super::path::Way;
 use super::super::snapshot::GuestFacts;
 use super::super::state::State;
+use super::super::text;
 use super::super::theme::{self, Theme};
 use super::super::view::{GuestColumn, Sort};
-use super::super::{layout, text};
 use super::table::{self, Column, Order, numbers, words};
 use super::{path as picture, story};
 use crate::diagnose::report::{Cause, GuestReport, Severity};
@@ -19,13 +19,12 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Them
     let columns = columns(area.width);
     let list = &state.guests;
     let mut lines = vec![table::heading(&columns, Some(order(state.guest_sort)), theme)];
-    let height = usize::from(layout::rows(area).height);
     let snapshot = state.snapshot();
-    for (index, row) in list.rows.iter().enumerate().skip(list.offset).take(height) {
-        let facts = &snapshot.guests[*row as usize];
+    lines.extend(table::listed(list, area, |item, selected| {
+        let facts = &snapshot.guests[item];
         let guest = &snapshot.report.guests[facts.index];
-        lines.push(table::row(&columns, cells(&columns, guest, facts, theme), index == list.selected, theme));
-    }
+        table::row(&columns, cells(&columns, guest, facts, theme), selected, theme)
+    }));
     if list.rows.is_empty() {
         let said = match (list.filter.is_empty(), snapshot.has_begun()) {
             (false, _) => "no guest matches the filter",

@@ -1,7 +1,9 @@
 //! Rows of cells with fixed widths.
 
-use super::super::text;
+use super::super::state::List;
 use super::super::theme::Theme;
+use super::super::{layout, text};
+use ratatui::layout::Rect;
 use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 
@@ -95,6 +97,12 @@ pub(super) fn row(columns: &[Column], cells: Vec<(String, Style)>, selected: boo
     }
     let line = Line::from(spans);
     if selected { line.style(theme.selected()) } else { line }
+}
+
+/// The rows of a list that are seen: `row` makes one from an index into the snapshot, and whether the cursor is on it.
+pub(super) fn listed(list: &List, area: Rect, row: impl Fn(usize, bool) -> Line<'static>) -> Vec<Line<'static>> {
+    let seen = list.rows.iter().enumerate().skip(list.offset).take(usize::from(layout::rows(area).height));
+    seen.map(|(index, item)| row(*item as usize, index == list.selected)).collect()
 }
 
 /// The newest values as bars, the newest on the right; a value above zero is always seen.

@@ -1,0 +1,147 @@
+//! The thread that owns the terminal: it draws, hears keys, and carries out what they ask for.
+
+use super::super::snapshot::Snapshot;
+use super::super::state::State;
+use super::super::terminal::{self, Session};
+use super::super::theme::Theme;
+use super::super::update::{self, Effect};
+use super::{Error, Message, thread};
+use crossterm::event::{Event as Input, KeyEventKind};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until, timeout};
+
+/// 20 frames per second at most.
+const FRAME: Duration = Duration::from_millis(50);
+/// What the screen gets to give the terminal back after a signal.
+pub(super) const GRACE: Duration = Duration::from_secs(1);
+
+/// The screen's thread, from outside.
+pub(super) struct Screen {
+    stop: Option<oneshot::Sender<()>>,
+    done: oneshot::Receiver<Result<(), Error>>,
+}
+
+impl Screen {
+    pub(super) fn start(
+        theme: Theme,
+        snapshots: watch::Receiver<Arc<Snapshot>>,
+        commands: mpsc::Sender<Message>,
+    ) -> Result<Self, Error> {
+        let (stop, stopped) = oneshot::channel();
+        let done = thread("kvmtrace-screen", move || show(theme, snapshots, commands, stopped))?;
+        Ok(Self { stop: Some(stop), done })
+    }
+
+    /// The operator quits, the terminal goes, or a signal asks to end.
+    pub(super) async fn end(&mut self) -> Result<(), Error> {
+        let mut terminate = signal(SignalKind::terminate()).map_err(Error::Start)?;
+        let mut hangup = signal(SignalKind::hangup()).map_err(Error::Start)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Start)?;
+        tokio::select! {
+            result = &mut self.done => return result.unwrap_or(Err(Error::Drawing)),
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        drop(self.stop.take());
+        if timeout(GRACE, &mut self.done).await.is_err() {
+            // The screen hangs in a terminal that takes nothing any more.
+            terminal::restore();
+        }
+        Ok(())
+    }
+}
+
+/// Owns the terminal.
+async fn show(
+    theme: Theme,
+    mut snapshots: watch::Receiver<Arc<Snapshot>>,
+    commands: mpsc::Sender<Message>,
+    mut stopped: oneshot::Receiver<()>,
+) -> Result<(), Error> {
+    let mut session = Session::enter().map_err(Error::Terminal)?;
+    let mut keyboard = keyboard()?;
+    let mut resized = signal(SignalKind::window_change()).map_err(Error::Start)?;
+    let first = snapshots.borrow_and_update().clone();
+    let mut state = State::new(first, crossterm::terminal::size().map_err(Error::Terminal)?);
+    let mut changed = true;
+    let mut next_frame = Instant::now();
+    loop {
+        tokio::select! {
+            biased;
+            _ = &mut stopped => return Ok(()),
+            () = sleep_until(next_frame), if changed => {
+                if !terminal::taken() {
+                    return Err(Error::Verdicts);
+                }
+                let drawn = session.terminal().draw(|frame| super::super::draw(frame, &state, theme));
+                if let Err(error) = drawn {
+                    return if terminal::gone() { Ok(()) } else { Err(Error::Terminal(error)) };
+                }
+                changed = false;
+                next_frame = Instant::now() + FRAME;
+            }
+            input = keyboard.recv() => {
+                // No keyboard any more: the terminal has gone.
+                let Some(input) = input else { return Ok(()) };
+                changed = true;
+                for effect in react(&mut state, input) {
+                    match effect {
+                        Effect::Quit => return Ok(()),
+                        Effect::Suspend => session.suspend().map_err(Error::Terminal)?,
+                        Effect::Redraw => session.terminal().clear().map_err(Error::Terminal)?,
+                        Effect::Copy(text) => session.copy(&text).map_err(Error::Terminal)?,
+                        // A full channel means a busy trace; waiting keeps the order of keys.
+                        Effect::Command(command) => drop(commands.send(Message::Command(command)).await),
+                    }
+                }
+            }
+            _ = resized.recv() => {
+                update::resize(&mut state, crossterm::terminal::size().map_err(Error::Terminal)?);
+                changed = true;
+            }
+            news = snapshots.changed() => {
+                if news.is_err() {
+                    return Err(Error::Verdicts);
+                }
+                changed |= state.show(snapshots.borrow_and_update().clone());
+            }
+        }
+    }
+}
+
+/// Reads the keyboard on a thread of its own, which ends when the terminal does.
+///
+/// It needs crossterm's `use-dev-tty`: the reader that crossterm has else forgets a key that comes together with a
+/// change of size, and reads on and on, without end, when the terminal has gone.
+fn keyboard() -> Result<mpsc::Receiver<Input>, Error> {
+    let (typed, inputs) = mpsc::channel(64);
+    let work = move || {
+        while terminal::wait() {
+            // With no time at all it would not even look (crossterm 0.29, `use-dev-tty`).
+            while let Ok(true) = crossterm::event::poll(Duration::from_millis(1)) {
+                let Ok(input) = crossterm::event::read() else { return };
+                if typed.blocking_send(input).is_err() || terminal::gone() {
+                    return;
+                }
+            }
+        }
+    };
+    std::thread::Builder::new().name("kvmtrace-keys".to_owned()).spawn(work).map_err(Error::Start)?;
+    Ok(inputs)
+}
+
+/// What was typed, clicked or pasted.
+fn react(state: &mut State, input: Input) -> Vec<Effect> {
+    match input {
+        Input::Key(key) if key.kind != KeyEventKind::Release => return update::key(state, key),
+        Input::Mouse(mouse) => return update::mouse(state, mouse),
+        Input::Resize(width, height) => update::resize(state, (width, height)),
+        Input::Paste(text) => update::paste(state, &text),
+        Input::Key(_) | Input::FocusGained | Input::FocusLost => {}
+    }
+    Vec::new()
+}
