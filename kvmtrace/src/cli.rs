@@ -108,8 +108,8 @@ pub struct Scope {
 /// Tracing of rules.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct RuleTrace {
-    /// Also find which firewall rule drops a packet, by nft's trace: kvmtrace adds a table of its own that marks a few
-    /// packets of each flow and is gone when it ends; no rule is changed
+    /// Also find which firewall rule drops a packet, by nft's trace: kvmtrace adds tables of its own that mark a few
+    /// packets of each flow and are gone when it ends; no rule is changed
     #[arg(long)]
     pub trace_rules: bool,
 }

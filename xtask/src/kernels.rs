@@ -26,6 +26,7 @@ const SCENARIOS: &[&str] = &[
     "healthy/bridge-ipv4",
     "mtu/bridge-uplink",
     "netfilter/bridged-iptables",
+    "netfilter/trace-bridge-set",
     "bridge/vlan-trunk",
     "bridge/vlan-uplink",
     "device/multicast-source-mac-ipv6",

@@ -117,3 +117,18 @@ fn a_rule_that_is_in_no_list_is_named_by_its_handle_and_no_command_is_made_up() 
     assert!(flow.explanation.contains("the rule with handle 77 in nft inet fw two"), "{}", flow.explanation);
     assert_eq!(flow.fixes.first().map(|fix| fix.command.is_none()), Some(true));
 }
+
+#[test]
+fn where_no_handles_are_known_the_rule_is_sought_as_without_the_trace() {
+    let mut only = chain("c", Some("forward"), Some("accept"), vec![rule(3, 1, "-A c -p icmp -j DROP", "drop")]);
+    only.backend = Backend::IptablesNft;
+    only.family = "ip".to_owned();
+    for rule in &mut only.rules {
+        rule.handle = None;
+    }
+    let name = str::to_owned;
+    let site = RuleSite { family: name("ip"), table: name("fw"), base: name("c"), chain: name("c"), handle: Some(3) };
+    let trace = EventKind::RuleDrop(RuleDrop { flow: echo(GUEST, LAN), rule: site, packets: 1 });
+    let flow = told(vec![only], &STACK, vec![trace]);
+    assert_eq!(command(&flow), "iptables-nft -t fw -D c -p icmp -j DROP");
+}

@@ -18,12 +18,18 @@ pub fn known<'a>(scene: &Scene<'a>, told: Stage, key: &FlowKey) -> Option<(Stage
         .track
         .rules_of(key)
         .into_iter()
-        .map(|(site, packets)| {
+        .filter_map(|(site, packets)| {
             let stage = chain(scene, site, &site.base).and_then(|base| at(base, told)).unwrap_or(told);
             let chain = chain(scene, site, &site.chain);
             let rule = chain.and_then(|chain| chain.rules.iter().find(|rule| rule.handle == site.handle));
             let rule = rule.filter(|_| site.handle.is_some());
-            (stage, Suspect { chain, rule, grown: None, traced: Some((site, packets)) })
+            // Without nft only iptables' own tools tell the rules, and those know no handles.
+            let nameless =
+                |chain: &Chain| !chain.rules.is_empty() && chain.rules.iter().all(|rule| rule.handle.is_none());
+            if site.handle.is_some() && chain.is_some_and(nameless) {
+                return None;
+            }
+            Some((stage, Suspect { chain, rule, grown: None, traced: Some((site, packets)) }))
         })
         .collect();
     let stage =
