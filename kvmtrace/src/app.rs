@@ -185,6 +185,7 @@ async fn guests(cli: &Cli, json: bool) -> anyhow::Result<Outcome> {
 
 /// A trace in which nothing happens: what is found then is visible in the host's configuration alone.
 async fn check(cli: &Cli, options: &Check) -> anyhow::Result<Outcome> {
+    host::settle().await?;
     let host = host::snapshot().await?;
     let scope = host::path::Scope { guests: options.guests.clone(), devices: options.interfaces.clone(), all: false };
     host::path::devices_to_trace(&host, &scope)?;

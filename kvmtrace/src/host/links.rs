@@ -12,6 +12,12 @@ use std::io;
 const LINK_HEADER: usize = 16;
 /// `struct ifaddrmsg`
 const ADDRESS_HEADER: usize = 8;
+// RFC 2863's states of a device.
+const IF_OPER_DOWN: u8 = 2;
+const IF_OPER_LOWERLAYERDOWN: u8 = 3;
+const IF_OPER_TESTING: u8 = 4;
+const IF_OPER_DORMANT: u8 = 5;
+const IF_OPER_UP: u8 = 6;
 
 /// All devices of this network namespace, with addresses and VLANs.
 pub(super) fn read(netlink: &mut Netlink) -> io::Result<BTreeMap<IfIndex, Link>> {
@@ -29,6 +35,31 @@ pub(super) fn read(netlink: &mut Netlink) -> io::Result<BTreeMap<IfIndex, Link>>
         }
     }
     Ok(links)
+}
+
+/// Whether a port of a bridge waits for the kernel to act on a carrier that it has by now, or on its loss.
+///
+/// `ip link set DEV up` and a plugged cable change the carrier at once; the operational state follows when the kernel's
+/// `linkwatch_event` has run (within a second), and only then does the bridge enable the port (`br_port_carrier_check`).
+pub(super) fn is_settling(netlink: &mut Netlink) -> io::Result<bool> {
+    let links = netlink.dump(libc::RTM_GETLINK, &[0; LINK_HEADER])?;
+    Ok(links.iter().filter_map(|message| message.split(LINK_HEADER)).any(|(header, attributes)| {
+        let is_port =
+            attributes.nested(libc::IFLA_LINKINFO).text(libc::IFLA_INFO_SLAVE_KIND).as_deref() == Some("bridge");
+        is_port && carrier_is_news(read_u32(&header[8..]).unwrap_or(0), attributes.u8(libc::IFLA_OPERSTATE))
+    }))
+}
+
+/// Once `rfc2863_policy` has run, a device with a carrier is up, dormant or under test, and one without is neither up
+/// nor dormant. Its state may stay unknown where the driver has never told of a carrier.
+fn carrier_is_news(flags: u32, operational: Option<u8>) -> bool {
+    let set = |flag: i32| flags & flag.cast_unsigned() != 0;
+    match operational {
+        _ if !set(libc::IFF_UP) => false,
+        Some(IF_OPER_DOWN | IF_OPER_LOWERLAYERDOWN) => set(libc::IFF_LOWER_UP),
+        Some(IF_OPER_UP | IF_OPER_DORMANT) => !set(libc::IFF_LOWER_UP),
+        _ => false,
+    }
 }
 
 /// Adds the VLAN memberships of bridges and their ports.
@@ -82,8 +113,11 @@ fn link(message: &Message) -> Option<Link> {
         qdisc: attributes.text(libc::IFLA_QDISC).unwrap_or_default(),
         port: is_port.then(|| {
             let port = bridge::port(info.nested(libc::IFLA_INFO_SLAVE_DATA));
-            // `br_port_carrier_check` disables a port whose device is not `netif_oper_up`, which is `IFF_RUNNING`.
-            let inoperative = set(libc::IFF_UP) && set(libc::IFF_LOWER_UP) && !set(libc::IFF_RUNNING);
+            // `br_port_carrier_check` disables a port whose device is not `netif_oper_up`.
+            let operational = attributes.u8(libc::IFLA_OPERSTATE);
+            let inoperative = set(libc::IFF_UP)
+                && set(libc::IFF_LOWER_UP)
+                && matches!(operational, Some(IF_OPER_TESTING | IF_OPER_DORMANT));
             if port.state == PortState::Disabled && inoperative {
                 BridgePort { state: PortState::Inoperative, ..port }
             } else {
@@ -187,4 +221,33 @@ fn address(message: &Message) -> Option<(IfIndex, Network)> {
     // With a peer, IFA_ADDRESS is the other end and IFA_LOCAL the own address.
     let address = attributes.address(libc::IFA_LOCAL).or_else(|| attributes.address(libc::IFA_ADDRESS))?;
     Some((index(&header[4..])?, Network { address, prefix: header[1] }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_carrier_is_news_until_the_operational_state_has_followed_it() {
+        let flags = |flags: [i32; 2]| flags.iter().fold(0, |all, flag| all | flag.cast_unsigned());
+        let (up, lower) = (libc::IFF_UP, libc::IFF_LOWER_UP);
+        // `ip link set DEV up`, before linkwatch has run.
+        assert!(carrier_is_news(flags([up, lower]), Some(IF_OPER_DOWN)));
+        assert!(carrier_is_news(flags([up, lower]), Some(IF_OPER_LOWERLAYERDOWN)));
+        // The cable has just been pulled.
+        assert!(carrier_is_news(flags([up, 0]), Some(IF_OPER_UP)));
+        for (settled, state) in [
+            (flags([up, lower]), Some(IF_OPER_UP)),
+            (flags([up, lower]), Some(IF_OPER_DORMANT)),
+            (flags([up, lower]), Some(IF_OPER_TESTING)),
+            (flags([up, lower]), Some(0)),
+            (flags([up, lower]), None),
+            (flags([up, 0]), Some(IF_OPER_DOWN)),
+            (flags([up, 0]), Some(0)),
+            (flags([0, 0]), Some(IF_OPER_DOWN)),
+            (flags([0, lower]), Some(IF_OPER_DOWN)),
+        ] {
+            assert!(!carrier_is_news(settled, state), "{settled:#x} {state:?}");
+        }
+    }
 }

@@ -23,6 +23,7 @@ pub use netfilter::nf_tables_is_present;
 use crate::event::HostState;
 use netlink::Netlink;
 use std::io;
+use std::time::Duration;
 
 /// The host's network could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +52,24 @@ pub async fn snapshot() -> Result<HostState, HostError> {
     });
     state.configuration = configuration.await.map_err(HostError::Interrupted)?;
     Ok(state)
+}
+
+/// Waits until the bridges know of every carrier that has just come or gone, so that what is read then lasts.
+pub async fn settle() -> Result<(), HostError> {
+    /// linkwatch runs once a second where nothing is urgent; a device may change again meanwhile.
+    const PATIENCE: Duration = Duration::from_secs(2);
+    const PAUSE: Duration = Duration::from_millis(50);
+    let wait = || {
+        let mut netlink = Netlink::open().map_err(HostError::Open)?;
+        for _ in 0..PATIENCE.as_millis() / PAUSE.as_millis() {
+            if !links::is_settling(&mut netlink).map_err(HostError::Links)? {
+                break;
+            }
+            std::thread::sleep(PAUSE);
+        }
+        Ok(())
+    };
+    tokio::task::spawn_blocking(wait).await.map_err(HostError::Interrupted)?
 }
 
 /// The host as it is now, but for the firewall's rules, which stay those of `before`: the tools that tell them are the
