@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Where the records are.
-const DIRECTORY: &str = "/run/kvmtrace-lab";
+pub const DIRECTORY: &str = "/run/kvmtrace-lab";
 
 /// What is kept of a lab.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -3,6 +3,7 @@
 
 mod judge;
 mod runner;
+mod turn;
 
 pub use judge::Judgement;
 pub use runner::{Outcome, Run, Runner, prepare};
@@ -54,6 +55,16 @@ pub struct Scenario {
     /// Milliseconds until the fault has taken hold.
     #[serde(default)]
     pub wait: u64,
+    /// What it fills or changes for every namespace of the machine: of those that name the same, one runs at a time.
+    pub machine_wide: Option<MachineWide>,
+}
+
+/// What the namespaces of a machine share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MachineWide {
+    /// The connections: one hash (`nf_conntrack_hash`) and one limit (`nf_conntrack_max`) for all namespaces.
+    Conntrack,
 }
 
 /// Something that not every machine has.

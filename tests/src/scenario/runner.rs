@@ -1,6 +1,7 @@
 //! Builds, breaks, traces, judges, mends.
 
 use super::judge::{Judgement, judge};
+use super::turn::Turn;
 use super::{Cure, Scenario};
 use crate::lab::draw::Seed;
 use crate::lab::process;
@@ -53,6 +54,7 @@ impl Runner {
         if let Some(missing) = missing(scenario)? {
             return Ok(Outcome::Skipped(format!("this machine lacks {missing}")));
         }
+        let _turn = Turn::wait(scenario.machine_wide)?;
         let mut lab = Lab::drawn(&scenario.lab, self.seed, &scenario.name).context("building the lab")?;
         let steps = Steps { scenario };
         perform_all(&mut lab, &scenario.setup).context("setting up")?;
