@@ -6,13 +6,14 @@ use crate::product::Product;
 use crate::scenario::{Outcome, Runner, Scenario};
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::{SigSet, Signal};
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-/// Runs the scenarios whose name holds one of `filters` (all where there is none), `jobs` at a time; whether all are as
-/// they should be.
+/// Runs the scenarios that one of `filters` names or whose name holds it (all where there is none), `jobs` at a time;
+/// whether all are as they should be.
 pub fn run(
     product: Option<Product>,
     seed: Seed,
@@ -21,8 +22,9 @@ pub fn run(
     out: &mut (impl Write + Send),
 ) -> Result<bool> {
     let mut scenarios = Scenario::all()?;
+    let names: BTreeSet<String> = scenarios.iter().map(|scenario| scenario.name.clone()).collect();
     if !filters.is_empty() {
-        scenarios.retain(|scenario| filters.iter().any(|filter| scenario.name.contains(filter)));
+        scenarios.retain(|scenario| filters.iter().any(|filter| selects(filter, &scenario.name, &names)));
     }
     ensure!(!scenarios.is_empty(), "no scenario's name holds {}", filters.join(" or "));
     writeln!(out, "KVMTRACE_LAB_SEED={seed}, {} scenarios", scenarios.len())?;
@@ -52,6 +54,11 @@ pub fn run(
     Ok(failed == 0)
 }
 
+/// A whole name means that scenario alone, though others begin with it.
+fn selects(filter: &str, name: &str, names: &BTreeSet<String>) -> bool {
+    if names.contains(filter) { name == filter } else { name.contains(filter) }
+}
+
 fn row(scenario: &Scenario, result: &Result<Outcome>) -> String {
     let name = &scenario.name;
     match result {
@@ -78,4 +85,21 @@ pub fn clean_on_signal() -> Result<()> {
         std::process::exit(code)
     });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_whole_name_selects_one_scenario_and_a_part_all_that_hold_it() {
+        let names = ["bridge/down", "bridge/down-ipv6", "mtu/black-hole"].map(str::to_owned).into();
+        let selected = |filter: &str| {
+            let names: &BTreeSet<String> = &names;
+            names.iter().filter(|name| selects(filter, name, names)).cloned().collect::<Vec<_>>()
+        };
+        assert_eq!(selected("bridge/down"), ["bridge/down"]);
+        assert_eq!(selected("bridge/"), ["bridge/down", "bridge/down-ipv6"]);
+        assert_eq!(selected("ipv6"), ["bridge/down-ipv6"]);
+    }
 }

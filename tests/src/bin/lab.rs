@@ -49,7 +49,7 @@ enum Task {
         /// The seed of names and addresses.
         #[arg(long)]
         seed: Option<u64>,
-        /// Only those whose name holds this (may be given several times).
+        /// Only the one of this name, or those whose name holds this (may be given several times).
         #[arg(long = "filter", value_name = "PART")]
         filters: Vec<String>,
         /// The kvmtrace to test.
