@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 /// No setup command takes longer, not even the one that fills the table of connections on a busy machine.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// A named network namespace, deleted when dropped.
 #[derive(Debug)]
