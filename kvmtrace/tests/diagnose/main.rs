@@ -333,6 +333,28 @@ fn a_guest_and_its_macvtap_have_one_link_local_address() {
 }
 
 #[test]
+fn nobody_answers_for_a_guest_that_is_gone_from_its_macvtap() {
+    let question = flow(Protocol::Arp { operation: 1 }, LAN, GUEST);
+    let cause = |pid| {
+        let mut world = World::new();
+        let macvtap = world.link(TAP);
+        (macvtap.kind, macvtap.mac) = (LinkKind::Macvtap { mode: "bridge".to_owned() }, Some(mac(1)));
+        (macvtap.master, macvtap.lower, macvtap.port) = (None, Some(UPLINK), None);
+        world.host.guests[0].pid = pid;
+        let asked = |counters: &mut kvmtrace::event::FlowCounters| {
+            (counters.source_mac, counters.destination_mac) = (mac(0x64), mac(1));
+        };
+        world.seen(question, UPLINK, Ingress, asked);
+        // What is for the guest comes in by a macvtap.
+        world.seen(question, TAP, Ingress, asked);
+        let flow = world.verdict(question);
+        (flow.verdict, flow.cause, flow.place.and_then(|place| place.device))
+    };
+    assert_eq!(cause(None), (Verdict::Unanswered, Some(Cause::GuestGone), Some("vnet0".to_owned())));
+    assert_eq!(cause(Some(1)).1, Some(Cause::NeighbourUnresolved));
+}
+
+#[test]
 fn every_fault_has_a_place_words_and_a_cure() {
     let mut world = World::new();
     dropped(&mut world, ("NEVER_SEEN", "some_function", UPLINK), &[]);

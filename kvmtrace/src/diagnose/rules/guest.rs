@@ -103,6 +103,17 @@ pub fn judge_stopped(case: &Case<'_>) -> Option<Judgement> {
     )
 }
 
+/// Nobody has the macvtap open that this went to. `tap_handle_frame` leaves such frames to the host's own stack, and that
+/// takes a question for an address that it does not have in silence (`arp_process`, `ndisc_recv_ns`).
+pub fn judge_gone(case: &Case<'_>) -> Option<Judgement> {
+    let scene = case.scene;
+    let device =
+        if let Way::Guest(device) = case.way() { device } else { case.device().filter(|_| !case.is_from_guest())? };
+    let link = scene.link(device).filter(|link| link.up && matches!(link.kind, LinkKind::Macvtap { .. }))?;
+    scene.host.guest_of(device).filter(|guest| guest.pid.is_none())?;
+    Some(gone(case, link, at(scene, device, Point::TapEgress)).verdict(Verdict::Unanswered))
+}
+
 fn wake(guest: &str, pid: u32) -> Fix {
     Fix::run(
         format!("kill -CONT {pid}"),

@@ -58,6 +58,7 @@ pub const DROPS: &[(&str, Rule)] = &[
 pub const SILENT: &[(&str, Rule)] = &[
     ("path", path::judge),
     ("stopped guest", guest::judge_stopped),
+    ("macvtap without a guest", guest::judge_gone),
     ("native XDP", xdp::judge_silent),
     ("layer 2", silent_l2::judge),
     ("TTL", ttl::judge_silent),
