@@ -52,6 +52,7 @@ fn faults_of_a_bridged_host_are_told_where_they_are_and_the_cure_silences_them()
     let links = lab.host.check("ip -o link show master $(ip -o link show type bridge | cut -d: -f2 | tr -d ' ')")?;
     let ports = links.lines().filter_map(|line| line.split(": ").nth(1)?.split('@').next());
     let uplink = ports.into_iter().find(|port| *port != tap && *port != other).unwrap().to_owned();
+    let mac = &lab.plan.guests[0].port.mac;
     let cases = [
         (format!("ip link set {uplink} mtu 1300"), "bridge-mtu-exceeded", uplink.as_str()),
         (format!("ip link set {uplink} nomaster"), "bridge-port-detached", &uplink),
@@ -61,6 +62,15 @@ fn faults_of_a_bridged_host_are_told_where_they_are_and_the_cure_silences_them()
         (format!("bridge link set dev {tap} state 0"), "bridge-port-blocked", &tap),
         (format!("bridge link set dev {tap} flood off learning off"), "bridge-flood-disabled", &tap),
         (format!("ip link set {tap} txqueuelen 8"), "guest-not-reading", &tap),
+        (format!("bridge link set dev {tap} bcast_flood off"), "bridge-flood-disabled", &tap),
+        (
+            // It may have been learned before.
+            format!("bridge link set dev {tap} locked on; bridge fdb del {mac} dev {tap} master 2>/dev/null; true"),
+            "bridge-port-locked",
+            &tap,
+        ),
+        (format!("bridge link set dev {tap} hairpin on"), "bridge-loop", &tap),
+        (format!("bridge link set dev {uplink} hairpin on"), "bridge-loop", &uplink),
         (
             format!("bridge link set dev {tap} isolated on && bridge link set dev {uplink} isolated on"),
             "bridge-port-isolated",
@@ -87,6 +97,59 @@ fn faults_of_a_bridged_host_are_told_where_they_are_and_the_cure_silences_them()
             .check(&format!("sh -c 'bridge link set dev {tap} isolated off; bridge link set dev {tap} learning on'"))?;
     }
     Ok(())
+}
+
+/// Breaks the host, sees that told, and that the cure silences it and its undo does not.
+fn prove(lab: &Lab, product: &Product, line: &str, cause: &str, device: &str) -> Result<()> {
+    lab.host.check(line)?;
+    let wanted = (cause.to_owned(), device.to_owned());
+    let verdict = check(lab, product, &[])?;
+    let found = faults(&verdict);
+    assert!(!found.is_empty() && found.iter().all(|found| *found == wanted), "{line}: {found:?}");
+    let fix = &verdict.json["findings"][0]["fixes"][0];
+    let (command, undo) = (fix["command"].as_str().unwrap(), fix["undo"].as_str().unwrap());
+    lab.host.check(command)?;
+    assert_eq!(faults(&check(lab, product, &[])?), [], "{line}, then {command}");
+    lab.host.check(undo)?;
+    assert_eq!(faults(&check(lab, product, &[])?).first(), Some(&wanted), "{line}, then {command}, then {undo}");
+    lab.host.check(command)?;
+    Ok(())
+}
+
+#[test]
+fn what_a_host_that_routes_does_not_let_through_is_told_and_its_cure_has_an_undo() -> Result<()> {
+    let Some((lab, product)) = setup(Topology::Routed)? else { return Ok(()) };
+    let (bridge, uplink) = (&lab.plan.bridge, &lab.plan.uplink.device);
+    let guest = lab.plan.guests[0].port.addresses.v4;
+    let forwarding = format!("sysctl -qw net/ipv4/conf/{bridge}/forwarding=0");
+    prove(&lab, &product, &forwarding, "forwarding-disabled", bridge)?;
+    let filter = format!("sysctl -qw net/ipv4/conf/{bridge}/rp_filter=1 && ip route add {guest}/32 dev {uplink}");
+    prove(&lab, &product, &filter, "reverse-path-filter", bridge)?;
+    lab.host.check(&format!("ip route del {guest}/32 dev {uplink}"))?;
+    // Established connections and other devices do not let the guests begin one.
+    let policy = "nft 'add table inet fw; add chain inet fw c { type filter hook forward priority 0; policy drop; }; \
+                  add rule inet fw c ct state established,related accept; add rule inet fw c iifname \"docker0\" accept'";
+    prove(&lab, &product, policy, "netfilter-forward", bridge)
+}
+
+#[test]
+fn a_tunnel_that_does_not_fit_its_device_is_told() -> Result<()> {
+    let Some((lab, product)) = setup(Topology::Vxlan)? else { return Ok(()) };
+    let short = format!("ip link set {} mtu {}", lab.plan.uplink.device, lab.plan.mtu + 49);
+    prove(&lab, &product, &short, "tunnel-mtu-exceeded", &lab.plan.vxlan)
+}
+
+#[test]
+fn a_policy_that_drops_bridged_frames_is_told() -> Result<()> {
+    let Some((lab, product)) = setup(Topology::Bridge)? else { return Ok(()) };
+    let present = lab.host.check("sysctl -qw net.bridge.bridge-nf-call-iptables=1").is_ok();
+    if !present {
+        println!("SKIP: this kernel has no br_netfilter");
+        return Ok(());
+    }
+    // As Docker leaves it.
+    let policy = "iptables-nft -P FORWARD DROP && iptables-nft -A FORWARD -i docker0 ! -o docker0 -j ACCEPT";
+    prove(&lab, &product, policy, "netfilter-bridged-ip", &lab.plan.bridge)
 }
 
 #[test]

@@ -1,13 +1,16 @@
 //! What can be known without any traffic: faults that stand in the host's configuration. For `kvmtrace check`; a trace
 //! tells of them only where a flow suffers.
 
+mod firewall;
+mod ports;
 mod routed;
+mod tunnel;
 
 use super::fix::{device, sysctl};
 use super::judgement::at;
 use super::report::{Cause, Finding, Fix, Point, Severity};
 use super::scene::Scene;
-use crate::event::host::{BridgeState, Chain, GuestInterface, Link, LinkKind, Network, PortState};
+use crate::event::host::{BridgeState, GuestInterface, Link, LinkKind, Network, PortState};
 use crate::event::{IfIndex, MacAddress};
 use crate::track::Track;
 use std::collections::BTreeMap;
@@ -28,6 +31,7 @@ pub fn findings(track: &Track) -> Vec<Finding> {
         found.extend(interface_state(&scene, guest, link));
         if let Some(bridge) = scene.bridge_of(link.index) {
             found.extend(port_state(&scene, Some(guest), link, bridge));
+            found.extend(ports::findings(&scene, Some(guest), link, bridge));
             found.extend(path_of(&scene, guest, link, bridge));
             if !bridges.contains(&bridge.index) {
                 bridges.push(bridge.index);
@@ -147,7 +151,7 @@ fn interface_state(scene: &Scene<'_>, guest: &str, link: &Link) -> Vec<Finding> 
             vec![Fix::run(
                 format!("ip link set dev {} txqueuelen 1000", super::fix::quote(name)),
                 format!("ip link set dev {} txqueuelen {}", super::fix::quote(name), link.queue_length),
-                "Gives the ring the kernel's ordinary length; it counts from the guest's next start.",
+                "Gives the ring the kernel's ordinary length, at once.",
             )],
         ));
     }
@@ -182,13 +186,6 @@ fn port_state(scene: &Scene<'_>, guest: Option<&str>, link: &Link, bridge: &Link
                 format!("bridge link set dev {} state {}", super::fix::quote(name), number(port.state)),
                 format!("Lets {name} forward at once."),
             )],
-        ));
-    }
-    if !port.flood && !port.learning {
-        return Some(about(Cause::BridgeFloodDisabled, Severity::Warning).say(
-            format!("{name} neither learns addresses nor gets unknown unicast: frames for what is behind it get lost."),
-            format!("{name}: flood off, learning off"),
-            vec![device::port_flag(link, "flood", true, format!("Floods unknown unicast to {name} as well."))],
         ));
     }
     None
@@ -260,7 +257,7 @@ fn path_of(scene: &Scene<'_>, guest: &str, link: &Link, bridge: &Link) -> Vec<Fi
 
 /// With VLAN filtering on: the VLAN of the guest's untagged frames must be let out by the uplink.
 fn vlan(scene: &Scene<'_>, guest: &str, link: &Link, uplink: &Link, bridge: &Link) -> Option<Finding> {
-    let LinkKind::Bridge(BridgeState { vlan_filtering: true, .. }) = &bridge.kind else { return None };
+    let LinkKind::Bridge(state @ BridgeState { vlan_filtering: true, .. }) = &bridge.kind else { return None };
     let (port, out) = (link.port.as_ref()?, uplink.port.as_ref()?);
     let about = |device| About {
         scene,
@@ -278,7 +275,7 @@ fn vlan(scene: &Scene<'_>, guest: &str, link: &Link, uplink: &Link, bridge: &Lin
                     link.name, bridge.name
                 ),
                 format!("{}: no VLAN", link.name),
-                vec![Fix::advice(format!("Add {} to its VLAN with `bridge vlan add`.", link.name))],
+                vec![join(link, state)],
             )
         });
     };
@@ -295,6 +292,22 @@ fn vlan(scene: &Scene<'_>, guest: &str, link: &Link, uplink: &Link, bridge: &Lin
             format!("Makes {} a member of VLAN {}, tagged.", uplink.name, own.id),
         )],
     ))
+}
+
+/// Into the VLAN that new ports of the bridge get, if they get one.
+fn join(link: &Link, bridge: &BridgeState) -> Fix {
+    let (name, vlan) = (super::fix::quote(&link.name), bridge.default_pvid);
+    if vlan == 0 {
+        return Fix::advice(format!(
+            "Add {} to its VLAN: bridge vlan add dev {name} vid VLAN pvid untagged.",
+            link.name
+        ));
+    }
+    Fix::run(
+        format!("bridge vlan add dev {name} vid {vlan} pvid untagged"),
+        format!("bridge vlan del dev {name} vid {vlan}"),
+        format!("Puts {} into VLAN {vlan}, which the bridge gives to new ports.", link.name),
+    )
 }
 
 /// The bridge and its uplinks; whether the host forwards for it.
@@ -324,6 +337,8 @@ fn bridge_state(scene: &Scene<'_>, bridge: &Link) -> Vec<Finding> {
             ));
         }
         found.extend(port_state(scene, None, uplink, bridge));
+        found.extend(ports::findings(scene, None, uplink, bridge));
+        found.extend(tunnel::too_big(scene, uplink));
     }
     if uplinks.is_empty() && bridge.addresses.is_empty() {
         found.push(about(Cause::BridgePortDetached, Severity::Warning, bridge.index, Point::BridgeEgress).say(
@@ -339,42 +354,11 @@ fn bridge_state(scene: &Scene<'_>, bridge: &Link) -> Vec<Finding> {
         ));
     }
     if !uplinks.is_empty() {
-        found.extend(bridged_forward(scene, bridge));
+        found.extend(firewall::bridged(scene, bridge));
     } else if !bridge.addresses.is_empty() {
         found.extend(routed::findings(scene, bridge));
     }
     found
-}
-
-/// br_netfilter pushes bridged frames through the IP FORWARD chain, whose policy drops them.
-fn bridged_forward(scene: &Scene<'_>, bridge: &Link) -> Option<Finding> {
-    let families = [("net.bridge.bridge-nf-call-iptables", "ip"), ("net.bridge.bridge-nf-call-ip6tables", "ip6")];
-    let drops = |family: &str, chain: &&Chain| {
-        let family = chain.family == family || chain.family == "inet";
-        let accepts = chain.rules.iter().any(|rule| rule.verdict.as_deref() == Some("accept"));
-        family && chain.hook.as_deref() == Some("forward") && chain.policy.as_deref() == Some("drop") && !accepts
-    };
-    families.into_iter().find_map(|(name, family)| {
-        let chain = scene.host.netfilter.chains.iter().find(|chain| drops(family, chain))?;
-        (scene.host.sysctl(name) == Some("1")).then(|| {
-            let about = About {
-                scene,
-                cause: Cause::NetfilterBridgedIp,
-                severity: Severity::Warning,
-                guest: None,
-                device: bridge.index,
-                point: Point::NetfilterForward,
-            };
-            about.say(
-                format!(
-                    "Frames that {} forwards pass the IP FORWARD chain (br_netfilter), whose policy is drop and which accepts nothing.",
-                    bridge.name
-                ),
-                format!("{name} = 1; table {} {} chain {} policy drop", chain.family, chain.table, chain.name),
-                vec![sysctl::set(scene.host, name, "0", "Lets bridged frames pass beside the IP rules.")],
-            )
-        })
-    })
 }
 
 /// Two guests' interfaces with one MAC address on one bridge.
@@ -385,6 +369,11 @@ fn duplicate_macs(scene: &Scene<'_>) -> Vec<Finding> {
             owners.entry((bridge.index, mac)).or_default().push((guest, interface.device));
         }
     }
+    let hosts = owners.iter().filter_map(|((bridge, mac), owners)| {
+        let (guest, device) = *owners.first()?;
+        own_mac(scene, guest, device, *bridge, *mac)
+    });
+    let hosts: Vec<Finding> = hosts.collect();
     owners
         .into_iter()
         .filter(|(_, owners)| owners.len() > 1)
@@ -409,7 +398,23 @@ fn duplicate_macs(scene: &Scene<'_>) -> Vec<Finding> {
                 vec![Fix::advice("Give one of the guests another MAC address in its definition, and restart it.")],
             )
         })
+        .chain(hosts)
         .collect()
+}
+
+/// The bridge takes frames to an address of its own or of its ports for the host's.
+fn own_mac(scene: &Scene<'_>, guest: &str, device: IfIndex, bridge: IfIndex, mac: MacAddress) -> Option<Finding> {
+    let own = scene.link(bridge).into_iter().chain(scene.host.uplinks(bridge)).find(|link| link.mac == Some(mac))?;
+    let (cause, severity, point) = (Cause::MacConflict, Severity::Error, Point::TapIngress);
+    Some(About { scene, cause, severity, guest: Some(guest), device, point }.say(
+        format!(
+            "{guest} ({}) has the MAC address {mac} of this host's {}: the host takes its frames.",
+            scene.name(device),
+            own.name
+        ),
+        format!("{mac}: {guest}, {}", own.name),
+        vec![Fix::advice("Give the guest another MAC address in its definition, and restart it.")],
+    ))
 }
 
 fn conntrack(scene: &Scene<'_>) -> Option<Finding> {

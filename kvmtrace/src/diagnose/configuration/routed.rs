@@ -5,8 +5,12 @@ use super::About;
 use crate::diagnose::fix::{device, sysctl};
 use crate::diagnose::report::{Cause, Finding, Fix, Point, Severity};
 use crate::diagnose::rules::nat::{base, is_private, masquerade, masquerades};
+use crate::diagnose::rules::routing::route_to;
+use crate::diagnose::rules::source_check::filter_of;
 use crate::diagnose::scene::Scene;
-use crate::event::host::{Link, LinkKind, Route};
+use crate::event::IfIndex;
+use crate::event::host::{Link, LinkKind, Network, Route};
+use std::net::IpAddr;
 
 const FORWARDING: [(&str, bool, &str); 2] = [
     ("net.ipv4.ip_forward", false, "Lets the host forward IPv4 between its devices."),
@@ -19,8 +23,72 @@ pub(super) fn findings(scene: &Scene<'_>, bridge: &Link) -> Vec<Finding> {
         return vec![unplugged];
     }
     let off = FORWARDING.iter().filter_map(|(name, v6, why)| forwarding(scene, bridge, name, *v6, why));
-    let off: Vec<Finding> = off.collect();
-    if off.is_empty() { untranslated(scene, bridge).into_iter().collect() } else { off }
+    let off: Vec<Finding> = off.chain(one_device(scene, bridge)).collect();
+    if !off.is_empty() {
+        return off;
+    }
+    let mut found = source_check(scene, bridge);
+    found.extend(super::firewall::routed(scene, bridge));
+    found.extend([false, true].into_iter().filter_map(|v6| untranslated(scene, bridge, v6)));
+    found
+}
+
+/// IPv4 is forwarded if the device that it came in by says so (`IN_DEV_FORWARD` in `ip_route_input_slow`): the bridge for
+/// what the guests send, the way out for the answers. IPv6 has but one switch (`ip6_forward`).
+fn one_device(scene: &Scene<'_>, bridge: &Link) -> Vec<Finding> {
+    let host = scene.host;
+    let addressed = bridge.addresses.iter().any(|network| network.address.is_ipv4());
+    if !addressed || host.sysctl("net.ipv4.ip_forward") != Some("1") {
+        return Vec::new();
+    }
+    let out = default_route(scene, bridge, false).and_then(|route| scene.link(route.device?));
+    let off = [Some(bridge), out].into_iter().flatten().filter_map(|link| {
+        let name = format!("net.ipv4.conf.{}.forwarding", link.name);
+        (host.sysctl(&name) == Some("0")).then(|| {
+            about(scene, Cause::ForwardingDisabled, Severity::Warning, link, Point::Routing).say(
+                format!("This host forwards IPv4, but not what comes in by {}.", link.name),
+                format!("net.ipv4.ip_forward = 1; {name} = 0"),
+                vec![sysctl::set(host, &name, "1", format!("Lets the host forward what comes in by {}.", link.name))],
+            )
+        })
+    });
+    off.collect()
+}
+
+/// A strict reverse-path filter on the bridge (`fib_validate_source`), and guests to whom the answers would go by another
+/// device.
+fn source_check(scene: &Scene<'_>, bridge: &Link) -> Vec<Finding> {
+    let host = scene.host;
+    if filter_of(host, bridge) != 1 {
+        return Vec::new();
+    }
+    let ports: Vec<IfIndex> = host.ports(bridge.index).map(|link| link.index).collect();
+    let interfaces =
+        host.guests.iter().flat_map(|guest| guest.interfaces.iter().map(move |interface| (guest, interface)));
+    let mut found = Vec::new();
+    for (guest, interface) in interfaces.filter(|(_, interface)| ports.contains(&interface.device)) {
+        for address in interface.addresses.iter().filter(|address| address.is_ipv4()) {
+            let Some(other) = route_to(host, *address).and_then(|route| scene.link(route.device?)) else { continue };
+            if other.index == bridge.index {
+                continue;
+            }
+            let name = format!("net.ipv4.conf.{}.rp_filter", bridge.name);
+            let mut about = about(scene, Cause::ReversePathFilter, Severity::Warning, bridge, Point::Routing);
+            about.guest = Some(&guest.name);
+            found.push(about.say(
+                format!(
+                    "What {} sends from {address} comes in by {}, but this host would answer by {}: the strict reverse-path filter drops it.",
+                    guest.name, bridge.name, other.name
+                ),
+                format!("rp_filter of {} is strict (1); the route to {address} leads by {}", bridge.name, other.name),
+                vec![
+                    sysctl::set(host, &name, "2", format!("Loose mode: {} then accepts sources that this host has any route to.", bridge.name)),
+                    Fix::advice(format!("Or let the route to {address} lead by {}.", bridge.name)),
+                ],
+            ));
+        }
+    }
+    found
 }
 
 /// The bridge has lost its uplink: the host's own way out leads by it, or the host does not route and a NIC lies idle.
@@ -61,8 +129,8 @@ fn unplugged(scene: &Scene<'_>, bridge: &Link) -> Option<Finding> {
 /// A NIC that is up and serves nothing: no bridge, no address but a link-local one, nothing stacked on it.
 fn is_idle(scene: &Scene<'_>, link: &Link) -> bool {
     let address = link.addresses.iter().any(|network| match network.address {
-        std::net::IpAddr::V4(_) => true,
-        std::net::IpAddr::V6(address) => !address.is_unicast_link_local(),
+        IpAddr::V4(_) => true,
+        IpAddr::V6(address) => !address.is_unicast_link_local(),
     });
     let nic =
         matches!(link.kind, LinkKind::Physical | LinkKind::Bond) || link.kind == LinkKind::Veth && link.peer.is_none();
@@ -75,8 +143,8 @@ fn is_idle(scene: &Scene<'_>, link: &Link) -> bool {
 
 fn forwarding(scene: &Scene<'_>, bridge: &Link, name: &str, v6: bool, why: &str) -> Option<Finding> {
     let addressed = bridge.addresses.iter().any(|network| match network.address {
-        std::net::IpAddr::V4(_) => !v6,
-        std::net::IpAddr::V6(address) => v6 && !address.is_unicast_link_local(),
+        IpAddr::V4(_) => !v6,
+        IpAddr::V6(address) => v6 && !address.is_unicast_link_local(),
     });
     // An IPv6 address may be there for the host's own talk with the guests: not where the host has a way out.
     let needed = addressed && (!v6 || default_route(scene, bridge, v6).is_some());
@@ -96,15 +164,24 @@ fn forwarding(scene: &Scene<'_>, bridge: &Link, name: &str, v6: bool, why: &str)
 
 /// A private network that leaves by the default route as it is. Certain where the host's own address there is public;
 /// where it is private too, the router beyond may know the way back.
-fn untranslated(scene: &Scene<'_>, bridge: &Link) -> Option<Finding> {
+fn untranslated(scene: &Scene<'_>, bridge: &Link, v6: bool) -> Option<Finding> {
     let host = scene.host;
     let unknown = host.missing.iter().any(|(what, _)| what.contains("rules"));
-    let network = bridge.addresses.iter().find(|network| network.address.is_ipv4() && is_private(network.address))?;
-    let route = default_route(scene, bridge, false)?;
+    let counts = |network: &&Network| match network.address {
+        IpAddr::V4(_) => !v6,
+        IpAddr::V6(address) => v6 && !address.is_unicast_link_local(),
+    };
+    let network =
+        bridge.addresses.iter().find(|network| network.address.is_ipv6() == v6 && is_private(network.address))?;
+    // Guests that have public addresses as well use those for the world.
+    let is_public = |network: &Network| counts(&network) && !is_private(network.address);
+    let route = default_route(scene, bridge, v6).filter(|_| !bridge.addresses.iter().any(is_public))?;
     let uplink = scene.link(route.device?)?;
-    let outside: Vec<_> = uplink.addresses.iter().filter(|network| network.address.is_ipv4()).collect();
+    let outside: Vec<_> = uplink.addresses.iter().filter(counts).collect();
     let on_link = outside.iter().any(|outside| outside.contains(network.address));
-    let unneeded = outside.is_empty() || on_link || host.sysctl("net.ipv4.ip_forward") != Some("1");
+    let unneeded = outside.is_empty()
+        || on_link
+        || host.sysctl(if v6 { "net.ipv6.conf.all.forwarding" } else { "net.ipv4.ip_forward" }) != Some("1");
     if unknown || unneeded || is_closed(scene, bridge) || masquerades(scene, Some(network.address), uplink) {
         return None;
     }

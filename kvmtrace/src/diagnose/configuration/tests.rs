@@ -1,7 +1,7 @@
 //! A healthy host, broken in one place each.
 
 use super::*;
-use crate::event::host::{BridgePort, Guest, LinkStatistics};
+use crate::event::host::{BridgePort, Chain, Guest, LinkStatistics};
 use crate::event::{Event, EventKind, HostState, Timestamp};
 
 fn link(index: u32, name: &str, kind: LinkKind, master: Option<u32>) -> Link {
@@ -264,4 +264,63 @@ fn a_conntrack_table_that_is_nearly_full_is_told() {
     };
     assert_eq!(broken(|host| fill(host, "950")), [(Cause::ConntrackFull, None)]);
     assert_eq!(broken(|host| fill(host, "500")), []);
+}
+
+#[test]
+fn a_guest_with_an_address_of_the_hosts_own_is_told() {
+    let found = broken(|host| change(host, 5, |link| link.mac = Some(MacAddress([0x52, 0x54, 0, 0, 0, 1]))));
+    assert_eq!(found, [(Cause::MacConflict, Some("tap-a".to_owned()))]);
+}
+
+#[test]
+fn a_port_that_learns_nothing_is_no_fault_where_the_bridge_knows_the_guest() {
+    let mute = |link: &mut Link| {
+        let port = link.port.as_mut().unwrap();
+        (port.flood, port.learning) = (false, false);
+    };
+    assert_eq!(broken(|host| change(host, 3, mute)), [(Cause::BridgeFloodDisabled, Some("tap-a".to_owned()))]);
+    let known = broken(|host| {
+        change(host, 3, mute);
+        host.forwarding.push(crate::event::host::FdbEntry {
+            mac: MacAddress([0x52, 0x54, 0, 0, 0, 1]),
+            device: IfIndex(3),
+            bridge: Some(IfIndex(2)),
+            vlan: None,
+            permanent: false,
+            fixed: true,
+            sticky: false,
+            remote: None,
+        });
+    });
+    assert_eq!(known, []);
+}
+
+#[test]
+fn a_port_in_no_vlan_joins_the_one_of_new_ports() {
+    let filtering = LinkKind::Bridge(BridgeState { vlan_filtering: true, default_pvid: 7, ..BridgeState::default() });
+    let member = crate::event::host::PortVlan { id: 7, pvid: true, untagged: true };
+    let mut host = host();
+    change(&mut host, 2, |link| link.kind = filtering);
+    for index in [4, 5] {
+        change(&mut host, index, |link| link.port.as_mut().unwrap().vlans.push(member));
+    }
+    let mut track = Track::default();
+    track.apply(&Event { time: Timestamp(1), kind: EventKind::Host(Box::new(host)) });
+    let found = findings(&track);
+    let commands: Vec<_> = found.iter().map(|finding| (finding.cause, finding.fixes[0].command.as_deref())).collect();
+    assert_eq!(commands, [(Cause::BridgeVlanFiltered, Some("bridge vlan add dev tap-a vid 7 pvid untagged"))]);
+}
+
+#[test]
+fn a_private_ipv6_network_without_masquerade_is_told_as_an_ipv4_one_is() {
+    let told = |outside: &str| {
+        let found = broken(|host| {
+            routed(host, "fd77::1", outside);
+            host.sysctls.insert("net.ipv6.conf.all.forwarding".to_owned(), "1".to_owned());
+        });
+        found.first().map(|(cause, _)| *cause)
+    };
+    assert_eq!(told("2001:db8::7"), Some(Cause::NatMissing));
+    // A link-local address says nothing about the network there.
+    assert_eq!(told("fe80::7"), None);
 }

@@ -102,8 +102,12 @@ fn netplan(what: &DeviceSetting, device: &str) -> Option<String> {
         DeviceSetting::Bridge(bridge) => {
             Some(format!("{device} in the list \"interfaces:\" of bridges: {bridge}:, and no address"))
         }
-        DeviceSetting::Port { flag, on } if flag == "hairpin" => Some(format!("\"hairpin: {on}\"")),
-        DeviceSetting::Port { flag, on } if flag == "learning" => Some(format!("\"port-mac-learning: {on}\"")),
+        DeviceSetting::Port { flag, on } if flag == "hairpin" => {
+            Some(format!("\"hairpin: {on}\" (netplan 1.0 and later)"))
+        }
+        DeviceSetting::Port { flag, on } if flag == "learning" => {
+            Some(format!("\"port-mac-learning: {on}\" (netplan 1.0 and later)"))
+        }
         DeviceSetting::Option { option, value } if option == "stp_state" => {
             Some(format!("\"stp: {}\" in its parameters", value != "0"))
         }

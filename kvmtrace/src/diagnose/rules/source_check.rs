@@ -101,7 +101,7 @@ fn elsewhere(host: &HostState, input: &Link, from: IpAddr) -> bool {
 }
 
 /// The kernel takes the larger of the two (`IN_DEV_RPFILTER`).
-fn filter_of(host: &HostState, input: &Link) -> u8 {
+pub fn filter_of(host: &HostState, input: &Link) -> u8 {
     let value = |device: &str| {
         host.sysctl(&format!("net.ipv4.conf.{device}.rp_filter")).and_then(|value| value.parse().ok()).unwrap_or(0)
     };

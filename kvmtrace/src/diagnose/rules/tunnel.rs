@@ -202,8 +202,7 @@ fn too_big(case: &Case<'_>, drop: Option<&Dropped<'_>>) -> Option<Judgement> {
     let scene = case.scene;
     let under = underlay(scene, link)?;
     let inner = case.largest();
-    let v6 = under.addresses.first().is_some_and(|network| network.address.is_ipv6());
-    let overhead = if v6 { 70 } else { 50 };
+    let overhead = overhead(link, under);
     let outer_size = inner + overhead;
     if outer_size <= under.mtu {
         return None;
@@ -269,8 +268,15 @@ fn tunnel<'a>(case: &Case<'a>) -> Option<&'a Link> {
     hop.and_then(|(place, _)| case.scene.link(place.device))
 }
 
+/// What the tunnel adds to a packet: Ethernet, VXLAN, UDP and IP headers.
+pub fn overhead(tunnel: &Link, under: &Link) -> u32 {
+    let end = if let LinkKind::Vxlan { remote, local, .. } = tunnel.kind { remote.or(local) } else { None };
+    let end = end.or_else(|| under.addresses.first().map(|network| network.address));
+    if end.is_some_and(|end| end.is_ipv6()) { 70 } else { 50 }
+}
+
 /// The device that the outer packets leave by.
-fn underlay<'a>(scene: &Scene<'a>, tunnel: &Link) -> Option<&'a Link> {
+pub fn underlay<'a>(scene: &Scene<'a>, tunnel: &Link) -> Option<&'a Link> {
     if let Some(lower) = tunnel.lower {
         return scene.link(lower);
     }
