@@ -2,6 +2,7 @@
 
 use super::case::Case;
 use super::dropped::Dropped;
+use super::words;
 use crate::event::Direction;
 
 /// Sites that are shown.
@@ -18,9 +19,9 @@ pub(super) fn of(case: &Case<'_>) -> Vec<String> {
         .map(|(place, counters)| {
             let side = if place.direction == Direction::Ingress { "ingress" } else { "egress" };
             format!(
-                "{} {side}: {} packets, largest {} bytes",
+                "{} {side}: {}, largest {} bytes",
                 case.scene.name(place.device),
-                counters.packets,
+                words::packets(counters.packets),
                 counters.largest
             )
         })

@@ -247,7 +247,7 @@ fn flow_report(case: &Case<'_>, judgement: Option<Judgement>) -> FlowReport {
     flow.cause = Some(judgement.cause);
     flow.severity = judgement.severity;
     flow.place = Some(judgement.place);
-    flow.explanation = judgement.explanation;
+    flow.explanation = words::agreeing(&judgement.explanation);
     flow.evidence = judgement.evidence;
     flow.evidence.extend(evidence::of(case));
     flow.fixes = judgement.fixes;

@@ -13,6 +13,11 @@ pub fn packets(count: u64) -> String {
     counted(count, "packet")
 }
 
+/// One packet was, several were.
+pub fn agreeing(sentence: &str) -> String {
+    sentence.replace(" packet were ", " packet was ")
+}
+
 /// `1 guest`, `2 guests`
 pub fn counted(count: u64, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
@@ -33,5 +38,17 @@ pub fn list(items: &[String]) -> String {
         [] => String::new(),
         [only] => only.clone(),
         [rest @ .., last] => format!("{} and {last}", rest.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{agreeing, share};
+
+    #[test]
+    fn one_packet_was_and_several_were() {
+        let said = |part, whole| agreeing(&format!("{} were dropped at eth0.", share(part, whole)));
+        assert_eq!(said(1, 1), "1 of 1 packet was dropped at eth0.");
+        assert_eq!(said(1, 2), "1 of 2 packets were dropped at eth0.");
     }
 }
