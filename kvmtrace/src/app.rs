@@ -17,7 +17,7 @@ use crate::pipeline::Pipeline;
 use crate::probe;
 use crate::sink;
 use crate::source::Source as _;
-use session::{End, Session};
+use session::{End, Extras, Session};
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
@@ -132,8 +132,9 @@ async fn verdict(cli: &Cli, options: &Verdict) -> anyhow::Result<Outcome> {
         drop(writeln!(std::io::stderr(), "tracing; Ctrl-C ends it and shows the verdicts"));
     }
     let destination = options.output.as_deref().map(|path| record::destination(path, options.force)).transpose()?;
-    let session = Session::start(&options.scope, end, options.rules.into()).await?;
-    let mut source = record::tee(session.source, destination.as_ref())?;
+    let extras = Extras { every_packet: options.packets.every, rules: options.rules };
+    let session = Session::start(&options.scope, end, extras).await?;
+    let mut source = record::tee(session.source, destination.as_ref())?.with_snaplen(options.packets.snaplen);
     let mut pipeline = Pipeline::default();
     while let Some(event) = source.next().await? {
         tracing::trace!(?event);

@@ -138,6 +138,21 @@ pub struct Verdict {
     /// Write over FILE if it exists
     #[arg(long, requires = "output")]
     pub force: bool,
+    /// Which packets.
+    #[command(flatten)]
+    pub packets: Packets,
+}
+
+/// Which packets a recording has, and how much of each.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Packets {
+    /// Record every packet, not the telling ones only
+    #[arg(long = "packets", requires = "output")]
+    pub every: bool,
+    /// Bytes of each packet that --packets keeps, 160 at most: all headers, little of what they carry
+    #[arg(long, value_name = "N", default_value_t = 96, requires = "every")]
+    #[arg(value_parser = clap::value_parser!(u16).range(0..=160))]
+    pub snaplen: u16,
 }
 
 /// `kvmtrace live`
@@ -180,12 +195,9 @@ pub struct Record {
     /// Trace while this command runs
     #[arg(long, value_name = "COMMAND")]
     pub cmd: Option<String>,
-    /// A record of every packet, not of the telling ones only
-    #[arg(long)]
-    pub packets: bool,
-    /// Bytes of each packet that --packets keeps, 160 at most: all headers, little of what they carry
-    #[arg(long, value_name = "N", default_value_t = 96, value_parser = clap::value_parser!(u16).range(0..=160))]
-    pub snaplen: u16,
+    /// Which packets.
+    #[command(flatten)]
+    pub packets: Packets,
     /// Begin another file when this one has reached SIZE (64MB), keep the newest COUNT
     #[arg(long, value_name = "SIZE[,COUNT]")]
     pub rotate: Option<String>,

@@ -49,12 +49,20 @@ fn path(path: &Path) -> &str {
 fn a_recording_is_judged_as_the_trace_was_live_and_wherever_it_is_cut() -> Result<()> {
     let Some((lab, product)) = lab("live")? else { return Ok(()) };
     let file = lab.directory().join("trace.kvmtrace");
-    let tracing = product.start(&lab, &["verdict", "--json", "-o", path(&file)])?;
-    traffic(&lab)?;
-    let live = tracing.interrupt(Signal::SIGINT)?;
-    let (code, report, complaints) = kvmtrace(&product, &["report", "--json", path(&file)])?;
-    assert_eq!(report, live.stdout);
-    assert_eq!((code, complaints.as_str()), (live.code(), ""));
+    let mut report = String::new();
+    for packets in [&[][..], &["--packets"], &["--packets", "--snaplen", "40"], &["--packets", "--snaplen", "0"]] {
+        let arguments = [&["verdict", "--json", "--force", "-o", path(&file)], packets].concat();
+        let tracing = product.start(&lab, &arguments)?;
+        traffic(&lab)?;
+        let live = tracing.interrupt(Signal::SIGINT)?;
+        let told = kvmtrace(&product, &["report", "--json", path(&file)])?;
+        report = live.stdout.clone();
+        assert_eq!(told, (live.code(), live.stdout, String::new()), "{packets:?}");
+        assert!(report.contains("netfilter-bridge"), "{packets:?}: {report}");
+        let (_, lines, _) = kvmtrace(&product, &["export", path(&file), "--to", "json", "-o", "-"])?;
+        let wanted = lines.lines().filter(|line| line.contains(r#""cause":"wanted""#)).count();
+        assert_eq!(wanted > 0, !packets.is_empty(), "{packets:?}");
+    }
 
     // The text too, and in the JSON there is something to judge.
     assert!(report.contains(&lab.plan.guests[0].name), "{report:.300}");
@@ -72,6 +80,33 @@ fn a_recording_is_judged_as_the_trace_was_live_and_wherever_it_is_cut() -> Resul
         serde_json::from_str::<serde_json::Value>(&report).with_context(|| format!("cut at {at}"))?;
         assert!(complaints.contains("it has no end"), "cut at {at}: {complaints}");
     }
+    Ok(())
+}
+
+#[test]
+fn a_host_with_a_full_table_is_recorded_and_judged() -> Result<()> {
+    let Some((lab, product)) = lab("router")? else { return Ok(()) };
+    let gateway = lab.plan.lan.addresses.v4;
+    let table = lab.directory().join("routes");
+    let routes = (0..100_000_u32).map(|number| {
+        let network = std::net::Ipv4Addr::from(0x1400_0000 + number * 256);
+        format!("route add {network}/24 via {gateway}\n")
+    });
+    std::fs::write(&table, routes.collect::<String>())?;
+    lab.host.check(&format!("ip -batch {}", path(&table)))?;
+    let file = lab.directory().join("trace.kvmtrace");
+    let tracing = product.start(&lab, &["verdict", "--json", "-o", path(&file)])?;
+    // The table never holds still.
+    lab.host.check(&format!("ip route add 19.0.0.0/24 via {gateway}"))?;
+    traffic(&lab)?;
+    let live = tracing.interrupt(Signal::SIGINT)?;
+    let told = kvmtrace(&product, &["report", "--json", path(&file)])?;
+    assert_eq!(told, (live.code(), live.stdout.clone(), String::new()));
+    let report: serde_json::Value = serde_json::from_str(&live.stdout)?;
+    let routes = report["degraded"].as_array().into_iter().flatten().find(|degraded| degraded["what"] == "routes");
+    let why = routes.and_then(|routes| routes["why"].as_str()).unwrap_or_default();
+    assert!(why.starts_with("there are 10000") && why.contains("the 10000 that tell most are kept"), "{report:#}");
+    assert!(live.stdout.contains("netfilter-bridge"), "{report:#}");
     Ok(())
 }
 

@@ -279,7 +279,7 @@ fn vlan(scene: &Scene<'_>, guest: &str, link: &Link, uplink: &Link, bridge: &Lin
             )
         });
     };
-    if out.vlans.iter().any(|vlan| vlan.id == own.id) {
+    if out.vlans.iter().any(|vlan| vlan.covers(own.id)) {
         return None;
     }
     let name = super::fix::quote(&uplink.name);

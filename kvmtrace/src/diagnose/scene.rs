@@ -4,7 +4,7 @@
 //! used with the interface's own MAC address count, few of them, and what the host knows comes first.
 
 use super::layer2::Layer2;
-use crate::event::host::{GuestInterface, Link, LinkKind};
+use crate::event::host::{Guest, GuestInterface, Link, LinkKind};
 use crate::event::{Address, Direction, FlowCounters, HostState, IfIndex, MacAddress, Place, Protocol};
 use crate::track::{Flow, Track};
 use std::collections::BTreeMap;
@@ -35,6 +35,7 @@ pub struct Scene<'a> {
     pub track: &'a Track,
     /// The host.
     pub host: &'a HostState,
+    interfaces: BTreeMap<IfIndex, (&'a Guest, &'a GuestInterface)>,
     guest_macs: BTreeMap<MacAddress, IfIndex>,
     guest_addresses: BTreeMap<IpAddr, IfIndex>,
     learnt: BTreeMap<IfIndex, Vec<IpAddr>>,
@@ -63,13 +64,17 @@ impl<'a> Scene<'a> {
         let mut scene = Self {
             track,
             host,
+            interfaces: BTreeMap::new(),
             guest_macs: BTreeMap::new(),
             guest_addresses: BTreeMap::new(),
             learnt: BTreeMap::new(),
             advertised: BTreeMap::new(),
             layer2: Layer2::default(),
         };
-        for interface in host.guests.iter().flat_map(|guest| &guest.interfaces) {
+        for (guest, interface) in
+            host.guests.iter().flat_map(|guest| guest.interfaces.iter().map(move |interface| (guest, interface)))
+        {
+            scene.interfaces.entry(interface.device).or_insert((guest, interface));
             if let Some(mac) = interface.mac {
                 scene.guest_macs.entry(mac).or_insert(interface.device);
             }
@@ -147,12 +152,12 @@ impl<'a> Scene<'a> {
 
     /// The guest's interface on this device.
     pub fn interface(&self, device: IfIndex) -> Option<&'a GuestInterface> {
-        self.host.guests.iter().flat_map(|guest| &guest.interfaces).find(|interface| interface.device == device)
+        self.interfaces.get(&device).map(|(_, interface)| *interface)
     }
 
     /// The name of the guest behind a device.
     pub fn guest_name(&self, device: IfIndex) -> Option<String> {
-        self.host.guest_of(device).map(|guest| guest.name.clone())
+        self.interfaces.get(&device).map(|(guest, _)| guest.name.clone())
     }
 
     /// A device.

@@ -17,6 +17,30 @@ pub struct Configuration {
     pub proxmox: bool,
 }
 
+impl Configuration {
+    /// Entries of all lists.
+    pub(super) fn entries(&self) -> usize {
+        self.devices.len() + self.sysctls.len() + self.firewall.len()
+    }
+
+    /// Values, and text by eight bytes.
+    pub(super) fn weight(&self) -> usize {
+        let devices = self.devices.iter().map(|(name, device)| name.len() + device.file.len() + device.entry.len());
+        let sysctls = self.sysctls.iter().map(|(name, file)| name.len() + file.len());
+        let text: usize = devices.chain(sysctls).chain(self.firewall.iter().map(String::len)).sum();
+        6 * self.entries() + text / 8
+    }
+
+    /// Keeps so many entries, the firewall's files first.
+    pub(super) fn cut(&mut self, most: usize) {
+        self.firewall.truncate(most);
+        let most = most - self.firewall.len();
+        super::bounds::keep_first(&mut self.sysctls, most);
+        let most = most - self.sysctls.len();
+        super::bounds::keep_first(&mut self.devices, most);
+    }
+}
+
 /// What sets a device up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceConfiguration {

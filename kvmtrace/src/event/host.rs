@@ -224,15 +224,33 @@ pub enum PortState {
     Inoperative,
 }
 
-/// A VLAN membership.
+/// A VLAN membership, or a run of them: a trunk is often a member of four thousand VLANs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortVlan {
-    /// VLAN id.
+    /// VLAN id, the lowest of a run.
     pub id: u16,
+    /// The highest VLAN id of a run; null for a single one.
+    #[serde(default)]
+    pub last: Option<u16>,
     /// Untagged frames that come in belong to it.
     pub pvid: bool,
     /// Frames leave untagged.
     pub untagged: bool,
+}
+
+impl PortVlan {
+    /// Frames of this VLAN belong to it.
+    pub fn covers(&self, vlan: u16) -> bool {
+        (self.id..=self.last.unwrap_or(self.id)).contains(&vlan)
+    }
+}
+
+/// `10`, or `10-20`, as bridge(8) writes it.
+impl std::fmt::Display for PortVlan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.id)?;
+        self.last.map_or(Ok(()), |last| write!(f, "-{last}"))
+    }
 }
 
 /// `rtnl_link_stats64`, those that explain losses.
@@ -433,6 +451,11 @@ impl HostState {
     /// The name of a device, or `if7` when it is not known.
     pub fn link_name(&self, index: IfIndex) -> String {
         self.link(index).map_or_else(|| index.to_string(), |link| link.name.clone())
+    }
+
+    /// A table is not known, or not all of it.
+    pub fn is_cut(&self, table: &str) -> bool {
+        self.missing.iter().any(|(what, _)| what == table)
     }
 
     /// The ports of a bridge.

@@ -5,6 +5,7 @@
 //! events asks the kernel or a clock.
 #![forbid(unsafe_code)]
 
+pub mod bounds;
 pub mod configuration;
 pub mod decode;
 pub mod host;

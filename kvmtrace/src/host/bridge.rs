@@ -70,7 +70,7 @@ pub(super) fn vlans(specification: Attributes<'_>) -> Vec<PortVlan> {
         }
         let first = begin.take().filter(|_| flags & RANGE_END != 0).unwrap_or(id);
         let (pvid, untagged) = (flags & PVID != 0, flags & UNTAGGED != 0);
-        vlans.extend((first..=id).map(|id| PortVlan { id, pvid, untagged }));
+        vlans.push(PortVlan { id: first, last: Some(id).filter(|last| *last > first), pvid, untagged });
     }
     vlans
 }
@@ -85,13 +85,14 @@ mod tests {
     }
 
     #[test]
-    fn ranges_of_vlans_are_spelled_out() {
+    fn runs_of_vlans_stay_together() {
         let bytes = [entry(6, 1), entry(8, 10), entry(16, 13), entry(4, 20)].concat();
         let vlans = vlans(Attributes(&bytes));
-        assert_eq!(vlans.iter().map(|vlan| vlan.id).collect::<Vec<_>>(), [1, 10, 11, 12, 13, 20]);
-        assert_eq!(vlans[0], PortVlan { id: 1, pvid: true, untagged: true });
-        assert_eq!(vlans[2], PortVlan { id: 11, pvid: false, untagged: false });
-        assert_eq!(vlans[5], PortVlan { id: 20, pvid: false, untagged: true });
+        assert_eq!(vlans.iter().map(ToString::to_string).collect::<Vec<_>>(), ["1", "10-13", "20"]);
+        assert_eq!(vlans[0], PortVlan { id: 1, last: None, pvid: true, untagged: true });
+        assert_eq!(vlans[1], PortVlan { id: 10, last: Some(13), pvid: false, untagged: false });
+        assert_eq!(vlans[2], PortVlan { id: 20, last: None, pvid: false, untagged: true });
+        assert!([10, 13].iter().all(|id| vlans[1].covers(*id)) && ![9, 14].iter().any(|id| vlans[1].covers(*id)));
     }
 
     #[test]

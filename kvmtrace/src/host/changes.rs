@@ -23,6 +23,13 @@ const SETTLE: Duration = Duration::from_millis(200);
 const NEIGHBOURS_SETTLE: Duration = Duration::from_secs(5);
 /// After a device changed: when the hypervisor has surely taken over from its manager.
 const SECOND_LOOKS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
+/// A look that took longer is followed by a rest: a router with a full table changes all the time, and looking at
+/// it takes long.
+const QUICK: Duration = Duration::from_millis(200);
+/// The rest, in times of what it took longer.
+const REST: u32 = 20;
+/// But a look is never put off for longer.
+const LONGEST_REST: Duration = Duration::from_secs(10);
 /// How often the guests' processes are looked for.
 const PROCESSES: Duration = Duration::from_secs(1);
 
@@ -31,6 +38,8 @@ pub struct Changes {
     socket: TokioSocket,
     /// When to tell of what was heard so far.
     due: Vec<Instant>,
+    /// Nothing is told before.
+    rest_until: Instant,
     /// Processes of guests.
     processes: Vec<u32>,
     next_process_check: Instant,
@@ -74,7 +83,14 @@ impl Changes {
             Ok(socket)
         };
         let socket = open().map_err(HostError::Open)?;
-        Ok(Self { socket, due: Vec::new(), processes: Vec::new(), next_process_check: Instant::now() + PROCESSES })
+        let now = Instant::now();
+        Ok(Self {
+            socket,
+            due: Vec::new(),
+            rest_until: now,
+            processes: Vec::new(),
+            next_process_check: now + PROCESSES,
+        })
     }
 
     /// Takes note of the guests in the last snapshot, so that their end is told even if no device changes.
@@ -82,11 +98,16 @@ impl Changes {
         self.processes = state.guests.iter().filter_map(|guest| guest.pid).collect();
     }
 
+    /// Takes note of how long the last look took.
+    pub fn rest_after(&mut self, look: Duration) {
+        self.rest_until = Instant::now() + look.saturating_sub(QUICK).saturating_mul(REST).min(LONGEST_REST);
+    }
+
     /// Returns when something has changed and has settled. Cancel-safe: what was heard is told by the next call, and no
     /// later for having been cancelled.
     pub async fn changed(&mut self) -> Result<(), HostError> {
         loop {
-            let due = self.due.iter().min().copied();
+            let due = self.due.iter().min().map(|due| *due.max(&self.rest_until));
             let next = due.unwrap_or(self.next_process_check).min(self.next_process_check);
             tokio::select! {
                 heard = hear(&self.socket) => {
@@ -103,7 +124,7 @@ impl Changes {
                             self.schedule(now + SETTLE, SETTLE);
                         }
                     }
-                    if self.due.iter().any(|due| *due <= now) {
+                    if now >= self.rest_until && self.due.iter().any(|due| *due <= now) {
                         self.due.retain(|due| *due > now);
                         return Ok(());
                     }

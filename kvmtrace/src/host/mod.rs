@@ -20,7 +20,7 @@ pub use changes::Changes;
 pub use guests::elsewhere::{OtherNamespace, find as guests_elsewhere};
 pub use netfilter::nf_tables_is_present;
 
-use crate::event::HostState;
+use crate::event::{HostState, bounds};
 use netlink::Netlink;
 use std::io;
 use std::time::Duration;
@@ -51,6 +51,7 @@ pub async fn snapshot() -> Result<HostState, HostError> {
         configuration::read(std::path::Path::new("/"), names.iter().map(String::as_str), &sysctls)
     });
     state.configuration = configuration.await.map_err(HostError::Interrupted)?;
+    state.bound(bounds::ROOM);
     Ok(state)
 }
 
@@ -79,6 +80,7 @@ pub async fn refresh(before: &HostState) -> Result<HostState, HostError> {
     state.netfilter = before.netfilter.clone();
     state.configuration = before.configuration.clone();
     state.missing.extend(before.missing.iter().filter(|(what, _)| netfilter::tells(what)).cloned());
+    state.bound(bounds::ROOM);
     Ok(state)
 }
 
@@ -98,10 +100,18 @@ fn read() -> Result<HostState, HostError> {
         }
     };
     optional("VLAN memberships", links::read_vlans(&mut netlink, &mut state.links));
-    optional("routes", tables::routes(&mut netlink).map(|routes| state.routes = routes));
+    let mut cut = None;
+    let routes = tables::routes(&mut netlink).map(|routes| {
+        if routes.all > routes.kept.len() as u64 {
+            cut = Some(bounds::note(routes.all, routes.kept.len()));
+        }
+        state.routes = routes.kept;
+    });
+    optional("routes", routes);
     optional("neighbours", tables::neighbours(&mut netlink).map(|neighbours| state.neighbours = neighbours));
     optional("forwarding database", tables::forwarding(&mut netlink).map(|entries| state.forwarding = entries));
     optional("queueing disciplines", tables::qdiscs(&mut netlink).map(|qdiscs| state.qdiscs = qdiscs));
+    missing.extend(cut.map(|why| ("routes".to_owned(), why)));
     state.missing = missing;
     state.sysctls = kernel_files::sysctls(state.links.values().map(|link| link.name.as_str()));
     state.counters = kernel_files::counters();

@@ -51,22 +51,34 @@ impl Netlink {
 
     /// Everything that the kernel answers to a dump request of `kind` with the header (and attributes) `body`.
     pub(super) fn dump(&mut self, kind: u16, body: &[u8]) -> io::Result<Vec<Message>> {
+        self.collect(kind, body, Vec::push)
+    }
+
+    /// The same, each message taken in at once: a table may be longer than what is kept of it.
+    pub(super) fn collect<T: Default>(
+        &mut self,
+        kind: u16,
+        body: &[u8],
+        take: impl Fn(&mut T, Message),
+    ) -> io::Result<T> {
         for _ in 0..RESTARTS {
-            let (messages, interrupted) = self.dump_once(kind, body)?;
-            if !interrupted {
-                return Ok(messages);
+            let mut taken = T::default();
+            if !self.dump_once(kind, body, |message| take(&mut taken, message))? {
+                return Ok(taken);
             }
         }
         // A host that never holds still: what the last attempt saw is nearly right, and better than nothing.
-        self.dump_once(kind, body).map(|(messages, _)| messages)
+        let mut taken = T::default();
+        self.dump_once(kind, body, |message| take(&mut taken, message))?;
+        Ok(taken)
     }
 
-    fn dump_once(&mut self, kind: u16, body: &[u8]) -> io::Result<(Vec<Message>, bool)> {
+    /// Tells whether the table changed meanwhile.
+    fn dump_once(&mut self, kind: u16, body: &[u8], mut take: impl FnMut(Message)) -> io::Result<bool> {
         self.sequence = self.sequence.wrapping_add(1);
         let request = message(kind, NLM_F_REQUEST | NLM_F_DUMP, self.sequence, body)?;
         self.socket.send_to(&request, &SocketAddr::new(0, 0), 0)?;
 
-        let mut messages = Vec::new();
         let mut interrupted = false;
         loop {
             let (datagram, _) = self.socket.recv_from_full()?;
@@ -76,12 +88,12 @@ impl Netlink {
                 }
                 interrupted |= header.flags & NLM_F_DUMP_INTR != 0;
                 match header.kind {
-                    NLMSG_DONE => return Ok((messages, interrupted)),
+                    NLMSG_DONE => return Ok(interrupted),
                     NLMSG_ERROR => match read_i32(body) {
-                        Some(0) | None => return Ok((messages, interrupted)),
+                        Some(0) | None => return Ok(interrupted),
                         Some(error) => return Err(io::Error::from_raw_os_error(-error)),
                     },
-                    kind => messages.push(Message { kind, body: body.to_vec() }),
+                    kind => take(Message { kind, body: body.to_vec() }),
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 use super::links::index;
 use super::netlink::{Attributes, Message, Netlink, read_address, read_u16, read_u32};
+use crate::event::bounds;
 use crate::event::host::{FdbEntry, Neighbour, Network, Qdisc, Route};
 use nix::libc;
 use std::io;
@@ -14,16 +15,35 @@ const NEIGHBOUR_HEADER: usize = 12;
 /// `struct tcmsg`
 const QDISC_HEADER: usize = 20;
 
+/// Routes, of which no more are kept than a trace has room for, and how many there are.
+#[derive(Debug, Default)]
+pub(super) struct Routes {
+    pub(super) kept: Vec<Route>,
+    pub(super) all: u64,
+}
+
+impl Routes {
+    fn take(&mut self, routes: Vec<Route>) {
+        self.all += routes.len() as u64;
+        self.kept.extend(routes);
+        if self.kept.len() >= 2 * bounds::MOST {
+            bounds::keep_routes(&mut self.kept, bounds::MOST);
+        }
+    }
+}
+
 /// Routes of all tables but `local`, IPv4 first. A route over several next hops is told once for each.
-pub(super) fn routes(netlink: &mut Netlink) -> io::Result<Vec<Route>> {
-    let mut routes = Vec::new();
+pub(super) fn routes(netlink: &mut Netlink) -> io::Result<Routes> {
+    let mut routes = Routes::default();
     for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
         let mut request = [0; ROUTE_HEADER];
         request[0] = family;
-        for message in netlink.dump(libc::RTM_GETROUTE, &request)? {
-            routes.extend(route(&message));
-        }
+        let of_family: Routes = netlink
+            .collect(libc::RTM_GETROUTE, &request, |routes: &mut Routes, message| routes.take(route(&message)))?;
+        routes.kept.extend(of_family.kept);
+        routes.all += of_family.all;
     }
+    bounds::keep_routes(&mut routes.kept, bounds::MOST);
     Ok(routes)
 }
 

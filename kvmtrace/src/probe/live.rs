@@ -20,7 +20,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 /// How often the counters are read.
 const POLL: Duration = Duration::from_millis(500);
@@ -62,6 +63,10 @@ pub struct Live {
     changes: Changes,
     rules: Option<RuleTrace>,
     host: HostState,
+    /// The host is being looked at since then, beside the trace: a router's full table takes seconds.
+    look: Option<(Instant, JoinHandle<Result<HostState, HostError>>)>,
+    /// The last look, whole.
+    last_look: Option<JoinHandle<Result<HostState, HostError>>>,
     ticks: Interval,
     stop: Stop,
     state: State,
@@ -71,8 +76,6 @@ pub struct Live {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Running,
-    /// The host's network has changed since it was read.
-    Stale,
     /// The end was called.
     Ending,
     Ended,
@@ -83,6 +86,7 @@ enum Woken {
     Stop,
     Tick,
     Change,
+    Look(Box<Result<HostState, HostError>>),
     Ring,
     Rules,
 }
@@ -153,6 +157,8 @@ impl Live {
             changes,
             rules: None,
             host,
+            look: None,
+            last_look: None,
             ticks,
             stop,
             state: State::Running,
@@ -302,9 +308,9 @@ impl Live {
         }
     }
 
-    async fn refresh_host(&mut self) {
-        let host = host::refresh(&self.host).await;
-        self.take_host(host);
+    fn begin_look(&mut self) {
+        let before = self.host.clone();
+        self.look = Some((Instant::now(), tokio::spawn(async move { host::refresh(&before).await })));
     }
 
     fn take_host(&mut self, host: Result<HostState, HostError>) {
@@ -337,7 +343,9 @@ impl Live {
         }
         self.read_counters();
         self.rules = None;
-        let host = host::snapshot().await;
+        // Begun once, however often the waiting is given up.
+        let look = self.last_look.get_or_insert_with(|| tokio::spawn(host::snapshot()));
+        let host = look.await.unwrap_or_else(|error| Err(HostError::Interrupted(error)));
         self.take_host(host);
         self.tell_host();
         self.tell(EventKind::Ended);
@@ -355,18 +363,20 @@ impl Source for Live {
             match self.state {
                 State::Ended => return Ok(None),
                 State::Ending => self.finish().await,
-                State::Stale => {
-                    self.refresh_host().await;
-                    self.state = State::Running;
-                    self.attach(false)?;
-                    if let Some(degraded) = self.watch_rules() {
-                        self.tell(EventKind::Degraded(degraded));
-                    }
-                    self.tell_host();
-                }
                 State::Running => match self.wait().await? {
                     Woken::Stop => self.state = State::Ending,
-                    Woken::Change => self.state = State::Stale,
+                    Woken::Change => self.begin_look(),
+                    Woken::Look(host) => {
+                        if let Some((begin, _)) = self.look.take() {
+                            self.changes.rest_after(begin.elapsed());
+                        }
+                        self.take_host(*host);
+                        self.attach(false)?;
+                        if let Some(degraded) = self.watch_rules() {
+                            self.tell(EventKind::Degraded(degraded));
+                        }
+                        self.tell_host();
+                    }
                     // The ring too: a batch that was cut short left records that nothing will wake us for.
                     Woken::Tick => {
                         self.drain_rules();
@@ -396,7 +406,8 @@ impl Live {
             // An error means that nobody can stop it any more: the same as being stopped.
             _ = self.stop.wait_for(|stop| *stop) => Ok(Woken::Stop),
             _ = self.ticks.tick() => Ok(Woken::Tick),
-            changed = self.changes.changed() => {
+            host = looked(&mut self.look) => Ok(Woken::Look(Box::new(host))),
+            changed = self.changes.changed(), if self.look.is_none() => {
                 changed.context("listening for changes of the network")?;
                 Ok(Woken::Change)
             }
@@ -419,4 +430,14 @@ async fn hear(rules: Option<&mut RuleTrace>) {
 
 fn untraced(error: &RuleTraceError) -> Degraded {
     Degraded { what: "rule trace".to_owned(), why: error.to_string() }
+}
+
+/// What the look came to; never, when there is none.
+async fn looked(
+    look: &mut Option<(Instant, JoinHandle<Result<HostState, HostError>>)>,
+) -> Result<HostState, HostError> {
+    match look {
+        Some((_, look)) => look.await.unwrap_or_else(|error| Err(HostError::Interrupted(error))),
+        None => std::future::pending().await,
+    }
 }

@@ -21,6 +21,9 @@ pub(crate) const SYNC: [u8; 4] = [0xab, b'K', b'V', 0xba];
 pub(crate) const BLOCK_HEADER: usize = 24;
 /// A payload's size at most, as stored and unpacked.
 pub const LARGEST_BLOCK: usize = 8 << 20;
+/// A block unpacks to so many times its size at most: reading takes time by what is unpacked, and a file is not to take
+/// time out of proportion to its size. Real traces are packed to a tenth at most.
+pub const LARGEST_RATIO: usize = 256;
 
 /// What a block holds.
 pub(crate) type Tag = [u8; 4];

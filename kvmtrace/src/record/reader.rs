@@ -5,11 +5,11 @@
 //! next place where a block with a right checksum begins.
 
 use super::format::{
-    BLOCK_HEADER, BYTE_ORDER, BlockHeader, COMPRESSED, EVENTS, FORMAT, HEADER, Header, LARGEST_BLOCK, MAGIC, PRELUDE,
-    SNAPSHOT, SYNC, TRAILER, TYPES, Trailer,
+    BLOCK_HEADER, BYTE_ORDER, BlockHeader, COMPRESSED, EVENTS, FORMAT, HEADER, Header, LARGEST_BLOCK, LARGEST_RATIO,
+    MAGIC, PRELUDE, SNAPSHOT, SYNC, TRAILER, TYPES, Trailer,
 };
 use super::schema::{BatchError, Description, Events};
-use crate::event::Event;
+use crate::event::{DropSite, Event, EventKind, PacketCause, RuleSite};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -78,6 +78,35 @@ pub enum ReadError {
         /// Why.
         source: std::io::Error,
     },
+}
+
+/// Bytes that an event other than a host's state has at most: the headers of a packet, the functions that led to its
+/// drop, the name of a reason. Ours have less than half of it. What is remembered of a trace is so many of them.
+const LARGEST_TEXT: usize = 8192;
+
+/// An event that kvmtrace could have written: what is remembered of it is small.
+fn is_plausible(event: &Event) -> bool {
+    let names = |site: &DropSite| [&site.reason, &site.function].into_iter().flatten().map(String::len).sum::<usize>();
+    let size = match &event.kind {
+        EventKind::Packet(packet) => {
+            let cause = match &packet.cause {
+                PacketCause::Dropped { site, stack } => {
+                    names(site) + stack.iter().map(|name| name.len() + size_of::<String>()).sum::<usize>()
+                }
+                PacketCause::First | PacketCause::IcmpError | PacketCause::MacChanged | PacketCause::Wanted => 0,
+            };
+            packet.header.len() + cause
+        }
+        EventKind::Drop(drop) => names(&drop.site),
+        EventKind::RuleDrop(drop) => {
+            let RuleSite { family, table, base, chain, handle: _ } = &drop.rule;
+            [family, table, base, chain].map(String::len).iter().sum()
+        }
+        EventKind::Degraded(degraded) => degraded.what.len() + degraded.why.len(),
+        // There is one of each of these, and the block bounds it; the host's state is bounded where it is kept.
+        EventKind::Started(_) | EventKind::Host(_) | EventKind::Flow(_) | EventKind::Loss(_) | EventKind::Ended => 0,
+    };
+    size <= LARGEST_TEXT
 }
 
 /// What could not be read.
@@ -202,7 +231,8 @@ impl<R: Read> Reader<R> {
     pub fn next_event(&mut self) -> Result<Option<Event>, ReadError> {
         loop {
             match self.events.next() {
-                Some(Ok(event)) => return Ok(Some(event)),
+                Some(Ok(event)) if is_plausible(&event) => return Ok(Some(event)),
+                Some(Ok(_)) => self.spoilt(0),
                 Some(Err(BatchError::Unknown)) => self.damage.unknown_events += 1,
                 Some(Err(_)) => self.spoilt(0),
                 None => {}
@@ -267,7 +297,9 @@ impl<R: Read> Reader<R> {
             return Ok(());
         }
         let stored = payload.len();
-        let plain = if block.flags & COMPRESSED == 0 {
+        let plain = if block.plain as usize > LARGEST_RATIO * stored {
+            None
+        } else if block.flags & COMPRESSED == 0 {
             Some(payload).filter(|payload| payload.len() == block.plain as usize)
         } else {
             // The checksum was right, so this fails only on a file made with intent. `plain` was bounded before.

@@ -229,7 +229,7 @@ fn link(index: u32, name: &str, kind: LinkKind, master: Option<u32>, port: Optio
 
 #[allow(clippy::too_many_lines, reason = "a list of one of each")]
 fn host() -> HostState {
-    let vlan = PortVlan { id: 1, pvid: true, untagged: true };
+    let vlan = PortVlan { id: 1, last: None, pvid: true, untagged: true };
     let port = BridgePort {
         state: PortState::Forwarding,
         isolated: false,

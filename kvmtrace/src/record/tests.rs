@@ -11,6 +11,8 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+mod hostile;
+
 /// A stream whose bytes can be looked at afterwards, with room for so many.
 #[derive(Clone, Default)]
 struct Shared(Arc<Mutex<Vec<u8>>>);
@@ -302,61 +304,6 @@ fn the_files_of_a_rotation_are_together_what_one_file_is() {
     }
     assert!(events == trace(), "{} events of {}", events.len(), trace().len());
     assert_eq!(paths.len() as u64, files + 1);
-}
-
-#[test]
-fn an_event_of_too_many_values_is_neither_written_nor_read() {
-    let event = |names: usize| {
-        let EventKind::Started(started) = trace()[0].kind.clone() else { unreachable!() };
-        let devices = vec![String::new(); names];
-        Event { time: Timestamp(1), kind: EventKind::Started(crate::event::Started { devices, ..started }) }
-    };
-    for (names, fits) in [(1_040_000, true), (1_050_000, false)] {
-        let mut writer = Writer::stream(Box::new(Shared::default()), options(None)).unwrap();
-        let written = writer.write(&event(names));
-        assert_eq!(written.is_ok(), fits, "{written:?}");
-        // The writer goes on.
-        writer.write(&trace()[0]).unwrap();
-        assert_eq!(writer.finish().unwrap().events, 1 + u64::from(fits));
-
-        let mut batch = Vec::new();
-        schema::begin(&mut batch);
-        schema::append(&mut batch, &event(names)).unwrap();
-        let (events, damage) = read(&fuzz::events_file(&batch)).unwrap();
-        assert_eq!((events.len(), damage.stretches > 0), (usize::from(fits), !fits), "{damage:?}");
-    }
-}
-
-#[test]
-fn a_bomb_is_not_unpacked() {
-    let bomb = zstd::bulk::compress(&vec![0; 1 << 28], 19).unwrap();
-    for plain in [LARGEST_BLOCK, 100] {
-        let mut bytes = prelude().to_vec();
-        bytes.extend(BlockHeader::new(EVENTS, format::COMPRESSED, &bomb, plain).bytes());
-        bytes.extend(&bomb);
-        let (events, damage) = read(&bytes).unwrap();
-        assert_eq!((events.len(), damage.stretches), (0, 1));
-    }
-}
-
-#[test]
-fn a_file_of_promises_does_not_take_for_ever() {
-    // Each block's header promises eight megabytes that the checksum then refutes.
-    let header = BlockHeader { stored: LARGEST_BLOCK as u32, ..BlockHeader::new(EVENTS, 0, b"", 0) };
-    let mut bytes = prelude().to_vec();
-    while bytes.len() < 2 * LARGEST_BLOCK {
-        bytes.extend(header.bytes());
-    }
-    let begin = cpu_time();
-    let (events, damage) = read(&bytes).unwrap();
-    assert_eq!((events.len(), damage.stretches), (0, 1));
-    assert!(cpu_time() - begin < 30_000, "{} ms", cpu_time() - begin);
-}
-
-/// Milliseconds of processor time that this process has used.
-fn cpu_time() -> i64 {
-    let time = nix::time::clock_gettime(nix::time::ClockId::CLOCK_PROCESS_CPUTIME_ID).unwrap();
-    time.tv_sec() * 1000 + time.tv_nsec() / 1_000_000
 }
 
 #[test]

@@ -5,12 +5,12 @@
 //! the first events tell.
 
 use super::format::{
-    COMPRESSED, EVENTS, FORMAT, HEADER, Header, HeaderDevice, HeaderGuest, LARGEST_BLOCK, SNAPSHOT, TRAILER, TYPES,
-    Tag, Trailer, prelude,
+    COMPRESSED, EVENTS, FORMAT, HEADER, Header, HeaderDevice, HeaderGuest, LARGEST_BLOCK, LARGEST_RATIO, SNAPSHOT,
+    TRAILER, TYPES, Tag, Trailer, prelude,
 };
 use super::output::{Destination, Output, Rotation};
 use super::{format, schema};
-use crate::event::{Event, EventKind, PacketCause, Timestamp};
+use crate::event::{Event, EventKind, HostState, PacketCause, Timestamp, bounds};
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -58,9 +58,9 @@ pub enum WriteError {
         /// Why.
         source: std::io::Error,
     },
-    /// An event does not fit in a block.
+    /// An event does not fit in a block, and is not the host's state, of which less can be written.
     #[error(
-        "the host's state takes {0} bytes or more than a million values; a block of a recording holds {LARGEST_BLOCK} bytes"
+        "an event takes {0} bytes or more than a million values; a block of a recording holds {LARGEST_BLOCK} bytes"
     )]
     TooLarge(usize),
     /// It can't be packed; memory is short.
@@ -164,8 +164,27 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Takes an event in; writes when it is time.
+    /// Takes an event in; writes when it is time. Of a host that is too large for a block what tells most is written.
     pub fn write(&mut self, event: &Event) -> Result<(), WriteError> {
+        match (self.write_whole(event), &event.kind) {
+            (Err(WriteError::TooLarge(_)), EventKind::Host(host)) => self.write_smaller(event.time, host.clone()),
+            (written, _) => written,
+        }
+    }
+
+    fn write_smaller(&mut self, time: Timestamp, mut host: Box<HostState>) -> Result<(), WriteError> {
+        let mut room = bounds::ROOM;
+        loop {
+            host.bound(room);
+            room /= 2;
+            match self.write_whole(&Event { time, kind: EventKind::Host(host.clone()) }) {
+                Err(WriteError::TooLarge(_)) if room > 0 => {}
+                written => return written,
+            }
+        }
+    }
+
+    fn write_whole(&mut self, event: &Event) -> Result<(), WriteError> {
         let due = event.time.since(self.since).0 >= FLUSH_AFTER || self.batch.len() >= BATCH;
         if self.pending > 0 && due {
             self.flush()?;
@@ -240,13 +259,22 @@ impl Writer {
         self.header_written = false;
         self.write_parts(&[&prelude()])?;
         self.write_header()?;
-        let mut batch = Vec::new();
-        schema::begin(&mut batch);
+        let mut blocks = Vec::new();
+        // The host alone may fill a block.
         let Snapshot { started, degraded, host, loss } = &self.snapshot;
-        for event in started.iter().chain(degraded).chain(host).chain(loss) {
-            schema::append(&mut batch, event).map_err(|error| WriteError::Pack(error.to_string()))?;
+        let first = started.iter().chain(degraded);
+        for events in [first.collect::<Vec<_>>(), host.iter().chain(loss).collect()] {
+            let mut batch = Vec::new();
+            schema::begin(&mut batch);
+            for event in events {
+                schema::append(&mut batch, event).map_err(|error| WriteError::Pack(error.to_string()))?;
+            }
+            blocks.push(batch);
         }
-        if batch.len() > LARGEST_BLOCK { Ok(()) } else { self.write_block(SNAPSHOT, &batch, true) }
+        blocks
+            .iter()
+            .filter(|batch| batch.len() <= LARGEST_BLOCK)
+            .try_for_each(|batch| self.write_block(SNAPSHOT, batch, true))
     }
 
     /// Learns from an event what header, trailer and snapshot tell.
@@ -334,7 +362,7 @@ impl Writer {
     fn write_block(&mut self, tag: Tag, plain: &[u8], compress: bool) -> Result<(), WriteError> {
         let packed = if compress {
             let packed = zstd::bulk::compress(plain, LEVEL).map_err(|error| WriteError::Pack(error.to_string()))?;
-            Some(packed).filter(|packed| packed.len() < plain.len())
+            Some(packed).filter(|packed| packed.len() < plain.len() && plain.len() <= LARGEST_RATIO * packed.len())
         } else {
             None
         };

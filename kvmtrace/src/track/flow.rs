@@ -76,34 +76,44 @@ impl Flow {
         }
     }
 
-    pub(super) fn counted(&mut self, sample: &FlowSample, now: Timestamp) {
+    /// Another place is only followed if there is `room`; tells whether it is one.
+    pub(super) fn counted(&mut self, sample: &FlowSample, now: Timestamp, room: bool) -> bool {
         self.first = self.first.min(sample.counters.first);
         if let Some(counters) = self.places.get_mut(&sample.place) {
             if counters.packets < sample.counters.packets {
                 self.last = now;
             }
             *counters = sample.counters.clone();
-        } else if self.places.len() < PLACES {
+            return false;
+        }
+        let room = room && self.places.len() < PLACES;
+        if room {
             self.last = self.last.max(sample.counters.first);
             self.places.insert(sample.place, sample.counters.clone());
         }
+        room
     }
 
-    pub(super) fn dropped(&mut self, sample: &DropSample, now: Timestamp) {
+    /// Another site is only followed if there is `room`; tells whether it is one.
+    pub(super) fn dropped(&mut self, sample: &DropSample, now: Timestamp, room: bool) -> bool {
+        let known = self.drops.len();
         self.first = self.first.min(sample.first);
         self.last = self.last.max(now);
-        let Some(totals) = self.site(&sample.site) else { return };
+        let Some(totals) = self.site(&sample.site, room) else { return false };
         totals.packets = sample.packets;
         totals.bytes = sample.bytes;
         totals.first = sample.first;
         totals.largest = sample.largest;
+        self.drops.len() > known
     }
 
-    pub(super) fn packet(&mut self, record: &PacketRecord, target: Option<IpAddr>, now: Timestamp) {
+    /// As for [`Self::dropped`].
+    pub(super) fn packet(&mut self, record: &PacketRecord, target: Option<IpAddr>, now: Timestamp, room: bool) -> bool {
+        let known = self.drops.len();
         self.target = self.target.or(target);
         match &record.cause {
             PacketCause::Dropped { site, .. } => {
-                let Some(totals) = self.site(site) else { return };
+                let Some(totals) = self.site(site, room) else { return false };
                 // The counters follow later; until then the example's own count stands.
                 if totals.packets < record.count {
                     totals.packets = record.count;
@@ -128,6 +138,7 @@ impl Flow {
             }
             PacketCause::First | PacketCause::IcmpError | PacketCause::Wanted => {}
         }
+        self.drops.len() > known
     }
 
     /// What this site took was inside packets of another flow.
@@ -137,8 +148,8 @@ impl Flow {
         }
     }
 
-    fn site(&mut self, site: &DropSite) -> Option<&mut DropTotals> {
-        if self.drops.len() >= SITES && !self.drops.contains_key(site) {
+    fn site(&mut self, site: &DropSite, room: bool) -> Option<&mut DropTotals> {
+        if (!room || self.drops.len() >= SITES) && !self.drops.contains_key(site) {
             return None;
         }
         Some(self.drops.entry(site.clone()).or_default())

@@ -13,12 +13,12 @@ mod tunnel;
 pub use flow::{DropTotals, Flow};
 pub use quote::{IcmpError, Quoted};
 
-use crate::event::host::{Guest, Link};
+use crate::event::host::Guest;
 use crate::event::{
     Degraded, DropSample, Event, EventKind, FlowKey, FlowSample, HostState, IfIndex, Loss, PacketCause, PacketRecord,
-    RuleSite, Started, Timestamp,
+    RuleSite, Started, Timestamp, bounds,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Flows that are kept at once.
 pub const FLOWS: usize = 100_000;
@@ -26,6 +26,12 @@ pub const FLOWS: usize = 100_000;
 const EVICTED_AT_ONCE: usize = FLOWS / 16;
 /// ICMP errors that are remembered, by what they are about.
 const ERRORS: usize = 4_096;
+/// Devices, and guests, that are gone and still known.
+const DEPARTED: usize = 512;
+/// Places that all flows together are followed at.
+const PLACES: usize = 6 * FLOWS;
+/// Drop sites that all flows together are followed at.
+const SITES: usize = FLOWS;
 /// Degradations that are told.
 pub(crate) const DEGRADATIONS: usize = 64;
 
@@ -37,7 +43,12 @@ pub struct Track {
     end: Timestamp,
     host: HostState,
     first_host: Option<Box<HostState>>,
+    /// Devices that are there; `host` also has those that were.
+    present: BTreeSet<IfIndex>,
     flows: BTreeMap<FlowKey, Flow>,
+    /// Places and drop sites of all flows.
+    places: usize,
+    sites: usize,
     errors: BTreeMap<Quoted, IcmpError>,
     rules: rules::Rules,
     loss: Loss,
@@ -75,31 +86,49 @@ impl Track {
     /// The state now; devices and guests that are gone stay known by their names.
     fn host_changed(&mut self, host: &HostState) {
         self.hosts += 1;
+        let mut host = host.clone();
+        // A live trace's state is bounded already; a recording may tell anything.
+        host.bound(bounds::ROOM);
         if self.first_host.is_none() {
             self.first_host = Some(Box::new(host.clone()));
         }
-        let before = std::mem::replace(&mut self.host, host.clone());
-        for (index, link) in before.links {
-            self.host.links.entry(index).or_insert_with(|| departed(link));
-        }
-        for guest in before.guests {
-            let known =
-                |interface: IfIndex| self.host.guests.iter().flat_map(|g| &g.interfaces).any(|i| i.device == interface);
-            if !guest.interfaces.iter().any(|interface| known(interface.device)) {
-                self.host.guests.push(Guest { pid: None, ..guest });
+        let before = std::mem::take(&mut self.host);
+        let mut links = before.links;
+        for index in std::mem::take(&mut self.present) {
+            if let (Some(link), false) = (links.get_mut(&index), host.links.contains_key(&index)) {
+                (link.up, link.carrier) = (false, false);
             }
         }
+        self.present = host.links.keys().copied().collect();
+        links.append(&mut host.links);
+        // The oldest have the lowest numbers.
+        let spare = links.len().saturating_sub(self.present.len() + DEPARTED);
+        let oldest = links.keys().filter(|index| !self.present.contains(index)).take(spare);
+        for index in oldest.copied().collect::<Vec<_>>() {
+            links.remove(&index);
+        }
+        let owned: BTreeSet<IfIndex> = interfaces(&host.guests).collect();
+        let gone = before
+            .guests
+            .into_iter()
+            .filter(|guest| !guest.interfaces.iter().any(|interface| owned.contains(&interface.device)));
+        host.guests.extend(gone.take(DEPARTED).map(|guest| Guest { pid: None, ..guest }));
+        self.host = HostState { links, ..host };
     }
 
     fn counted(&mut self, sample: &FlowSample, now: Timestamp) {
-        self.flow(sample.flow, sample.counters.first).counted(sample, now);
+        let room = self.places < PLACES;
+        self.places += usize::from(self.flow(sample.flow, sample.counters.first).counted(sample, now, room));
     }
 
     fn dropped(&mut self, sample: &DropSample, now: Timestamp) {
+        let room = self.sites < SITES;
         let flow = self.flow(sample.flow, sample.first);
-        flow.dropped(sample, now);
-        if let Some(inner) = flow.carries {
-            self.flow(inner, sample.first).dropped(&tunnel::inner_sample(sample, inner), now);
+        let (carries, new) = (flow.carries, flow.dropped(sample, now, room));
+        self.sites += usize::from(new);
+        if let Some(inner) = carries {
+            let sample = tunnel::inner_sample(sample, inner);
+            self.sites += usize::from(self.flow(inner, sample.first).dropped(&sample, now, room));
         }
     }
 
@@ -114,11 +143,14 @@ impl Track {
         }
         let target = quote::solicited(record);
         if target.is_some() || matches!(record.cause, PacketCause::Dropped { .. } | PacketCause::MacChanged) {
-            self.flow(record.flow, now).packet(record, target, now);
+            let room = self.sites < SITES;
+            self.sites += usize::from(self.flow(record.flow, now).packet(record, target, now, room));
         }
         if let (PacketCause::Dropped { site, .. }, Some(inner)) = (&record.cause, tunnel::carried(&self.host, record)) {
             self.flow(record.flow, now).carries = Some(inner.flow);
-            self.flow(inner.flow, now).packet(&inner, quote::solicited(&inner), now);
+            let room = self.sites < SITES;
+            let new = self.flow(inner.flow, now).packet(&inner, quote::solicited(&inner), now, room);
+            self.sites += usize::from(new);
             self.flow(inner.flow, now).died_in(site, record.flow);
         }
     }
@@ -135,7 +167,10 @@ impl Track {
         let cut = EVICTED_AT_ONCE.min(ranked.len().saturating_sub(1));
         ranked.select_nth_unstable(cut);
         for (_, key) in ranked.iter().take(cut.max(1)) {
-            self.flows.remove(key);
+            if let Some(flow) = self.flows.remove(key) {
+                self.places -= flow.places.len();
+                self.sites -= flow.drops.len();
+            }
             self.evicted += 1;
         }
     }
@@ -144,6 +179,8 @@ impl Track {
     /// counters that reach back to its start.
     pub fn forget(&mut self, before: Timestamp) {
         self.flows.retain(|_, flow| flow.last >= before);
+        self.places = self.flows.values().map(|flow| flow.places.len()).sum();
+        self.sites = self.flows.values().map(|flow| flow.drops.len()).sum();
         self.errors.retain(|_, error| error.first >= before);
         self.rules.forget(before);
     }
@@ -210,9 +247,9 @@ impl Track {
     }
 }
 
-/// A device that is gone is down.
-fn departed(link: Link) -> Link {
-    Link { up: false, carrier: false, ..link }
+/// The devices of guests.
+fn interfaces(guests: &[Guest]) -> impl Iterator<Item = IfIndex> {
+    guests.iter().flat_map(|guest| &guest.interfaces).map(|interface| interface.device)
 }
 
 #[cfg(test)]

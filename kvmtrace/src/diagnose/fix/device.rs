@@ -12,14 +12,28 @@ fn of(link: &Link, what: DeviceSetting) -> Setting {
     Setting::Device { device: link.name.clone(), what }
 }
 
+/// Routes that a command sets again at most.
+const ROUTES: usize = 16;
+
+/// Routes of a kind that were there before; none where not all routes are known, then or now.
+pub fn lost_routes<'a>(
+    host: &'a HostState,
+    before: &'a HostState,
+    wanted: impl Fn(&Route) -> bool + 'a,
+) -> impl Iterator<Item = &'a Route> {
+    let known = !before.is_cut("routes") && !host.is_cut("routes");
+    before.routes.iter().filter(move |route| known && wanted(route) && !host.routes.contains(route))
+}
+
 /// Brings a device up, and with it the routes that the kernel removed when it went down.
 pub fn up(host: &HostState, before: &HostState, link: &Link) -> Fix {
     let name = quote(&link.name);
-    let lost = before
-        .routes
-        .iter()
-        .filter(|route| route.device == Some(link.index) && route.gateway.is_some() && !host.routes.contains(route));
-    let routes: Vec<String> = lost.map(|route| format!(" && {}", route_command("add", route, &link.name))).collect();
+    let by_device = |route: &Route| route.device == Some(link.index) && route.gateway.is_some();
+    let lost: Vec<&Route> = lost_routes(host, before, by_device).take(ROUTES + 1).collect();
+    // More come from a routing daemon, which will set them again.
+    let lost = if lost.len() > ROUTES { Vec::new() } else { lost };
+    let routes: Vec<String> =
+        lost.iter().map(|route| format!(" && {}", route_command("add", route, &link.name))).collect();
     let routes = routes.concat();
     Fix::run(
         format!("ip link set dev {name} up{routes}"),

@@ -170,7 +170,7 @@ fn is_vlan_filtered(case: &Case<'_>, port: Option<&Link>, bridge: &Link) -> bool
     let filtering = matches!(&bridge.kind, LinkKind::Bridge(state) if state.vlan_filtering);
     let Some(flags) = port.and_then(|port| port.port.as_ref()) else { return false };
     let member = match case.key().vlan {
-        Some(vlan) => flags.vlans.iter().any(|membership| membership.id == vlan),
+        Some(vlan) => flags.vlans.iter().any(|membership| membership.covers(vlan)),
         None => flags.vlans.iter().any(|membership| membership.pvid),
     };
     filtering && !member

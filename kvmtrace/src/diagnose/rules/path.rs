@@ -347,7 +347,7 @@ fn carries(port: &Link, vlan: Option<u16>, bridge: &Link) -> bool {
         return true;
     }
     match vlan {
-        Some(vlan) => flags.vlans.iter().any(|membership| membership.id == vlan),
+        Some(vlan) => flags.vlans.iter().any(|membership| membership.covers(vlan)),
         None => flags.vlans.iter().any(|membership| membership.pvid || membership.untagged),
     }
 }
@@ -371,7 +371,7 @@ pub fn vlan(case: &Case<'_>, port: &Link, bridge: &Link) -> Judgement {
         bridge.name
     );
     let name = quote(&port.name);
-    let members: Vec<String> = memberships.iter().map(|vlan| vlan.id.to_string()).collect();
+    let members: Vec<String> = memberships.iter().map(ToString::to_string).collect();
     let members = if members.is_empty() { "none".to_owned() } else { members.join(", ") };
     // The kernel has one PVID per port: a new one takes the place of the old.
     let old =

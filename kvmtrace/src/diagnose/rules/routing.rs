@@ -209,12 +209,8 @@ fn route_fixes(scene: &Scene<'_>, to: IpAddr) -> Vec<Fix> {
     let host = scene.host;
     let prefix = if to.is_ipv6() { 128 } else { 32 };
     let family = if to.is_ipv6() { " -6" } else { "" };
-    let lost = scene
-        .track
-        .first_host()
-        .routes
-        .iter()
-        .filter(|route| route.destination.contains(to) && !host.routes.contains(route) && route.kind == "unicast");
+    let leads_there = |route: &Route| route.destination.contains(to) && route.kind == "unicast";
+    let lost = device::lost_routes(host, scene.track.first_host(), leads_there);
     let mut fixes: Vec<Fix> = lost
         .max_by_key(|route| route.destination.prefix)
         .and_then(|route| {
