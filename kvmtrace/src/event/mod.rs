@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bounds;
+pub mod bridge;
 pub mod configuration;
 pub mod decode;
 pub mod host;
