@@ -1,8 +1,8 @@
 //! A host's state in bounded memory: a router with a full table has a million routes, and a file may tell anything.
 //!
-//! 1. No table has more than [`MOST`] entries. 2. All tables together weigh no more than a given room: until they fit, the
-//! heaviest is halved. 3. What tells least goes first, the same entries each time; what a guest owns, and what is said in
-//! general, stays. 4. What went is told in [`HostState::missing`].
+//! No table has more than [`MOST`] entries. All tables together weigh no more than a given room: until they fit, the
+//! heaviest is halved. What tells least goes first, the same entries each time; what a guest owns, and what is said in
+//! general, stays. What went is told in [`HostState::missing`].
 
 use super::host::{Chain, FdbEntry, Guest, Link, LinkKind, Neighbour, Qdisc, Route};
 use super::{HostState, IfIndex, MacAddress};
@@ -209,7 +209,7 @@ fn keep_rules(chains: &mut Vec<Chain>, most: usize) {
     for hooked in [true, false] {
         for chain in chains.iter_mut().filter(|chain| chain.hook.is_some() == hooked) {
             // A chain without its rules would seem to let everything pass.
-            let fits = 1 + chain.rules.len() <= left;
+            let fits = chain.rules.len() < left;
             chain.rules.truncate(if fits { chain.rules.len() } else { left.saturating_sub(1) });
             left -= (1 + chain.rules.len()).min(left);
             if !fits {

@@ -232,9 +232,8 @@ impl<R: Read> Reader<R> {
         loop {
             match self.events.next() {
                 Some(Ok(event)) if is_plausible(&event) => return Ok(Some(event)),
-                Some(Ok(_)) => self.spoilt(0),
                 Some(Err(BatchError::Unknown)) => self.damage.unknown_events += 1,
-                Some(Err(_)) => self.spoilt(0),
+                Some(Ok(_) | Err(_)) => self.spoilt(0),
                 None => {}
             }
             if self.events.left() > 0 {

@@ -298,7 +298,7 @@ fn a_port_that_learns_nothing_is_no_fault_where_the_bridge_knows_the_guest() {
 #[test]
 fn a_port_in_no_vlan_joins_the_one_of_new_ports() {
     let filtering = LinkKind::Bridge(BridgeState { vlan_filtering: true, default_pvid: 7, ..BridgeState::default() });
-    let member = crate::event::host::PortVlan { id: 7, pvid: true, untagged: true };
+    let member = crate::event::host::PortVlan { id: 7, last: None, pvid: true, untagged: true };
     let mut host = host();
     change(&mut host, 2, |link| link.kind = filtering);
     for index in [4, 5] {

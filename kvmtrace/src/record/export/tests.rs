@@ -3,6 +3,7 @@
 use super::*;
 use crate::record::samples::trace;
 use crate::record::{Destination, Options, Writer};
+use serde_json::Value;
 use std::process::Command;
 
 /// A directory with a recording of the sample trace; it goes with the value.
@@ -119,6 +120,103 @@ print(flows.num_columns, flows.schema.field("complete").type)
         "24 bool".to_owned(),
     ];
     assert_eq!(text.lines().collect::<Vec<_>>(), expected);
+}
+
+/// What a reader that was written from docs/recording-format.md alone tells of the golden recordings is what the export
+/// tells, flattened as it is.
+#[test]
+fn a_reader_written_from_the_document_reads_the_golden_recordings() {
+    let recordings = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/recordings");
+    let python = std::env::var("KVMTRACE_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let unpacks = "try:\n import zstandard\nexcept ImportError:\n try:\n  import pyarrow\n except ImportError:\n  \
+                   import shutil\n  print(shutil.which('zstd') or 'SKIP')";
+    let Some(able) = output(&python, &["-c", unpacks]) else { return };
+    if able.trim() == "SKIP" {
+        println!("SKIP: {python} has nothing that unpacks zstd; pip install zstandard");
+        return;
+    }
+    for schema in 1..=crate::record::schema::SCHEMA {
+        let golden = PathBuf::from(format!("{recordings}/schema-{schema}.kvmtrace"));
+        let reader = format!("{recordings}/reader.py");
+        let text = output(&python, &[&reader, golden.to_str().unwrap()]).unwrap();
+        let mut read = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let sample = Sample::new(&format!("reader-{schema}"));
+        let exported = sample.0.join("golden.json");
+        export(&[golden], Form::Json, &exported, false, true).unwrap();
+        let exported = std::fs::read_to_string(exported).unwrap();
+        let mut lines = exported.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let (header, recording) = (read.next().unwrap(), lines.next().unwrap());
+        assert_eq!(header["header"]["trace"], recording["header"]["trace"]);
+        let mut events = 0;
+        for (event, line) in read.by_ref().zip(lines.by_ref()) {
+            assert_eq!(event["time"], line["time"], "{event} {line}");
+            assert_same(&event["kind"], &line);
+            events += 1;
+        }
+        assert!(events > 200, "{events}");
+        assert!(read.next().is_none() && lines.all(|line| line["time"].is_null()), "verdicts follow the events");
+    }
+}
+
+/// An event as it is in the file, and its flattened line.
+fn assert_same(kind: &Value, line: &Value) {
+    let name = line["event"].as_str().unwrap();
+    let ended = Value::Null;
+    let (told, body) = match kind {
+        Value::String(unit) => (unit.as_str(), &ended),
+        Value::Object(variant) => variant.iter().next().map(|(told, body)| (told.as_str(), body)).unwrap(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => panic!("{kind}"),
+    };
+    assert_eq!(told.to_lowercase(), name);
+    match name {
+        "host" => assert_subset(body, &line["state"]),
+        "packet" => {
+            let bytes = body["header"].as_array().unwrap().iter().map(|byte| byte.as_u64().unwrap());
+            let header: Vec<String> = bytes.map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(line["header"], header.concat());
+            assert_eq!(line["packets"], body["count"]);
+            assert_eq!(line["bytes"], body["length"]);
+            assert_eq!(line["ethernet"], body["ethernet"]);
+            let stack = &body["cause"]["Dropped"]["stack"];
+            assert!(if stack.is_null() { line["stack"] == serde_json::json!([]) } else { line["stack"] == *stack });
+        }
+        "flow" => assert_subset(&body["counters"], &line["counters"]),
+        "drop" => {
+            for (column, value) in [("packets", &body["packets"]), ("largest", &body["largest"])] {
+                assert_eq!(line[column], *value);
+            }
+            assert_eq!((&line["reason"], &line["function"]), (&body["site"]["reason"], &body["site"]["function"]));
+        }
+        "ended" => {}
+        _ => assert_subset(body, line),
+    }
+    if let Value::Object(flow) = &body["flow"] {
+        for column in ["source_port", "destination_port", "vlan"] {
+            assert_eq!(line[column], flow[column]);
+        }
+        for column in ["source", "destination"] {
+            let address = flow[column].as_object().and_then(|address| address.values().next()).unwrap();
+            assert_subset(address, &line[column]);
+        }
+    }
+}
+
+/// A later version may know more fields than the file has.
+fn assert_subset(told: &Value, known: &Value) {
+    match (told, known) {
+        (Value::Object(told), Value::Object(known)) => {
+            told.iter().for_each(|(key, value)| assert_subset(value, known.get(key).unwrap_or(&Value::Null)));
+        }
+        (Value::Array(told), Value::Array(known)) if told.len() == known.len() => {
+            told.iter().zip(known).for_each(|(told, known)| assert_subset(told, known));
+        }
+        // A MAC address is six bytes in the file.
+        (Value::Array(bytes), Value::String(text)) => {
+            let bytes: Vec<String> = bytes.iter().map(|byte| format!("{:02x}", byte.as_u64().unwrap())).collect();
+            assert_eq!(bytes.join(":"), *text);
+        }
+        _ => assert_eq!(told, known),
+    }
 }
 
 #[test]
