@@ -29,7 +29,9 @@ const SCENARIOS: &[&str] = &[
     "netfilter/trace-bridge-set",
     "bridge/vlan-trunk",
     "bridge/vlan-uplink",
+    "device/macvtap-gone",
     "device/multicast-source-mac-ipv6",
+    "mtu/black-hole-forward",
 ];
 
 /// All of it. A kernel that can't be had is told and passed over.
@@ -67,7 +69,7 @@ pub(crate) fn check() -> Result<()> {
 
 /// What went wrong.
 fn attempt(version: &str, line: &str) -> Option<String> {
-    match vm::status(version, line) {
+    match vm::status(version, line, &vm::Clock::Ours) {
         Ok(0) => None,
         Ok(status) => Some(format!("status {status}")),
         Err(error) => Some(format!("{error:#}")),

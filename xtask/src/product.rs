@@ -80,14 +80,16 @@ pub(crate) fn lab(arguments: &[OsString]) -> Result<ExitCode> {
 
 /// Builds the lab and runs its scenarios under another kernel.
 pub(crate) fn matrix_in_vm(kernel: &str, arguments: &[OsString]) -> Result<ExitCode> {
+    setup::ensure(Need::Lab)?;
     let kvmtrace = build(false)?;
     packages::ensure(&target_directory());
     shell::run(shell::cargo().args(["build", "--package", "kvmtrace-tests", "--bin", "lab"]))?;
     let lab = target_directory().join("debug/lab");
+    let clock = vm::Clock::Instructions(vec![kvmtrace.clone(), lab.clone()]);
     let words = ["matrix", "--jobs", "1", "--bin"].map(OsString::from).into_iter().chain([kvmtrace.into()]);
     let words: Vec<OsString> = std::iter::once(lab.into()).chain(words).chain(arguments.iter().cloned()).collect();
     let line: Vec<String> = words.iter().map(|word| shell::quoted(word)).collect();
-    Ok(ExitCode::from(vm::status(kernel, &line.join(" "))?))
+    Ok(ExitCode::from(vm::status(kernel, &line.join(" "), &clock)?))
 }
 
 /// Measures what tracing costs, with an optimised kvmtrace.

@@ -24,7 +24,7 @@ pub(crate) enum Need {
 }
 
 /// Programs that the lab uses, and the Debian package of each.
-const LAB_PROGRAMS: &[(&str, &str)] = &[
+pub(crate) const LAB_PROGRAMS: &[(&str, &str)] = &[
     ("conntrack", "conntrack"),
     ("ebtables", "ebtables"),
     ("ethtool", "ethtool"),

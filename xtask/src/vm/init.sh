@@ -21,8 +21,10 @@ $B mount -t tracefs trace /new/sys/kernel/tracing; $B mount -t bpf bpf /new/sys/
 $B mount --bind "/new$MODULES" /new/usr/lib/modules
 $B date -u -s "@$NOW" >/dev/null
 $B ln -sf /proc/self/fd /new/dev/fd; $B ln -sf /proc/self/fd/0 /new/dev/stdin; $B ln -sf /proc/self/fd/1 /new/dev/stdout; $B ln -sf /proc/self/fd/2 /new/dev/stderr
-$B ip link set lo up; echo kvmtrace-vm >/proc/sys/kernel/hostname
+$B ip link set lo up; echo kvmtrace-vm >/new/proc/sys/kernel/hostname
 $B stty -F /new/dev/ttyS1 raw -echo; $B stty -F /new/dev/ttyS2 raw -echo
+# To touch a file is to copy it up into the overlay's memory.
+$B xargs -r $B chroot /new /bin/touch -c -a </near
 $B cp /command.sh /new/tmp/command.sh; $B cp $B /new/tmp/busybox
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb LC_ALL=C.UTF-8
 $B cat >/new/tmp/first.sh <<'EOT'

@@ -13,8 +13,8 @@ const BUSYBOX: &str = "/bin/busybox";
 /// What is needed before this machine's own modules can be reached.
 const MODULES: [&str; 6] = ["virtio_pci", "virtio_net", "9pnet_virtio", "9p", "overlay", "virtio_rng"];
 
-/// The archive for a kernel and a script for the shell.
-pub(super) fn build(kernel: &Kernel, script: &str) -> Result<Vec<u8>> {
+/// The archive for a kernel, a script for the shell, and the files that shall be in memory when it runs.
+pub(super) fn build(kernel: &Kernel, script: &str, near: &str) -> Result<Vec<u8>> {
     let mut archive = Archive::default();
     for directory in ["bin", "dev", "proc", "sys", "tmp", "modules"] {
         archive.directory(directory);
@@ -31,6 +31,7 @@ pub(super) fn build(kernel: &Kernel, script: &str) -> Result<Vec<u8>> {
     }
     archive.file("modules/order", order.as_bytes());
     archive.file("command.sh", script.as_bytes());
+    archive.file("near", near.as_bytes());
     archive.file("init", INIT.as_bytes());
     Ok(archive.finish())
 }

@@ -3,10 +3,14 @@
 //! The machine is emulated (no /dev/kvm is needed), has one CPU and sees the file system read-only below a throw-away
 //! overlay: everything that is installed and built here is there, and nothing that is written there stays. It starts in
 //! four to six seconds.
+//!
+//! Where what runs has deadlines of its own, its time can be counted in instructions ([`Clock::Instructions`]): then it
+//! is the same however busy this machine is, and waiting takes none of ours.
 
 mod archive;
 mod initramfs;
 mod kernel;
+mod near;
 
 use crate::setup::{self, Need};
 use crate::shell;
@@ -19,20 +23,30 @@ use std::time::SystemTime;
 /// Memory of the machine, in MiB.
 const MEMORY: &str = "2048";
 
+/// What a machine's time is.
+#[derive(Clone, Debug)]
+pub(crate) enum Clock {
+    /// This machine's.
+    Ours,
+    /// Two nanoseconds for each instruction; while it waits, time leaps to what comes next. So that it does not leap
+    /// while a file is read by 9p, these binaries and what the lab runs are in the machine's memory.
+    Instructions(Vec<PathBuf>),
+}
+
 /// Runs a command line under a kernel; its output is ours, and so is its exit status.
 pub(crate) fn run(version: &str, command: &[OsString]) -> Result<ExitCode> {
     if command.is_empty() {
         bail!("no command: `cargo xtask vm {version} -- uname -r`");
     }
     let line = command.iter().map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ");
-    Ok(ExitCode::from(status(version, &line)?))
+    Ok(ExitCode::from(status(version, &line, &Clock::Ours)?))
 }
 
 /// Runs a line for the shell under a kernel; gives its exit status.
-pub(crate) fn status(version: &str, line: &str) -> Result<u8> {
+pub(crate) fn status(version: &str, line: &str, clock: &Clock) -> Result<u8> {
     setup::ensure(Need::Vm)?;
     let kernel = kernel::find(&cache()?, version)?;
-    boot(&kernel, line)
+    boot(&kernel, line, clock)
 }
 
 /// Fetches a kernel, so that what goes wrong then is no fault of what runs on it.
@@ -41,11 +55,16 @@ pub(crate) fn prepare(version: &str) -> Result<()> {
     kernel::find(&cache()?, version).map(drop)
 }
 
-fn boot(kernel: &kernel::Kernel, line: &str) -> Result<u8> {
+fn boot(kernel: &kernel::Kernel, line: &str, clock: &Clock) -> Result<u8> {
     let run = Run::create()?;
     let (initrd, code, console) = (run.path("initrd"), run.path("status"), run.path("console"));
     let script = format!("cd {} && {line}\n", shell::quoted(shell::root().as_os_str()));
-    std::fs::write(&initrd, initramfs::build(kernel, &script)?).context("writing the initramfs")?;
+    let (near, prelude) = match clock {
+        Clock::Ours => (String::new(), ""),
+        Clock::Instructions(binaries) => (near::files(binaries), near::PRELUDE),
+    };
+    let script = format!("{prelude}{script}");
+    std::fs::write(&initrd, initramfs::build(kernel, &script, &near)?).context("writing the initramfs")?;
     #[allow(clippy::disallowed_methods, reason = "the machine has no clock of its own")]
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).context("the clock")?.as_secs();
     let mut qemu = setup::as_root("qemu-system-x86_64")?;
@@ -75,6 +94,9 @@ fn boot(kernel: &kernel::Kernel, line: &str) -> Result<u8> {
     .args(["-device", "virtio-9p-pci,fsdev=root,mount_tag=host"])
     .args(["-object", "rng-random,filename=/dev/urandom,id=random", "-device", "virtio-rng-pci,rng=random"])
     .stdin(std::process::Stdio::null());
+    if matches!(clock, Clock::Instructions(_)) {
+        qemu.args(["-icount", "shift=1,sleep=off"]);
+    }
     eprintln!("+ (Linux {}) {line}", kernel.release);
     let ended = qemu.status().context("can't run qemu-system-x86_64")?;
     let told = std::fs::read_to_string(&code).unwrap_or_default();
