@@ -46,7 +46,10 @@ pub fn findings(scene: &Scene<'_>, cases: &[Case<'_>], flows: &[FlowReport]) -> 
                 "{count} tunnel packets came with a network identifier (VNI) that no device of this host has."
             ),
             evidence: vec![drop.label()],
-            fixes: vec![Fix::advice("Use one VNI at both ends of the tunnel, or stop the peer from sending here.")],
+            fixes: vec![Fix::advice(format!(
+                "Use one VNI at both ends of the tunnel (this host has {}), or stop the peer from sending here.",
+                tunnel::identifiers(scene.host)
+            ))],
         });
     }
     found.extend(dead_ways::findings(scene, flows));
@@ -130,7 +133,9 @@ fn storms(scene: &Scene<'_>, cases: &[Case<'_>]) -> Vec<Finding> {
         .map(|(device, count)| {
             let name = scene.name(device);
             let rate = count as f64 / seconds(scene);
-            let rule = format!("add table netdev kvmtrace_storm; add chain netdev kvmtrace_storm limit {{ type filter hook ingress device \"{name}\" priority 0; }}; add rule netdev kvmtrace_storm limit ether type arp limit rate over 50/second drop");
+            // A table per device: whoever takes one away takes nothing else.
+            let table = format!("netdev kvmtrace_storm_{}", device.0);
+            let rule = format!("add table {table}; add chain {table} ingress {{ type filter hook ingress device \"{name}\" priority 0; }}; add rule {table} ingress ether type arp limit rate over 50/second drop");
             Finding {
                 cause: Cause::ArpStorm,
                 severity: Severity::Warning,
@@ -140,7 +145,7 @@ fn storms(scene: &Scene<'_>, cases: &[Case<'_>]) -> Vec<Finding> {
                 explanation: format!("{} floods {name} with {rate:.0} ARP requests per second: every machine of the network has to look at each.", scene.guest_name(device).unwrap_or_default()),
                 evidence: vec![format!("{count} ARP requests or neighbour solicitations at {name} ingress")],
                 fixes: vec![
-                    Fix::run(format!("nft {}", quote(&rule)), "nft delete table netdev kvmtrace_storm".to_owned(), format!("Lets 50 ARP packets per second pass {name}."))
+                    Fix::run(format!("nft {}", quote(&rule)), format!("nft delete table {table}"), format!("Lets 50 ARP packets per second pass {name}."))
                         .risk("More than that is lost, also of honest requests.")
                         .persist("libvirt: <filterref> with a rate, or the same rule in /etc/nftables.conf."),
                     Fix::advice("Find out in the guest what asks (a scan, a worm, a wrong netmask)."),
@@ -259,8 +264,9 @@ fn spoofed(scene: &Scene<'_>) -> Vec<Finding> {
         let guest = scene.guest_name(*device).unwrap_or_default();
         let host = scene.is_host_mac(*mac);
         let whose = if host { ", which is this host's own" } else { "" };
+        let table = format!("netdev kvmtrace_mac_{}", device.0);
         let rule = format!(
-            "add table netdev kvmtrace_mac; add chain netdev kvmtrace_mac only {{ type filter hook ingress device \"{name}\" priority 0; }}; add rule netdev kvmtrace_mac only ether saddr != {own} drop"
+            "add table {table}; add chain {table} only {{ type filter hook ingress device \"{name}\" priority 0; }}; add rule {table} only ether saddr != {own} drop"
         );
         found.push(Finding {
             cause: Cause::MacSpoofed,
@@ -275,7 +281,7 @@ fn spoofed(scene: &Scene<'_>) -> Vec<Finding> {
             fixes: vec![
                 Fix::run(
                     format!("nft {}", quote(&rule)),
-                    "nft delete table netdev kvmtrace_mac".to_owned(),
+                    format!("nft delete table {table}"),
                     format!("Takes from {name} only frames of {own}."),
                 )
                 .risk("Nested guests, containers with addresses of their own, or VRRP in the guest stop working.")

@@ -16,6 +16,8 @@ pub struct Layer2 {
     pub claims: BTreeMap<IpAddr, BTreeSet<(MacAddress, IfIndex)>>,
     /// Source MAC addresses that came in by each guest's interface, with packets.
     pub senders: BTreeMap<MacAddress, BTreeMap<IfIndex, u64>>,
+    /// Addresses that are claimed, and the guests' interfaces that send from them otherwise.
+    users: BTreeSet<(IpAddr, IfIndex)>,
 }
 
 impl Layer2 {
@@ -42,7 +44,41 @@ impl Layer2 {
                 }
             }
         }
+        facts.add_users(scene);
         facts
+    }
+
+    /// Whoever beyond the host sends from an address that a guest claims uses it too, though it may not have been asked
+    /// for it in this trace. What a guest sent and a router sends back is not that.
+    fn add_users(&mut self, scene: &Scene<'_>) {
+        let mut users = Vec::new();
+        for flow in scene.track.flows() {
+            let Some(address) = flow.key.source.ip() else { continue };
+            let claimed = self
+                .claims
+                .get(&address)
+                .is_some_and(|claims| claims.iter().any(|(_, device)| scene.interface(*device).is_some()));
+            let neighbours =
+                matches!(flow.key.protocol, Protocol::Arp { .. } | Protocol::Icmpv6 { kind: 133..=137, .. });
+            if !claimed || neighbours {
+                continue;
+            }
+            let entries: Vec<IfIndex> =
+                flow.places.keys().filter(|place| scene.is_entry(**place)).map(|place| place.device).collect();
+            if !entries.is_empty() {
+                self.users.extend(entries.into_iter().map(|device| (address, device)));
+                continue;
+            }
+            let beyond = flow.places.iter().filter(|(place, _)| {
+                place.direction == Direction::Ingress
+                    && matches!(scene.role(place.device), Role::Nic | Role::Tunnel)
+                    && scene.bridge_of(place.device).is_some()
+            });
+            users.extend(beyond.map(|(place, counters)| (address, counters.source_mac, place.device)));
+        }
+        for (address, mac, device) in users {
+            self.claims.entry(address).or_default().insert((mac, device));
+        }
     }
 
     fn add(&mut self, scene: &Scene<'_>, claimed: Option<IpAddr>, mac: MacAddress, device: IfIndex, packets: u64) {
@@ -72,7 +108,9 @@ impl Layer2 {
             return None;
         }
         let gateway = scene.host.routes.iter().any(|route| route.gateway == Some(address));
-        let spoofed = host.is_some() || gateway || beyond;
+        // Whoever talks from it has it as an address; who only says that it is his draws the traffic of another.
+        let used = guests.iter().any(|(_, device)| self.users.contains(&(address, *device)));
+        let spoofed = host.is_some() || gateway || beyond && !used;
         let offender = guests.iter().copied().find(|(mac, device)| {
             // The one whose address it is was known before; a guest beside the host or a router is the intruder.
             spoofed
@@ -80,7 +118,10 @@ impl Layer2 {
                     && !scene.is_host_mac(*mac)
         });
         let offender = offender.or_else(|| guests.last().copied())?;
-        Some(Conflict { address, spoofed, offender, macs: macs.into_iter().collect() })
+        let mut guests: Vec<IfIndex> = guests.into_iter().map(|(_, device)| device).collect();
+        guests.sort_unstable();
+        guests.dedup();
+        Some(Conflict { address, spoofed, offender, guests, macs: macs.into_iter().collect() })
     }
 
     /// A MAC address that sends from several guests' interfaces.
@@ -99,6 +140,8 @@ pub struct Conflict {
     pub spoofed: bool,
     /// Who claims it in addition.
     pub offender: (MacAddress, IfIndex),
+    /// The guests among those who do.
+    pub guests: Vec<IfIndex>,
     /// All who do.
     pub macs: Vec<MacAddress>,
 }

@@ -209,6 +209,7 @@ pub enum Point {
     NetfilterOutput,
     NetfilterPostrouting,
     NetfilterIngress,
+    NetfilterEgress,
     NicIngress,
     NicEgress,
     Tunnel,

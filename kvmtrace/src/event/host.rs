@@ -19,6 +19,9 @@ pub struct HostState {
     pub links: BTreeMap<IfIndex, Link>,
     /// Unicast, blackhole, prohibit and unreachable routes of all tables but `local`.
     pub routes: Vec<Route>,
+    /// Rules of policy routing, IPv4 first, as they are asked.
+    #[serde(default)]
+    pub policy_rules: Vec<super::policy::PolicyRule>,
     /// Neighbour table (ARP and ND).
     pub neighbours: Vec<Neighbour>,
     /// Forwarding database of all bridges and VXLAN devices.

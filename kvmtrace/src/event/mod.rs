@@ -11,10 +11,12 @@ pub mod configuration;
 pub mod decode;
 pub mod host;
 pub mod packet;
+pub mod policy;
 pub mod units;
 
 pub use host::HostState;
 pub use packet::{Address, FlowKey, Protocol};
+pub use policy::PolicyRule;
 pub use units::{IfIndex, MacAddress, Nanoseconds, Timestamp};
 
 use serde::{Deserialize, Serialize};

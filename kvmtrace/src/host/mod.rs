@@ -12,6 +12,7 @@ mod links;
 mod netfilter;
 pub(crate) mod netlink;
 pub mod path;
+mod policy;
 mod tables;
 #[cfg(test)]
 mod test_hosts;
@@ -108,6 +109,7 @@ fn read() -> Result<HostState, HostError> {
         state.routes = routes.kept;
     });
     optional("routes", routes);
+    optional("rules of policy routing", policy::rules(&mut netlink).map(|rules| state.policy_rules = rules));
     optional("neighbours", tables::neighbours(&mut netlink).map(|neighbours| state.neighbours = neighbours));
     optional("forwarding database", tables::forwarding(&mut netlink).map(|entries| state.forwarding = entries));
     optional("queueing disciplines", tables::qdiscs(&mut netlink).map(|qdiscs| state.qdiscs = qdiscs));

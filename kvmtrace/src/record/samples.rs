@@ -7,7 +7,8 @@ use crate::event::host::{
 };
 use crate::event::{
     Address, Degraded, Direction, DropSample, DropSite, Event, EventKind, FlowCounters, FlowKey, FlowSample, HostState,
-    IfIndex, Loss, MacAddress, PacketCause, PacketRecord, Place, Protocol, RuleDrop, RuleSite, Started, Timestamp,
+    IfIndex, Loss, MacAddress, PacketCause, PacketRecord, Place, PolicyRule, Protocol, RuleDrop, RuleSite, Started,
+    Timestamp,
 };
 
 const START: u64 = 1_795_000_000_000_000_000;
@@ -283,6 +284,16 @@ fn host() -> HostState {
             link(7, "weird0", LinkKind::Other("ifb".to_owned()), None, None),
         ]
         .into(),
+        policy_rules: vec![PolicyRule {
+            v6: false,
+            priority: 100,
+            source: Some(Network { address: "10.0.0.1".parse().unwrap(), prefix: 32 }),
+            destination: Some(Network { address: "10.0.9.0".parse().unwrap(), prefix: 24 }),
+            input: Some("br0".to_owned()),
+            action: "prohibit".to_owned(),
+            table: 0,
+            narrower: false,
+        }],
         routes: vec![Route {
             destination: Network { address: "0.0.0.0".parse().unwrap(), prefix: 0 },
             gateway: Some("10.0.0.254".parse().unwrap()),

@@ -4,7 +4,8 @@ use super::persist::{DeviceSetting, Setting};
 use super::quote;
 use crate::diagnose::report::Fix;
 use crate::event::HostState;
-use crate::event::host::{Link, Qdisc, Route};
+use crate::event::host::{Link, Network, Qdisc, Route};
+use std::net::IpAddr;
 
 const PERSIST_LINK: &str = "Set it where the device is configured (netplan, NetworkManager, ifupdown, systemd-networkd; for a guest's tap in the guest's definition).";
 
@@ -35,14 +36,26 @@ pub fn up(host: &HostState, before: &HostState, link: &Link) -> Fix {
     let routes: Vec<String> =
         lost.iter().map(|route| format!(" && {}", route_command("add", route, &link.name))).collect();
     let routes = routes.concat();
+    // The kernel takes IPv6 addresses off what goes down (`addrconf_ifdown`), unless keep_addr_on_down is set.
+    let lost = before.link(link.index).map_or(&[][..], |before| before.addresses.as_slice()).iter();
+    let addresses: Vec<String> = lost
+        .filter(|network| network.address.is_ipv6() && !link.addresses.contains(network) && !is_link_local(network))
+        .map(|network| format!(" && ip -6 addr add {network} dev {name}"))
+        .collect();
+    let addresses = addresses.concat();
     Fix::run(
-        format!("ip link set dev {name} up{routes}"),
+        format!("ip link set dev {name} up{addresses}{routes}"),
         format!("ip link set dev {name} down"),
         format!("Brings {} up; it is administratively down.", link.name),
     )
-    .risk("Static routes by this device that were removed when it went down have to be set again.")
+    .risk("Static routes and IPv6 addresses that the kernel removed when it went down, before this trace, have to be set again.")
     .persist(PERSIST_LINK)
     .setting(of(link, DeviceSetting::Up))
+}
+
+/// The kernel makes these by itself.
+fn is_link_local(network: &Network) -> bool {
+    matches!(network.address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
 /// `ip route add …`

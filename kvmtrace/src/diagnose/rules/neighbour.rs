@@ -31,7 +31,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let to = drop.key().destination.ip()?;
     let hop = super::routing::route_to(case.scene.host, to).and_then(|route| route.gateway).unwrap_or(to);
     if let Some(own) = case.device().and_then(|device| case.scene.link(device))
-        && let Some(judgement) = super::path::macvtap_host(case, own)
+        && let Some(judgement) = super::macvtap::judge(case, own)
     {
         return Some(Judgement { place: judgement.place.clone().of(drop), ..judgement });
     }

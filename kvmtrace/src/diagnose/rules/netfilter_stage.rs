@@ -31,7 +31,8 @@ impl Stage {
             "input" => Point::NetfilterInput,
             "output" => Point::NetfilterOutput,
             "postrouting" => Point::NetfilterPostrouting,
-            "ingress" | "egress" => Point::NetfilterIngress,
+            "ingress" => Point::NetfilterIngress,
+            "egress" => Point::NetfilterEgress,
             _ => Point::NetfilterForward,
         }
     }

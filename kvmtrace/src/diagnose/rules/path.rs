@@ -22,10 +22,14 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
 fn find(case: &Case<'_>) -> Option<Judgement> {
     let scene = case.scene;
     let own = scene.link(case.device()?)?;
-    if let Some(judgement) = macvtap_host(case, own) {
+    if let Some(judgement) = super::macvtap::judge(case, own) {
         return Some(judgement);
     }
     if let LinkKind::Macvtap { .. } = own.kind {
+        // A macvtap keeps its carrier when its process ends.
+        if !case.is_from_guest() && scene.host.guest_of(own.index).is_some_and(|guest| guest.pid.is_none()) {
+            return Some(super::guest::gone(case, own, at(scene, own.index, Point::TapEgress)));
+        }
         let lower = scene.link(own.lower?)?;
         let dead = [own, lower].into_iter().find(|link| !link.up || !link.carrier)?;
         return Some(dead_link(case, dead, at(scene, dead.index, Point::NicEgress)));
@@ -390,60 +394,4 @@ pub fn vlan(case: &Case<'_>, port: &Link, bridge: &Link) -> Judgement {
                 })
                 .persist("Set it where the port is made: libvirt's <vlan>, Proxmox' tag, systemd-networkd's [BridgeVLAN], ifupdown's bridge-vids."),
         )
-}
-
-/// A macvtap never reaches the host that it sits on by the same device.
-pub fn macvtap_host(case: &Case<'_>, own: &Link) -> Option<Judgement> {
-    let LinkKind::Macvtap { mode } = &own.kind else { return None };
-    let lower = case.scene.link(own.lower?)?;
-    let asked = case.group.main.target.or(case.key().destination.ip());
-    let other = if case.is_from_guest() { asked } else { case.key().source.ip() };
-    let host_end = other.and_then(|address| case.scene.device_of_address(address))?;
-    let on_same = host_end.index == lower.index || host_end.lower != Some(lower.index);
-    if !on_same {
-        return None;
-    }
-    let explanation = format!(
-        "{} between the guest on {} and this host itself: a macvtap ({mode}) on {} reaches everything but the host that it sits on.",
-        words::packets(case.packets()),
-        own.name,
-        lower.name
-    );
-    let point = if case.is_from_guest() { Point::TapIngress } else { Point::TapEgress };
-    let name = quote(&lower.name);
-    let fix = Fix {
-        command: Some(format!("ip link add link {name} name kvmtrace-mv0 type macvlan mode bridge && ip link set dev kvmtrace-mv0 up{}", move_addresses(lower))),
-        undo: Some(format!("ip link del dev kvmtrace-mv0{}", restore_addresses(lower))),
-        why: format!("Gives the host a macvlan of its own on {}, which macvtap guests can reach, and moves its addresses there.", lower.name),
-        risk: Some("The host's addresses move: connections survive only if the routes by them are set again; do it from a console.".to_owned()),
-        persist: Some("Configure a macvlan for the host's address in the network configuration, or put guests and host on a bridge.".to_owned()),
-        setting: None,
-    };
-    Some(
-        Judgement::dropped(Cause::MacvtapHostUnreachable, at(case.scene, own.index, point), explanation)
-            .fix(Fix::advice("Give the guest a second interface on a bridge or isolated network for its traffic with the host; nothing then has to move."))
-            .fix(fix),
-    )
-}
-
-fn move_addresses(lower: &Link) -> String {
-    let name = quote(&lower.name);
-    lower
-        .addresses
-        .iter()
-        .filter(|network| is_configured(network.address))
-        .map(|network| format!(" && ip addr del {network} dev {name} && ip addr add {network} dev kvmtrace-mv0"))
-        .collect::<Vec<_>>()
-        .concat()
-}
-
-fn restore_addresses(lower: &Link) -> String {
-    let name = quote(&lower.name);
-    lower
-        .addresses
-        .iter()
-        .filter(|network| is_configured(network.address))
-        .map(|network| format!("; ip addr add {network} dev {name}"))
-        .collect::<Vec<_>>()
-        .concat()
 }

@@ -61,10 +61,12 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     match kind {
         // The tables know a way: a rule forbids it.
         Some("unreachable") if route_to(case.scene.host, to).is_some() && downed_uplink(case.scene, to).is_none() => {
-            Some(special_rule(case, drop, input, "unreachable"))
+            Some(super::policy_rule::judge(case, drop, input, "unreachable"))
         }
         Some("unreachable") => Some(no_route(case, drop, input, to)),
-        Some(kind) if downed_uplink(case.scene, to).is_none() => Some(special_rule(case, drop, input, kind)),
+        Some(kind) if downed_uplink(case.scene, to).is_none() => {
+            Some(super::policy_rule::judge(case, drop, input, kind))
+        }
         Some(_) => Some(no_route(case, drop, input, to)),
         None => None,
     }
@@ -95,7 +97,8 @@ fn kind_told(case: &Case<'_>, drop: &Dropped<'_>) -> Option<&'static str> {
     }
 }
 
-fn special_cause(kind: &str) -> (Cause, &'static str) {
+/// What a route or rule of this kind does.
+pub fn special_cause(kind: &str) -> (Cause, &'static str) {
     match kind {
         "blackhole" => (Cause::RouteBlackhole, "throws these packets away without a word"),
         "prohibit" => (Cause::RouteProhibited, "forbids these packets and tells the sender"),
@@ -128,21 +131,6 @@ pub fn no_way(case: &Case<'_>, drop: &Dropped<'_>, from: &Link, to: IpAddr) -> J
         Some(route) => special_route(case, drop, from, route, to),
         None => no_route(case, drop, from, to),
     }
-}
-
-/// No such route is in any table: a rule of policy routing does it itself.
-fn special_rule(case: &Case<'_>, drop: &Dropped<'_>, input: &Link, kind: &str) -> Judgement {
-    let to = case.key().destination;
-    let (cause, does) = special_cause(kind);
-    let family = if to.ip().is_some_and(|to| to.is_ipv6()) { " -6" } else { "" };
-    let explanation = format!(
-        "{} went to {to}; no route is of type {kind}, so a rule of policy routing {does}.",
-        words::dropped(case)
-    );
-    let place = at(case.scene, input.index, Point::Routing).of(drop);
-    Judgement::dropped(cause, place, explanation).fix(Fix::advice(format!(
-        "Find the rule with `ip{family} rule show` (its action is {kind}) and delete it with `ip{family} rule del`, if nobody meant it."
-    )))
 }
 
 fn forwarding_disabled(case: &Case<'_>, drop: &Dropped<'_>, input: &Link, to: IpAddr) -> Judgement {

@@ -1,11 +1,14 @@
 //! Flows that go astray because two claim one address: `address-conflict`, `arp-spoofed`, `mac-conflict`.
 
 use crate::diagnose::case::Case;
+use crate::diagnose::fix::quote;
 use crate::diagnose::judgement::{Judgement, at};
 use crate::diagnose::layer2::Conflict;
 use crate::diagnose::report::{Cause, Fix, Point, Verdict};
 use crate::diagnose::scene::Scene;
+use crate::diagnose::words;
 use crate::event::{IfIndex, MacAddress};
+use std::net::IpAddr;
 
 /// See the module.
 pub fn judge(case: &Case<'_>) -> Option<Judgement> {
@@ -38,44 +41,74 @@ pub fn of_address(scene: &Scene<'_>, conflict: &Conflict) -> (Cause, String, Fix
             "{guest} ({mac} on {name}) claims {address}, which belongs to another machine: traffic for it is drawn to the guest. Claimed by: {}.",
             macs.join(", ")
         );
-        let fix = Fix {
-            command: scene.bridge_of(device).map(|_| {
-                let rule = format!("add table bridge kvmtrace_arp; add chain bridge kvmtrace_arp prerouting {{ type filter hook prerouting priority -300; }}; add rule bridge kvmtrace_arp prerouting iifname \"{name}\" arp saddr ip {address} drop");
-                format!("nft {}", super::super::fix::quote(&rule))
-            }).filter(|_| address.is_ipv4()),
-            undo: address.is_ipv4().then(|| "nft delete table bridge kvmtrace_arp".to_owned()),
-            why: format!("Drops the ARP by which {guest} claims {address}; then find out in the guest why it does."),
-            risk: Some("If the guest owns this address after all, it loses it.".to_owned()),
-            persist: Some("libvirt: <filterref filter='clean-traffic'/> in the guest's interface.".to_owned()),
-            setting: None,
+        let fix = if scene.bridge_of(device).is_some() {
+            shut_up(&guest, &name, device, address)
+        } else {
+            Fix::advice(format!("Find out in {guest} why it claims {address}, and take the address off it."))
         };
         return (Cause::ArpSpoofed, explanation, fix);
     }
     let explanation = format!(
-        "Several machines claim {address}: {}; whoever answers last gets the traffic. One of them is {guest} on {name}.",
-        macs.join(", ")
+        "Several machines claim {address}: {}; whoever answers last gets the traffic. Among them: {}.",
+        macs.join(", "),
+        words::list(&who(scene, &conflict.guests))
     );
     (
         Cause::AddressConflict,
         explanation,
-        Fix::advice(format!("Give one of them another address: {address} is set in more than one guest.")),
+        Fix::advice(if conflict.guests.len() > 1 {
+            format!(
+                "{address} is set in more than one guest: give one of {} another.",
+                words::list(&who(scene, &conflict.guests))
+            )
+        } else {
+            format!("{address} is set in {guest} and on a machine beyond this host: give one of them another.")
+        }),
     )
+}
+
+fn who(scene: &Scene<'_>, devices: &[IfIndex]) -> Vec<String> {
+    let name =
+        |device: &IfIndex| format!("{} on {}", scene.guest_name(*device).unwrap_or_default(), scene.name(*device));
+    devices.iter().map(name).collect()
 }
 
 /// Two guests send with one MAC address.
 pub fn of_mac(scene: &Scene<'_>, mac: MacAddress, devices: &[IfIndex]) -> (String, Fix) {
-    let who: Vec<String> = devices
-        .iter()
-        .map(|device| format!("{} on {}", scene.guest_name(*device).unwrap_or_default(), scene.name(*device)))
-        .collect();
+    let who = who(scene, devices);
     let explanation = format!(
         "{mac} sends from several ports: {}; the bridge learns it now here, now there, and frames go to the wrong guest.",
         who.join(", ")
     );
     (
         explanation,
-        Fix::advice(
-            "Give one of these guests another MAC address, in its definition (virsh edit) and, if set there, in the guest.",
-        ),
+        Fix::advice(format!(
+            "Give one of {} another MAC address, in its definition (virsh edit) and, if set there, in the guest.",
+            words::list(&who)
+        )),
     )
+}
+
+/// Drops what a guest says about an address: ARP, and neighbour advertisements with it as their target (at byte 8 of the
+/// ICMPv6 header; nft has a word for it only in newer versions) or anything that it sends from it.
+fn shut_up(guest: &str, device: &str, index: IfIndex, address: IpAddr) -> Fix {
+    // A table of its own, so that its removal removes nothing else. A colon may not stand in a name.
+    let table = format!("bridge kvmtrace_claim_{}_{}", index.0, address.to_string().replace(':', "-"));
+    let from = format!("add rule {table} prerouting iifname \"{device}\"");
+    let (what, rules) = match address {
+        IpAddr::V4(_) => ("ARP", format!("{from} arp saddr ip {address} drop")),
+        IpAddr::V6(target) => {
+            let target = u128::from(target);
+            let advertised = format!("{from} icmpv6 type nd-neighbor-advert @th,64,128 {target:#034x} drop");
+            ("neighbour advertisements", format!("{advertised}; {from} ip6 saddr {address} drop"))
+        }
+    };
+    let chain = format!("add chain {table} prerouting {{ type filter hook prerouting priority -300; }}");
+    Fix::run(
+        format!("nft {}", quote(&format!("add table {table}; {chain}; {rules}"))),
+        format!("nft delete table {table}"),
+        format!("Drops the {what} by which {guest} claims {address}; then find out in the guest why it does."),
+    )
+    .risk("If the guest owns this address after all, it loses it. What asked meanwhile remembers the wrong machine until it asks anew.")
+    .persist("libvirt: <filterref filter='clean-traffic'/> in the guest's interface.")
 }

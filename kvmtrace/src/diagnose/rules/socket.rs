@@ -32,16 +32,23 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         let explanation = format!(
             "{what} found the receive buffer of the socket on port{port} full: the program behind it reads too slowly."
         );
+        // A longer queue rides out bursts; whoever reads next to nothing fills any.
+        let bursts = drop.totals.packets * 10 < case.packets() * 9;
+        let raise = bursts.then(|| {
+            sysctl::set(
+                case.scene.host,
+                "net.core.rmem_default",
+                &(now * 8).to_string(),
+                "A larger default buffer for sockets that are opened from now on: restart the program.",
+            )
+        });
         return Some(
             Judgement::dropped(Cause::SocketBufferFull, place, explanation)
                 .evidence([format!("{name} = {now}")])
-                .fix(sysctl::set(
-                    case.scene.host,
-                    "net.core.rmem_default",
-                    &(now * 8).to_string(),
-                    "A larger default buffer for sockets that are opened from now on: restart the program.",
-                ))
-                .fix(Fix::advice("Let the program read faster, or ask for a larger SO_RCVBUF.")),
+                .fix(Fix::advice(format!(
+                    "See whether the program on port{port} of this host hangs (ss -lnump shows it and its buffer), and let it read faster or ask for a larger SO_RCVBUF."
+                )))
+                .fixes(raise),
         );
     }
     let closed = drop.because(&["NO_SOCKET"])
@@ -92,9 +99,10 @@ fn backlog_fixes(case: &Case<'_>, judgement: Judgement) -> Judgement {
     let why = "Caps the backlog that a service may ask for; takes effect when it listens anew.";
     let raise = (somaxconn < 4_096).then(|| sysctl::set(host, "net.core.somaxconn", "4096", why));
     judgement
-        .fix(Fix::advice(
-            "Let the service accept faster, or raise the backlog that it gives to listen(); restart it then.",
-        ))
+        .fix(Fix::advice(format!(
+            "See whether the service{} hangs (ss -lntp shows it and its queue), and let it accept faster or give listen() a larger backlog; restart it then.",
+            case.key().destination_port.map_or_else(String::new, |port| format!(" on port {port} of this host"))
+        )))
         .fixes(raise)
 }
 

@@ -13,7 +13,7 @@ use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict};
 use crate::diagnose::scene::{Role, Scene};
 use crate::diagnose::words;
 use crate::event::host::{Link, LinkKind};
-use crate::event::{Direction, Protocol};
+use crate::event::{Direction, HostState, Protocol};
 use crate::track::Flow;
 use std::net::IpAddr;
 
@@ -179,6 +179,15 @@ fn one_vni(link: &Link, vni: u32) -> Fix {
         "Use one VNI at both ends: this one has {vni} ({}); a VNI can't be changed, the device has to be made anew.",
         link.name
     ))
+}
+
+/// The VNI of each tunnel of this host.
+pub fn identifiers(host: &HostState) -> String {
+    let own = |link: &Link| {
+        if let LinkKind::Vxlan { vni, .. } = link.kind { Some(format!("{vni} on {}", link.name)) } else { None }
+    };
+    let known: Vec<String> = host.links.values().filter_map(own).collect();
+    if known.is_empty() { "none".to_owned() } else { known.join(", ") }
 }
 
 /// Tunnel packets that came to no known network.

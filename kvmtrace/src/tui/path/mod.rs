@@ -223,6 +223,7 @@ fn is_netfilter(point: Point) -> bool {
             | Point::NetfilterOutput
             | Point::NetfilterPostrouting
             | Point::NetfilterIngress
+            | Point::NetfilterEgress
     )
 }
 
@@ -231,7 +232,7 @@ fn is_netfilter(point: Point) -> bool {
 fn beyond(point: Point) -> Role {
     match point {
         Point::NetfilterForward | Point::NetfilterPostrouting | Point::Routing => Role::Lan,
-        Point::NetfilterPrerouting | Point::NetfilterIngress => Role::Destination,
+        Point::NetfilterPrerouting | Point::NetfilterIngress | Point::NetfilterEgress => Role::Destination,
         _ => Role::Host,
     }
 }
@@ -246,6 +247,7 @@ fn hook(point: Point) -> &'static str {
         Point::NetfilterOutput => "output",
         Point::NetfilterPostrouting => "postrouting",
         Point::NetfilterIngress => "ingress",
+        Point::NetfilterEgress => "egress",
         _ => "",
     }
 }
