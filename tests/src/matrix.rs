@@ -3,7 +3,7 @@
 use crate::lab::draw::Seed;
 use crate::lab::state;
 use crate::product::Product;
-use crate::scenario::{Outcome, Runner, Scenario};
+use crate::scenario::{Outcome, Run, Runner, Scenario};
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::{SigSet, Signal};
 use std::collections::BTreeSet;
@@ -13,12 +13,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 /// Runs the scenarios that one of `filters` names or whose name holds it (all where there is none), `jobs` at a time;
-/// whether all are as they should be.
+/// whether all are as they should be. `cures` shows what was proposed, too.
 pub fn run(
     product: Option<Product>,
     seed: Seed,
     filters: &[String],
     jobs: usize,
+    cures: bool,
     out: &mut (impl Write + Send),
 ) -> Result<bool> {
     let mut scenarios = Scenario::all()?;
@@ -44,6 +45,11 @@ pub fn run(
                         Err(_) => 2,
                     }] += 1;
                     writeln!(out, "{}", row(scenario, &result)).ok();
+                    if cures {
+                        for line in told(&result) {
+                            writeln!(out, "    {line}").ok();
+                        }
+                    }
                     out.flush().ok();
                 }
             });
@@ -73,6 +79,17 @@ fn row(scenario: &Scenario, result: &Result<Outcome>) -> String {
         Ok(Outcome::Skipped(why)) => format!("{name:<44} SKIP: {why}"),
         Err(error) => format!("{name:<44} WRONG: {error:#}"),
     }
+}
+
+/// What was told, and the proposed cure, of a scenario that was right: for a person to judge.
+fn told(result: &Result<Outcome>) -> Vec<String> {
+    let Ok(Outcome::Passed(Run { judgement: Some(judgement), .. })) = result else { return Vec::new() };
+    let line = |name: &str, text: &str| (!text.is_empty()).then(|| format!("{name}: {text}"));
+    let lines = judgement.cures.iter().flat_map(|cure| {
+        let command = |text: &Option<String>| text.clone().unwrap_or_default();
+        [line("fix", &command(&cure.command)), line("undo", &command(&cure.undo)), line("why", &cure.advice)]
+    });
+    judgement.told.iter().map(|told| format!("told: {told}")).chain(lines.flatten()).collect()
 }
 
 /// On Ctrl-C and its like, the labs of this process go before it does.

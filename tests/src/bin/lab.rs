@@ -61,6 +61,9 @@ enum Task {
         /// How many at a time.
         #[arg(long, default_value_t = 2)]
         jobs: usize,
+        /// Show the proposed cure and what is said about it.
+        #[arg(long)]
+        cures: bool,
     },
     /// Tell kvmtrace's story on a lab.
     Demo {
@@ -115,12 +118,12 @@ fn run() -> Result<bool> {
                 say(&format!("{:<44} {}", scenario.name, scenario.about))?;
             }
         }
-        Task::Matrix { seed, filters, bin, no_verdict, jobs } => {
+        Task::Matrix { seed, filters, bin, no_verdict, jobs, cures } => {
             lab::require_root()?;
             matrix::clean_on_signal()?;
             let seed = seed.map_or_else(Seed::choose, |seed| Ok(Seed(seed)))?;
             let product = if no_verdict { None } else { Some(product(bin)?) };
-            return matrix::run(product, seed, &filters, jobs, &mut std::io::stdout());
+            return matrix::run(product, seed, &filters, jobs, cures, &mut std::io::stdout());
         }
         Task::Demo { bin } => {
             lab::require_root()?;

@@ -14,10 +14,21 @@ pub struct Judgement {
     pub cause: String,
     /// `device point`.
     pub place: String,
-    /// The first proposed command.
+    /// Direction, verdict and severity of each thing that is expected.
+    pub told: Vec<String>,
+    /// The first proposed cure of each thing that is expected.
+    pub cures: Vec<Proposed>,
+}
+
+/// A proposed cure.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proposed {
+    /// The command, where it lies on this host.
     pub command: Option<String>,
     /// Its undo.
     pub undo: Option<String>,
+    /// What is said about it.
+    pub advice: String,
 }
 
 /// Judges a verdict; an error says what is wrong and what was said.
@@ -66,18 +77,53 @@ fn faulty(scenario: &Scenario, verdict: &Verdict, placeholders: &BTreeMap<String
     ensure!(verdict.code == i32::from(alarm), "exit {} does not fit", verdict.code);
     let item = *told.first().context("nothing is expected")?;
     let text = |value: &Value| value.as_str().map(str::to_owned);
-    let fixes = item["fixes"].as_array().map_or(&[][..], Vec::as_slice);
-    if scenario.cure == Cure::Elsewhere {
-        let first = fixes.first().context("no word about the cure")?;
-        ensure!(first["command"].is_null(), "the cure lies elsewhere, but this is proposed: {}", first["command"]);
+    let (mut cures, mut words) = (Vec::new(), Vec::new());
+    for item in &told {
+        let fixes = item["fixes"].as_array().map_or(&[][..], Vec::as_slice);
+        let proposed = cure(scenario, fixes, placeholders)?.map(|fix| Proposed {
+            command: text(&fix["command"]),
+            undo: text(&fix["undo"]),
+            advice: text(&fix["why"]).unwrap_or_default(),
+        });
+        words.push(["direction", "verdict", "severity"].map(|key| text(&item[key]).unwrap_or_default()).join(" "));
+        // A request and its answers suffer from one fault.
+        cures.extend(proposed.filter(|proposed| !cures.contains(proposed)));
     }
-    let fix = fixes.iter().find(|fix| !fix["command"].is_null());
     Ok(Judgement {
         cause: text(&item["cause"]).unwrap_or_default(),
         place: ["device", "point"].map(|key| text(&item["where"][key]).unwrap_or_default()).join(" "),
-        command: fix.and_then(|fix| text(&fix["command"])),
-        undo: fix.and_then(|fix| text(&fix["undo"])),
+        told: words,
+        cures,
     })
+}
+
+/// The first fix, which must lie where the scenario says.
+fn cure<'a>(
+    scenario: &Scenario,
+    fixes: &'a [Value],
+    placeholders: &BTreeMap<String, String>,
+) -> Result<Option<&'a Value>> {
+    let first = fixes.first();
+    let proposed = fixes.iter().find(|fix| !fix["command"].is_null()).map(|fix| &fix["command"]);
+    match scenario.cure {
+        Cure::Host | Cure::HostOnce => {
+            let first = first.context("no word about the cure")?;
+            ensure!(!first["command"].is_null(), "the first fix has no command: {}", first["why"]);
+            let undone = scenario.cure == Cure::Host;
+            ensure!(first["undo"].is_null() != undone, "the undo of {} is {}", first["command"], first["undo"]);
+            ensure!(undone || !first["risk"].is_null(), "no undo of {}, and no word of that", first["command"]);
+        }
+        Cure::Elsewhere => {
+            ensure!(proposed.is_none(), "the cure lies elsewhere, but this is proposed: {proposed:?}");
+            let why = first.context("no word about the cure")?["why"].as_str().unwrap_or_default();
+            for word in &scenario.advice {
+                let word = fill(word, placeholders)?;
+                ensure!(why.contains(&word), "the advice should name {word}: {why}");
+            }
+        }
+        Cure::Nothing => ensure!(proposed.is_none(), "nothing is broken, but this is proposed: {proposed:?}"),
+    }
+    Ok(first)
 }
 
 /// The flow or finding that says what is expected.
@@ -163,7 +209,7 @@ fn shown(verdict: &Verdict) -> String {
             flow["explanation"],
         ));
         let fixes = flow["fixes"].as_array().into_iter().flatten();
-        lines.extend(fixes.map(|fix| format!("    fix {} undo {}", fix["command"], fix["undo"])));
+        lines.extend(fixes.map(|fix| format!("    fix {} undo {} ({})", fix["command"], fix["undo"], fix["why"])));
     }
     for key in ["degraded", "lost", "totals", "guests"] {
         lines.push(format!("  {key} {}", verdict.json[key]));

@@ -38,12 +38,21 @@ pub struct Scenario {
     pub fault: Vec<String>,
     /// What is sent.
     pub traffic: Vec<Traffic>,
-    /// What kvmtrace must say, all of it; nothing for a healthy scenario. The cure is that of the first.
+    /// What is sent besides, untraced: it tells broken from mended where the traced traffic works in both.
+    #[serde(default)]
+    pub proof: Vec<Traffic>,
+    /// What kvmtrace must say, all of it; nothing for a healthy scenario. The cures of all are tried.
     #[serde(default)]
     pub expect: OneOrMore<Expect>,
     /// Where the cure lies.
     #[serde(default)]
     pub cure: Cure,
+    /// What the text of a cure that lies elsewhere must name, besides there being one.
+    #[serde(default)]
+    pub advice: Vec<String>,
+    /// Commands that make the kernels forget, before the traffic is tried after a cure and after its undo.
+    #[serde(default)]
+    pub forget: Vec<String>,
     /// What a person would type to mend it: proves the scenario itself.
     #[serde(default)]
     pub cure_by_hand: Vec<String>,
@@ -84,12 +93,12 @@ pub enum Cure {
     /// A command on the host mends it, its undo breaks it again.
     #[default]
     Host,
-    /// A command on the host mends it; the traffic need not fail again after the undo.
+    /// A command on the host mends it, which nothing takes back: it must come without an undo, and with its risk.
     HostOnce,
-    /// In a guest or beyond the host: kvmtrace must not propose a command first.
+    /// In a guest or beyond the host: kvmtrace must propose no command, and say what to do there.
     Elsewhere,
-    /// Nothing to mend, or either is right.
-    Any,
+    /// Nothing is broken: information, and no command.
+    Nothing,
 }
 
 /// What kvmtrace must say.
@@ -198,7 +207,7 @@ mod tests {
     use super::*;
     use crate::lab::draw::Seed;
     use crate::lab::plan::Plan;
-    use crate::lab::traffic::fill;
+    use crate::lab::traffic::{Expected, fill};
 
     #[test]
     fn every_scenario_file_reads_and_names_only_known_placeholders() {
@@ -209,11 +218,23 @@ mod tests {
             for name in ["lab", "managers", "ns.host", "ns.lan", "ns.guest1", "ns.guest2"] {
                 known.insert(name.into(), name.into());
             }
-            for line in scenario.setup.iter().chain(&scenario.fault).chain(&scenario.cure_by_hand) {
+            let steps = [&scenario.setup, &scenario.fault, &scenario.cure_by_hand, &scenario.forget];
+            for line in steps.into_iter().flatten() {
                 fill(line, &known).unwrap_or_else(|error| panic!("{}: {line}: {error}", scenario.name));
                 assert!(line.contains(": "), "{}: `{line}` says no place", scenario.name);
             }
+            for word in &scenario.advice {
+                fill(word, &known).unwrap_or_else(|error| panic!("{}: {word}: {error}", scenario.name));
+            }
             assert!(scenario.is_healthy() || !scenario.fault.is_empty(), "{} breaks nothing", scenario.name);
+            let elsewhere = scenario.cure == Cure::Elsewhere;
+            assert_eq!(elsewhere, !scenario.advice.is_empty(), "{}: advice is for a cure elsewhere", scenario.name);
+            let broken = scenario.traffic.iter().chain(&scenario.proof).any(|traffic| traffic.after == Expected::Fails);
+            assert!(
+                broken || scenario.is_healthy() || scenario.cure == Cure::Nothing,
+                "{}: nothing in it fails, so no cure is proven",
+                scenario.name
+            );
         }
     }
 

@@ -1,6 +1,6 @@
 //! Builds, breaks, traces, judges, mends.
 
-use super::judge::{Judgement, judge};
+use super::judge::{Judgement, Proposed, judge};
 use super::turn::Turn;
 use super::{Cure, Scenario};
 use crate::lab::draw::Seed;
@@ -58,14 +58,14 @@ impl Runner {
         let mut lab = Lab::drawn(&scenario.lab, self.seed, &scenario.name).context("building the lab")?;
         let steps = Steps { scenario };
         perform_all(&mut lab, &scenario.setup).context("setting up")?;
-        steps.expect(&lab, Phase::Before)?;
+        steps.expect_all(&mut lab, Phase::Before)?;
         perform_all(&mut lab, &scenario.fault).context("breaking")?;
         thread::sleep(Duration::from_millis(scenario.wait));
         let Some(product) = &self.product else {
-            steps.expect(&lab, Phase::Broken)?;
+            steps.expect_all(&mut lab, Phase::Broken)?;
             return steps.mend_by_hand(&mut lab).map(Outcome::Passed);
         };
-        let judged = Self::trace(&steps, &lab, product);
+        let judged = Self::trace(&steps, &mut lab, product);
         match (&scenario.open, judged) {
             (Some(why), Err(_)) => Ok(Outcome::Skipped(format!("known to be wrong: {why}"))),
             (_, judged) => judged.map(Outcome::Passed),
@@ -73,20 +73,32 @@ impl Runner {
     }
 
     /// Traces the broken lab, judges the verdict, tries the cure.
-    fn trace(steps: &Steps<'_>, lab: &Lab, product: &Product) -> Result<Run> {
+    fn trace(steps: &Steps<'_>, lab: &mut Lab, product: &Product) -> Result<Run> {
         let scenario = steps.scenario;
         let options: &[&str] = if scenario.trace_rules { &["--trace-rules"] } else { &[] };
         let ((), verdict) = product.verdict(lab, options, || steps.expect(lab, Phase::Broken))?;
+        steps.prove(lab, Phase::Broken)?;
         let judgement = judge(scenario, &verdict, &lab.placeholders()?)?;
         let mut run = Run::default();
         if matches!(scenario.cure, Cure::Host | Cure::HostOnce) && !scenario.is_healthy() {
-            let command = judgement.command.clone().context("no fix with a command was proposed")?;
-            lab.host.check(&command).with_context(|| format!("the fix does not run: {command}"))?;
-            steps.expect(lab, Phase::Mended).with_context(|| format!("after the fix `{command}`"))?;
+            let commands = |pick: fn(&Proposed) -> &Option<String>| {
+                judgement.cures.iter().filter_map(move |cure| pick(cure).clone()).collect::<Vec<_>>()
+            };
+            let (fixes, mut undos) = (commands(|cure| &cure.command), commands(|cure| &cure.undo));
+            for command in &fixes {
+                lab.host.check(command).with_context(|| format!("the fix does not run: {command}"))?;
+            }
+            let fixes = fixes.join("; ");
+            steps.expect_all(lab, Phase::Mended).with_context(|| format!("after the fix `{fixes}`"))?;
             run.cured = Some(true);
-            if let Some(undo) = judgement.undo.as_ref().filter(|_| scenario.cure == Cure::Host) {
-                lab.host.check(undo).with_context(|| format!("the undo does not run: {undo}"))?;
-                steps.expect(lab, Phase::Broken).with_context(|| format!("after the undo `{undo}`"))?;
+            if scenario.cure == Cure::Host {
+                undos.reverse();
+                for undo in &undos {
+                    lab.host.check(undo).with_context(|| format!("the undo does not run: {undo}"))?;
+                }
+                let undos = undos.join("; ");
+                steps.forget(lab)?;
+                steps.expect_all(lab, Phase::Broken).with_context(|| format!("after the undo `{undos}`"))?;
                 run.undone = Some(true);
             }
         }
@@ -114,15 +126,30 @@ struct Steps<'a> {
 }
 
 impl Steps<'_> {
-    fn expect(&self, lab: &Lab, phase: Phase) -> Result<()> {
+    /// The traced traffic, and what is sent besides.
+    fn expect_all(&self, lab: &mut Lab, phase: Phase) -> Result<()> {
         if phase == Phase::Mended {
-            // A sender remembers a path's MTU for ten minutes; the test does not wait for it to forget.
-            for namespace in lab.guests.iter().map(|guest| &guest.namespace).chain([&lab.lan]) {
-                namespace.ip(&["route flush cache"])?;
-                namespace.run("ip -6 route flush cache")?;
-            }
+            self.forget(lab)?;
         }
+        self.expect(lab, phase)?;
+        self.prove(lab, phase)
+    }
+
+    /// A sender remembers a path's MTU for ten minutes; the test does not wait for it to forget. Nor for the rest.
+    fn forget(&self, lab: &mut Lab) -> Result<()> {
+        for namespace in lab.guests.iter().map(|guest| &guest.namespace).chain([&lab.lan]) {
+            namespace.ip(&["route flush cache"])?;
+            namespace.run("ip -6 route flush cache")?;
+        }
+        perform_all(lab, &self.scenario.forget).context("forgetting")
+    }
+
+    fn expect(&self, lab: &Lab, phase: Phase) -> Result<()> {
         self.scenario.traffic.iter().try_for_each(|traffic| expect(lab, traffic, phase))
+    }
+
+    fn prove(&self, lab: &Lab, phase: Phase) -> Result<()> {
+        self.scenario.proof.iter().try_for_each(|traffic| expect(lab, traffic, phase)).context("the proof")
     }
 
     fn mend_by_hand(&self, lab: &mut Lab) -> Result<Run> {
@@ -134,7 +161,7 @@ impl Steps<'_> {
             return Ok(Run::default());
         }
         perform_all(lab, &self.scenario.cure_by_hand).context("mending by hand")?;
-        self.expect(lab, Phase::Mended).context("mended by hand")?;
+        self.expect_all(lab, Phase::Mended).context("mended by hand")?;
         Ok(Run { cured: Some(true), ..Run::default() })
     }
 }

@@ -26,10 +26,6 @@ fn find(case: &Case<'_>) -> Option<Judgement> {
         return Some(judgement);
     }
     if let LinkKind::Macvtap { .. } = own.kind {
-        // A macvtap keeps its carrier when its process ends.
-        if !case.is_from_guest() && scene.host.guest_of(own.index).is_some_and(|guest| guest.pid.is_none()) {
-            return Some(super::guest::gone(case, own, at(scene, own.index, Point::TapEgress)));
-        }
         let lower = scene.link(own.lower?)?;
         let dead = [own, lower].into_iter().find(|link| !link.up || !link.carrier)?;
         return Some(dead_link(case, dead, at(scene, dead.index, Point::NicEgress)));

@@ -2,6 +2,7 @@
 
 mod ping;
 pub mod programs;
+mod programs_claim;
 mod programs_tcp;
 mod programs_udp;
 
@@ -63,6 +64,8 @@ pub struct Traffic {
     pub to: String,
     /// The destination address, where it is not the one of `to`.
     pub address: Option<String>,
+    /// The address that the server listens on, where translation leads from `address` to another.
+    pub bind: Option<String>,
     /// Bytes of payload; for `tcp` of the whole transfer.
     pub size: Option<Number>,
     /// How many packets or connections.
@@ -171,6 +174,7 @@ impl Traffic {
             from: from.to_owned(),
             to: to.to_owned(),
             address: None,
+            bind: None,
             size: None,
             count: None,
             interval: None,
@@ -272,8 +276,12 @@ impl Lab {
             let ready = self.directory().join(format!("ready-{client}-{}-{}", traffic.from, traffic.to));
             std::fs::remove_file(&ready).ok();
             let device = self.device(&traffic.to);
-            let listening =
-                programs::Exchange { device: arguments.device.as_ref().map(|_| device), ..arguments.clone() };
+            let own = match &traffic.bind {
+                Some(text) => fill(text, &placeholders)?.parse().with_context(|| format!("{text} is no address"))?,
+                None => arguments.address,
+            };
+            let device = arguments.device.as_ref().map(|_| device);
+            let listening = programs::Exchange { address: own, device, ..arguments.clone() };
             let mut command = self.namespace(&traffic.to)?.command(lab_binary()?);
             command.arg("program").arg(server).args(listening.arguments()).arg("--ready").arg(&ready);
             let mut process = process::Background::start(&mut command)?;

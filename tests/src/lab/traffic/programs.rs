@@ -2,7 +2,7 @@
 //! their facts as one line of JSON.
 
 use super::Facts;
-use super::{programs_tcp as tcp, programs_udp as udp};
+use super::{programs_claim as claim, programs_tcp as tcp, programs_udp as udp};
 use crate::lab::bpf;
 use crate::lab::raw::FrameSocket;
 use anyhow::{Context as _, Result};
@@ -124,6 +124,18 @@ pub enum Program {
         #[arg(long)]
         count: u32,
     },
+    /// Says that an address is its own, again and again.
+    Claim {
+        /// The sending device.
+        #[arg(long)]
+        device: String,
+        /// The address.
+        #[arg(long)]
+        address: IpAddr,
+        /// Milliseconds between two.
+        #[arg(long, default_value_t = 20)]
+        interval: u64,
+    },
     /// Pins a BPF program that drops everything.
     PinDrop {
         /// Where it will be attached.
@@ -182,6 +194,7 @@ impl Program {
             Self::ConntrackEntries { count } => conntrack_entries(*count).map(|()| None),
             Self::Frames { device, to, ethertype, count } => frames(device, to, ethertype, *count).map(Some),
             Self::FlowFlood { device, to, count } => flow_flood(device, to, *count).map(Some),
+            Self::Claim { device, address, interval } => claim::claim(device, *address, *interval).map(|()| None),
             Self::PinDrop { kind, path } => bpf::pin_drop(*kind, path).map(|()| None),
             Self::ArpStorm(exchange) => arp_storm(exchange).map(Some),
         }
@@ -229,7 +242,8 @@ fn flow_flood(device: &str, to: &str, count: u32) -> Result<Facts> {
     Ok(Facts { sent, received: sent, connected: 0 })
 }
 
-fn own_mac(device: &str) -> Result<Vec<u8>> {
+/// The MAC address of a device.
+pub(super) fn own_mac(device: &str) -> Result<Vec<u8>> {
     Ok(mac(std::fs::read_to_string(format!("/sys/class/net/{device}/address"))?.trim()))
 }
 
