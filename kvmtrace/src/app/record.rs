@@ -77,7 +77,7 @@ pub(super) fn export(cli: &Cli, command: &cli::Export) -> anyhow::Result<Outcome
         cli::Form::Parquet => export::Form::Parquet,
     };
     let complaint = export::export(&command.files, form, &command.output, command.force, cli.common.quiet)?;
-    for complaint in complaint {
+    if let Some(complaint) = complaint {
         tell(cli, &complaint);
     }
     Ok(Outcome::Clean)

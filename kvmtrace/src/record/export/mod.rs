@@ -38,6 +38,14 @@ pub enum ExportError {
     /// The recording can't be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// Files of two traces.
+    #[error("{first} and {second} are of different traces: export each by itself; report judges them together")]
+    Several {
+        /// A file of one.
+        first: String,
+        /// A file of another.
+        second: String,
+    },
     /// There is a file already.
     #[error("{} exists; --force writes over it", .0.display())]
     Exists(PathBuf),
@@ -78,7 +86,7 @@ pub fn export(
     output: &Path,
     force: bool,
     quiet: bool,
-) -> Result<Vec<String>, ExportError> {
+) -> Result<Option<String>, ExportError> {
     let name = output.display().to_string();
     let failed = |source: std::io::Error| {
         if source.kind() == ErrorKind::AlreadyExists {
@@ -87,22 +95,24 @@ pub fn export(
             ExportError::Write { name: name.clone(), source }
         }
     };
-    let mut complaints = Vec::new();
-    for mut recording in super::recording::open(files)? {
-        let report = judge(&mut recording, quiet)?;
-        let header = recording.header().cloned().unwrap_or_default();
-        let mut recording = recording.again()?;
-        let context = Context { header, report };
-        let mut exporter = exporter(context, form, output, force, &failed)?;
-        let mut progress = Progress::new(&recording, quiet);
-        while let Some(event) = recording.next_event()? {
-            exporter.event(&event).map_err(failed)?;
-            progress.step(&recording);
-        }
-        exporter.finish().map_err(failed)?;
-        complaints.extend(recording.complaint());
+    let mut recordings = super::recording::open(files)?;
+    // A second one would be written over the first.
+    if let [first, second, ..] = recordings.as_slice() {
+        return Err(ExportError::Several { first: first.name().to_owned(), second: second.name().to_owned() });
     }
-    Ok(complaints)
+    let Some(mut recording) = recordings.pop() else { return Ok(None) };
+    let report = judge(&mut recording, quiet)?;
+    let header = recording.header().cloned().unwrap_or_default();
+    let mut recording = recording.again()?;
+    let context = Context { header, report };
+    let mut exporter = exporter(context, form, output, force, &failed)?;
+    let mut progress = Progress::new(&recording, quiet);
+    while let Some(event) = recording.next_event()? {
+        exporter.event(&event).map_err(failed)?;
+        progress.step(&recording);
+    }
+    exporter.finish().map_err(failed)?;
+    Ok(recording.complaint())
 }
 
 /// Judges events and sends them through the exporters that stream: for the fuzzer and for tests.

@@ -220,6 +220,20 @@ fn assert_subset(told: &Value, known: &Value) {
 }
 
 #[test]
+fn two_traces_are_not_exported_into_one_file() {
+    let (one, other) = (Sample::new("one"), Sample::new("other"));
+    let mut writer = Writer::create(&Destination::new(&other.recording(), true), Options::default()).unwrap();
+    for event in crate::record::samples::conversation("kvm2", true, 7, [0, 1, 2, 3]) {
+        writer.write(&event).unwrap();
+    }
+    writer.finish().unwrap();
+    let output = one.0.join("both.json");
+    let error = export(&[one.recording(), other.recording()], Form::Json, &output, true, true).unwrap_err().to_string();
+    assert!(error.ends_with("export each by itself; report judges them together"), "{error}");
+    assert!(!output.exists());
+}
+
+#[test]
 fn nothing_is_written_over_without_force() {
     let sample = Sample::new("exists");
     for (form, name) in [(Form::Json, "x.json"), (Form::Pcapng, "x.pcapng"), (Form::Parquet, "x")] {
