@@ -251,4 +251,25 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn every_cause_has_two_scenarios_that_differ_in_direction_family_or_topology() {
+        let schema: serde_json::Value =
+            serde_json::from_str(include_str!("../../../docs/verdict.schema.json")).unwrap();
+        let scenarios = Scenario::all().unwrap();
+        let kinds = |cause: &str| {
+            let told = |scenario: &&Scenario| {
+                scenario.expect.list().iter().any(|expect| expect.cause.list().iter().any(|told| told == cause))
+            };
+            let kind = |scenario: &Scenario| {
+                let ends = scenario.traffic.first().map(|traffic| (traffic.from.clone(), traffic.to.clone()));
+                format!("{ends:?} {:?} {:?}", scenario.lab.family, scenario.lab.topology)
+            };
+            scenarios.iter().filter(told).map(kind).collect::<std::collections::BTreeSet<_>>().len()
+        };
+        let causes = schema["$defs"]["cause"]["enum"].as_array().unwrap();
+        for cause in causes.iter().filter_map(serde_json::Value::as_str) {
+            assert!(kinds(cause) >= 2, "{cause} is proven in {} ways", kinds(cause));
+        }
+    }
 }
