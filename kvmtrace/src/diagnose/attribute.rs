@@ -13,6 +13,7 @@ use super::scene::{Role, Scene};
 use crate::event::{Direction, FlowKey, IfIndex, MacAddress, PacketRecord, Place, Protocol};
 use crate::track::Flow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 /// A flow as one verdict will tell it.
 #[derive(Debug)]
@@ -99,7 +100,8 @@ pub fn own(scene: &Scene<'_>, flow: &Flow) -> Option<(FlowDirection, IfIndex, Op
     // Multicast and broadcast from outside: told once, for the guest that gets it first.
     let exit = flow.places.keys().find(|place| scene.is_exit(**place));
     if group {
-        let device = exit.map(|place| place.device).or_else(|| pruned(scene, flow));
+        let device =
+            exit.map(|place| place.device).or_else(|| pruned(scene, flow)).or_else(|| turned_away(scene, flow));
         return device.map(|device| (FlowDirection::ToGuest, device, None));
     }
     None
@@ -115,6 +117,33 @@ fn pruned(scene: &Scene<'_>, flow: &Flow) -> Option<IfIndex> {
     let device = site.device?;
     let bridge = scene.bridge_of(device).map_or(device, |bridge| bridge.index);
     scene.host.ports(bridge).map(|port| port.index).find(|port| *port != device && scene.interface(*port).is_some())
+}
+
+/// Who has an address that nobody has been seen with, asked from outside, by a frame that its port did not let into the
+/// bridge: told for the first guest there that the question may be about.
+fn turned_away(scene: &Scene<'_>, flow: &Flow) -> Option<IfIndex> {
+    if !matches!(flow.key.protocol, Protocol::Arp { operation: 1 } | Protocol::Icmpv6 { kind: 135, .. }) {
+        return None;
+    }
+    let address = flow.target.or(flow.key.destination.ip())?;
+    let site = flow.drops.keys().find(|site| {
+        let function = site.function.as_deref().map_or("", super::dropped::plain);
+        super::rules::bridge_port::INGRESS.contains(&function)
+    })?;
+    let device = site.device.filter(|device| scene.interface(*device).is_none())?;
+    let bridge = scene.bridge_of(device)?;
+    if scene.is_host_address(address) || flow.places.keys().any(|place| place.device != device) {
+        return None;
+    }
+    let kind = |address: &IpAddr| match address {
+        IpAddr::V4(_) => (4, false),
+        IpAddr::V6(address) => (6, address.is_unicast_link_local()),
+    };
+    let unknown = |port: &IfIndex| {
+        let known = scene.addresses_of(*port);
+        scene.interface(*port).is_some() && !known.iter().any(|known| kind(known) == kind(&address))
+    };
+    scene.host.ports(bridge.index).map(|port| port.index).find(unknown)
 }
 
 /// A flow of the host's for an address that nobody has been seen with, in a network of which all machines are guests: it

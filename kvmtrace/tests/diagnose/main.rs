@@ -6,8 +6,8 @@ mod world;
 
 use kvmtrace::diagnose::report::{Cause, FlowDirection, Severity, Verdict};
 use kvmtrace::event::Direction::{Egress, Ingress};
-use kvmtrace::event::Protocol;
 use kvmtrace::event::host::{Backend, Chain, LinkKind, Network, PortState, Rule};
+use kvmtrace::event::{MacAddress, Protocol};
 use world::{BRIDGE, GUEST, LAN, OTHER_TAP, TAP, UPLINK, World, echo, flow, mac};
 
 /// A ping from the guest that enters, is dropped at a site and is never answered.
@@ -311,6 +311,29 @@ fn a_stopped_guest_is_told_at_its_tap() {
     let flow = world.verdict(datagrams);
     assert_eq!((flow.cause, flow.direction), (Some(Cause::GuestNotReading), FlowDirection::ToGuest));
     assert_eq!(flow.place.unwrap().device.as_deref(), Some("vnet0"));
+}
+
+#[test]
+fn who_asks_for_an_unknown_guest_through_a_port_that_takes_nothing_is_told() {
+    let question = flow(Protocol::Arp { operation: 1 }, LAN, "10.0.0.12");
+    let ask = |known: &[&str]| {
+        let mut world = World::new();
+        for (guest, address) in world.host.guests.iter_mut().zip(known) {
+            guest.interfaces[0].addresses.push(address.parse().unwrap());
+        }
+        world.port(UPLINK).locked = true;
+        world.seen(question, UPLINK, Ingress, |counters| {
+            counters.source_mac = mac(0x64);
+            counters.destination_mac = MacAddress([0xff; 6]);
+        });
+        world.dropped(question, ("NOT_SPECIFIED", "br_handle_frame_finish", UPLINK), 4, 46, &["br_handle_frame"]);
+        world.report().flows
+    };
+    let told = ask(&[GUEST]);
+    let [told] = told.as_slice() else { panic!("{told:?}") };
+    assert_eq!((told.cause, told.guest.as_deref()), (Some(Cause::BridgePortLocked), Some("web2")));
+    assert_eq!((told.direction, told.verdict), (FlowDirection::ToGuest, Verdict::Dropped));
+    assert!(ask(&["10.0.0.13", "10.0.0.14"]).is_empty(), "each guest is known under another address");
 }
 
 /// Whether a guest that announces this address from its macvtap is told as an intruder. The macvtap has the guest's MAC

@@ -64,10 +64,22 @@ fn broadcast(scene: &Scene<'_>, guest: Option<&str>, link: &Link, port: &BridgeP
 
 /// A locked port takes only what comes from addresses that the bridge has there (`br_handle_frame_finish`).
 fn locked(scene: &Scene<'_>, guest: Option<&str>, link: &Link, port: &BridgePort) -> Option<Finding> {
-    let guest = guest.filter(|_| port.locked && !is_known(scene, link))?;
+    let admits_some = || scene.host.forwarding.iter().any(|entry| entry.device == link.index && !entry.permanent);
+    let is_open = || if guest.is_some() { is_known(scene, link) } else { admits_some() };
+    if !port.locked || is_open() {
+        return None;
+    }
     let name = &link.name;
-    Some(about(scene, Some(guest), link, Cause::BridgePortLocked, Severity::Error).say(
-        format!("{name} is locked, and the bridge has no entry for {guest} there: it takes no frame of the guest's."),
+    let told = match guest {
+        Some(guest) => {
+            format!(
+                "{name} is locked, and the bridge has no entry for {guest} there: it takes no frame of the guest's."
+            )
+        }
+        None => format!("{name} is locked, and the bridge has no entry there: it takes no frame from outside."),
+    };
+    Some(about(scene, guest, link, Cause::BridgePortLocked, Severity::Error).say(
+        told,
         format!("{name}: locked on, no entry of the forwarding database"),
         vec![device::port_flag(link, "locked", false, format!("{name} then takes any source."))],
     ))

@@ -1,7 +1,7 @@
 //! A healthy host, broken in one place each.
 
 use super::*;
-use crate::event::host::{BridgePort, Chain, Guest, LinkStatistics};
+use crate::event::host::{BridgePort, Chain, FdbEntry, Guest, LinkStatistics};
 use crate::event::{Event, EventKind, HostState, Timestamp};
 
 fn link(index: u32, name: &str, kind: LinkKind, master: Option<u32>) -> Link {
@@ -126,6 +126,34 @@ fn a_tap_in_no_bridge_is_told_and_one_that_is_routed_is_not() {
             detach(link);
             link.addresses.push(address);
         });
+    });
+    assert_eq!(found, []);
+}
+
+#[test]
+fn a_locked_uplink_without_an_entry_is_told() {
+    let lock = |link: &mut Link| link.port.as_mut().unwrap().locked = true;
+    let entry = FdbEntry {
+        device: IfIndex(5),
+        bridge: Some(IfIndex(2)),
+        mac: MacAddress([2, 0, 0, 0, 0, 9]),
+        vlan: None,
+        permanent: false,
+        fixed: true,
+        sticky: false,
+        remote: None,
+    };
+    let found = broken(|host| change(host, 5, lock));
+    assert_eq!(found, [(Cause::BridgePortLocked, Some("ens5".to_owned()))]);
+    // The bridge's own entry for the port admits nobody.
+    let found = broken(|host| {
+        change(host, 5, lock);
+        host.forwarding.push(FdbEntry { permanent: true, ..entry.clone() });
+    });
+    assert_eq!(found, [(Cause::BridgePortLocked, Some("ens5".to_owned()))]);
+    let found = broken(|host| {
+        change(host, 5, lock);
+        host.forwarding.push(entry.clone());
     });
     assert_eq!(found, []);
 }

@@ -14,7 +14,8 @@ use crate::diagnose::words;
 use crate::event::MacAddress;
 use crate::event::host::{Link, LinkKind, PortState};
 
-const INGRESS: &[&str] = &["br_handle_frame", "br_handle_frame_finish", "br_allowed_ingress", "__allowed_ingress"];
+/// Where a port takes a frame in, or does not. What it took ends elsewhere: a flood takes copies.
+pub const INGRESS: &[&str] = &["br_handle_frame", "br_handle_frame_finish", "br_allowed_ingress", "__allowed_ingress"];
 const FINISH: &[&str] =
     &["br_dev_xmit", "br_handle_frame_finish", "br_forward", "__br_forward", "maybe_deliver", "br_flood"];
 
