@@ -10,11 +10,12 @@
 //!    Else the graver one does.
 //!
 //! Devices are named `host/device` when there are several hosts, and what a fix says begins with the host to run it on.
+//! Hosts of one name are one only if they have a MAC address in common; else the later ones are `name#2`, `name#3`.
 
 use crate::diagnose::report::{Fix, FlowDirection, FlowReport, Report, Totals, Verdict};
-use crate::event::{FlowKey, Timestamp};
+use crate::event::{FlowKey, MacAddress, Timestamp};
 use crate::track::Track;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 /// Flows whose times are kept, per host.
 const TIMES: usize = 1 << 16;
@@ -31,6 +32,8 @@ struct Times {
 pub struct Judged {
     report: Report,
     times: HashMap<Name, (Times, Name)>,
+    /// Of the host's own devices.
+    macs: BTreeSet<MacAddress>,
 }
 
 type Name = (String, String, Option<u16>, String, Option<u16>);
@@ -55,13 +58,43 @@ impl Judged {
                 times.entry(name_of_key(flow.key)).or_insert((Times { first, last }, name_of_key(flow.key.reverse())));
             }
         }
-        Self { report, times }
+        let host = track.host();
+        let own = host.links.values().filter(|link| host.guest_of(link.index).is_none());
+        let macs = own.filter_map(|link| link.mac).filter(|mac| !mac.is_zero()).collect();
+        Self { report, times, macs }
     }
+
+    /// Traces of one machine; where nothing tells, the name has to do.
+    fn is_of_same_host(&self, other: &Self) -> bool {
+        self.macs.is_empty() || other.macs.is_empty() || !self.macs.is_disjoint(&other.macs)
+    }
+}
+
+/// Gives different hosts different names; tells whether there are several.
+fn tell_apart(hosts: &mut [Judged]) -> bool {
+    // The first trace of each host.
+    let mut firsts: Vec<usize> = Vec::new();
+    let named: Vec<String> = hosts.iter().map(|host| host.report.host.name.clone()).collect();
+    for index in 0..hosts.len() {
+        let (earlier, later) = hosts.split_at_mut(index);
+        let (Some(host), Some(name)) = (later.first_mut(), named.get(index)) else { break };
+        let twins = firsts.iter().filter(|first| named.get(**first) == Some(name));
+        let twins: Vec<&Judged> = twins.filter_map(|first| earlier.get(*first)).collect();
+        if let Some(same) = twins.iter().find(|twin| twin.is_of_same_host(host)) {
+            host.report.host.name.clone_from(&same.report.host.name);
+            continue;
+        }
+        if !twins.is_empty() {
+            host.report.host.name = format!("{name}#{}", twins.len() + 1);
+        }
+        firsts.push(index);
+    }
+    firsts.len() > 1
 }
 
 /// One report of all; of one host it is just that host's.
 pub fn join(mut hosts: Vec<Judged>) -> Option<Report> {
-    let several = hosts.iter().any(|host| host.report.host.name != hosts[0].report.host.name);
+    let several = tell_apart(&mut hosts);
     if several {
         for host in &mut hosts {
             name_host(&mut host.report);
@@ -161,7 +194,7 @@ fn merge(ours: Report, theirs: Report, several: bool, latency: impl Fn(&Name, bo
         (std::cmp::Reverse(flow.severity), std::cmp::Reverse(flow.verdict), std::cmp::Reverse(flow.bytes), name(flow))
     });
     let mut host = ours.host;
-    if several {
+    if several && !host.name.split('+').any(|known| known == theirs.host.name) {
         host.name = format!("{}+{}", host.name, theirs.host.name);
         if host.kernel != theirs.host.kernel {
             host.kernel = format!("{}+{}", host.kernel, theirs.host.kernel);

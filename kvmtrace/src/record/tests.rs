@@ -5,7 +5,7 @@ use super::samples::trace;
 use super::schema::SCHEMA;
 use super::*;
 use crate::diagnose::report::{Cause, Verdict};
-use crate::event::{Event, EventKind, Timestamp};
+use crate::event::{Event, EventKind, MacAddress, Timestamp};
 use proptest::prelude::*;
 use std::io::Write;
 use std::path::PathBuf;
@@ -319,12 +319,34 @@ fn two_hosts_recordings_of_a_conversation_become_one_path() {
         path
     };
     // The second host's clock is a second ahead; the wire takes 20 µs, each way.
-    let here = write("here", samples::conversation("kvm1", true, 0, [0, 10_000, 70_000, 80_000]));
-    let there = write("there", samples::conversation("kvm2", false, 1_000_000_000, [30_000, 35_000, 45_000, 50_000]));
+    let mine = samples::conversation("kvm1", true, 0, [0, 10_000, 70_000, 80_000]);
+    let theirs = |name, clock| samples::conversation(name, false, clock, [30_000, 35_000, 45_000, 50_000]);
+    let here = write("here", mine);
+    let there = write("there", theirs("kvm2", 1_000_000_000));
+    // Two machines that nobody has named, and two traces of one.
+    let namesake = |mac: u8, clock| {
+        let mut events = theirs("kvm1", clock);
+        for event in &mut events {
+            if let EventKind::Host(host) = &mut event.kind {
+                host.links.values_mut().for_each(|link| link.mac = Some(MacAddress([2, 0, 0, 0, 1, mac])));
+            }
+        }
+        events
+    };
+    let joined = |paths: &[PathBuf]| {
+        let hosts = recording::open(paths).unwrap().iter_mut().map(|it| judge_for_joining(it, true).unwrap()).collect();
+        join(hosts).unwrap()
+    };
+    let others = [("second", 1, 1_000), ("again", 1, 2_000), ("third", 2, 3_000)]
+        .map(|(name, mac, clock)| write(name, namesake(mac, clock)));
+    let hosts = joined(&[&[here.clone()][..], &others[..]].concat()).host.name;
+    assert_eq!(hosts, "kvm1+kvm1#2+kvm1#3");
+    let both = joined(&[here.clone(), others[0].clone()]);
+    let flow = both.flows.iter().find(|flow| flow.destination_port == Some(9000)).unwrap();
+    let path: Vec<_> = flow.path.iter().map(|hop| hop.device.as_str()).collect();
+    assert_eq!(path, ["kvm1/vnet0", "kvm1/eth0", "kvm1#2/eth0", "kvm1#2/vnet0"]);
     for paths in [[here.clone(), there.clone()], [there, here]] {
-        let hosts =
-            recording::open(&paths).unwrap().iter_mut().map(|it| judge_for_joining(it, true).unwrap()).collect();
-        let report = join(hosts).unwrap();
+        let report = joined(&paths);
         let flow = report.flows.iter().find(|flow| flow.destination_port == Some(9000)).unwrap();
         let path: Vec<_> = flow.path.iter().map(|hop| (hop.device.as_str(), hop.latency_ns)).collect();
         let expected = [
