@@ -1,4 +1,4 @@
-//! A recording of any bytes: reader, decoder, pipeline and the exporters that stream never panic, and keep to the memory
+//! A recording of any bytes: reader, decoder, pipeline and the exporters never panic, and keep to the memory
 //! that `cargo xtask fuzz` allows.
 //!
 //! The fuzzer's bytes are read three times: as a file; as a file whose checksums are right; and as the payload of an

@@ -115,7 +115,7 @@ pub fn export(
     Ok(recording.complaint())
 }
 
-/// Judges events and sends them through the exporters that stream: for the fuzzer and for tests.
+/// Judges events and sends them through all exporters: for the fuzzer and for tests.
 #[doc(hidden)]
 pub fn fuzz(header: &Header, events: &[Event]) {
     let mut pipeline = crate::pipeline::Pipeline::default();
@@ -126,7 +126,12 @@ pub fn fuzz(header: &Header, events: &[Event]) {
     let sink = || Box::new(std::io::sink());
     let lines = json::Lines::begin(sink(), context()).map(|lines| Box::new(lines) as Box<dyn Exporter>);
     let capture = pcapng::Capture::begin(sink(), &context()).map(|capture| Box::new(capture) as Box<dyn Exporter>);
-    for mut exporter in [lines, capture].into_iter().flatten() {
+    #[cfg(feature = "parquet")]
+    let tables = parquet::Tables::into_files(std::io::sink(), std::io::sink(), context())
+        .map(|tables| Box::new(tables) as Box<dyn Exporter>);
+    #[cfg(not(feature = "parquet"))]
+    let tables = Err(std::io::ErrorKind::Unsupported.into());
+    for mut exporter in [lines, capture, tables].into_iter().flatten() {
         // Nothing can fail on the way to a sink.
         events.iter().try_for_each(|event| exporter.event(event)).and_then(|()| exporter.finish()).ok();
     }

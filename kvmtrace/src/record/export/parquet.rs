@@ -11,7 +11,7 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use serde::Serialize;
 use std::fs::{File, OpenOptions};
-use std::io::Error;
+use std::io::{Error, Write};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -126,24 +126,16 @@ struct Column {
 }
 
 /// A file with one table.
-struct Table {
-    writer: SerializedFileWriter<File>,
+struct Table<W: Write + Send> {
+    writer: SerializedFileWriter<W>,
     schema: &'static [(&'static str, Type)],
     columns: Vec<Column>,
     rows: usize,
     bytes: usize,
 }
 
-impl Table {
-    fn create(path: &Path, force: bool, schema: &'static [(&'static str, Type)]) -> std::io::Result<Self> {
-        let mut options = OpenOptions::new();
-        options.write(true);
-        if force {
-            options.create(true).truncate(true)
-        } else {
-            options.create_new(true)
-        };
-        let file = options.open(path)?;
+impl<W: Write + Send> Table<W> {
+    fn new(file: W, schema: &'static [(&'static str, Type)]) -> std::io::Result<Self> {
         let columns: Vec<String> = schema
             .iter()
             .map(|(name, kind)| match kind {
@@ -208,30 +200,49 @@ impl Table {
     }
 }
 
+fn create(path: &Path, force: bool) -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true);
+    if force {
+        options.create(true).truncate(true)
+    } else {
+        options.create_new(true)
+    };
+    options.open(path)
+}
+
 /// Writes both tables.
-pub(super) struct Tables {
-    events: Table,
-    flows: Table,
+pub(super) struct Tables<W: Write + Send> {
+    events: Table<W>,
+    flows: Table<W>,
     context: Context,
     devices: DeviceNames,
 }
 
-impl Tables {
+impl Tables<File> {
     pub(super) fn begin(directory: &Path, force: bool, context: Context) -> std::io::Result<Self> {
         match std::fs::create_dir(directory) {
             Err(error) if !(force && directory.is_dir()) => return Err(error),
             _ => {}
         }
+        let file = |name| create(&directory.join(name), force);
+        Self::into_files(file("events.parquet")?, file("flows.parquet")?, context)
+    }
+}
+
+impl<W: Write + Send> Tables<W> {
+    /// Into files that are open already.
+    pub(super) fn into_files(events: W, flows: W, context: Context) -> std::io::Result<Self> {
         Ok(Self {
-            events: Table::create(&directory.join("events.parquet"), force, EVENTS)?,
-            flows: Table::create(&directory.join("flows.parquet"), force, FLOWS)?,
+            events: Table::new(events, EVENTS)?,
+            flows: Table::new(flows, FLOWS)?,
             context,
             devices: DeviceNames::default(),
         })
     }
 }
 
-impl Exporter for Tables {
+impl<W: Write + Send> Exporter for Tables<W> {
     fn event(&mut self, event: &Event) -> std::io::Result<()> {
         self.devices.learn(event);
         let flow = FlowColumns::of(event, &self.devices);
