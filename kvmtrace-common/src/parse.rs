@@ -4,7 +4,7 @@
 //! It runs in the kernel on every packet and in tests on the host. It takes a buffer of fixed size, so that the
 //! verifier can bound every read, and of which only the first `available` bytes are the packet's: what lies behind
 //! them is never looked at. It never fails: what is cut short or malformed gives a key of the layers that were whole,
-//! and [`Parsed::malformed`].
+//! and [`Facts::malformed`].
 
 #![allow(clippy::many_single_char_names, reason = "bytes of an address have no names")]
 
