@@ -4,6 +4,7 @@
 //! All numbers are little-endian, whatever host writes them.
 
 use crate::event::Timestamp;
+use bytes::{Buf as _, BufMut as _};
 use serde::{Deserialize, Serialize};
 
 /// The first bytes of every recording.
@@ -56,13 +57,22 @@ pub(crate) struct BlockHeader {
 impl BlockHeader {
     /// Reads a block's header; `None` if no block can begin like this.
     pub(crate) fn parse(bytes: [u8; BLOCK_HEADER]) -> Option<Self> {
-        let word = |at: usize| -> Option<[u8; 4]> { bytes.get(at..)?.first_chunk::<4>().copied() };
-        let number = |at: usize| word(at).map(u32::from_le_bytes);
-        if word(0)? != SYNC {
+        let mut bytes = bytes.as_slice();
+        let mut word = || {
+            let mut word = [0; 4];
+            bytes.copy_to_slice(&mut word);
+            word
+        };
+        if word() != SYNC {
             return None;
         }
-        let header =
-            Self { tag: word(4)?, flags: number(8)?, stored: number(12)?, plain: number(16)?, crc: number(20)? };
+        let header = Self {
+            tag: word(),
+            flags: bytes.get_u32_le(),
+            stored: bytes.get_u32_le(),
+            plain: bytes.get_u32_le(),
+            crc: bytes.get_u32_le(),
+        };
         (header.stored as usize <= LARGEST_BLOCK && header.plain as usize <= LARGEST_BLOCK).then_some(header)
     }
 
@@ -75,16 +85,11 @@ impl BlockHeader {
 
     pub(crate) fn bytes(&self) -> [u8; BLOCK_HEADER] {
         let mut bytes = [0; BLOCK_HEADER];
-        let words = [
-            SYNC,
-            self.tag,
-            self.flags.to_le_bytes(),
-            self.stored.to_le_bytes(),
-            self.plain.to_le_bytes(),
-            self.crc.to_le_bytes(),
-        ];
-        for (slot, word) in bytes.chunks_exact_mut(4).zip(words) {
-            slot.copy_from_slice(&word);
+        let mut rest = bytes.as_mut_slice();
+        rest.put_slice(&SYNC);
+        rest.put_slice(&self.tag);
+        for number in [self.flags, self.stored, self.plain, self.crc] {
+            rest.put_u32_le(number);
         }
         bytes
     }
@@ -101,10 +106,10 @@ impl BlockHeader {
 /// The prelude that this version writes.
 pub(crate) fn prelude() -> [u8; PRELUDE] {
     let mut bytes = [0; PRELUDE];
-    let words = MAGIC.into_iter().chain(BYTE_ORDER.to_le_bytes()).chain(FORMAT.to_le_bytes());
-    for (slot, byte) in bytes.iter_mut().zip(words) {
-        *slot = byte;
-    }
+    let mut rest = bytes.as_mut_slice();
+    rest.put_slice(&MAGIC);
+    rest.put_u32_le(BYTE_ORDER);
+    rest.put_u32_le(FORMAT);
     bytes
 }
 

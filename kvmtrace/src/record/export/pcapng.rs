@@ -7,6 +7,7 @@
 use super::lookup::{DeviceNames, Verdicts};
 use super::{Context, Exporter, columns};
 use crate::event::{Event, EventKind, HostState, PacketCause, PacketRecord};
+use bytes::BufMut as _;
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
 use std::net::IpAddr;
@@ -45,9 +46,10 @@ impl Capture {
         let header = &context.header;
         let mut body = Vec::new();
         // Byte-order magic, version 1.0, length of the section not known.
-        body.extend(0x1a2b_3c4d_u32.to_le_bytes());
-        body.extend([1, 0, 0, 0]);
-        body.extend(u64::MAX.to_le_bytes());
+        body.put_u32_le(0x1a2b_3c4d);
+        body.put_u16_le(1);
+        body.put_u16_le(0);
+        body.put_u64_le(u64::MAX);
         option(&mut body, SECTION_OS, &format!("Linux {} ({})", header.kernel, header.host));
         option(&mut body, SECTION_APPLICATION, &format!("kvmtrace {}", header.kvmtrace));
         end_of_options(&mut body);
@@ -77,16 +79,16 @@ impl Capture {
                 let end = guest.name.floor_char_boundary(LONGEST_NAME);
                 record.extend(plain(guest.name.get(..end).unwrap_or_default()).replace(' ', "_").bytes());
                 record.push(0);
-                body.extend(if address.is_ipv4() { 1_u16 } else { 2 }.to_le_bytes());
-                body.extend((record.len() as u16).to_le_bytes());
-                body.extend(&record);
+                body.put_u16_le(if address.is_ipv4() { 1 } else { 2 });
+                body.put_u16_le(record.len() as u16);
+                body.put_slice(&record);
                 pad(&mut body);
             }
         }
         if body.is_empty() {
             return Ok(());
         }
-        body.extend([0; 4]);
+        body.put_u32_le(0);
         write_block(&mut self.output, NAME_RESOLUTION, &body)
     }
 
@@ -119,8 +121,8 @@ impl Capture {
             return Ok(number - 1);
         }
         let mut body = Vec::new();
-        body.extend(ETHERNET.to_le_bytes());
-        body.extend([0; 6]);
+        body.put_u16_le(ETHERNET);
+        body.put_bytes(0, 6);
         option(&mut body, INTERFACE_NAME, &name);
         option(&mut body, INTERFACE_DESCRIPTION, &description);
         option_bytes(&mut body, INTERFACE_RESOLUTION, &[9]);
@@ -160,19 +162,19 @@ impl Capture {
         let interface = self.interface(packet)?;
         let mut bytes = Vec::with_capacity(packet.header.len() + 14);
         if !packet.ethernet {
-            bytes.extend([0; 12]);
-            bytes.extend(packet.ether_type.to_be_bytes());
+            bytes.put_bytes(0, 12);
+            bytes.put_u16(packet.ether_type);
         }
-        bytes.extend(&packet.header);
+        bytes.put_slice(&packet.header);
         let made_up = bytes.len() - packet.header.len();
         let length = packet.length.saturating_add(made_up as u32).max(bytes.len() as u32);
         let mut body = Vec::new();
-        body.extend(interface.to_le_bytes());
-        body.extend(((event.time.0 >> 32) as u32).to_le_bytes());
-        body.extend((event.time.0 as u32).to_le_bytes());
-        body.extend((bytes.len() as u32).to_le_bytes());
-        body.extend(length.to_le_bytes());
-        body.extend(bytes);
+        body.put_u32_le(interface);
+        body.put_u32_le((event.time.0 >> 32) as u32);
+        body.put_u32_le(event.time.0 as u32);
+        body.put_u32_le(bytes.len() as u32);
+        body.put_u32_le(length);
+        body.put_slice(&bytes);
         pad(&mut body);
         option(&mut body, COMMENT, &self.comment(packet));
         end_of_options(&mut body);
@@ -217,14 +219,14 @@ fn option(body: &mut Vec<u8>, code: u16, text: &str) {
 }
 
 fn option_bytes(body: &mut Vec<u8>, code: u16, bytes: &[u8]) {
-    body.extend(code.to_le_bytes());
-    body.extend((bytes.len() as u16).to_le_bytes());
-    body.extend(bytes);
+    body.put_u16_le(code);
+    body.put_u16_le(bytes.len() as u16);
+    body.put_slice(bytes);
     pad(body);
 }
 
 fn end_of_options(body: &mut Vec<u8>) {
-    body.extend([0; 4]);
+    body.put_u32_le(0);
 }
 
 fn pad(body: &mut Vec<u8>) {

@@ -15,6 +15,7 @@ mod tests;
 pub(crate) use types::{LARGEST as LARGEST_DESCRIPTION, OURS as DESCRIPTION, Types, checksum};
 
 use crate::event::Event;
+use bytes::BufMut as _;
 use serde::de::IgnoredAny;
 use std::sync::{Arc, LazyLock};
 
@@ -38,8 +39,8 @@ pub(crate) fn is_bounded(events: &[u8]) -> bool {
 /// Appends what every batch begins with: the schema's number, and which description it follows.
 pub(crate) fn begin(batch: &mut Vec<u8>) {
     batch.clear();
-    batch.extend(SCHEMA.to_le_bytes());
-    batch.extend(OURS.to_le_bytes());
+    batch.put_u32_le(SCHEMA);
+    batch.put_u32_le(*OURS);
 }
 
 /// Appends an event.
