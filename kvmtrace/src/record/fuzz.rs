@@ -2,7 +2,8 @@
 //! fuzzer finds a checksum by itself.
 
 use super::format::{BLOCK_HEADER, BlockHeader, COMPRESSED, EVENTS, LARGEST_BLOCK, PRELUDE, prelude};
-use super::{Header, Reader, export};
+use super::{Header, Reader, export, schema};
+use crate::event::Event;
 
 /// Events that are judged and exported at most: the rest of a file is only read.
 const EVENTS_JUDGED: usize = 1000;
@@ -26,6 +27,20 @@ pub fn events_file(payload: &[u8]) -> Vec<u8> {
     bytes.extend(BlockHeader::new(EVENTS, 0, payload, payload.len()).bytes());
     bytes.extend(payload);
     bytes
+}
+
+/// A file of so many blocks, each with this event just as it is: what kvmtrace writes has been bounded, what a stranger
+/// wrote has not. `None` when the event does not fit into a block.
+pub fn unbounded_file(event: &Event, blocks: usize) -> Option<Vec<u8>> {
+    let mut batch = Vec::new();
+    schema::begin(&mut batch);
+    schema::append(&mut batch, event).ok()?;
+    if batch.len() > LARGEST_BLOCK {
+        return None;
+    }
+    let one = events_file(&batch);
+    let (prelude, block) = one.split_at_checked(PRELUDE)?;
+    Some([prelude, &block.repeat(blocks)].concat())
 }
 
 /// The file with the checksum of each block made right. The last block may say that it is longer than the file.
