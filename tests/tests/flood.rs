@@ -89,6 +89,9 @@ fn a_flood_of_flows_is_bounded_told_and_harms_nobody_else() -> Result<()> {
     ensure!(flow["verdict"] == "delivered", "{flow:#}");
     ensure!(flow["complete"] == (lost == 0), "a verdict beside losses is complete: {flow:#}");
     let hops: Vec<u64> = flow["path"].as_array().into_iter().flatten().map(|hop| number(&hop["packets"])).collect();
-    ensure!(hops.len() == 2 && hops.iter().all(|packets| *packets == PINGS), "{flow:#}");
+    // Each CPU counts by itself: where the flow comes to another one while the map is full, its packets there are among
+    // those that are said to be lost.
+    let fewest = if lost == 0 { PINGS } else { PINGS / 2 };
+    ensure!(hops.len() == 2 && hops.iter().all(|packets| (fewest..=PINGS).contains(packets)), "{flow:#}");
     Ok(())
 }
