@@ -3,6 +3,7 @@
 
 use crate::{setup, shell};
 use anyhow::{Context as _, Result, bail};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -18,19 +19,27 @@ const PACKAGES: &[&str] = &[
     "ufw",
 ];
 
-/// Where they are, fetched if they are not there yet; none, told, where they can't be had. Scenarios that need them are
-/// then skipped.
-pub(crate) fn ensure(target: &Path) -> Option<PathBuf> {
-    let root = target.join("packages/root");
-    if root.is_dir() {
-        return Some(root);
-    }
-    match fetch(&target.join("packages")) {
-        Ok(()) => Some(root),
-        Err(error) => {
-            eprintln!("xtask: no firewalls for the lab ({error:#}): the scenarios that need them are skipped");
-            None
-        }
+/// Where they are unpacked.
+pub(crate) fn root(target: &Path) -> PathBuf {
+    target.join("packages/root")
+}
+
+/// What the lab is asked for may run them: all scenarios, or one whose host has files of its own.
+pub(crate) fn are_wanted(lab: &[OsString]) -> bool {
+    let has_own_files = |name: &OsString| {
+        let file = shell::root().join("tests/scenarios").join(name).with_extension("toml");
+        std::fs::read_to_string(file).is_ok_and(|text| text.contains("own-files = true"))
+    };
+    lab.first().is_some_and(|command| command == "matrix") || lab.iter().any(has_own_files)
+}
+
+/// Fetches them if they are not there yet. Where they can't be had that is told, and the scenarios that need them are
+/// skipped.
+pub(crate) fn ensure(target: &Path) {
+    if !root(target).is_dir()
+        && let Err(error) = fetch(&target.join("packages"))
+    {
+        eprintln!("xtask: no firewalls for the lab ({error:#}): the scenarios that need them are skipped");
     }
 }
 
@@ -49,13 +58,16 @@ fn fetch(directory: &Path) -> Result<()> {
     let root = draft.join("root");
     std::fs::create_dir_all(&root).with_context(|| format!("can't create {}", root.display()))?;
     if !missing.is_empty() {
-        shell::run(Command::new("apt-get").args(["download", "-q"]).args(&missing).current_dir(&draft))
-            .context("is there a network?")?;
+        // The directory is ours: the user that apt would rather be may not write there, and apt would say so.
+        let mut download = Command::new("apt-get");
+        download.args(["download", "-qq", "-o", "APT::Sandbox::User=root"]).args(&missing).current_dir(&draft);
+        shell::output(&mut download).context("apt can't download them: is there a network?")?;
     }
     for entry in std::fs::read_dir(&draft)? {
         let package = entry?.path();
         if package.extension().is_some_and(|extension| extension == "deb") {
-            shell::run(Command::new("dpkg-deb").arg("--extract").arg(&package).arg(&root))?;
+            shell::output(Command::new("dpkg-deb").arg("--extract").arg(&package).arg(&root))
+                .with_context(|| format!("dpkg-deb can't unpack {}", package.display()))?;
         }
     }
     // Where `/lib` is a link into `/usr`, an overlay of `/usr` has to hold what the package has in `/lib`.
@@ -63,7 +75,8 @@ fn fetch(directory: &Path) -> Result<()> {
         let (from, to) = (root.join(top), root.join("usr").join(top));
         if from.is_dir() {
             std::fs::create_dir_all(&to)?;
-            shell::run(Command::new("cp").arg("--archive").arg(from.join(".")).arg(&to))?;
+            shell::output(Command::new("cp").arg("--archive").arg(from.join(".")).arg(&to))
+                .with_context(|| format!("{} can't be copied", from.display()))?;
         }
     }
     std::fs::rename(&root, directory.join("root")).context("the unpacked packages can't be moved")?;

@@ -39,7 +39,7 @@ pub(crate) fn test_command(arguments: &[OsString]) -> Result<Command> {
     let mut command = shell::command(nextest);
     command.args(["nextest", "run", "--workspace"]).args(arguments);
     command.env("KVMTRACE_BIN", target_directory().join("debug/kvmtrace"));
-    command.env("KVMTRACE_PACKAGES", target_directory().join("packages/root"));
+    command.env("KVMTRACE_PACKAGES", packages::root(&target_directory()));
     if std::env::var_os("KVMTRACE_PYTHON").is_none()
         && let Some(python) = setup::pyarrow(&target_directory())
     {
@@ -60,31 +60,43 @@ pub(crate) fn test_command(arguments: &[OsString]) -> Result<Command> {
 pub(crate) fn build_for_tests() -> Result<()> {
     setup::ensure(Need::Test)?;
     packages::ensure(&target_directory());
+    build_all()
+}
+
+/// Builds kvmtrace, the lab and all else: the whole workspace, as the tests are built. Another choice of packages would
+/// choose other features of the dependencies, and build those twice.
+fn build_all() -> Result<()> {
     ebpf::build()?;
-    // The whole workspace, as the tests are built: another choice of packages would choose other features of the
-    // dependencies, and build those twice.
     shell::run(shell::cargo().args(["build", "--workspace", "--bins"]))
 }
 
 /// Builds the lab and runs it as root with these arguments.
 pub(crate) fn lab(arguments: &[OsString]) -> Result<ExitCode> {
     setup::ensure(Need::Lab)?;
-    let kvmtrace = build(false)?;
-    shell::run(shell::cargo().args(["build", "--package", "kvmtrace-tests", "--bin", "lab"]))?;
-    let lab = target_directory().join("debug/lab");
-    let packages = packages::ensure(&target_directory()).unwrap_or_default();
+    build_all()?;
+    if packages::are_wanted(arguments) {
+        packages::ensure(&target_directory());
+    }
+    become_lab(arguments)
+}
+
+fn become_lab(arguments: &[OsString]) -> Result<ExitCode> {
+    let target = target_directory();
+    let mut lab = setup::as_root(target.join("debug/lab"))?;
     become_command(
-        setup::as_root(lab)?.args(arguments).env("KVMTRACE_BIN", kvmtrace).env("KVMTRACE_PACKAGES", packages),
+        lab.args(arguments)
+            .env("KVMTRACE_BIN", target.join("debug/kvmtrace"))
+            .env("KVMTRACE_PACKAGES", packages::root(&target)),
     )
 }
 
 /// Builds the lab and runs its scenarios under another kernel.
 pub(crate) fn matrix_in_vm(kernel: &str, arguments: &[OsString]) -> Result<ExitCode> {
     setup::ensure(Need::Lab)?;
-    let kvmtrace = build(false)?;
-    packages::ensure(&target_directory());
-    shell::run(shell::cargo().args(["build", "--package", "kvmtrace-tests", "--bin", "lab"]))?;
-    let lab = target_directory().join("debug/lab");
+    build_all()?;
+    let target = target_directory();
+    packages::ensure(&target);
+    let (kvmtrace, lab) = (target.join("debug/kvmtrace"), target.join("debug/lab"));
     let clock = vm::Clock::Instructions(vec![kvmtrace.clone(), lab.clone()]);
     let words = ["matrix", "--jobs", "1", "--bin"].map(OsString::from).into_iter().chain([kvmtrace.into()]);
     let words: Vec<OsString> = std::iter::once(lab.into()).chain(words).chain(arguments.iter().cloned()).collect();
@@ -123,11 +135,12 @@ pub(crate) fn screenshots() -> Result<()> {
 /// kvmtrace at work: on this host's own guests if there are any, else on a guest of the lab with a fault.
 pub(crate) fn demo() -> Result<ExitCode> {
     setup::ensure(Need::Lab)?;
-    let kvmtrace = build(false)?;
+    build_all()?;
+    let kvmtrace = target_directory().join("debug/kvmtrace");
     let guests = shell::output(setup::as_root(&kvmtrace)?.args(["guests", "--json"]))
         .context("`kvmtrace guests --json` failed: run it by hand to see why")?;
     if count_guests(&guests)? == 0 {
-        return lab(&["demo".into()]);
+        return become_lab(&["demo".into()]);
     }
     eprintln!("This host has guests: their packets, for ten seconds.");
     shell::run(setup::as_root(&kvmtrace)?.arg("guests"))?;

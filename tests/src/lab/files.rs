@@ -61,7 +61,7 @@ pub(super) fn enter(keeper: u32) -> Command {
 /// Where `cargo xtask` has unpacked the firewalls that some scenarios need; none where it could not.
 pub fn packages() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("KVMTRACE_PACKAGES") {
-        return Some(path.into());
+        return Some(PathBuf::from(path)).filter(|path| path.is_dir());
     }
     let this = std::env::current_exe().ok()?;
     this.ancestors().skip(1).take(4).map(|directory| directory.join("packages/root")).find(|path| path.is_dir())
