@@ -98,14 +98,7 @@ impl Output {
     }
 
     fn create(path: &Path, force: bool) -> Result<Self, WriteError> {
-        let mut options = OpenOptions::new();
-        options.write(true);
-        if force {
-            options.create(true).truncate(true)
-        } else {
-            options.create_new(true)
-        };
-        match options.open(path) {
+        match new_file(path, force) {
             Ok(file) => Ok(Self::File { file, path: path.to_owned(), length: 0 }),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(WriteError::Exists(path.to_owned())),
             Err(source) => Err(WriteError::Create { path: path.to_owned(), source }),
@@ -176,6 +169,18 @@ impl Output {
         *self = Self::create(&path, false)?;
         Ok(())
     }
+}
+
+/// A file for writing; one that is there already is an error without `force`, and else is emptied.
+pub(super) fn new_file(path: &Path, force: bool) -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true);
+    if force {
+        options.create(true).truncate(true)
+    } else {
+        options.create_new(true)
+    };
+    options.open(path)
 }
 
 /// `trace.kvmtrace` → `trace.kvmtrace.3`

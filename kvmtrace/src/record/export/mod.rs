@@ -13,11 +13,11 @@ mod pcapng;
 #[cfg(test)]
 mod tests;
 
+use super::output::new_file;
 use super::reader::ReadError;
 use super::{Header, judge, progress::Progress};
 use crate::diagnose::report::Report;
 use crate::event::Event;
-use std::fs::OpenOptions;
 use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
@@ -150,14 +150,7 @@ fn exporter(
     let stream: Box<dyn Write> = if output == Path::new("-") {
         Box::new(BufWriter::new(std::io::stdout()))
     } else {
-        let mut options = OpenOptions::new();
-        options.write(true);
-        if force {
-            options.create(true).truncate(true)
-        } else {
-            options.create_new(true)
-        };
-        Box::new(BufWriter::new(options.open(output).map_err(failed)?))
+        Box::new(BufWriter::new(new_file(output, force).map_err(failed)?))
     };
     if form == Form::Json {
         Ok(Box::new(json::Lines::begin(stream, context).map_err(failed)?))

@@ -5,12 +5,13 @@ use super::lookup::DeviceNames;
 use super::{Context, Exporter};
 use crate::diagnose::report::FlowReport;
 use crate::event::{Event, EventKind, Timestamp};
+use crate::record::output::new_file;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::data_type::{BoolType, ByteArray, ByteArrayType, Int64Type};
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use serde::Serialize;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{Error, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -200,17 +201,6 @@ impl<W: Write + Send> Table<W> {
     }
 }
 
-fn create(path: &Path, force: bool) -> std::io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.write(true);
-    if force {
-        options.create(true).truncate(true)
-    } else {
-        options.create_new(true)
-    };
-    options.open(path)
-}
-
 /// Writes both tables.
 pub(super) struct Tables<W: Write + Send> {
     events: Table<W>,
@@ -225,7 +215,7 @@ impl Tables<File> {
             Err(error) if !(force && directory.is_dir()) => return Err(error),
             _ => {}
         }
-        let file = |name| create(&directory.join(name), force);
+        let file = |name| new_file(&directory.join(name), force);
         Self::into_files(file("events.parquet")?, file("flows.parquet")?, context)
     }
 }
