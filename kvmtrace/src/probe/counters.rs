@@ -131,14 +131,13 @@ impl Reader {
         let (entries, filled) = self.entries();
         for (key, parts) in entries {
             let flow: FlowKey = zerocopy::transmute!(key);
-            let known = self.seen_flows.get(&key).copied();
-            let mut seen = known.unwrap_or_default();
+            let seen = self.seen_flows.entry(key).or_default();
             let mut total = seen.retired;
             for (_, counters) in &parts {
                 add_flow(&mut total, counters);
             }
-            if known.is_none() || seen.told != total {
-                self.seen_flows.insert(key, Seen { told: total, rested: 0, ..seen });
+            if seen.told != total {
+                (seen.told, seen.rested) = (total, 0);
                 if let Some(sample) = decode::flow(&flow, &total, resolver) {
                     events.push(Event { time: now, kind: EventKind::Flow(sample) });
                 }
@@ -147,11 +146,14 @@ impl Reader {
             seen.rested = seen.rested.saturating_add(1);
             for (part, counters) in parts {
                 if filled.is_crowded(part, seen.rested) {
-                    self.take_out(part, flow);
+                    match part {
+                        // Not there any more: nothing to do.
+                        Part::Map(cpu) => self.flows.remove(&Flow(FlowKey { cpu, ..flow })).unwrap_or_default(),
+                        Part::Hot(index) => self.hot.free(index),
+                    }
                     add_flow(&mut seen.retired, &counters);
                 }
             }
-            self.seen_flows.insert(key, seen);
         }
         self.evict();
         let mut drops: BTreeMap<[u8; 64], DropCounters> = BTreeMap::new();
@@ -193,14 +195,6 @@ impl Reader {
             add(key, Part::Map(key.cpu), counters);
         }
         (entries, filled)
-    }
-
-    fn take_out(&mut self, part: Part, flow: FlowKey) {
-        match part {
-            // Not there any more: nothing to do.
-            Part::Map(cpu) => self.flows.remove(&Flow(FlowKey { cpu, ..flow })).unwrap_or_default(),
-            Part::Hot(index) => self.hot.free(index),
-        }
     }
 
     /// Forgets flows that are no longer in the map, the smallest first, until the rest fits.
