@@ -124,8 +124,8 @@ impl Live {
         &self.kernel
     }
 
-    /// Loads and attaches everything, then lets all of it count at one moment; when this returns, every packet is seen. `stop` ends the trace once it is true or
-    /// its sender is gone.
+    /// Loads and attaches everything, then lets all of it count at one moment; when this returns, every packet is seen.
+    /// `stop` ends the trace once it is true or its sender is gone.
     pub async fn start(plan: Plan, stop: Stop) -> anyhow::Result<Self> {
         let kernel = Kernel::read()?;
         let mut changes = Changes::open().context("listening for changes of the network")?;

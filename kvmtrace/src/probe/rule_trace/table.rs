@@ -207,27 +207,20 @@ fn is_gone(error: &io::Error) -> bool {
 }
 
 fn flows4() -> Vec<Vec<u8>> {
-    let key = [
-        meta(Meta::Protocol, Register(0)),
-        equals(Register(0), &IPV4),
-        payload(Base::Network, 12, 4, Register(0)),
-        payload(Base::Network, 16, 4, Register(1)),
-        meta(Meta::Layer4, Register(2)),
-        payload(Base::Transport, 0, 2, Register(3)),
-    ];
-    marked(&FLOWS_4, &key)
+    let addresses = [payload(Base::Network, 12, 4, Register(0)), payload(Base::Network, 16, 4, Register(1))];
+    marked(&FLOWS_4, &flow_key(&IPV4, addresses, [Register(2), Register(3)]))
 }
 
 fn flows6() -> Vec<Vec<u8>> {
-    let key = [
-        meta(Meta::Protocol, Register(0)),
-        equals(Register(0), &IPV6),
-        payload(Base::Network, 8, 16, Register(0)),
-        payload(Base::Network, 24, 16, Register(4)),
-        meta(Meta::Layer4, Register(8)),
-        payload(Base::Transport, 0, 2, Register(9)),
-    ];
-    marked(&FLOWS_6, &key)
+    let addresses = [payload(Base::Network, 8, 16, Register(0)), payload(Base::Network, 24, 16, Register(4))];
+    marked(&FLOWS_6, &flow_key(&IPV6, addresses, [Register(8), Register(9)]))
+}
+
+/// Of packets of this protocol: their addresses, protocol and ports, one behind the other in the registers.
+fn flow_key(protocol: &[u8], addresses: [Vec<u8>; 2], [layer4, ports]: [Register; 2]) -> Vec<Vec<u8>> {
+    let protocol = [meta(Meta::Protocol, Register(0)), equals(Register(0), protocol)];
+    let transport = [meta(Meta::Layer4, layer4), payload(Base::Transport, 0, 2, ports)];
+    protocol.into_iter().chain(addresses).chain(transport).collect()
 }
 
 /// Marks a packet whose key the set does not have, and has done with it.
