@@ -191,7 +191,8 @@ fn fixes(fixes: &[Fix], style: Style, out: &mut impl Write) -> io::Result<()> {
                     indented("         ", &format!("{}{risk}{persist}", fix.why), out)?;
                 }
             }
-            None => indented(&format!("  {label}   "), &fix.why, out)?,
+            // "Or" stands before it already.
+            None => indented(&format!("  {label}   "), fix.why.strip_prefix("Or ").unwrap_or(&fix.why), out)?,
         }
     }
     Ok(())
