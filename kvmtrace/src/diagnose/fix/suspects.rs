@@ -1,9 +1,10 @@
 //! Which rule dropped a packet.
 //!
-//! Where nft's trace named the rule ([`known`](super::netfilter_traced::known)), it is that one. Else a rule is a suspect when it drops or rejects on the packet's hook, can be reached, nothing in its text contradicts the
-//! packet, and its counter (where it has one) has grown since the trace began. The policy is one when it drops. When
-//! several remain, all are told. An old counter proves nothing: rules count for months. While a trace runs the rules are not
-//! read again, so until its end only what the text says is known.
+//! Where nft's trace named the rule ([`known`](super::netfilter_traced::known)), it is that one. Else a rule is a suspect
+//! when it drops or rejects on the packet's hook, can be reached, nothing in its text contradicts the packet, and its
+//! counter (where it has one) has grown since the trace began. The policy is one when it drops. When several remain, all
+//! are told. An old counter proves nothing: rules count for months. While a trace runs the rules are not read again, so
+//! until its end only what the text says is known.
 
 use super::netfilter::tool;
 use super::netfilter_match::contradicts;
