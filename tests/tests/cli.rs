@@ -1,13 +1,12 @@
 //! kvmtrace from outside: what a person types, what a script reads, what is left behind.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that can't go on has failed; a skip is told")]
-#![expect(clippy::print_stderr, reason = "the reason of a skip is for the person who runs the tests")]
+#![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
 use kvmtrace_tests::lab::draw::Seed;
 use kvmtrace_tests::lab::plan::Options;
 use kvmtrace_tests::lab::process::{self, Output, wait_until};
 use kvmtrace_tests::lab::traffic::Traffic;
-use kvmtrace_tests::lab::{Lab, require_root};
+use kvmtrace_tests::lab::{Lab, can_test};
 use kvmtrace_tests::product::{Product, Verdict};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -21,8 +20,7 @@ const LIMIT: Duration = Duration::from_secs(40);
 
 /// The product and a lab with two guests; none where the lab can't be.
 fn setup(subject: &str) -> Option<(Product, Lab)> {
-    if let Err(why) = require_root() {
-        eprintln!("SKIP {subject}: {why}");
+    if !can_test(subject).unwrap() {
         return None;
     }
     let product = Product::find().unwrap();

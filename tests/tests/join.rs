@@ -1,12 +1,12 @@
 //! Two hosts, each with a bridge, a guest and a kvmtrace of its own; their recordings as one report.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that can't go on has failed; a skip is told")]
+#![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
 use anyhow::{Context as _, Result, ensure};
 use kvmtrace_tests::lab::draw::Seed;
 use kvmtrace_tests::lab::plan::Options;
 use kvmtrace_tests::lab::process::{self, Background};
-use kvmtrace_tests::lab::{Lab, require_root};
+use kvmtrace_tests::lab::{Lab, can_test};
 use kvmtrace_tests::product::{Product, Tracing, Verdict};
 use nix::sys::signal::Signal;
 use std::path::PathBuf;
@@ -96,9 +96,7 @@ impl Hosts {
 
 #[test]
 fn a_conversation_of_two_hosts_is_one_path_and_its_fault_is_named_where_it_is() -> Result<()> {
-    if require_root().is_err() {
-        ensure!(std::env::var_os("CI").is_none(), "CI runs as root");
-        println!("SKIP: the lab needs root");
+    if !can_test("join")? {
         return Ok(());
     }
     let hosts = Hosts::link()?;

@@ -1,24 +1,15 @@
 //! The lab itself: nothing is left behind, whatever happens.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that can't go on has failed; a skip is told")]
-#![expect(clippy::print_stderr, reason = "the reason of a skip is for the person who runs the tests")]
+#![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
 use kvmtrace_tests::lab::draw::Seed;
 use kvmtrace_tests::lab::plan::Options;
 use kvmtrace_tests::lab::process::{self, Background, wait_until};
-use kvmtrace_tests::lab::{Lab, lab_binary, require_root, state};
+use kvmtrace_tests::lab::{Lab, can_test, lab_binary, state};
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 use std::time::Duration;
-
-fn is_root(subject: &str) -> bool {
-    let root = require_root();
-    if let Err(why) = &root {
-        eprintln!("SKIP {subject}: {why}");
-    }
-    root.is_ok()
-}
 
 fn namespaces(prefix: &str) -> Vec<String> {
     let entries = fs::read_dir("/run/netns").unwrap().flatten();
@@ -27,7 +18,7 @@ fn namespaces(prefix: &str) -> Vec<String> {
 
 #[test]
 fn a_panic_takes_the_lab_down() {
-    if !is_root("a_panic_takes_the_lab_down") {
+    if !can_test("a_panic_takes_the_lab_down").unwrap() {
         return;
     }
     let mut seen = None;
@@ -46,7 +37,7 @@ fn a_panic_takes_the_lab_down() {
 
 #[test]
 fn what_a_killed_owner_leaves_is_swept() {
-    if !is_root("what_a_killed_owner_leaves_is_swept") {
+    if !can_test("what_a_killed_owner_leaves_is_swept").unwrap() {
         return;
     }
     let mut keeper = Command::new(lab_binary().unwrap());
@@ -67,7 +58,7 @@ fn what_a_killed_owner_leaves_is_swept() {
 
 #[test]
 fn frames_of_64_kilobytes_cross_the_taps() {
-    if !is_root("frames_of_64_kilobytes_cross_the_taps") {
+    if !can_test("frames_of_64_kilobytes_cross_the_taps").unwrap() {
         return;
     }
     let lab = Lab::drawn(&Options { mtu: Some(1500), ..Options::default() }, Seed::choose().unwrap(), "gso").unwrap();

@@ -1,13 +1,13 @@
 //! `kvmtrace metrics` from outside: what a Prometheus gets, and what it costs when others ask badly.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that can't go on has failed; a skip is told")]
+#![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 #![expect(clippy::float_cmp, reason = "counts of packets are whole numbers")]
 
 use anyhow::{Context as _, Result, bail, ensure};
 use kvmtrace_tests::lab::draw::Seed;
 use kvmtrace_tests::lab::plan::Options;
 use kvmtrace_tests::lab::process::wait_until;
-use kvmtrace_tests::lab::{Lab, require_root};
+use kvmtrace_tests::lab::{Lab, can_test};
 use kvmtrace_tests::product::Product;
 use nix::sys::signal::Signal;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,9 +17,7 @@ const PORT: u16 = 9985;
 
 /// A lab in which the host drops the guest's datagrams, and kvmtrace; none, told, without root.
 fn setup(subject: &str) -> Result<Option<(Lab, Product)>> {
-    if require_root().is_err() {
-        ensure!(std::env::var_os("CI").is_none(), "CI runs as root");
-        println!("SKIP: the lab needs root");
+    if !can_test(subject)? {
         return Ok(None);
     }
     let lab = Lab::drawn(&Options::default(), Seed::choose()?, subject)?;

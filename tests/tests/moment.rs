@@ -1,13 +1,11 @@
 //! Counting begins and ends at one moment on all devices: a flow that runs before, during and after a trace has the same
 //! counts all along its path.
 
-#![allow(clippy::print_stdout, reason = "a skip is told")]
-
 use anyhow::{Context as _, Result, ensure};
 use kvmtrace_tests::lab::draw::Seed;
 use kvmtrace_tests::lab::plan::Options;
 use kvmtrace_tests::lab::process::wait_until;
-use kvmtrace_tests::lab::{Lab, require_root};
+use kvmtrace_tests::lab::{Lab, can_test};
 use kvmtrace_tests::product::{Product, Verdict};
 use nix::sys::signal::Signal;
 use std::time::Duration;
@@ -17,9 +15,7 @@ const UNDER_WAY: u64 = 1;
 
 #[test]
 fn a_flow_that_runs_all_the_time_has_equal_counts_along_its_path() -> Result<()> {
-    if require_root().is_err() {
-        ensure!(std::env::var_os("CI").is_none(), "CI runs as root");
-        println!("SKIP: the lab needs root");
+    if !can_test("moment")? {
         return Ok(());
     }
     let seed = Seed::choose()?;

@@ -1,11 +1,11 @@
 //! Recordings of real traces: judged from the file as they were live, whatever happens to the file.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that can't go on has failed; a skip is told")]
+#![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use kvmtrace_tests::lab::plan::Options;
 use kvmtrace_tests::lab::process::{self, Background};
-use kvmtrace_tests::lab::{Lab, require_root};
+use kvmtrace_tests::lab::{Lab, can_test};
 use kvmtrace_tests::product::Product;
 use nix::sys::signal::Signal;
 use std::path::Path;
@@ -16,9 +16,7 @@ const LIMIT: Duration = Duration::from_mins(1);
 
 /// A lab in which the host drops what it forwards, and kvmtrace; `None`, told, without root.
 fn lab(name: &str) -> Result<Option<(Lab, Product)>> {
-    if require_root().is_err() {
-        ensure!(std::env::var_os("CI").is_none(), "CI runs as root");
-        println!("SKIP: the lab needs root");
+    if !can_test(name)? {
         return Ok(None);
     }
     let lab =

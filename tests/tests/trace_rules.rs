@@ -2,13 +2,12 @@
 //! be traced is said.
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
-#![expect(clippy::print_stderr, reason = "the reason of a skip is for the person who runs the tests")]
 
 use kvmtrace_tests::lab::draw::Seed;
 use kvmtrace_tests::lab::plan::{Options, Topology};
 use kvmtrace_tests::lab::process::wait_until;
 use kvmtrace_tests::lab::traffic::Traffic;
-use kvmtrace_tests::lab::{Lab, require_root};
+use kvmtrace_tests::lab::{Lab, can_test};
 use kvmtrace_tests::product::{Product, Tracing, Verdict};
 use nix::sys::signal::Signal;
 use std::time::Duration;
@@ -20,8 +19,7 @@ const RULES: &str = "add table inet fw; add chain inet fw a; add rule inet fw a 
 
 /// A routed lab with rules of an operator; none where there can be no lab.
 fn setup(subject: &str) -> Option<(Product, Lab)> {
-    if let Err(why) = require_root() {
-        eprintln!("SKIP {subject}: {why}");
+    if !can_test(subject).unwrap() {
         return None;
     }
     let options = Options { topology: Topology::Routed, ..Options::default() };

@@ -223,6 +223,15 @@ pub fn require_root() -> Result<()> {
     Ok(())
 }
 
+/// Whether a test that needs the lab can run. That it can't is told, and is an error in CI, which runs as root.
+#[expect(clippy::print_stderr, reason = "the reason of a skip is for the person who runs the tests")]
+pub fn can_test(subject: &str) -> Result<bool> {
+    let Err(why) = require_root() else { return Ok(true) };
+    ensure!(std::env::var_os("CI").is_none(), "{subject}: {why}, and CI runs as root");
+    eprintln!("SKIP {subject}: {why}");
+    Ok(false)
+}
+
 /// The `lab` binary, which is also the relay and every small helper.
 pub fn lab_binary() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("KVMTRACE_LAB_BIN") {

@@ -1,8 +1,9 @@
 //! `cargo xtask bench`: what tracing costs, measured in one run on this machine.
 //!
 //! Three questions. What does one packet cost in the kernel, next to a program that does nothing and to the naive tracer
-//! that sends a record per packet to user space? And how many packets per second does a host still forward while it is
-//! traced, next to no tracing and to tcpdump? How large is a recording of every packet, next to tcpdump's? The answers are compared as ratios, so that they hold on any machine.
+//! that sends a record per packet to user space? How many packets per second does a host still forward while it is traced,
+//! next to no tracing and to tcpdump? How large is a recording of every packet, next to tcpdump's? The answers are compared
+//! as ratios, so that they hold on any machine.
 #![allow(clippy::print_stdout, reason = "a command-line tool prints its result")]
 #![allow(clippy::cast_precision_loss, reason = "counts and nanoseconds become averages here")]
 

@@ -9,7 +9,9 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 use std::io::{BufWriter, Write as _};
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::ops::Range;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// What one exchange is like.
 #[derive(Clone, Debug, Args)]
@@ -123,6 +125,12 @@ pub enum Program {
         /// How many.
         #[arg(long)]
         count: u32,
+        /// The number of the first: other numbers are other flows.
+        #[arg(long, default_value_t = 0)]
+        first: u32,
+        /// Packets per second; as fast as they go without.
+        #[arg(long)]
+        rate: Option<u32>,
     },
     /// Says that an address is its own, again and again.
     Claim {
@@ -193,7 +201,9 @@ impl Program {
             Self::TcpStuck(stuck) => tcp::stuck(stuck).map(|()| None),
             Self::ConntrackEntries { count } => conntrack_entries(*count).map(|()| None),
             Self::Frames { device, to, ethertype, count } => frames(device, to, ethertype, *count).map(Some),
-            Self::FlowFlood { device, to, count } => flow_flood(device, to, *count).map(Some),
+            Self::FlowFlood { device, to, count, first, rate } => {
+                flow_flood(device, to, *first..first.saturating_add(*count), *rate).map(Some)
+            }
             Self::Claim { device, address, interval } => claim::claim(device, *address, *interval).map(|()| None),
             Self::PinDrop { kind, path } => bpf::pin_drop(*kind, path).map(|()| None),
             Self::ArpStorm(exchange) => arp_storm(exchange).map(Some),
@@ -225,15 +235,21 @@ fn frames(device: &str, to: &str, ethertype: &str, count: u32) -> Result<Facts> 
     Ok(Facts { sent, received: sent, connected: 0 })
 }
 
+/// Packets that a flood with a rate sends at once.
+const BURST: u32 = 16;
+
 /// Sends IPv4 UDP packets to 203.0.113.9 from 100.64.0.0/10, no two of one flow.
-fn flow_flood(device: &str, to: &str, count: u32) -> Result<Facts> {
+fn flow_flood(device: &str, to: &str, numbers: Range<u32>, rate: Option<u32>) -> Result<Facts> {
     let mut frame = [&mac(to), &own_mac(device)?, &[8, 0][..]].concat();
     frame.extend([0x45, 0, 0, 46, 0, 0, 0x40, 0, 64, 17, 0, 0, 0, 0, 0, 0, 203, 0, 113, 9]);
     frame.extend([0, 0, 0, 9, 0, 26, 0, 0]);
     frame.resize(60, 0);
     let socket = FrameSocket::open(device)?;
     let mut sent = 0;
-    for number in 0..count {
+    for number in numbers {
+        if let Some(rate) = rate.filter(|_| number.is_multiple_of(BURST)) {
+            std::thread::sleep(Duration::from_secs(1) * BURST / rate.max(1));
+        }
         let source = 0x6440_0000_u32 | number >> 8 & 0x003f_ffff;
         frame[26..30].copy_from_slice(&source.to_be_bytes());
         frame[34..36].copy_from_slice(&(1_024 + (number & 0xff) as u16).to_be_bytes());
