@@ -99,6 +99,16 @@ const WAVE: u32 = 30_000;
 /// So slowly that the relay before the tap loses next to none.
 const RATE: &str = "6000";
 
+/// Sends flows of these numbers, a packet each.
+fn wave(lab: &Lab, first: u32, count: u32) -> Result<()> {
+    let guest = &lab.guests[0];
+    let mut flood = guest.namespace.command(lab_binary()?);
+    flood.args(["program", "flow-flood", "--device", &guest.plan.port.device, "--to", &lab.plan.lan.mac]);
+    flood.args(["--count", &count.to_string(), "--first", &first.to_string(), "--rate", RATE]);
+    process::check(&mut flood, LIMIT)?;
+    Ok(())
+}
+
 #[test]
 fn flows_that_rest_make_room_for_new_ones() -> Result<()> {
     if !can_test("waves of flows")? {
@@ -107,12 +117,8 @@ fn flows_that_rest_make_room_for_new_ones() -> Result<()> {
     let seed = Seed::choose()?;
     let lab = Lab::drawn(&Options::default(), seed, "waves").with_context(|| format!("seed {seed}"))?;
     let tracing = Product::find()?.start(&lab, &["verdict", "--json"])?;
-    let guest = &lab.guests[0];
-    for wave in 0..2 {
-        let mut flood = guest.namespace.command(lab_binary()?);
-        flood.args(["program", "flow-flood", "--device", &guest.plan.port.device, "--to", &lab.plan.lan.mac]);
-        flood.args(["--count", &WAVE.to_string(), "--first", &(wave * WAVE).to_string(), "--rate", RATE]);
-        process::check(&mut flood, LIMIT)?;
+    for number in 0..2 {
+        wave(&lab, number * WAVE, WAVE)?;
         // Two looks at the counters: by then all of them rest.
         std::thread::sleep(Duration::from_secs(2));
     }
@@ -121,5 +127,38 @@ fn flows_that_rest_make_room_for_new_ones() -> Result<()> {
     ensure!(flows > WAVE as usize * 19 / 10, "{flows} of {} flows are told", 2 * WAVE);
     let lost = &report.json["lost"];
     ensure!(["flows_evicted", "map_full"].iter().all(|what| lost[what] == 0), "{lost}");
+    Ok(())
+}
+
+/// More than the hot table has places for on four CPUs.
+const HOT: u32 = 5_000;
+
+#[test]
+fn a_flow_that_lost_its_place_while_it_rested_counts_on() -> Result<()> {
+    if !can_test("flows that rest")? {
+        return Ok(());
+    }
+    let seed = Seed::choose()?;
+    let lab = Lab::drawn(&Options::default(), seed, "rest").with_context(|| format!("seed {seed}"))?;
+    let tap = format!("cat /sys/class/net/{}/statistics/rx_packets", lab.guests[0].plan.tap);
+    let tracing = Product::find()?.start(&lab, &["verdict", "--json"])?;
+    let before: u64 = lab.host.check(&tap)?.trim().parse()?;
+    wave(&lab, 0, HOT)?;
+    // The places of flows that have rested for ten seconds are taken from them.
+    std::thread::sleep(Duration::from_secs(13));
+    wave(&lab, 0, HOT)?;
+    let arrived = lab.host.check(&tap)?.trim().parse::<u64>()? - before;
+    let report = Verdict::of(&tracing.interrupt(Signal::SIGINT)?)?;
+    let flows = || report.json["flows"].as_array().into_iter().flatten().filter(|flow| flow["destination_port"] == 9);
+    let packets: u64 = flows().filter_map(|flow| flow["packets"].as_u64()).sum();
+    // The guest's kernel may have said a word of its own meanwhile.
+    ensure!(packets.abs_diff(arrived) <= 8, "{arrived} packets arrived, {packets} are told");
+    let twice = flows().filter(|flow| flow["packets"] == 2).count();
+    ensure!(twice > HOT as usize * 9 / 10, "{twice} of {HOT} flows were seen twice");
+    let uneven = flows().filter(|flow| {
+        let hops = flow["path"].as_array().into_iter().flatten();
+        hops.clone().count() != 2 || hops.into_iter().any(|hop| hop["packets"] != flow["packets"])
+    });
+    ensure!(uneven.count() == 0, "a flow's hops differ");
     Ok(())
 }
