@@ -117,7 +117,7 @@ pub(crate) fn bench(arguments: &[OsString]) -> Result<ExitCode> {
             shell::run(&mut bench)?;
         }
     }
-    shell::run(shell::cargo().args(["build", "--release", "--package", "kvmtrace-tests", "--bin", "bench"]))?;
+    shell::run(shell::cargo().args(["build", "--release", "--package", "kvmtrace-tests", "--bins"]))?;
     let mut bench = setup::as_root(target_directory().join("release/bench"))?;
     bench
         .env("KVMTRACE_BIN", kvmtrace)
