@@ -93,10 +93,11 @@ fn become_lab(arguments: &[OsString]) -> Result<ExitCode> {
 /// Builds the lab and runs its scenarios under another kernel.
 pub(crate) fn matrix_in_vm(kernel: &str, arguments: &[OsString]) -> Result<ExitCode> {
     setup::ensure(Need::Lab)?;
-    build_all()?;
+    ebpf::build()?;
+    shell::run(shell::cargo().args(["build", "--workspace", "--bins", "--profile", "vm"]))?;
     let target = target_directory();
     packages::ensure(&target);
-    let (kvmtrace, lab) = (target.join("debug/kvmtrace"), target.join("debug/lab"));
+    let (kvmtrace, lab) = (target.join("vm/kvmtrace"), target.join("vm/lab"));
     let clock = vm::Clock::Instructions(vec![kvmtrace.clone(), lab.clone()]);
     let words = ["matrix", "--jobs", "1", "--bin"].map(OsString::from).into_iter().chain([kvmtrace.into()]);
     let words: Vec<OsString> = std::iter::once(lab.into()).chain(words).chain(arguments.iter().cloned()).collect();
