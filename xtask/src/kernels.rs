@@ -3,7 +3,8 @@
 
 use crate::{product, shell, vm};
 use anyhow::{Context as _, Result, bail};
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 /// What is run on a kernel.
 struct Trial {
@@ -11,6 +12,21 @@ struct Trial {
     /// Tests: a binary, and which of its tests.
     tests: &'static [(&'static str, &'static str)],
     scenarios: &'static [&'static str],
+}
+
+impl Trial {
+    /// What the machine's shell runs.
+    fn line(&self, target: &Path, binaries: &BTreeMap<String, PathBuf>) -> Result<String> {
+        let quoted = |path: &Path| shell::quoted(path.as_os_str());
+        let mut lines = vec![format!("export KVMTRACE_BIN={}", quoted(&target.join("kvmtrace")))];
+        for (name, tests) in self.tests {
+            let binary = binaries.get(*name).with_context(|| format!("no test {name}"))?;
+            lines.push(format!("{} --test-threads 1 {tests}", quoted(binary)));
+        }
+        let filters: Vec<String> = self.scenarios.iter().map(|name| format!("--filter {name}")).collect();
+        lines.push(format!("{} matrix --jobs 1 {}", quoted(&target.join("lab")), filters.join(" ")));
+        Ok(lines.join(" && "))
+    }
 }
 
 /// The oldest, without drop reasons; one with clsact, whose hooks outlive a killed run; one with tcx.
@@ -34,50 +50,45 @@ const SCENARIOS: &[&str] = &[
     "mtu/black-hole-forward",
 ];
 
-/// All of it. A kernel that can't be had is told and passed over.
+/// All of it, all kernels at once: each has one emulated CPU, and time of its own. A kernel that can't be had is told and
+/// passed over.
 pub(crate) fn check() -> Result<()> {
     let binaries = test_binaries()?;
     let target = product::target_directory().join("debug");
-    let quoted = |path: &PathBuf| shell::quoted(path.as_os_str());
-    let mut wrong = Vec::new();
-    for Trial { version, tests, scenarios } in TRIALS {
-        if let Err(error) = vm::prepare(version) {
-            eprintln!("xtask: SKIP Linux {version}: {error:#}");
-            continue;
+    let mut trials = Vec::new();
+    for trial in TRIALS {
+        match vm::prepare(trial.version) {
+            Ok(()) => trials.push((trial.version, trial.line(&target, &binaries)?)),
+            Err(error) => eprintln!("xtask: SKIP Linux {}: {error:#}", trial.version),
         }
-        let mut lines = vec![format!("export KVMTRACE_BIN={}", quoted(&target.join("kvmtrace")))];
-        for (name, tests) in *tests {
-            let binary = binaries.iter().find(|(known, _)| known == name).map(|(_, path)| quoted(path));
-            lines.push(format!("{} --test-threads 1 {tests}", binary.with_context(|| format!("no test {name}"))?));
-        }
-        let filters: Vec<String> = scenarios.iter().map(|name| format!("--filter {name}")).collect();
-        lines.push(format!("{} matrix --jobs 1 {}", quoted(&target.join("lab")), filters.join(" ")));
-        let line = lines.join(" && ");
-        let mut told = attempt(version, &line);
-        if let Some(why) = &told {
-            // Its CPU is emulated: on a busy machine an answer can come too late.
-            eprintln!("xtask: Linux {version}: {why}; once more");
-            told = attempt(version, &line);
-        }
-        wrong.extend(told.map(|why| format!("Linux {version} ({why})")));
     }
+    let near = [target.join("kvmtrace"), target.join("lab")].into_iter().chain(binaries.into_values()).collect();
+    let clock = vm::Clock::Instructions(near);
+    let wrong: Vec<String> = std::thread::scope(|scope| {
+        let running = trials.iter().map(|(version, line)| (version, scope.spawn(|| vm::told(version, line, &clock))));
+        let running: Vec<_> = running.collect();
+        let ended = running.into_iter().map(|(version, trial)| (version, trial.join()));
+        ended.filter_map(|(version, told)| why_wrong(version, told.ok())).collect()
+    });
     if !wrong.is_empty() {
         bail!("wrong on {}", wrong.join(", "));
     }
     Ok(())
 }
 
-/// What went wrong.
-fn attempt(version: &str, line: &str) -> Option<String> {
-    match vm::status(version, line, &vm::Clock::Ours) {
-        Ok(0) => None,
-        Ok(status) => Some(format!("status {status}")),
-        Err(error) => Some(format!("{error:#}")),
+/// Prints what was said; what went wrong.
+fn why_wrong(version: &str, told: Option<Result<(u8, String)>>) -> Option<String> {
+    match told.unwrap_or_else(|| bail!("its thread ended")) {
+        Ok((status, said)) => {
+            eprintln!("Linux {version}:\n{said}");
+            (status != 0).then(|| format!("Linux {version} (status {status})"))
+        }
+        Err(error) => Some(format!("Linux {version} ({error:#})")),
     }
 }
 
-/// The test binaries of the workspace, built as the tests are.
-fn test_binaries() -> Result<Vec<(String, PathBuf)>> {
+/// The test binaries that are run, built as the tests are.
+fn test_binaries() -> Result<BTreeMap<String, PathBuf>> {
     let mut build = shell::cargo();
     build.args(["test", "--workspace", "--no-run", "--quiet", "--message-format", "json"]);
     shell::show(&build);
@@ -91,5 +102,6 @@ fn test_binaries() -> Result<Vec<(String, PathBuf)>> {
         let name = message["target"]["name"].as_str()?;
         Some((name.to_owned(), PathBuf::from(message["executable"].as_str()?)))
     };
-    Ok(text.lines().filter_map(binary).collect())
+    let wanted = |name: &str| TRIALS.iter().any(|trial| trial.tests.iter().any(|(test, _)| *test == name));
+    Ok(text.lines().filter_map(binary).filter(|(name, _)| wanted(name)).collect())
 }

@@ -17,7 +17,8 @@ use crate::shell;
 use anyhow::{Context as _, Result, bail};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{ExitCode, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 /// Memory of the machine, in MiB.
@@ -46,7 +47,12 @@ pub(crate) fn run(version: &str, command: &[OsString]) -> Result<ExitCode> {
 pub(crate) fn status(version: &str, line: &str, clock: &Clock) -> Result<u8> {
     setup::ensure(Need::Vm)?;
     let kernel = kernel::find(&cache()?, version)?;
-    boot(&kernel, line, clock)
+    boot(&kernel, line, clock, Stdio::inherit()).map(|(status, _)| status)
+}
+
+/// Runs a line for the shell under a kernel, beside other machines; gives its exit status and what it says.
+pub(crate) fn told(version: &str, line: &str, clock: &Clock) -> Result<(u8, String)> {
+    boot(&kernel::find(&cache()?, version)?, line, clock, Stdio::piped())
 }
 
 /// Fetches a kernel, so that what goes wrong then is no fault of what runs on it.
@@ -55,7 +61,8 @@ pub(crate) fn prepare(version: &str) -> Result<()> {
     kernel::find(&cache()?, version).map(drop)
 }
 
-fn boot(kernel: &kernel::Kernel, line: &str, clock: &Clock) -> Result<u8> {
+/// What it says goes where `said` leads; where that is here, it is given.
+fn boot(kernel: &kernel::Kernel, line: &str, clock: &Clock, said: Stdio) -> Result<(u8, String)> {
     let run = Run::create()?;
     let (initrd, code, console) = (run.path("initrd"), run.path("status"), run.path("console"));
     let script = format!("cd {} && {line}\n", shell::quoted(shell::root().as_os_str()));
@@ -93,20 +100,25 @@ fn boot(kernel: &kernel::Kernel, line: &str, clock: &Clock) -> Result<u8> {
     .args(["-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap"])
     .args(["-device", "virtio-9p-pci,fsdev=root,mount_tag=host"])
     .args(["-object", "rng-random,filename=/dev/urandom,id=random", "-device", "virtio-rng-pci,rng=random"])
-    .stdin(std::process::Stdio::null());
+    .stdin(Stdio::null())
+    .stdout(said)
+    .stderr(Stdio::inherit());
     if matches!(clock, Clock::Instructions(_)) {
         qemu.args(["-icount", "shift=1,sleep=off"]);
     }
     eprintln!("+ (Linux {}) {line}", kernel.release);
-    let ended = qemu.status().context("can't run qemu-system-x86_64")?;
+    let machine = qemu.spawn().context("can't run qemu-system-x86_64")?;
+    let ended = machine.wait_with_output().context("waiting for qemu-system-x86_64")?;
+    let said = String::from_utf8_lossy(&ended.stdout).into_owned();
     let told = std::fs::read_to_string(&code).unwrap_or_default();
     if let Ok(status) = told.trim().parse() {
-        return Ok(status);
+        return Ok((status, said));
     }
     let console = std::fs::read_to_string(&console).unwrap_or_default();
     let mut last: Vec<String> = console.lines().rev().take(20).map(|line| format!("  {line}")).collect();
     last.reverse();
-    bail!("Linux {} ended without a status (qemu: {ended}); its console:\n{}", kernel.release, last.join("\n"))
+    let (release, last) = (&kernel.release, last.join("\n"));
+    bail!("Linux {release} ended without a status (qemu: {}); its console:\n{last}\n{said}", ended.status)
 }
 
 /// The kernel's command line; what begins with `vm.` is for our init.
@@ -134,7 +146,9 @@ struct Run(PathBuf);
 
 impl Run {
     fn create() -> Result<Self> {
-        let directory = std::env::temp_dir().join(format!("kvmtrace-vm-{}", std::process::id()));
+        static RUNS: AtomicUsize = AtomicUsize::new(0);
+        let run = RUNS.fetch_add(1, Ordering::Relaxed);
+        let directory = std::env::temp_dir().join(format!("kvmtrace-vm-{}-{run}", std::process::id()));
         std::fs::create_dir_all(&directory).with_context(|| format!("{}: can't be created", directory.display()))?;
         Ok(Self(directory))
     }
