@@ -24,9 +24,9 @@ $B ln -sf /proc/self/fd /new/dev/fd; $B ln -sf /proc/self/fd/0 /new/dev/stdin; $
 $B ip link set lo up; echo kvmtrace-vm >/new/proc/sys/kernel/hostname
 $B stty -F /new/dev/ttyS1 raw -echo; $B stty -F /new/dev/ttyS2 raw -echo
 # To touch a file is to copy it up into the overlay's memory.
-$B xargs -r $B chroot /new /bin/touch -c -a </near
+$B xargs -r $B chroot /new /bin/touch -c -h -a </near
 $B cp /command.sh /new/tmp/command.sh; $B cp $B /new/tmp/busybox
-export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb LC_ALL=C.UTF-8
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb LC_ALL=C
 $B cat >/new/tmp/first.sh <<'EOT'
 # What a Debian host with guests has loaded: the device nodes of taps, and bridged packets on their way through netfilter.
 modprobe -aq tun macvtap br_netfilter vhost_net

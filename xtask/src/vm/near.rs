@@ -35,7 +35,7 @@ const PROGRAMS: &[&str] = &[
     "true",
 ];
 /// Directories that those read.
-const DIRECTORIES: &[&str] = &["/etc/iproute2", "/etc/modprobe.d", "/usr/share/iproute2", "/usr/lib/locale/C.utf8"];
+const DIRECTORIES: &[&str] = &["/etc/iproute2", "/etc/modprobe.d", "/usr/share/iproute2"];
 /// Files that those read.
 const FILES: &[&str] = &[
     "/etc/ebtables.conf",
@@ -75,10 +75,26 @@ pub(super) fn files(binaries: &[PathBuf]) -> String {
         files.insert(program);
     }
     files.extend(DIRECTORIES.iter().flat_map(|directory| entries(Path::new(directory))));
-    // Behind a symbolic link lies the file that is read.
-    let real: BTreeSet<_> =
-        files.iter().filter_map(|file| file.canonicalize().ok()).filter(|file| file.is_file()).collect();
-    real.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join("\n") + "\n"
+    // Behind a symbolic link lies the file that is read; each link on the way is read as well.
+    let mut near: BTreeSet<PathBuf> = files.iter().filter(|file| file.is_file()).flat_map(|file| links(file)).collect();
+    near.extend(files.iter().filter_map(|file| file.canonicalize().ok()).filter(|file| file.is_file()));
+    near.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join("\n") + "\n"
+}
+
+/// The symbolic links on the way to a file.
+fn links(file: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    // A link may lead to another; the kernel follows forty at most.
+    let mut next = Some(file.to_owned());
+    while let Some(path) = next.take().filter(|_| found.len() < 40) {
+        let Some(link) = path.ancestors().filter(|part| part.is_symlink()).last() else { break };
+        let (Ok(target), Ok(rest)) = (link.read_link(), path.strip_prefix(link)) else { break };
+        let target = link.parent().unwrap_or(link).join(target);
+        // Joined with nothing, a path to a file would end in a slash.
+        next = Some(if rest.as_os_str().is_empty() { target } else { target.join(rest) });
+        found.push(link.to_owned());
+    }
+    found
 }
 
 /// The paths in what `ldd` prints.
@@ -105,5 +121,19 @@ mod tests {
         let files = files(std::slice::from_ref(&this));
         assert!(files.lines().any(|file| Path::new(file) == this));
         assert!(files.lines().any(|file| file.contains("/libc.so")), "{files}");
+    }
+
+    #[test]
+    fn each_symbolic_link_on_the_way_to_a_file_is_near() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().canonicalize().unwrap().join(name);
+        std::fs::create_dir_all(path("usr/lib")).unwrap();
+        std::fs::write(path("usr/lib/libm.so.6.0"), "").unwrap();
+        std::os::unix::fs::symlink("usr/lib", path("lib")).unwrap();
+        std::os::unix::fs::symlink("libm.so.6.0", path("usr/lib/libm.so.6")).unwrap();
+        std::os::unix::fs::symlink("itself", path("itself")).unwrap();
+        assert_eq!(links(&path("lib/libm.so.6")), [path("lib"), path("usr/lib/libm.so.6")]);
+        assert_eq!(links(&path("usr/lib/libm.so.6.0")), [] as [PathBuf; 0]);
+        assert_eq!(links(&path("itself")).len(), 40);
     }
 }
