@@ -13,6 +13,8 @@ const PROGRAMS: &[&str] = &[
     "bridge",
     "cat",
     "cut",
+    "ebtables-legacy",
+    "ebtables-legacy-save",
     "grep",
     "head",
     "ip6tables",
@@ -35,7 +37,8 @@ const PROGRAMS: &[&str] = &[
     "true",
 ];
 /// Directories that those read.
-const DIRECTORIES: &[&str] = &["/etc/iproute2", "/etc/modprobe.d", "/usr/share/iproute2"];
+const DIRECTORIES: &[&str] =
+    &["/etc/iproute2", "/etc/modprobe.d", "/etc/sysctl.d", "/usr/lib/sysctl.d", "/usr/share/iproute2"];
 /// Files that those read.
 const FILES: &[&str] = &[
     "/etc/ebtables.conf",
@@ -47,6 +50,7 @@ const FILES: &[&str] = &[
     "/etc/passwd",
     "/etc/protocols",
     "/etc/services",
+    "/etc/sysctl.conf",
 ];
 
 /// What a kernel would load when a lab first asks for it, and what a look at an empty firewall reads.
