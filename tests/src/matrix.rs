@@ -12,16 +12,42 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-/// Runs the scenarios that one of `filters` names or whose name holds it (all where there is none), `jobs` at a time;
-/// whether all are as they should be. `cures` shows what was proposed, too.
-pub fn run(
-    product: Option<Product>,
-    seed: Seed,
-    filters: &[String],
-    jobs: usize,
-    cures: bool,
+/// Which scenarios are run, and how.
+#[derive(Debug)]
+pub struct Choice {
+    /// Those that one of these names or whose name holds it; all where there is none.
+    pub filters: Vec<String>,
+    /// How many at a time.
+    pub jobs: usize,
+    /// What was proposed is shown, too.
+    pub cures: bool,
+}
+
+/// Runs the chosen scenarios so many times, each with a seed of its own; whether all are as they should be every time.
+pub fn repeat(
+    product: Option<&Product>,
+    first: Seed,
+    runs: u32,
+    choice: &Choice,
     out: &mut (impl Write + Send),
 ) -> Result<bool> {
+    let seeds: Vec<u64> = (0..u64::from(runs)).map(|run| first.0.wrapping_add(run)).collect();
+    let mut wrong = Vec::new();
+    for seed in &seeds {
+        if !run(product.cloned(), Seed(*seed), choice, out)? {
+            wrong.push(seed.to_string());
+        }
+    }
+    if let [first, .., last] = seeds.as_slice() {
+        let told = if wrong.is_empty() { "all right".to_owned() } else { format!("wrong in {}", wrong.join(", ")) };
+        writeln!(out, "{runs} runs, KVMTRACE_LAB_SEED={first} to {last}: {told}")?;
+    }
+    Ok(wrong.is_empty())
+}
+
+/// Runs the chosen scenarios once.
+fn run(product: Option<Product>, seed: Seed, choice: &Choice, out: &mut (impl Write + Send)) -> Result<bool> {
+    let Choice { filters, jobs, cures } = choice;
     let mut scenarios = Scenario::all()?;
     let names: BTreeSet<String> = scenarios.iter().map(|scenario| scenario.name.clone()).collect();
     if !filters.is_empty() {
@@ -33,7 +59,7 @@ pub fn run(
     let runner = Runner { product, seed };
     let (next, out) = (AtomicUsize::new(0), Mutex::new((out, [0_usize; 3])));
     thread::scope(|scope| {
-        for _ in 0..jobs.max(1) {
+        for _ in 0..*jobs.max(&1) {
             scope.spawn(|| {
                 while let Some(scenario) = scenarios.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let result = runner.run(scenario);
@@ -45,7 +71,7 @@ pub fn run(
                         Err(_) => 2,
                     }] += 1;
                     writeln!(out, "{}", row(scenario, &result)).ok();
-                    if cures {
+                    if *cures {
                         for line in told(&result) {
                             writeln!(out, "    {line}").ok();
                         }

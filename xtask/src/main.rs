@@ -51,7 +51,7 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
-    /// Run every fault of the lab and print the table: cause, place, cure; `--filter NAME`, `--seed N`
+    /// Run every fault of the lab and print the table: cause, place, cure; `--filter NAME`, `--seed N`, `--runs N`
     Matrix {
         /// Under this kernel (5.10, 6.1, 6.12, …) in QEMU
         #[arg(long, value_name = "KERNEL")]

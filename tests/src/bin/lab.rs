@@ -49,6 +49,9 @@ enum Task {
         /// The seed of names and addresses.
         #[arg(long)]
         seed: Option<u64>,
+        /// So many times, each with names and addresses of its own (the seed goes up by one).
+        #[arg(long, value_name = "TIMES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+        runs: u32,
         /// Only the one of this name, or those whose name holds this (may be given several times).
         #[arg(long = "filter", value_name = "PART")]
         filters: Vec<String>,
@@ -118,12 +121,13 @@ fn run() -> Result<bool> {
                 say(&format!("{:<44} {}", scenario.name, scenario.about))?;
             }
         }
-        Task::Matrix { seed, filters, bin, no_verdict, jobs, cures } => {
+        Task::Matrix { seed, runs, filters, bin, no_verdict, jobs, cures } => {
             lab::require_root()?;
             matrix::clean_on_signal()?;
             let seed = seed.map_or_else(Seed::choose, |seed| Ok(Seed(seed)))?;
             let product = if no_verdict { None } else { Some(product(bin)?) };
-            return matrix::run(product, seed, &filters, jobs, cures, &mut std::io::stdout());
+            let choice = matrix::Choice { filters, jobs, cures };
+            return matrix::repeat(product.as_ref(), seed, runs, &choice, &mut std::io::stdout());
         }
         Task::Demo { bin } => {
             lab::require_root()?;
