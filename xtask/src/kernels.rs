@@ -33,7 +33,7 @@ impl Trial {
 const TRIALS: &[Trial] = &[
     Trial { version: "5.10", tests: &[PROGRAMS], scenarios: &["mtu/bridge-uplink"] },
     Trial { version: "6.1", tests: &[PROGRAMS, ("cli", LEFT_BEHIND)], scenarios: SCENARIOS },
-    Trial { version: "6.12", tests: &[PROGRAMS], scenarios: SCENARIOS },
+    Trial { version: "6.12", tests: &[PROGRAMS, ("check", "machine")], scenarios: SCENARIOS },
 ];
 
 const PROGRAMS: (&str, &str) = ("kernel_programs", "");

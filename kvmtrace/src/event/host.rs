@@ -76,6 +76,9 @@ pub struct Link {
     pub port: Option<BridgePort>,
     /// An XDP program is attached: `generic`, `native` or `offload`.
     pub xdp: Option<String>,
+    /// It merges TCP segments as it receives them (large receive offload is on).
+    #[serde(default)]
+    pub large_receive: bool,
     /// Its IP addresses with their prefix lengths.
     pub addresses: Vec<Network>,
     /// Its counters.

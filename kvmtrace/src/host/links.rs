@@ -124,6 +124,7 @@ fn link(message: &Message) -> Option<Link> {
                 port
             }
         }),
+        large_receive: false,
         xdp: xdp(attributes.nested(libc::IFLA_XDP)),
         addresses: Vec::new(),
         statistics: attributes.get(libc::IFLA_STATS64).map(statistics).unwrap_or_default(),

@@ -11,6 +11,7 @@ mod kernel_files;
 mod links;
 mod netfilter;
 pub(crate) mod netlink;
+mod offloads;
 pub mod path;
 mod policy;
 mod tables;
@@ -101,6 +102,7 @@ fn read() -> Result<HostState, HostError> {
         }
     };
     optional("VLAN memberships", links::read_vlans(&mut netlink, &mut state.links));
+    optional("offloads", offloads::read(&mut state.links));
     let mut cut = None;
     let routes = tables::routes(&mut netlink).map(|routes| {
         if routes.all > routes.kept.len() as u64 {

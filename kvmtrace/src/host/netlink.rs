@@ -4,7 +4,10 @@
 //! they send, and an attribute that is not understood must cost that attribute, not the device that carries it (nor,
 //! as in an asynchronous handle, the rest of the dump).
 
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use netlink_sys::{
+    Socket, SocketAddr,
+    protocols::{NETLINK_GENERIC, NETLINK_ROUTE},
+};
 use std::io;
 use std::net::IpAddr;
 
@@ -12,6 +15,7 @@ const HEADER: usize = 16;
 pub(crate) const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 pub(crate) const NLM_F_REQUEST: u16 = 1;
+const NLM_F_ACK: u16 = 4;
 const NLM_F_DUMP: u16 = 0x300;
 const NLM_F_DUMP_INTR: u16 = 0x10;
 
@@ -43,7 +47,16 @@ pub(super) struct Netlink {
 
 impl Netlink {
     pub(super) fn open() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        Self::of(NETLINK_ROUTE)
+    }
+
+    /// The same to the families of generic netlink.
+    pub(super) fn open_generic() -> io::Result<Self> {
+        Self::of(NETLINK_GENERIC)
+    }
+
+    fn of(protocol: isize) -> io::Result<Self> {
+        let mut socket = Socket::new(protocol)?;
         socket.bind_auto()?;
         socket.set_rx_buf_sz(1 << 20)?;
         Ok(Self { socket, sequence: 0 })
@@ -52,6 +65,13 @@ impl Netlink {
     /// Everything that the kernel answers to a dump request of `kind` with the header (and attributes) `body`.
     pub(super) fn dump(&mut self, kind: u16, body: &[u8]) -> io::Result<Vec<Message>> {
         self.collect(kind, body, Vec::push)
+    }
+
+    /// What the kernel answers to a request for one thing.
+    pub(super) fn ask(&mut self, kind: u16, body: &[u8]) -> io::Result<Vec<Message>> {
+        let mut answers = Vec::new();
+        self.exchange(kind, NLM_F_ACK, body, |message| answers.push(message))?;
+        Ok(answers)
     }
 
     /// The same, each message taken in at once: a table may be longer than what is kept of it.
@@ -63,20 +83,20 @@ impl Netlink {
     ) -> io::Result<T> {
         for _ in 0..RESTARTS {
             let mut taken = T::default();
-            if !self.dump_once(kind, body, |message| take(&mut taken, message))? {
+            if !self.exchange(kind, NLM_F_DUMP, body, |message| take(&mut taken, message))? {
                 return Ok(taken);
             }
         }
         // A host that never holds still: what the last attempt saw is nearly right, and better than nothing.
         let mut taken = T::default();
-        self.dump_once(kind, body, |message| take(&mut taken, message))?;
+        self.exchange(kind, NLM_F_DUMP, body, |message| take(&mut taken, message))?;
         Ok(taken)
     }
 
     /// Tells whether the table changed meanwhile.
-    fn dump_once(&mut self, kind: u16, body: &[u8], mut take: impl FnMut(Message)) -> io::Result<bool> {
+    fn exchange(&mut self, kind: u16, flags: u16, body: &[u8], mut take: impl FnMut(Message)) -> io::Result<bool> {
         self.sequence = self.sequence.wrapping_add(1);
-        let request = message(kind, NLM_F_REQUEST | NLM_F_DUMP, self.sequence, body)?;
+        let request = message(kind, NLM_F_REQUEST | flags, self.sequence, body)?;
         self.socket.send_to(&request, &SocketAddr::new(0, 0), 0)?;
 
         let mut interrupted = false;

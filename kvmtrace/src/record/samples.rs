@@ -222,6 +222,7 @@ fn link(index: u32, name: &str, kind: LinkKind, master: Option<u32>, port: Optio
         qdisc: "fq_codel".to_owned(),
         port,
         xdp: None,
+        large_receive: false,
         addresses: vec![Network { address: "10.0.0.253".parse().unwrap(), prefix: 24 }],
         statistics: LinkStatistics { rx_packets: 10, rx_dropped: 1, ..LinkStatistics::default() },
     };

@@ -138,6 +138,7 @@ mod tests {
             qdisc: String::new(),
             port: None,
             xdp: None,
+            large_receive: false,
             addresses: Vec::new(),
             statistics: LinkStatistics::default(),
         }

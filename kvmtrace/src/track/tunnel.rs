@@ -145,6 +145,7 @@ mod tests {
             qdisc: String::new(),
             port: None,
             xdp: None,
+            large_receive: false,
             addresses: Vec::new(),
             statistics: crate::event::host::LinkStatistics::default(),
         }

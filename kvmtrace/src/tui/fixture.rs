@@ -343,6 +343,7 @@ pub(super) fn link(index: u32, name: &str, kind: LinkKind) -> Link {
         qdisc: "fq_codel".to_owned(),
         port: None,
         xdp: None,
+        large_receive: false,
         addresses: Vec::new(),
         statistics: LinkStatistics::default(),
     }

@@ -194,6 +194,7 @@ fn link(index: IfIndex, name: &str, kind: LinkKind, last: u8) -> Link {
         qdisc: "pfifo_fast".to_owned(),
         port: (!is_bridge).then_some(port),
         xdp: None,
+        large_receive: false,
         addresses: Vec::new(),
         statistics: LinkStatistics::default(),
     }

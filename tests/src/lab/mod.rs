@@ -50,6 +50,13 @@ impl Guest {
         Ok(())
     }
 
+    /// Ends its QEMU and starts it as one that is defined with another MAC address; what runs in the guest keeps its own.
+    pub fn restart_as(&mut self, mac: &str) -> Result<()> {
+        self.kill();
+        mac.clone_into(&mut self.relay.mac);
+        self.start()
+    }
+
     /// Ends its QEMU.
     pub fn kill(&mut self) {
         self.process = None;

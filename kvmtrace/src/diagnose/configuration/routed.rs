@@ -4,12 +4,14 @@
 use super::About;
 use crate::diagnose::fix::{device, sysctl};
 use crate::diagnose::report::{Cause, Finding, Fix, Point, Severity};
+use crate::diagnose::rules::large_receive;
 use crate::diagnose::rules::nat::{base, is_private, masquerade, masquerades};
 use crate::diagnose::rules::routing::route_to;
 use crate::diagnose::rules::source_check::filter_of;
 use crate::diagnose::scene::Scene;
 use crate::event::IfIndex;
 use crate::event::host::{Link, LinkKind, Network, Route};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 const FORWARDING: [(&str, bool, &str); 2] = [
@@ -28,6 +30,7 @@ pub(super) fn findings(scene: &Scene<'_>, bridge: &Link) -> Vec<Finding> {
         return off;
     }
     let mut found = source_check(scene, bridge);
+    found.extend(merged(scene, bridge));
     found.extend(super::firewall::routed(scene, bridge));
     found.extend([false, true].into_iter().filter_map(|v6| untranslated(scene, bridge, v6)));
     found
@@ -89,6 +92,24 @@ fn source_check(scene: &Scene<'_>, bridge: &Link) -> Vec<Finding> {
         }
     }
     found
+}
+
+/// What the NIC on the way out merges as it receives, this host can't forward (see the rule).
+fn merged(scene: &Scene<'_>, bridge: &Link) -> Vec<Finding> {
+    let ways = [false, true].into_iter().filter_map(|v6| default_route(scene, bridge, v6)?.device);
+    let ways: BTreeSet<IfIndex> = ways.collect();
+    let nics = ways.into_iter().flat_map(|way| large_receive::merging(scene.host, way));
+    let told = nics.map(|nic| {
+        about(scene, Cause::RouteMtuExceeded, Severity::Warning, nic, Point::NicIngress).say(
+            format!(
+                "{} merges the TCP segments that it receives for the guests of {} (large receive offload): what is merged so can't be cut again, and this host drops it instead of forwarding it.",
+                nic.name, bridge.name
+            ),
+            large_receive::evidence(nic),
+            vec![large_receive::off(nic)],
+        )
+    });
+    told.collect()
 }
 
 /// The bridge has lost its uplink: the host's own way out leads by it, or the host does not route and a NIC lies idle.

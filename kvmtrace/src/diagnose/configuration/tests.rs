@@ -32,6 +32,7 @@ fn link(index: u32, name: &str, kind: LinkKind, master: Option<u32>) -> Link {
         qdisc: String::new(),
         port,
         xdp: None,
+        large_receive: false,
         addresses: Vec::new(),
         statistics: LinkStatistics::default(),
     }
@@ -351,4 +352,34 @@ fn a_private_ipv6_network_without_masquerade_is_told_as_an_ipv4_one_is() {
     assert_eq!(told("2001:db8::7"), Some(Cause::NatMissing));
     // A link-local address says nothing about the network there.
     assert_eq!(told("fe80::7"), None);
+}
+
+#[test]
+fn a_nic_that_merges_what_this_host_shall_forward_is_told() {
+    let at_nic = [(Cause::RouteMtuExceeded, Some("ens5".to_owned()))];
+    let merges = |host: &mut HostState| {
+        routed(host, "203.0.113.1", "198.51.100.7");
+        change(host, 5, |link| link.large_receive = true);
+    };
+    assert_eq!(broken(merges), at_nic);
+    // The NIC of a bond, not what the bond says of itself.
+    let bundled = |host: &mut HostState, nic: bool| {
+        merges(host);
+        let addresses = host.links[&IfIndex(5)].addresses.clone();
+        let bond = Link { large_receive: true, addresses, ..link(6, "bond0", LinkKind::Bond, None) };
+        host.links.insert(bond.index, bond);
+        host.routes[0].device = Some(IfIndex(6));
+        change(host, 5, |link| {
+            (link.master, link.large_receive) = (Some(IfIndex(6)), nic);
+            link.addresses.clear();
+        });
+    };
+    assert_eq!(broken(|host| bundled(host, true)), at_nic);
+    assert_eq!(broken(|host| bundled(host, false)), []);
+    // It is none of the guests' ways.
+    let beside = |host: &mut HostState| {
+        merges(host);
+        host.routes.clear();
+    };
+    assert_eq!(broken(beside), []);
 }

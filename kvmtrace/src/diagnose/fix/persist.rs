@@ -42,6 +42,8 @@ pub enum DeviceSetting {
         /// On or off.
         on: bool,
     },
+    /// Large receive offload is switched off.
+    LargeReceiveOff,
     /// An option of a bridge: `stp_state`, …
     Option {
         /// As iproute2 names it.
@@ -111,6 +113,7 @@ fn netplan(what: &DeviceSetting, device: &str) -> Option<String> {
         DeviceSetting::Option { option, value } if option == "stp_state" => {
             Some(format!("\"stp: {}\" in its parameters", value != "0"))
         }
+        DeviceSetting::LargeReceiveOff => Some("\"large-receive-offload: false\"".to_owned()),
         DeviceSetting::Port { .. } | DeviceSetting::Option { .. } => None,
     }
 }
@@ -119,6 +122,7 @@ fn network_manager(what: &DeviceSetting) -> Option<String> {
     match what {
         DeviceSetting::Up => Some("connection.autoconnect yes".to_owned()),
         DeviceSetting::Mtu(mtu) => Some(format!("802-3-ethernet.mtu {mtu}")),
+        DeviceSetting::LargeReceiveOff => Some("ethtool.feature-lro off".to_owned()),
         // `controller` and `port-type` have these names only since 1.46; the old ones are still understood.
         DeviceSetting::Bridge(bridge) => {
             Some(format!("connection.master {} connection.slave-type bridge", quote(bridge)))
@@ -152,8 +156,8 @@ fn networkd(what: &DeviceSetting) -> Option<String> {
             };
             Some(format!("{key}={} in [Bridge]", if *on { "yes" } else { "no" }))
         }
-        // Those of the bridge itself stand in its .netdev file.
-        DeviceSetting::Option { .. } => None,
+        // Those of the bridge itself stand in its .netdev file, offloads in a .link file.
+        DeviceSetting::Option { .. } | DeviceSetting::LargeReceiveOff => None,
     }
 }
 
@@ -161,6 +165,9 @@ fn ifupdown(what: &DeviceSetting, entry: &str) -> Option<String> {
     match what {
         DeviceSetting::Up => Some(format!("add \"auto {entry}\"")),
         DeviceSetting::Mtu(mtu) => Some(format!("add \"mtu {mtu}\" to \"iface {entry}\"")),
+        DeviceSetting::LargeReceiveOff => {
+            Some(format!("add \"post-up ethtool -K {entry} lro off\" to \"iface {entry}\""))
+        }
         DeviceSetting::Bridge(bridge) => {
             Some(format!("add {entry} to \"bridge-ports\" of \"iface {bridge}\" (bridge_ports with bridge-utils)"))
         }
@@ -178,9 +185,11 @@ fn libvirt_network(what: &DeviceSetting) -> Option<String> {
         DeviceSetting::Option { option, value } if option == "stp_state" => {
             Some(format!("stp='{}' on <bridge>", if value == "0" { "off" } else { "on" }))
         }
-        DeviceSetting::Up | DeviceSetting::Bridge(_) | DeviceSetting::Port { .. } | DeviceSetting::Option { .. } => {
-            None
-        }
+        DeviceSetting::Up
+        | DeviceSetting::Bridge(_)
+        | DeviceSetting::Port { .. }
+        | DeviceSetting::LargeReceiveOff
+        | DeviceSetting::Option { .. } => None,
     }
 }
 
@@ -195,7 +204,9 @@ fn guest_text(host: &HostState, guest: &Guest, device: &str, what: &DeviceSettin
                 DeviceSetting::Mtu(mtu) => format!("<mtu size='{mtu}'/>"),
                 DeviceSetting::Bridge(bridge) => format!("<source bridge='{bridge}'/>"),
                 DeviceSetting::Port { flag, on } if flag == "isolated" => format!("<port isolated='{}'/>", on_off(*on)),
-                DeviceSetting::Port { .. } | DeviceSetting::Option { .. } => return None,
+                DeviceSetting::Port { .. } | DeviceSetting::LargeReceiveOff | DeviceSetting::Option { .. } => {
+                    return None;
+                }
             };
             let link = host.link_named(device)?;
             let interface = guest.interfaces.iter().find(|interface| interface.device == link.index)?;
@@ -212,7 +223,9 @@ fn guest_text(host: &HostState, guest: &Guest, device: &str, what: &DeviceSettin
                 DeviceSetting::Up => "link_down=1 taken out of".to_owned(),
                 DeviceSetting::Mtu(mtu) => format!("mtu={mtu} in"),
                 DeviceSetting::Bridge(bridge) => format!("bridge={bridge} in"),
-                DeviceSetting::Port { .. } | DeviceSetting::Option { .. } => return None,
+                DeviceSetting::Port { .. } | DeviceSetting::LargeReceiveOff | DeviceSetting::Option { .. } => {
+                    return None;
+                }
             };
             Some(format!(
                 "qm config {id} shows net{number}; with {option} it, give the line to: qm set {id} --net{number} LINE"

@@ -9,6 +9,7 @@ pub mod checksum;
 pub mod device;
 pub mod fragments;
 pub mod guest;
+pub mod large_receive;
 pub mod macvtap;
 pub mod mtu_bridge;
 pub mod mtu_route;
@@ -37,6 +38,7 @@ pub type Rule = fn(&Case<'_>) -> Option<Judgement>;
 
 /// Rules about a drop.
 pub const DROPS: &[(&str, Rule)] = &[
+    ("large receive", large_receive::judge),
     ("bridge MTU", mtu_bridge::judge),
     ("tunnel", tunnel::judge),
     ("route MTU", mtu_route::judge),

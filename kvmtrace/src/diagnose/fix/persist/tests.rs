@@ -23,6 +23,7 @@ pub(in crate::diagnose::fix) fn link(index: u32, name: &str, kind: LinkKind) -> 
         qdisc: String::new(),
         port: None,
         xdp: None,
+        large_receive: false,
         addresses: Vec::new(),
         statistics: LinkStatistics::default(),
     }
@@ -81,6 +82,21 @@ fn an_mtu_is_set_where_the_device_is(
 ) {
     let host = host(system, file, entry);
     assert_eq!(persist(&host, device::mtu(host.link_named("eth0").unwrap(), 9_000, "why")), expected);
+}
+
+#[rstest]
+#[case(
+    System::Netplan,
+    "/etc/netplan/a.yaml: set \"large-receive-offload: false\" under eth0, then run: netplan apply"
+)]
+#[case(System::NetworkManager, "nmcli connection modify eth0 ethtool.feature-lro off && nmcli connection up eth0")]
+#[case(System::Ifupdown, "/etc/netplan/a.yaml: add \"post-up ethtool -K eth0 lro off\" to \"iface eth0\"")]
+// In a file of its own, which is not the one that was found.
+#[case(System::Networkd, "Set it where the device is configured: ")]
+fn an_offload_is_switched_off_where_the_device_is_set_up(#[case] system: System, #[case] expected: &str) {
+    let host = host(system, "/etc/netplan/a.yaml", "eth0");
+    let told = persist(&host, crate::diagnose::rules::large_receive::off(host.link_named("eth0").unwrap()));
+    assert!(told.starts_with(expected), "{told}");
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that can't go on has failed; a skip is told")]
 
+mod machine;
+
 use anyhow::{Result, ensure};
 use kvmtrace_tests::lab::draw::Seed;
 use kvmtrace_tests::lab::plan::{Options, Topology};
@@ -62,8 +64,10 @@ fn faults_of_a_bridged_host_are_told_where_they_are_and_the_cure_silences_them()
         (format!("ip link set {tap} txqueuelen 8"), "guest-not-reading", &tap),
         (format!("bridge link set dev {tap} bcast_flood off"), "bridge-flood-disabled", &tap),
         (
-            // It may have been learned before.
-            format!("bridge link set dev {tap} locked on; bridge fdb del {mac} dev {tap} master 2>/dev/null; true"),
+            // It may have been learned before, and would be again.
+            format!(
+                "bridge link set dev {tap} locked on learning off; bridge fdb del {mac} dev {tap} master 2>/dev/null; true"
+            ),
             "bridge-port-locked",
             &tap,
         ),
@@ -76,42 +80,43 @@ fn faults_of_a_bridged_host_are_told_where_they_are_and_the_cure_silences_them()
         ),
     ];
     for (line, cause, device) in cases {
-        lab.host.check(&line)?;
-        let verdict = check(&lab, &product, &[])?;
-        let found = faults(&verdict);
-        // Both guests suffer from one uplink.
-        assert!(!found.is_empty(), "{line}: nothing is told");
-        assert!(found.iter().all(|found| *found == (cause.to_owned(), device.to_owned())), "{line}: {found:?}");
-        assert_eq!(verdict.code, 1, "{line}");
+        let cure = prove(&lab, &product, &line, cause, device)?;
         // Only the guest that has to do with it.
         let narrowed = faults(&check(&lab, &product, &["-i", &other])?);
         let is_alone = device == tap || cause == "bridge-port-isolated";
         assert_eq!(narrowed.is_empty(), is_alone, "{line}: {narrowed:?}");
-        let command = verdict.json["findings"][0]["fixes"][0]["command"].as_str().unwrap().to_owned();
-        lab.host.shell(&command).status()?;
-        // At once: that the kernel tells the bridge of a port's carrier a moment later is not told as a fault.
-        assert_eq!(faults(&check(&lab, &product, &[])?), [], "{line}, then {command}");
+        lab.host.check(&cure)?;
         lab.host
             .check(&format!("sh -c 'bridge link set dev {tap} isolated off; bridge link set dev {tap} learning on'"))?;
     }
     Ok(())
 }
 
-/// Breaks the host, sees that told, and that the cure silences it and its undo does not.
-fn prove(lab: &Lab, product: &Product, line: &str, cause: &str, device: &str) -> Result<()> {
+/// Breaks the host, sees that told, that the cure silences it and that its undo brings it back; gives the cure.
+fn prove(lab: &Lab, product: &Product, line: &str, cause: &str, device: &str) -> Result<String> {
     lab.host.check(line)?;
     let wanted = (cause.to_owned(), device.to_owned());
+    let is_told = |verdict: &Verdict, after: &str| {
+        let found = faults(verdict);
+        let only = !found.is_empty() && found.iter().all(|found| *found == wanted);
+        assert!(only && verdict.code == 1, "{after}: {found:?}, exit {}", verdict.code);
+    };
     let verdict = check(lab, product, &[])?;
-    let found = faults(&verdict);
-    assert!(!found.is_empty() && found.iter().all(|found| *found == wanted), "{line}: {found:?}");
+    is_told(&verdict, line);
     let fix = &verdict.json["findings"][0]["fixes"][0];
     let (command, undo) = (fix["command"].as_str().unwrap(), fix["undo"].as_str().unwrap());
     lab.host.check(command)?;
+    // At once: that the kernel tells the bridge of a port's carrier a moment later is not told as a fault.
     assert_eq!(faults(&check(lab, product, &[])?), [], "{line}, then {command}");
     lab.host.check(undo)?;
-    assert_eq!(faults(&check(lab, product, &[])?).first(), Some(&wanted), "{line}, then {command}, then {undo}");
-    lab.host.check(command)?;
-    Ok(())
+    is_told(&check(lab, product, &[])?, &format!("{line}, then {command}, then {undo}"));
+    Ok(command.to_owned())
+}
+
+/// The same, and mends it.
+fn prove_and_mend(lab: &Lab, product: &Product, line: &str, cause: &str, device: &str) -> Result<()> {
+    let cure = prove(lab, product, line, cause, device)?;
+    lab.host.check(&cure).map(drop)
 }
 
 #[test]
@@ -120,21 +125,21 @@ fn what_a_host_that_routes_does_not_let_through_is_told_and_its_cure_has_an_undo
     let (bridge, uplink) = (&lab.plan.bridge, &lab.plan.uplink.device);
     let guest = lab.plan.guests[0].port.addresses.v4;
     let forwarding = format!("sysctl -qw net/ipv4/conf/{bridge}/forwarding=0");
-    prove(&lab, &product, &forwarding, "forwarding-disabled", bridge)?;
+    prove_and_mend(&lab, &product, &forwarding, "forwarding-disabled", bridge)?;
     let filter = format!("sysctl -qw net/ipv4/conf/{bridge}/rp_filter=1 && ip route add {guest}/32 dev {uplink}");
-    prove(&lab, &product, &filter, "reverse-path-filter", bridge)?;
+    prove_and_mend(&lab, &product, &filter, "reverse-path-filter", bridge)?;
     lab.host.check(&format!("ip route del {guest}/32 dev {uplink}"))?;
     // Established connections and other devices do not let the guests begin one.
     let policy = "nft 'add table inet fw; add chain inet fw c { type filter hook forward priority 0; policy drop; }; \
                   add rule inet fw c ct state established,related accept; add rule inet fw c iifname \"docker0\" accept'";
-    prove(&lab, &product, policy, "netfilter-forward", bridge)
+    prove_and_mend(&lab, &product, policy, "netfilter-forward", bridge)
 }
 
 #[test]
 fn a_tunnel_that_does_not_fit_its_device_is_told() -> Result<()> {
     let Some((lab, product)) = setup(Topology::Vxlan)? else { return Ok(()) };
     let short = format!("ip link set {} mtu {}", lab.plan.uplink.device, lab.plan.mtu + 49);
-    prove(&lab, &product, &short, "tunnel-mtu-exceeded", &lab.plan.vxlan)
+    prove_and_mend(&lab, &product, &short, "tunnel-mtu-exceeded", &lab.plan.vxlan)
 }
 
 #[test]
@@ -147,7 +152,7 @@ fn a_policy_that_drops_bridged_frames_is_told() -> Result<()> {
     }
     // As Docker leaves it.
     let policy = "iptables-nft -P FORWARD DROP && iptables-nft -A FORWARD -i docker0 ! -o docker0 -j ACCEPT";
-    prove(&lab, &product, policy, "netfilter-bridged-ip", &lab.plan.bridge)
+    prove_and_mend(&lab, &product, policy, "netfilter-bridged-ip", &lab.plan.bridge)
 }
 
 #[test]
@@ -166,5 +171,30 @@ fn a_host_that_routes_must_forward_and_translate() -> Result<()> {
     let command = verdict.json["findings"][0]["fixes"][0]["command"].as_str().unwrap().to_owned();
     lab.host.shell(&command).status()?;
     assert_eq!(faults(&check(&lab, &product, &[])?), [], "{command}");
+    let public = "ip addr add 2001:db8:7::7/64 dev ktpub0 nodad && ip -6 route replace default dev ktpub0";
+    prove_and_mend(&lab, &product, public, "nat-missing", "ktpub0")
+}
+
+#[test]
+fn addresses_that_two_have_are_told_until_each_has_its_own() -> Result<()> {
+    let Some((mut lab, product)) = setup(Topology::Bridge)? else { return Ok(()) };
+    let macs = [0, 1].map(|index: usize| lab.plan.guests[index].port.mac.clone());
+    let taps = [0, 1].map(|index: usize| lab.plan.guests[index].tap.clone());
+    let own = lab.host.check(&format!("cat /sys/class/net/{}/address", lab.plan.bridge))?;
+    let of_bridge = |mac: &str| format!("ip link set {} address {mac}", lab.plan.bridge);
+    lab.host.check(&of_bridge(&macs[1]))?;
+    let verdict = check(&lab, &product, &[])?;
+    assert_eq!(faults(&verdict), [("mac-conflict".to_owned(), taps[1].clone())]);
+    // The cure lies in the guest's definition.
+    assert!(verdict.json["findings"][0]["fixes"][0]["command"].is_null());
+    lab.host.check(&of_bridge(own.trim()))?;
+    assert_eq!(faults(&check(&lab, &product, &[])?), []);
+    lab.guests[1].restart_as(&macs[0])?;
+    let verdict = check(&lab, &product, &[])?;
+    assert_eq!(faults(&verdict), [("mac-conflict".to_owned(), taps[0].clone())]);
+    let told = verdict.json["findings"][0]["explanation"].as_str().unwrap();
+    assert!(taps.iter().all(|tap| told.contains(tap.as_str())), "{told}");
+    lab.guests[1].restart_as(&macs[1])?;
+    assert_eq!(faults(&check(&lab, &product, &[])?), []);
     Ok(())
 }
