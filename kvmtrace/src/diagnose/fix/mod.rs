@@ -46,7 +46,8 @@ pub fn nft_device(word: &str, link: &Link) -> String {
 /// Deletes the rules of a chain that bear a comment.
 pub fn nft_delete(place: &str, comment: &str) -> String {
     let list = quote(&format!("list chain {place}"));
-    let pattern = quote(&format!("s/.*comment \"{comment}\" # handle //p"));
+    // Networks in a comment hold slashes; no address or name of a chain holds a `|`.
+    let pattern = quote(&format!("s|.*comment \"{comment}\" # handle ||p"));
     format!("for h in $(nft -a {list} | sed -n {pattern}); do nft delete rule {place} handle \"$h\"; done")
 }
 
