@@ -65,7 +65,7 @@ const NOT_FOR_US: &[&str] = &[
 /// The drop is no fault of the flow.
 pub fn is_noise(case: &Case<'_>, drop: &Dropped<'_>) -> bool {
     if drop.within(HOUSEKEEPING) && !drop.because(&["ICMP_CSUM"])
-        || drop.because(&["QUEUE_PURGE", "SOCKET_CLOSE", "CONSUMED", "SKB_CONSUMED"])
+        || drop.because(&["QUEUE_PURGE", "SOCKET_CLOSE", "CONSUMED", "SKB_CONSUMED", "DUP_FRAG"])
     {
         return true;
     }
@@ -86,7 +86,7 @@ pub fn is_noise(case: &Case<'_>, drop: &Dropped<'_>) -> bool {
     if drop.because(&["UNHANDLED_PROTO"]) {
         return !is_link_local(case);
     }
-    if is_bystander(case, drop) {
+    if is_bystander(case, drop) || is_redirect_for_translated(case, drop) {
         return true;
     }
     case.is_multicast()
@@ -137,6 +137,14 @@ fn is_detached_uplink(case: &Case<'_>, link: &Link) -> bool {
 
 fn is_link_local(case: &Case<'_>) -> bool {
     case.destination_mac().is_some_and(|mac| matches!(mac.0, [0x01, 0x80, 0xc2, 0, 0, 0..=0x0f]))
+}
+
+/// This host would tell a sender of a shorter way, and NAT keeps that from it: the connection is translated on the way by
+/// this host only (`nf_nat_icmp_reply_translation`).
+fn is_redirect_for_translated(case: &Case<'_>, drop: &Dropped<'_>) -> bool {
+    let redirect = matches!(case.key().protocol, Protocol::Icmp { kind: 5, .. } | Protocol::Icmpv6 { kind: 137, .. });
+    let own = case.key().source.ip().is_some_and(|source| case.scene.is_host_address(source));
+    redirect && own && drop.because(&["NETFILTER_DROP", "NOT_SPECIFIED"]) && drop.within(&["nf_hook_slow"])
 }
 
 /// A copy that a bridge flooded to a guest that the packet is not for.

@@ -30,9 +30,11 @@ const GLOBAL: &[&str] = &[
     "net.ipv4.tcp_syncookies",
     "net.ipv6.conf.all.disable_ipv6",
     "net.ipv6.conf.all.forwarding",
+    "net.ipv6.ip6frag_high_thresh",
     "net.ipv6.neigh.default.gc_thresh3",
     "net.netfilter.nf_conntrack_buckets",
     "net.netfilter.nf_conntrack_count",
+    "net.netfilter.nf_conntrack_frag6_high_thresh",
     "net.netfilter.nf_conntrack_max",
     "net.netfilter.nf_conntrack_tcp_be_liberal",
 ];
@@ -92,6 +94,8 @@ pub(super) fn counters() -> BTreeMap<String, u64> {
     counters.extend(snmp6(&read("snmp6")));
     counters.extend(conntrack(&read("stat/nf_conntrack")));
     counters.extend(softnet(&read("softnet_stat")));
+    counters.extend(fragments(&read("sockstat")));
+    counters.extend(fragments(&read("sockstat6")));
     counters
 }
 
@@ -139,6 +143,16 @@ fn conntrack(text: &str) -> BTreeMap<String, u64> {
     counters
 }
 
+/// `FRAG6: inuse 0 memory 0`, told as `FRAG6.memory`: bytes that wait for the rest of their datagrams.
+fn fragments(text: &str) -> BTreeMap<String, u64> {
+    let memory = |line: &str| {
+        let (name, values) = line.split_once(':')?;
+        let (_, bytes) = values.split_once("memory")?;
+        name.starts_with("FRAG").then_some((format!("{name}.memory"), bytes.trim().parse().ok()?))
+    };
+    text.lines().filter_map(memory).collect()
+}
+
 /// Hexadecimal numbers for each CPU: packets taken from the queue, dropped because it was full, times out of budget.
 fn softnet(text: &str) -> BTreeMap<String, u64> {
     let mut counters = BTreeMap::<String, u64>::new();
@@ -179,6 +193,12 @@ mod tests {
         let counters = conntrack("entries  searched drop\n0000000a 00000000 00000003\n0000000a 00000000 00000004\n");
         assert_eq!(counters.get("conntrack.entries"), Some(&10));
         assert_eq!(counters.get("conntrack.drop"), Some(&7));
+    }
+
+    #[test]
+    fn of_the_sockets_only_the_memory_of_fragments_is_told() {
+        let counters = fragments("sockets: used 9\nUDP: inuse 3 mem 2\nFRAG: inuse 1 memory 4264\n");
+        assert_eq!(counters, BTreeMap::from([("FRAG.memory".to_owned(), 4264)]));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The firewall's drops: `netfilter-*` and `conntrack-full`, with the rule or policy that did it.
 
+use super::fragments;
 use super::netfilter_stage::{Stage, stage};
 use crate::diagnose::case::Case;
 use crate::diagnose::dropped::Dropped;
@@ -30,7 +31,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         suspects.retain(Suspect::rejects);
     }
     if suspects.iter().all(|suspect| suspect.rule.is_none() && suspect.chain.is_none())
-        && let Some(judgement) = conntrack_full(case, drop, &stage)
+        && let Some(judgement) = conntrack_full(case, drop, &stage).or_else(|| not_kept(case, drop, &stage))
     {
         return Some(judgement);
     }
@@ -127,6 +128,14 @@ fn bridged_fix(case: &Case<'_>, stage: &Stage) -> Fix {
         }
         _ => sysctl::set(case.scene.host, name, "0", why).risk(risk),
     }
+}
+
+/// No rule did it: conntrack puts IPv6 datagrams together before it looks at them, and drops the pieces that it can't keep
+/// (`nf_ct_frag6_gather`, by `ipv6_defrag`).
+fn not_kept(case: &Case<'_>, drop: &Dropped<'_>, stage: &Stage) -> Option<Judgement> {
+    let first = matches!(stage.hook, "prerouting" | "output") && stage.family == "ip6" && !stage.by_nft;
+    let pieces = drop.flow.places.values().any(|counters| counters.fragments > 0);
+    (first && pieces).then(|| fragments::not_kept(case, drop, fragments::CONNTRACK_IPV6, stage.point()))
 }
 
 /// No rule did it: conntrack drops what it has no room for (`nf_conntrack_in`, "table full").
