@@ -4,6 +4,7 @@ use super::attribute::Group;
 use super::dropped::Dropped;
 use super::noise;
 use super::report::FlowDirection;
+use super::routes::{Answer, Question, lookup};
 use super::scene::{Role, Scene};
 use crate::event::host::{Link, LinkKind};
 use crate::event::{Direction, FlowCounters, FlowKey, IfIndex, MacAddress, Place, Protocol};
@@ -185,6 +186,31 @@ impl<'a> Case<'a> {
         };
         let places = || self.hops.iter().rev().map(|(place, _)| place);
         places().find(|place| out(place)).or_else(|| places().next()).map(|place| place.device)
+    }
+
+    /// What this host's routing answers for it.
+    pub fn routing(&self) -> Answer<'a> {
+        self.routed().map(|question| lookup(self.scene.host, question)).unwrap_or_default()
+    }
+
+    /// What this host's routing is asked for it: after a translation of the destination, before one of the source.
+    pub fn routed(&self) -> Option<Question<'a>> {
+        let foreign = |key: &FlowKey| key.destination.ip().is_some_and(|to| !self.scene.is_host_address(to));
+        let key = self.key();
+        let inner = self.group.translated.filter(|inner| !foreign(&key) && foreign(inner)).unwrap_or(key);
+        Some(Question { from: key.source.ip(), to: inner.destination.ip()?, input: self.input()?.name.as_str() })
+    }
+
+    /// The device by which it came to this host's routing.
+    fn input(&self) -> Option<&'a Link> {
+        let scene = self.scene;
+        if self.key().source.ip().is_some_and(|source| scene.is_host_address(source)) {
+            return scene.host.link_named("lo");
+        }
+        let entered = self.hops.iter().map(|(place, _)| place).find(|place| place.direction == Direction::Ingress);
+        let dropped = || self.drops.iter().find_map(|drop| drop.device());
+        let device = entered.map(|place| place.device).or_else(dropped).or(self.group.device)?;
+        scene.bridge_of(device).or_else(|| scene.link(device))
     }
 
     /// Packets of answers, wherever they were seen.

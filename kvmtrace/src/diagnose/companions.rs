@@ -6,7 +6,6 @@
 use super::case::Case;
 use super::judgement::Judgement;
 use super::report::{Cause, Finding, FlowReport, Severity, Verdict};
-use super::rules::routing::route_to;
 use super::scene::Scene;
 use crate::event::FlowKey;
 use std::collections::BTreeMap;
@@ -86,7 +85,7 @@ fn answers_of(case: &Case<'_>, by_key: &BTreeMap<FlowKey, usize>) -> Vec<usize> 
 /// ARP and ND for either end, or for the next hop.
 fn neighbours_of(case: &Case<'_>, by_target: &BTreeMap<IpAddr, Vec<usize>>) -> Vec<usize> {
     let (source, destination) = (case.key().source.ip(), case.key().destination.ip());
-    let hop = destination.and_then(|to| route_to(case.scene.host, to)).and_then(|route| route.gateway);
+    let hop = case.routing().unicast().and_then(|route| route.gateway);
     let ends =
         [case.group.main.target, source, destination, hop, case.group.translated.and_then(|key| key.source.ip())];
     ends.into_iter().flatten().filter_map(|end| by_target.get(&end)).flatten().copied().collect()

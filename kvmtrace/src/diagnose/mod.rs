@@ -25,6 +25,7 @@ pub mod ledger;
 pub mod noise;
 pub mod notice;
 pub mod report;
+pub mod routes;
 pub mod rules;
 pub mod scene;
 pub mod words;

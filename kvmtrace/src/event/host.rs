@@ -192,7 +192,7 @@ pub struct Route {
     pub table: u32,
     /// Priority; lower wins.
     pub metric: u32,
-    /// `unicast`, `blackhole`, `unreachable`, `prohibit`.
+    /// `unicast`, `blackhole`, `unreachable`, `prohibit`, `throw`.
     pub kind: String,
     /// MTU set on the route, in bytes.
     pub mtu: Option<u32>,

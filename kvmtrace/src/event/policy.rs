@@ -17,12 +17,15 @@ pub struct PolicyRule {
     pub destination: Option<Network>,
     /// The device that the packet came in by.
     pub input: Option<String>,
-    /// `lookup`, `goto`, `nop`, `blackhole`, `unreachable`, `prohibit`.
+    /// `lookup`, `goto`, `nop`, `blackhole`, `unreachable`, `prohibit`; `l3mdev` for the table of the packet's VRF.
     pub action: String,
     /// The table of `lookup`.
     pub table: u32,
     /// It asks for something else as well (a mark, ports, a user, TOS), or for the contrary.
     pub narrower: bool,
+    /// Routes of its table that are no longer than this prefix don't count (`suppress_prefixlength`).
+    #[serde(default)]
+    pub suppress: Option<u32>,
 }
 
 impl PolicyRule {
@@ -54,6 +57,7 @@ mod tests {
             action: "prohibit".to_owned(),
             table: 0,
             narrower: false,
+            suppress: None,
         };
         let source = Some("10.0.0.7".parse().unwrap());
         let destination = "192.0.2.1".parse().unwrap();

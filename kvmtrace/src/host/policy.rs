@@ -32,15 +32,18 @@ fn rule(message: &Message) -> Option<PolicyRule> {
     const FRA_PRIORITY: u16 = 6;
     const FRA_SUPPRESS_PREFIXLEN: u16 = 14;
     const FRA_TABLE: u16 = 15;
+    const FRA_L3MDEV: u16 = 19;
     const FRA_PROTOCOL: u16 = 21;
-    /// What each rule has, besides what is read here; a suppressor of -1 suppresses nothing.
-    const PLAIN: [u16; 7] =
-        [FRA_DST, FRA_SRC, FRA_IIFNAME, FRA_PRIORITY, FRA_TABLE, FRA_PROTOCOL, FRA_SUPPRESS_PREFIXLEN];
+    /// What is read here; a suppressor of -1 suppresses nothing.
+    const PLAIN: [u16; 8] =
+        [FRA_DST, FRA_SRC, FRA_IIFNAME, FRA_PRIORITY, FRA_TABLE, FRA_L3MDEV, FRA_PROTOCOL, FRA_SUPPRESS_PREFIXLEN];
     const FIB_RULE_INVERT: u32 = 2;
     let (header, attributes) = message.split(HEADER)?;
     let network =
         |kind, prefix| attributes.address(kind).filter(|_| prefix > 0).map(|address| Network { address, prefix });
+    let of_vrf = attributes.get(FRA_L3MDEV).is_some_and(|value| value.first().is_some_and(|on| *on != 0));
     let action = match header[7] {
+        1 if of_vrf => "l3mdev",
         1 => "lookup",
         2 => "goto",
         3 => "nop",
@@ -60,5 +63,6 @@ fn rule(message: &Message) -> Option<PolicyRule> {
         action: action.to_owned(),
         table: attributes.u32(FRA_TABLE).unwrap_or(u32::from(header[4])),
         narrower: header[3] != 0 || inverted || more,
+        suppress: attributes.u32(FRA_SUPPRESS_PREFIXLEN).filter(|length| *length != u32::MAX),
     })
 }

@@ -56,6 +56,7 @@ fn route(message: &Message) -> Vec<Route> {
         libc::RTN_BLACKHOLE => "blackhole",
         libc::RTN_UNREACHABLE => "unreachable",
         libc::RTN_PROHIBIT => "prohibit",
+        libc::RTN_THROW => "throw",
         _ => return Vec::new(),
     };
     if table == u32::from(libc::RT_TABLE_LOCAL) {

@@ -294,6 +294,7 @@ fn host() -> HostState {
             action: "prohibit".to_owned(),
             table: 0,
             narrower: false,
+            suppress: Some(0),
         }],
         routes: vec![Route {
             destination: Network { address: "0.0.0.0".parse().unwrap(), prefix: 0 },

@@ -62,7 +62,9 @@ fn is_link_local(network: &Network) -> bool {
 pub fn route_command(verb: &str, route: &Route, device: &str) -> String {
     let family = if route.destination.address.is_ipv6() { " -6" } else { "" };
     let via = route.gateway.map(|gateway| format!(" via {gateway}")).unwrap_or_default();
-    format!("ip{family} route {verb} {}{via} dev {}", route.destination, quote(device))
+    // 254 is `main`, which is meant where none is named.
+    let table = if matches!(route.table, 0 | 254) { String::new() } else { format!(" table {}", route.table) };
+    format!("ip{family} route {verb} {}{via} dev {}{table}", route.destination, quote(device))
 }
 
 /// Sets a device's MTU.

@@ -96,7 +96,7 @@ fn egress<'a>(case: &Case<'a>, drop: &Dropped<'_>, mtu: Option<u32>) -> Option<&
         .iter()
         .rev()
         .find(|(place, _)| place.direction == Direction::Egress && Some(place.device) != case.group.device);
-    let by_route = || super::routing::route_to(scene.host, case.key().destination.ip()?).and_then(|route| route.device);
+    let by_route = || case.routing().unicast().and_then(|route| route.device);
     let link = |index| scene.link(index);
     left.and_then(|(place, _)| link(place.device))
         .or_else(|| by_route().and_then(link))

@@ -29,7 +29,8 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     }
     let device = drop.device().or(case.device())?;
     let to = drop.key().destination.ip()?;
-    let hop = super::routing::route_to(case.scene.host, to).and_then(|route| route.gateway).unwrap_or(to);
+    let answer = case.routing();
+    let hop = answer.unicast().and_then(|route| route.gateway).unwrap_or(to);
     if let Some(own) = case.device().and_then(|device| case.scene.link(device))
         && let Some(judgement) = super::macvtap::judge(case, own)
     {
@@ -50,6 +51,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     Some(
         Judgement::dropped(Cause::NeighbourUnresolved, at(case.scene, device, Point::Neighbour).of(drop), explanation)
             .evidence(state.map(|neighbour| format!("neighbour {hop} on {name}: {}", neighbour.state)))
+            .evidence(answer.caveat())
             .fix(advice(&hop.to_string())),
     )
 }

@@ -313,8 +313,7 @@ fn dead_port(case: &Case<'_>, bridge: &Link) -> Option<Judgement> {
 
 /// The device of the route is down.
 fn routed_out(case: &Case<'_>) -> Option<Judgement> {
-    let to = case.key().destination.ip()?;
-    let device = super::routing::route_to(case.scene.host, to)?.device?;
+    let device = case.routing().unicast()?.device?;
     let link = case.scene.link(device).filter(|link| !link.up || !link.carrier)?;
     Some(dead_link(case, link, at(case.scene, link.index, Point::NicEgress)))
 }

@@ -3,11 +3,9 @@
 use super::routing::special_cause;
 use crate::diagnose::case::Case;
 use crate::diagnose::dropped::Dropped;
-use crate::diagnose::fix::quote;
 use crate::diagnose::judgement::{Judgement, at};
 use crate::diagnose::report::{Fix, Point};
-use crate::diagnose::words;
-use crate::event::PolicyRule;
+use crate::diagnose::{routes, words};
 use crate::event::host::Link;
 
 /// The rule, by what it does.
@@ -29,7 +27,7 @@ pub fn judge(case: &Case<'_>, drop: &Dropped<'_>, input: &Link, kind: &str) -> J
             "Find the rule with `ip{family} rule show` (its action is {kind}) and delete it with `ip{family} rule del`, if nobody meant it."
         )));
     };
-    let text = text(rule);
+    let text = routes::text(rule);
     let explanation = format!("{what} went to {to}; the rule of policy routing \"{text}\" {does}.");
     let fix = if rule.narrower {
         Fix::advice(format!(
@@ -43,19 +41,4 @@ pub fn judge(case: &Case<'_>, drop: &Dropped<'_>, input: &Link, kind: &str) -> J
             .persist("Remove it from the network configuration that sets it.")
     };
     Judgement::dropped(cause, place, explanation).evidence([format!("ip{family} rule {text}")]).fix(fix)
-}
-
-/// As `ip rule` takes it.
-fn text(rule: &PolicyRule) -> String {
-    let network = |word: &str, network: &Option<crate::event::host::Network>| {
-        network.map_or_else(String::new, |network| format!("{word} {network} "))
-    };
-    let input = rule.input.as_ref().map_or_else(String::new, |name| format!("iif {} ", quote(name)));
-    format!(
-        "priority {} {}{}{input}{}",
-        rule.priority,
-        network("from", &rule.source),
-        network("to", &rule.destination),
-        rule.action
-    )
 }

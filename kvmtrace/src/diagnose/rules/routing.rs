@@ -9,10 +9,11 @@ use crate::diagnose::dropped::Dropped;
 use crate::diagnose::fix::{device, quote, sysctl};
 use crate::diagnose::judgement::{Judgement, at};
 use crate::diagnose::report::{Cause, Fix, Point};
+use crate::diagnose::routes::{Answer, MAIN, Question, lookup};
 use crate::diagnose::scene::{Role, Scene};
 use crate::diagnose::words;
 use crate::event::HostState;
-use crate::event::host::{Link, Route};
+use crate::event::host::{Link, Network, Route};
 use std::net::IpAddr;
 
 const FUNCTIONS: &[&str] = &[
@@ -49,26 +50,31 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     }
     let special = |route: &&Route| matches!(route.kind.as_str(), "blackhole" | "prohibit" | "unreachable");
     let kind = kind_told(case, drop);
-    let route = route_of(case.scene.host, to).filter(special).or_else(|| {
+    let from = drop.key().source.ip().filter(|from| !case.scene.is_host_address(*from)).or(case.key().source.ip());
+    let answer = lookup(case.scene.host, Question { from, to, input: &input.name });
+    // A rule that is not known whole may have led to another table.
+    let elsewhere = || {
         let routes = case.scene.host.routes.iter().filter(special);
         routes
             .filter(|route| Some(route.kind.as_str()) == kind && route.destination.contains(to))
             .max_by_key(|route| route.destination.prefix)
-    });
+    };
+    let may_forbid = |kind: &str| {
+        let mut rules = case.scene.host.policy_rules.iter();
+        rules.any(|rule| rule.action == kind && rule.may_take(from, to, &input.name))
+    };
+    let forbids = answer.rule.is_some_and(|rule| rule.action != "lookup");
+    let route = answer.route.filter(special).or_else(|| if forbids { None } else { elsewhere() });
     if let Some(route) = route {
         return Some(special_route(case, drop, input, route, to));
     }
-    match kind {
-        // The tables know a way: a rule forbids it.
-        Some("unreachable") if route_to(case.scene.host, to).is_some() && downed_uplink(case.scene, to).is_none() => {
-            Some(super::policy_rule::judge(case, drop, input, "unreachable"))
+    match kind? {
+        _ if downed_uplink(case.scene, to).is_some() => Some(no_route(case, drop, input, &answer, to)),
+        // Nothing forbids it: there is just no route.
+        "unreachable" if answer.unicast().is_none() && !may_forbid("unreachable") => {
+            Some(no_route(case, drop, input, &answer, to))
         }
-        Some("unreachable") => Some(no_route(case, drop, input, to)),
-        Some(kind) if downed_uplink(case.scene, to).is_none() => {
-            Some(super::policy_rule::judge(case, drop, input, kind))
-        }
-        Some(_) => Some(no_route(case, drop, input, to)),
-        None => None,
+        kind => Some(super::policy_rule::judge(case, drop, input, kind)),
     }
 }
 
@@ -127,9 +133,10 @@ fn special_route(case: &Case<'_>, drop: &Dropped<'_>, input: &Link, route: &Rout
 
 /// This host itself has no way to `to`, to which a tunnel sends.
 pub fn no_way(case: &Case<'_>, drop: &Dropped<'_>, from: &Link, to: IpAddr) -> Judgement {
-    match route_of(case.scene.host, to).filter(|route| route.kind != "unicast") {
+    let answer = lookup(case.scene.host, Question::own(to));
+    match answer.route.filter(|route| route.kind != "unicast") {
         Some(route) => special_route(case, drop, from, route, to),
-        None => no_route(case, drop, from, to),
+        None => no_route(case, drop, from, &answer, to),
     }
 }
 
@@ -157,7 +164,7 @@ fn forwarding_disabled(case: &Case<'_>, drop: &Dropped<'_>, input: &Link, to: Ip
         )
 }
 
-fn no_route(case: &Case<'_>, drop: &Dropped<'_>, input: &Link, to: IpAddr) -> Judgement {
+fn no_route(case: &Case<'_>, drop: &Dropped<'_>, input: &Link, answer: &Answer<'_>, to: IpAddr) -> Judgement {
     let scene = case.scene;
     // IPv6 takes a network's route away while its bridge has no carrier.
     let serves = |link: &&Link| case.bridge().is_some_and(|bridge| bridge.index == link.index) && !case.is_from_guest();
@@ -179,9 +186,34 @@ fn no_route(case: &Case<'_>, drop: &Dropped<'_>, input: &Link, to: IpAddr) -> Ju
             judgement(Cause::LinkDown).fix(device::up(scene.host, scene.track.first_host(), down))
         };
     }
-    let explanation = format!("{} went to {to}, for which this host has no route.", words::dropped(case));
     let place = at(scene, input.index, Point::Routing).of(drop);
-    Judgement::dropped(Cause::NoRoute, place, explanation).fixes(route_fixes(scene, to))
+    let what = words::dropped(case);
+    let main = answer.tables.contains(&MAIN);
+    let judgement = |explanation| Judgement::dropped(Cause::NoRoute, place, explanation).evidence(answer.caveat());
+    if main {
+        let explanation = format!("{what} went to {to}, for which this host has no route.");
+        return judgement(explanation).fixes(route_fixes(scene, to));
+    }
+    let asked: Vec<String> = answer.tables.iter().map(u32::to_string).collect();
+    let explanation = if asked.is_empty() {
+        format!("{what} went to {to}, and no rule of policy routing leads packets like these to a table.")
+    } else {
+        format!(
+            "{what} went to {to}; the rules of policy routing ask only table {} for packets like these, which has no route there.",
+            asked.join(", ")
+        )
+    };
+    let source = drop.key().source.ip().map(|from| format!("from {from} ")).unwrap_or_default();
+    let family = if to.is_ipv6() { " -6" } else { "" };
+    let command = |verb: &str| format!("ip{family} rule {verb} {source}to {to} lookup main");
+    let known = lookup(scene.host, Question::own(to)).unicast().is_some();
+    let lead = Fix::run(command("add"), command("del"), "Lets the main table decide, which has a route there.")
+        .risk("Whoever keeps these packets from the main table may have meant it.")
+        .persist("Set the rule where the other rules of policy routing are set.");
+    let advice = Fix::advice(format!(
+        "Add a route to {to} to a table that is asked, or a rule that leads these packets to a table with one (`ip{family} rule show`)."
+    ));
+    judgement(explanation).fixes(known.then_some(lead)).fix(advice)
 }
 
 /// The cure for a dead link.
@@ -208,6 +240,11 @@ fn route_fixes(scene: &Scene<'_>, to: IpAddr) -> Vec<Fix> {
         })
         .into_iter()
         .collect();
+    if fixes.is_empty()
+        && let Some(to_guest) = guest_route(scene, to)
+    {
+        return to_guest;
+    }
     let uplinks = || host.links.values().filter(|link| is_upstream(scene, link));
     let on_link = uplinks().find(|link| link.addresses.iter().any(|network| network.contains(to)));
     if let (Some(link), true) = (on_link, fixes.is_empty()) {
@@ -239,6 +276,28 @@ fn route_fixes(scene: &Scene<'_>, to: IpAddr) -> Vec<Fix> {
     }
     fixes.push(Fix::advice(format!("Add a route to {to}, or a default route, by the right next hop; and set it in the network configuration so that it lasts.")));
     fixes
+}
+
+/// The address is a guest's, in none of this host's networks: it is to be found behind the guest's device.
+fn guest_route(scene: &Scene<'_>, to: IpAddr) -> Option<Vec<Fix>> {
+    let device = scene.guest_by_address(crate::event::Address::Ip(to))?;
+    let guest = scene.guest_name(device)?;
+    let link = scene.bridge_of(device).or_else(|| scene.link(device))?;
+    let of_family = |network: &&Network| network.address.is_ipv6() == to.is_ipv6() && !is_link_local(network.address);
+    let network = link.addresses.iter().find(of_family)?;
+    let (family, prefix) = if to.is_ipv6() { (" -6", 128) } else { ("", 32) };
+    let command = |verb: &str| format!("ip{family} route {verb} {to}/{prefix} dev {}", quote(&link.name));
+    let why =
+        format!("{guest} has the address {to}, which is in no network of this host's: it is behind {}.", link.name);
+    Some(vec![
+        Fix::run(command("add"), command("del"), why)
+            .persist("Set the route in the network configuration that sets the device up."),
+        Fix::advice(format!(
+            "Or give {guest} an address of the network of {} ({}).",
+            link.name,
+            super::nat::base(*network)
+        )),
+    ])
 }
 
 fn is_link_local(address: IpAddr) -> bool {
@@ -288,23 +347,9 @@ fn forwards(host: &HostState, device: &str, to: IpAddr) -> bool {
     }
 }
 
-/// The unicast route that the main table takes.
+/// The unicast route that this host's own packets take.
 pub fn route_to(host: &HostState, to: IpAddr) -> Option<&Route> {
-    route_of(host, to).filter(|route| route.kind == "unicast")
-}
-
-/// The route that the main table takes, of any kind.
-pub fn route_of(host: &HostState, to: IpAddr) -> Option<&Route> {
-    let fits = host.routes.iter().filter(|route| {
-        route.destination.contains(to)
-            && usable(host, route)
-            && (route.table == 254 || route.table == 253 || route.table == 0)
-    });
-    fits.min_by_key(|route| (std::cmp::Reverse(route.destination.prefix), route.metric))
-}
-
-fn usable(host: &HostState, route: &Route) -> bool {
-    route.device.is_none_or(|device| host.link(device).is_none_or(|link| link.up))
+    lookup(host, Question::own(to)).unicast()
 }
 
 /// As `ip route` writes it.

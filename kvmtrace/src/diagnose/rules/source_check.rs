@@ -3,11 +3,12 @@
 //! `ip_rcv_finish_core` drops with `IP_RPFILTER`, `IP_LOCALNET`, `IP_LOCAL_SOURCE` or `IP_INVALID_SOURCE`. The filter also
 //! makes the host ignore ARP requests, without any drop (`arp_process` → `ip_route_input_noref`).
 
-use super::routing::{route_to, text};
+use super::routing::text;
 use crate::diagnose::case::{Case, Way};
 use crate::diagnose::fix::sysctl;
 use crate::diagnose::judgement::{Judgement, at};
 use crate::diagnose::report::{Cause, Fix, Point, Verdict};
+use crate::diagnose::routes::{Answer, Question, lookup};
 use crate::diagnose::words;
 use crate::event::host::Link;
 use crate::event::{HostState, Protocol};
@@ -39,15 +40,16 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         ))));
     }
     let strict = filter_of(case.scene.host, input) == 1;
+    let back = way_back(case.scene.host, from, drop.key().destination.ip());
     if !(drop.because(&["IP_RPFILTER"])
-        || drop.is_unspecified() && drop.within(FUNCTIONS) && strict && elsewhere(case.scene.host, input, from))
+        || drop.is_unspecified() && drop.within(FUNCTIONS) && strict && elsewhere(&back, input))
     {
         return None;
     }
     let explanation = format!(
         "{what} from {from} came in by {}, but this host would answer {}; its reverse-path filter drops such packets.",
         input.name,
-        route_to(case.scene.host, from).map_or_else(
+        back.unicast().map_or_else(
             || "nowhere (it has no route back)".to_owned(),
             |route| format!("by another way ({})", text(case.scene, route))
         )
@@ -55,6 +57,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     Some(
         Judgement::dropped(Cause::ReversePathFilter, place, explanation)
             .evidence(state(case, input))
+            .evidence(back.caveat())
             .fixes(fixes(case, input, from)),
     )
 }
@@ -71,7 +74,7 @@ pub fn judge_silent(case: &Case<'_>) -> Option<Judgement> {
     let (asked, from) = (key.destination.ip()?, key.source.ip()?);
     let owner = case.scene.device_of_address(asked)?;
     let input = case.bridge().unwrap_or(owner);
-    if filter_of(case.scene.host, input) != 1 || !elsewhere(case.scene.host, input, from) {
+    if filter_of(case.scene.host, input) != 1 || !elsewhere(&way_back(case.scene.host, from, Some(asked)), input) {
         return None;
     }
     let explanation = format!(
@@ -95,9 +98,15 @@ fn is_odd_source(case: &Case<'_>, from: IpAddr) -> bool {
         || matches!(from, IpAddr::V4(v4) if v4.is_broadcast() || v4.octets()[0] == 0)
 }
 
-/// The answer to this source would leave by another device, or by none.
-fn elsewhere(host: &HostState, input: &Link, from: IpAddr) -> bool {
-    route_to(host, from).and_then(|route| route.device) != Some(input.index)
+/// The way that an answer would take, as `__fib_validate_source` asks for it: as if this host sent it from the packet's
+/// destination, so that no rule for an incoming device counts.
+pub fn way_back(host: &HostState, from: IpAddr, to: Option<IpAddr>) -> Answer<'_> {
+    lookup(host, Question { from: to, to: from, input: "lo" })
+}
+
+/// The answer would leave by another device, or by none.
+fn elsewhere(back: &Answer<'_>, input: &Link) -> bool {
+    back.unicast().and_then(|route| route.device) != Some(input.index)
 }
 
 /// The kernel takes the larger of the two (`IN_DEV_RPFILTER`).

@@ -27,7 +27,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
                 .fix(Fix::advice("Nothing to mend if this is traceroute; else let the sender use a larger TTL.")),
         );
     }
-    let route = case.key().destination.ip().and_then(|to| super::routing::route_to(case.scene.host, to));
+    let route = case.routing().unicast();
     let evidence = route.map(|route| format!("this host's route: {}", super::routing::text(case.scene, route)));
     let by = sent_with.map(|ttl| format!(" (sent with TTL {ttl})")).unwrap_or_default();
     let explanation = format!(
@@ -61,8 +61,9 @@ pub fn judge_silent(case: &Case<'_>) -> Option<Judgement> {
         return None;
     }
     let name = case.scene.name(place.device);
-    let next = case.key().destination.ip().and_then(|to| super::routing::route_to(case.scene.host, to));
-    let next = next
+    let next = case
+        .routing()
+        .unicast()
         .and_then(|route| route.gateway)
         .map_or_else(|| format!("the router behind {name}"), |gateway| gateway.to_string());
     let explanation = if goes_round {
