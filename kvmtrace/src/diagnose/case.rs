@@ -92,6 +92,11 @@ impl<'a> Case<'a> {
         matches!(self.group.direction, FlowDirection::FromGuest | FlowDirection::GuestToGuest)
     }
 
+    /// It was seen at this device.
+    pub fn reached(&self, device: IfIndex) -> bool {
+        self.group.flows().any(|flow| flow.places.keys().any(|place| place.device == device))
+    }
+
     /// Counters where it was first seen.
     pub fn entry(&self) -> Option<(Place, &'a FlowCounters)> {
         self.hops.first().copied()

@@ -7,7 +7,7 @@ use super::case::Case;
 use super::judgement::Judgement;
 use super::report::{Cause, Finding, FlowReport, Severity, Verdict};
 use super::scene::Scene;
-use crate::event::FlowKey;
+use crate::event::{Address, FlowKey};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -21,6 +21,7 @@ fn is_weak(judgement: &Judgement) -> bool {
 pub(super) fn share(cases: &[Case<'_>], judgements: &mut [Option<Judgement>]) {
     let mut by_key: BTreeMap<FlowKey, usize> = BTreeMap::new();
     let mut by_target: BTreeMap<IpAddr, Vec<usize>> = BTreeMap::new();
+    let mut by_ends: BTreeMap<(Address, Address), Vec<usize>> = BTreeMap::new();
     for (index, case) in cases.iter().enumerate() {
         for flow in case.group.flows() {
             by_key.insert(FlowKey { vlan: None, ..flow.key }, index);
@@ -31,6 +32,8 @@ pub(super) fn share(cases: &[Case<'_>], judgements: &mut [Option<Judgement>]) {
             {
                 by_target.entry(address).or_default().push(index);
             }
+        } else {
+            by_ends.entry((case.key().source, case.key().destination)).or_default().push(index);
         }
     }
     let strong: Vec<Option<Judgement>> = judgements
@@ -49,8 +52,11 @@ pub(super) fn share(cases: &[Case<'_>], judgements: &mut [Option<Judgement>]) {
         };
         let (verdict, better) = match own.as_ref() {
             Some(own) if is_weak(own) => {
-                let candidates = answers.into_iter().chain(neighbours_of(case, &by_target));
-                (own.verdict, better(&mut candidates.into_iter()))
+                let mut candidates = answers.into_iter().chain(neighbours_of(case, &by_target));
+                let mut asked_for = served_by(case, &by_ends).filter(|other| {
+                    strong.get(*other).and_then(Option::as_ref).is_some_and(|it| stops_any_frame(it.cause))
+                });
+                (own.verdict, better(&mut candidates).or_else(|| better(&mut asked_for)))
             }
             Some(_) => continue,
             // It arrived and was answered, and none of the answers got through.
@@ -68,6 +74,31 @@ pub(super) fn share(cases: &[Case<'_>], judgements: &mut [Option<Judgement>]) {
             *own = Some(Judgement { verdict, severity: better.severity.max(Severity::Warning), explanation, ..better });
         }
     }
+}
+
+/// The flows that a request for a neighbour's address is made for.
+fn served_by(case: &Case<'_>, by_ends: &BTreeMap<(Address, Address), Vec<usize>>) -> impl Iterator<Item = usize> {
+    let asked = case.group.main.target.map_or(case.key().destination, Address::Ip);
+    let asked = case.is_neighbour_traffic().then_some(asked);
+    asked.and_then(|asked| by_ends.get(&(case.key().source, asked))).into_iter().flatten().copied()
+}
+
+/// What befell one frame befalls any that goes the same way, ARP and ND as well.
+fn stops_any_frame(cause: Cause) -> bool {
+    matches!(
+        cause,
+        Cause::BridgePortBlocked
+            | Cause::BridgePortDetached
+            | Cause::BridgePortDown
+            | Cause::BridgeDown
+            | Cause::BridgeVlanFiltered
+            | Cause::BridgePortIsolated
+            | Cause::BridgePortLocked
+            | Cause::LinkDown
+            | Cause::NoCarrier
+            | Cause::GuestNotReading
+            | Cause::GuestGone
+    )
 }
 
 /// All of it was dropped on this host.

@@ -309,6 +309,45 @@ fn one_site_of_the_bridge_means_what_the_ports_say() {
 }
 
 #[test]
+fn a_request_for_the_address_of_a_guest_that_frames_do_not_reach_suffers_from_the_same() {
+    let ping = echo(LAN, GUEST);
+    let request = flow(Protocol::Arp { operation: 1 }, LAN, GUEST);
+    let mut world = World::new();
+    world.seen(ping, UPLINK, Ingress, |counters| counters.destination_mac = mac(1));
+    world.seen(request, UPLINK, Ingress, |counters| counters.destination_mac = MacAddress([0xff; 6]));
+    world.seen(request, OTHER_TAP, Egress, |counters| counters.destination_mac = MacAddress([0xff; 6]));
+    // Only the other guest hears it, which is not asked.
+    assert_eq!(world.verdict(request).cause, Some(Cause::NeighbourUnresolved));
+    world.port(TAP).isolated = true;
+    world.port(UPLINK).isolated = true;
+    world.dropped(ping, ("NOT_SPECIFIED", "br_handle_frame_finish", UPLINK), 4, 84, &[]);
+    assert_eq!(world.verdict(ping).cause, Some(Cause::BridgePortIsolated));
+    assert_eq!(world.verdict(request).cause, Some(Cause::BridgePortIsolated));
+    // What a rule of the firewall does to one protocol says nothing of ARP.
+    let mut world = World::new();
+    world.seen(ping, UPLINK, Ingress, |counters| counters.destination_mac = mac(1));
+    world.seen(request, UPLINK, Ingress, |counters| counters.destination_mac = MacAddress([0xff; 6]));
+    world.seen(request, OTHER_TAP, Egress, |counters| counters.destination_mac = MacAddress([0xff; 6]));
+    world.dropped(ping, ("NETFILTER_DROP", "nft_do_chain", UPLINK), 4, 84, &["nft_do_chain_bridge"]);
+    assert_eq!(world.verdict(request).cause, Some(Cause::NeighbourUnresolved));
+}
+
+#[test]
+fn a_request_for_an_isolated_guests_address_can_not_reach_it_from_an_isolated_port() {
+    let request = flow(Protocol::Arp { operation: 1 }, LAN, GUEST);
+    let mut world = World::new();
+    // The guest's address is known from what it sends.
+    world.seen(echo(GUEST, LAN), TAP, Ingress, |_| ());
+    world.seen(request, UPLINK, Ingress, |counters| counters.destination_mac = MacAddress([0xff; 6]));
+    world.seen(request, OTHER_TAP, Egress, |counters| counters.destination_mac = MacAddress([0xff; 6]));
+    world.port(TAP).isolated = true;
+    assert_eq!(world.verdict(request).cause, Some(Cause::NeighbourUnresolved));
+    world.port(UPLINK).isolated = true;
+    let told = world.verdict(request);
+    assert_eq!((told.cause, told.verdict), (Some(Cause::BridgePortIsolated), Verdict::Lost));
+}
+
+#[test]
 fn a_frame_that_is_flooded_to_another_guest_only_is_lost_at_the_dead_uplink() {
     let mut world = World::new();
     world.link(UPLINK).carrier = false;

@@ -76,39 +76,42 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     forward_failed(case, drop, port, bridge)
 }
 
+/// Both ports are isolated: the bridge forwards nothing from the one to the other (`should_deliver` in
+/// `net/bridge/br_forward.c`).
+pub fn isolated(case: &Case<'_>, port: &Link, target: &Link, bridge: &Link) -> Option<Judgement> {
+    let isolated = |link: &Link| link.port.as_ref().is_some_and(|flags| flags.isolated);
+    if !isolated(port) || !isolated(target) {
+        return None;
+    }
+    let explanation = format!(
+        "{} were to go from {} to {}, but both ports are isolated: {} forwards nothing between such ports.",
+        words::dropped(case),
+        port.name,
+        target.name,
+        bridge.name
+    );
+    Some(
+        Judgement::dropped(Cause::BridgePortIsolated, at(case.scene, port.index, Point::BridgeForward), explanation)
+            .evidence([format!("{}: isolated on; {}: isolated on", port.name, target.name)])
+            .fix(
+                device::port_flag(
+                    port,
+                    "isolated",
+                    false,
+                    format!("{} may then talk to the other ports of {}.", port.name, bridge.name),
+                )
+                .risk("The isolation may be meant: guests of different tenants on one bridge."),
+            )
+            .fix(device::port_flag(target, "isolated", false, format!("Or open the other side, {}.", target.name))),
+    )
+}
+
 /// The frame came in well, and the port that it should leave by does not take it.
 fn forward_failed(case: &Case<'_>, drop: &Dropped<'_>, port: &Link, bridge: &Link) -> Option<Judgement> {
     let target = target_port(case, bridge, port);
     if let Some(target) = target {
-        let isolated = |link: &Link| link.port.as_ref().is_some_and(|flags| flags.isolated);
-        if isolated(port) && isolated(target) {
-            let place = at(case.scene, port.index, Point::BridgeForward).of(drop);
-            let explanation = format!(
-                "{} were to go from {} to {}, but both ports are isolated: {} forwards nothing between such ports.",
-                words::dropped(case),
-                port.name,
-                target.name,
-                bridge.name
-            );
-            return Some(
-                Judgement::dropped(Cause::BridgePortIsolated, place, explanation)
-                    .evidence([format!("{}: isolated on; {}: isolated on", port.name, target.name)])
-                    .fix(
-                        device::port_flag(
-                            port,
-                            "isolated",
-                            false,
-                            format!("{} may then talk to the other ports of {}.", port.name, bridge.name),
-                        )
-                        .risk("The isolation may be meant: guests of different tenants on one bridge."),
-                    )
-                    .fix(device::port_flag(
-                        target,
-                        "isolated",
-                        false,
-                        format!("Or open the other side, {}.", target.name),
-                    )),
-            );
+        if let Some(judgement) = isolated(case, port, target, bridge) {
+            return Some(path::told(judgement, Some(drop)));
         }
         if let Some(judgement) = path::exit_port(case, target, bridge, Some(drop)) {
             return Some(judgement);

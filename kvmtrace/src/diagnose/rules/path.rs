@@ -1,7 +1,7 @@
 //! Faults of the way itself that no drop tells: a frame that no port takes is flooded elsewhere or vanishes. Asked of
 //! flows that never left or were never answered: is everything on the way up, attached, forwarding?
 
-use super::bridge_port::{blocked_port, bridge_down, target_port};
+use super::bridge_port::{blocked_port, bridge_down, isolated, target_port};
 use crate::diagnose::case::{Case, Way};
 use crate::diagnose::dropped::Dropped;
 use crate::diagnose::fix::{device, quote};
@@ -9,8 +9,8 @@ use crate::diagnose::judgement::{Judgement, at};
 use crate::diagnose::report::{Cause, Fix, Point, Verdict, Where};
 use crate::diagnose::scene::Role;
 use crate::diagnose::words;
-use crate::event::Direction;
 use crate::event::host::{FdbEntry, Link, LinkKind, PortState};
+use crate::event::{Address, Direction};
 
 /// See the module.
 pub fn judge(case: &Case<'_>) -> Option<Judgement> {
@@ -42,7 +42,9 @@ fn find(case: &Case<'_>) -> Option<Judgement> {
         return Some(judgement);
     }
     if !case.is_from_guest() {
-        return unflooded_port(case, bridge).or_else(|| exit_port(case, own, bridge, None));
+        return asked_guest(case, entry_port(case, bridge), bridge)
+            .or_else(|| unflooded_port(case, bridge))
+            .or_else(|| exit_port(case, own, bridge, None));
     }
     if let Some(port) = own.port.as_ref().filter(|port| port.state != PortState::Forwarding) {
         let _ = port;
@@ -52,12 +54,15 @@ fn find(case: &Case<'_>) -> Option<Judgement> {
         return Some(vlan(case, own, bridge));
     }
     match case.way() {
-        Way::Guest(peer) => exit_port(case, scene.link(peer)?, bridge, None),
+        Way::Guest(peer) => {
+            let peer = scene.link(peer)?;
+            isolated(case, own, peer, bridge).or_else(|| exit_port(case, peer, bridge, None))
+        }
         Way::Uplink => way_out(case, None),
         Way::Group if case.is_neighbour_traffic() => {
             let asked = case.group.main.target.or(case.key().destination.ip())?;
-            match scene.guest_by_address(crate::event::Address::Ip(asked)).filter(|peer| *peer != own.index) {
-                Some(peer) => exit_port(case, scene.link(peer)?, bridge, None),
+            match scene.guest_by_address(Address::Ip(asked)).filter(|peer| *peer != own.index) {
+                Some(_) => asked_guest(case, Some(own), bridge),
                 None if scene.is_host_address(asked) => None,
                 None => way_out(case, None),
             }
@@ -65,6 +70,20 @@ fn find(case: &Case<'_>) -> Option<Judgement> {
         Way::Routed => routed_out(case),
         Way::Group | Way::Host | Way::Unknown => None,
     }
+}
+
+/// A request for the address of a guest whose port can't get it from the one where it came in.
+fn asked_guest(case: &Case<'_>, entry: Option<&Link>, bridge: &Link) -> Option<Judgement> {
+    if !case.is_neighbour_traffic() {
+        return None;
+    }
+    let asked = case.group.main.target.or(case.key().destination.ip())?;
+    let owner = case.scene.link(case.scene.guest_by_address(Address::Ip(asked))?)?;
+    if case.reached(owner.index) {
+        return None;
+    }
+    let apart = entry.and_then(|entry| isolated(case, entry, owner, bridge));
+    apart.or_else(|| exit_port(case, owner, bridge, None))
 }
 
 /// The uplinks of the guest's bridge: there is none, or none that works.
@@ -138,7 +157,7 @@ pub fn exit_port(case: &Case<'_>, port: &Link, bridge: &Link, drop: Option<&Drop
 }
 
 /// With the drop that led here.
-fn told(judgement: Judgement, drop: Option<&Dropped<'_>>) -> Judgement {
+pub fn told(judgement: Judgement, drop: Option<&Dropped<'_>>) -> Judgement {
     match drop {
         Some(drop) => Judgement { place: judgement.place.clone().of(drop), verdict: Verdict::Dropped, ..judgement },
         None => judgement,
@@ -193,9 +212,8 @@ fn unflooded_port(case: &Case<'_>, bridge: &Link) -> Option<Judgement> {
     if case.way() != Way::Group {
         return None;
     }
-    let seen = |port: &Link| case.group.flows().any(|flow| flow.places.keys().any(|place| place.device == port.index));
     let guests = case.scene.host.ports(bridge.index).filter(|port| case.scene.interface(port.index).is_some());
-    guests.filter(|port| !seen(port)).find_map(|port| flood_disabled(case, port, bridge))
+    guests.filter(|port| !case.reached(port.index)).find_map(|port| flood_disabled(case, port, bridge))
 }
 
 /// The forwarding database sends the frame to a port that is not its owner's.
