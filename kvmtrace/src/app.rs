@@ -17,8 +17,10 @@ use crate::pipeline::Pipeline;
 use crate::probe;
 use crate::sink;
 use crate::source::Source as _;
+use anyhow::Context as _;
 use session::{End, Extras, Session};
 use std::io::{IsTerminal as _, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// How a command ended in order.
@@ -119,11 +121,30 @@ async fn run(cli: &Cli) -> anyhow::Result<Outcome> {
             clap_complete::generate(*shell, &mut command, "kvmtrace", &mut std::io::stdout());
             Ok(Outcome::Clean)
         }
-        Command::Man => {
-            clap_mangen::Man::new(<Cli as clap::CommandFactory>::command()).render(&mut std::io::stdout())?;
-            Ok(Outcome::Clean)
-        }
+        Command::Man { of, output } => manual(of.as_deref(), output.as_deref()),
     }
+}
+
+/// Prints one manual page, or writes all of them into a directory.
+fn manual(of: Option<&str>, directory: Option<&Path>) -> anyhow::Result<Outcome> {
+    // What `help` shows are these very pages.
+    let mut command = <Cli as clap::CommandFactory>::command().disable_help_subcommand(true);
+    if let Some(directory) = directory {
+        let written = clap_mangen::generate_to(command, directory);
+        written.with_context(|| format!("{}: can't write the manual pages there", directory.display()))?;
+        return Ok(Outcome::Clean);
+    }
+    // Each command bears the common options, and its name is two words.
+    command.build();
+    let page = match of {
+        None => command,
+        Some(name) => command
+            .find_subcommand(name)
+            .with_context(|| format!("{name}: no such command; `kvmtrace help` lists them"))?
+            .clone(),
+    };
+    clap_mangen::Man::new(page).render(&mut std::io::stdout())?;
+    Ok(Outcome::Clean)
 }
 
 async fn verdict(cli: &Cli, options: &Verdict) -> anyhow::Result<Outcome> {

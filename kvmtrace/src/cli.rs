@@ -81,8 +81,15 @@ pub enum Command {
         /// Which shell
         shell: clap_complete::Shell,
     },
-    /// Print the manual page
-    Man,
+    /// Print a manual page, or write all of them
+    Man {
+        /// Of this command (default: of kvmtrace itself)
+        #[arg(value_name = "COMMAND")]
+        of: Option<String>,
+        /// Write the pages of all commands into this directory instead
+        #[arg(short, long, value_name = "DIRECTORY", conflicts_with = "of")]
+        output: Option<PathBuf>,
+    },
 }
 
 /// What to trace.

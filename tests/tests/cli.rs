@@ -315,3 +315,27 @@ fn the_text_of_a_verdict_says_where_why_and_what_to_type() {
     }
     assert!(!text.contains('\x1b'), "colours were switched off");
 }
+
+#[test]
+fn a_manual_page_tells_each_option_of_each_command() {
+    let kvmtrace = |arguments: &[&str]| {
+        let mut command = Command::new(Product::find().unwrap().path());
+        process::run(command.args(arguments), LIMIT).unwrap()
+    };
+    let page = kvmtrace(&["man", "verdict"]).stdout;
+    assert!(page.contains("kvmtrace verdict"), "{page}");
+    for option in ["guest", "interface", "all", "cmd", "json"] {
+        assert!(page.contains(&format!("\\-\\-{option}")), "no --{option} in {page}");
+    }
+    refused(&kvmtrace(&["man", "verdictt"]), "verdictt");
+    let directory = tempfile::tempdir().unwrap();
+    let written = kvmtrace(&["man", "--output", directory.path().to_str().unwrap()]);
+    assert_eq!(written.code(), 0, "{}", written.stderr);
+    // Each page that one names is there.
+    let main = fs::read_to_string(directory.path().join("kvmtrace.1")).unwrap();
+    let named: Vec<_> = main.lines().filter_map(|line| line.strip_suffix("(1)")?.strip_prefix("kvmtrace\\-")).collect();
+    assert!(named.contains(&"verdict"), "{main}");
+    for name in named {
+        assert!(directory.path().join(format!("kvmtrace-{name}.1")).is_file(), "kvmtrace-{name}(1)");
+    }
+}
