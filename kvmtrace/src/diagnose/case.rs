@@ -277,7 +277,12 @@ fn answers<'a>(scene: &Scene<'a>, group: &Group<'a>) -> Vec<&'a Flow> {
         answers.extend(scene.track.get(&untagged));
     }
     if let (Protocol::Icmpv6 { kind: 135, .. }, Some(target)) = (key.protocol, group.main.target) {
-        answers.extend(scene.advertisements(target));
+        // What the same neighbour tells others answers nobody here.
+        let heard = |flow: &&&Flow| {
+            let to = flow.key.destination;
+            to == key.source || to.ip().is_some_and(|to| to.is_multicast())
+        };
+        answers.extend(scene.advertisements(target).iter().filter(heard));
     }
     answers.sort_by_key(|flow| flow.key);
     answers.dedup_by_key(|flow| flow.key);

@@ -13,7 +13,9 @@ use std::net::IpAddr;
 
 /// Says only that there was no answer.
 fn is_weak(judgement: &Judgement) -> bool {
-    matches!(judgement.cause, Cause::NoReply | Cause::NeighbourUnresolved)
+    let mendable = judgement.fixes.iter().any(|fix| fix.command.is_some());
+    judgement.cause == Cause::NoReply
+        || judgement.cause == Cause::NeighbourUnresolved && !mendable
         || judgement.cause == Cause::Unclassified && judgement.verdict == Verdict::Lost
 }
 

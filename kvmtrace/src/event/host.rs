@@ -24,6 +24,9 @@ pub struct HostState {
     pub policy_rules: Vec<super::policy::PolicyRule>,
     /// Neighbour table (ARP and ND).
     pub neighbours: Vec<Neighbour>,
+    /// Addresses that this host answers ARP or ND for in another's place (`ip neigh show proxy`), and on which device.
+    #[serde(default)]
+    pub proxies: Vec<(IpAddr, IfIndex)>,
     /// Forwarding database of all bridges and VXLAN devices.
     pub forwarding: Vec<FdbEntry>,
     /// Queueing disciplines with their counters.
@@ -62,6 +65,9 @@ pub struct Link {
     pub up: bool,
     /// It has a carrier (`IFF_LOWER_UP`).
     pub carrier: bool,
+    /// It takes no part in ARP (`IFF_NOARP`).
+    #[serde(default)]
+    pub arp_off: bool,
     /// The bridge or bond that it belongs to.
     pub master: Option<IfIndex>,
     /// The device that it is stacked on (VLAN, macvlan, macvtap, vxlan), if that is in this namespace.

@@ -106,6 +106,7 @@ fn link(message: &Message) -> Option<Link> {
         mtu: attributes.u32(libc::IFLA_MTU).unwrap_or(0),
         up: set(libc::IFF_UP),
         carrier: set(libc::IFF_LOWER_UP),
+        arp_off: set(libc::IFF_NOARP),
         master: attributes.u32(libc::IFLA_MASTER).and_then(IfIndex::from_kernel),
         lower: related.filter(|_| !is_veth),
         peer: related.filter(|_| is_veth),

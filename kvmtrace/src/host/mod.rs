@@ -113,6 +113,7 @@ fn read() -> Result<HostState, HostError> {
     optional("routes", routes);
     optional("rules of policy routing", policy::rules(&mut netlink).map(|rules| state.policy_rules = rules));
     optional("neighbours", tables::neighbours(&mut netlink).map(|neighbours| state.neighbours = neighbours));
+    optional("proxied neighbours", tables::proxies(&mut netlink).map(|proxies| state.proxies = proxies));
     optional("forwarding database", tables::forwarding(&mut netlink).map(|entries| state.forwarding = entries));
     optional("queueing disciplines", tables::qdiscs(&mut netlink).map(|qdiscs| state.qdiscs = qdiscs));
     missing.extend(cut.map(|why| ("routes".to_owned(), why)));

@@ -2,6 +2,7 @@
 
 use super::links::index;
 use super::netlink::{Attributes, Message, Netlink, read_address, read_u16, read_u32};
+use crate::event::IfIndex;
 use crate::event::bounds;
 use crate::event::host::{FdbEntry, Neighbour, Network, Qdisc, Route};
 use nix::libc;
@@ -12,6 +13,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 const ROUTE_HEADER: usize = 12;
 /// `struct ndmsg`
 const NEIGHBOUR_HEADER: usize = 12;
+/// Proxied addresses that are kept: a recording holds the host's state whole.
+const PROXIES: usize = 4_096;
 /// `struct tcmsg`
 const QDISC_HEADER: usize = 20;
 
@@ -114,6 +117,26 @@ pub(super) fn neighbours(netlink: &mut Netlink) -> io::Result<Vec<Neighbour>> {
     }
     neighbours.sort_by_key(|neighbour| (neighbour.device, neighbour.address));
     Ok(neighbours)
+}
+
+/// What this host answers for in another's place, of which no more are kept than a trace has room for.
+pub(super) fn proxies(netlink: &mut Netlink) -> io::Result<Vec<(IpAddr, IfIndex)>> {
+    const NTF_PROXY: u8 = 1 << 3;
+    const NDM_FLAGS: usize = 10;
+    let mut proxies = Vec::new();
+    for family in [libc::AF_INET as u8, libc::AF_INET6 as u8] {
+        let mut request = [0; NEIGHBOUR_HEADER];
+        request[0] = family;
+        request[NDM_FLAGS] = NTF_PROXY;
+        let messages = netlink.dump(libc::RTM_GETNEIGH, &request)?;
+        proxies.extend(messages.iter().filter_map(|message| {
+            let (header, attributes) = message.split(NEIGHBOUR_HEADER)?;
+            Some((attributes.address(libc::NDA_DST)?, index(&header[4..])?))
+        }));
+    }
+    proxies.sort_unstable();
+    proxies.truncate(PROXIES);
+    Ok(proxies)
 }
 
 fn neighbour(message: &Message) -> Option<Neighbour> {

@@ -13,6 +13,7 @@ pub(super) fn link(index: u32, name: &str, kind: LinkKind) -> Link {
         mtu: 1500,
         up: true,
         carrier: true,
+        arp_off: false,
         master: None,
         lower: None,
         peer: None,

@@ -215,6 +215,7 @@ fn link(index: u32, name: &str, kind: LinkKind, master: Option<u32>, port: Optio
         mtu: if index == 2 { 1500 } else { 9000 },
         up: true,
         carrier: true,
+        arp_off: false,
         master: master.map(IfIndex),
         lower: None,
         peer: None,
@@ -306,6 +307,7 @@ fn host() -> HostState {
             kind: "unicast".to_owned(),
             mtu: None,
         }],
+        proxies: vec![("10.0.0.7".parse().unwrap(), IfIndex(4))],
         neighbours: vec![Neighbour {
             address: "10.0.0.254".parse().unwrap(),
             device: IfIndex(4),

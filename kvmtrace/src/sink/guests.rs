@@ -131,6 +131,7 @@ mod tests {
             mtu,
             up: true,
             carrier: true,
+            arp_off: false,
             master: master.map(IfIndex),
             lower: None,
             peer: None,

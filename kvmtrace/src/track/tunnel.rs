@@ -138,6 +138,7 @@ mod tests {
             mtu: 1500,
             up: true,
             carrier: true,
+            arp_off: false,
             master: None,
             lower: None,
             peer: None,

@@ -25,6 +25,7 @@ fn link(index: u32, name: &str, kind: LinkKind, master: Option<u32>) -> Link {
         mtu: 1_500,
         up: true,
         carrier: true,
+        arp_off: false,
         master: master.map(IfIndex),
         lower: None,
         peer: None,

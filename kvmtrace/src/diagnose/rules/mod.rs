@@ -9,6 +9,7 @@ pub mod checksum;
 pub mod device;
 pub mod fragments;
 pub mod guest;
+pub mod host_neighbour;
 pub mod large_receive;
 pub mod macvtap;
 pub mod mtu_bridge;
@@ -68,6 +69,7 @@ pub const SILENT: &[(&str, Rule)] = &[
     ("TTL", ttl::judge_silent),
     ("NAT", nat::judge),
     ("source check of ARP", source_check::judge_silent),
+    ("this host's silence", host_neighbour::judge),
     ("tunnel", tunnel::judge_silent),
     ("backlog", socket::judge_backlog),
     ("ICMP told", socket::judge_told),

@@ -9,7 +9,7 @@ use crate::diagnose::report::{Cause, Fix, Point, Verdict};
 use crate::diagnose::scene::{Role, Scene};
 use crate::diagnose::words;
 use crate::event::host::{Backend, Chain, Link, Network};
-use crate::event::{Direction, IfIndex};
+use crate::event::{Direction, IfIndex, Place, Protocol};
 use std::net::IpAddr;
 
 /// See the module.
@@ -29,8 +29,8 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     if on_link || uplink.addresses.is_empty() || masquerades(scene, Some(source), uplink) {
         return None;
     }
-    // Something from out there has found its way to this guest: so will the answers.
-    if is_reached(case) {
+    // Something from out there has found its way to this guest: so will the answers. Or it looks for the guest itself.
+    if is_reached(case) || is_sought(case, source, exit.device) {
         return None;
     }
     let network = guest_network(case, source)?;
@@ -74,6 +74,21 @@ fn is_reached(case: &Case<'_>) -> bool {
             .any(|place| place.direction == Direction::Ingress && case.scene.role(place.device) == Role::Nic);
         from_outside
             && flow.places.keys().any(|place| Some(place.device) == case.device() && case.scene.is_exit(*place))
+    })
+}
+
+/// Out there somebody asks for the guest itself, by ARP or ND, and is not answered: that is why nothing comes back.
+fn is_sought(case: &Case<'_>, source: IpAddr, uplink: IfIndex) -> bool {
+    let track = case.scene.track;
+    track.flows().any(|flow| {
+        let asks = matches!(flow.key.protocol, Protocol::Arp { operation: 1 } | Protocol::Icmpv6 { kind: 135, .. });
+        let here = |place: &Place| place.device == uplink && place.direction == Direction::Ingress;
+        let told = || {
+            let advertised = case.scene.advertisements(source).iter();
+            track.get(&flow.key.reverse()).is_some()
+                || advertised.into_iter().any(|answer| answer.key.destination == flow.key.source)
+        };
+        asks && flow.target.or(flow.key.destination.ip()) == Some(source) && flow.places.keys().any(here) && !told()
     })
 }
 

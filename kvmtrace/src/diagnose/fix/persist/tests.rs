@@ -16,6 +16,7 @@ pub(in crate::diagnose::fix) fn link(index: u32, name: &str, kind: LinkKind) -> 
         mtu: 1_500,
         up: true,
         carrier: true,
+        arp_off: false,
         master: None,
         lower: None,
         peer: None,

@@ -1,0 +1,233 @@
+//! `neighbour-unresolved` by this host's own silence: it is asked by ARP or neighbour discovery, hears it, and must not answer
+//! (`arp_ignore`, `arp_filter`, a device without ARP) or does not answer for another (`proxy_arp`, `proxy_ndp`). Nothing is
+//! dropped: `arp_process` and `ndisc_recv_ns` consume what they don't answer.
+
+use crate::diagnose::case::Case;
+use crate::diagnose::fix::device::route_command;
+use crate::diagnose::fix::{quote, sysctl};
+use crate::diagnose::judgement::{Judgement, at};
+use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict};
+use crate::diagnose::routes::{Answer, MAIN, Question, lookup};
+use crate::diagnose::scene::{Role, Scene};
+use crate::diagnose::words;
+use crate::event::host::{Link, LinkKind, Network, Route};
+use crate::event::{Direction, HostState};
+use std::net::IpAddr;
+
+/// See the module.
+pub fn judge(case: &Case<'_>) -> Option<Judgement> {
+    if !case.is_neighbour_traffic() || !case.expects_answer() || case.answered() > 0 {
+        return None;
+    }
+    let asked = case.group.main.target.or(case.key().destination.ip())?;
+    let from = case.key().source.ip()?;
+    let input = hearer(case)?;
+    let found = match case.scene.device_of_address(asked) {
+        Some(owner) => mute(case.scene, input, owner, asked, from),
+        None => absent_proxy(case, input, asked, from),
+    };
+    let silence = found?;
+    let explanation = format!(
+        "{} from {from} asked who has {asked}, and this host kept silent: {}.",
+        words::packets(case.packets()),
+        silence.why
+    );
+    Some(
+        Judgement::dropped(Cause::NeighbourUnresolved, at(case.scene, input.index, Point::Neighbour), explanation)
+            .verdict(Verdict::Unanswered)
+            .severity(if case.packets() > 1 { Severity::Error } else { Severity::Info })
+            .evidence(silence.evidence)
+            .fixes(silence.fixes),
+    )
+}
+
+/// Why the host does not answer.
+struct Silence {
+    why: String,
+    evidence: Vec<String>,
+    fixes: Vec<Fix>,
+}
+
+/// The device by which this host's own stack hears the question.
+fn hearer<'a>(case: &Case<'a>) -> Option<&'a Link> {
+    let scene = case.scene;
+    let heard = |device| scene.bridge_of(device).or_else(|| scene.link(device));
+    if case.is_from_guest() {
+        let own = case.device().filter(|device| scene.role(*device) == Role::Tap)?;
+        return heard(own);
+    }
+    let arrives = |device| scene.role(device) == Role::Nic;
+    let entered = case.hops.iter().find(|(place, _)| place.direction == Direction::Ingress && arrives(place.device));
+    entered.and_then(|(place, _)| heard(place.device))
+}
+
+fn name(family: &str, device: &str, key: &str) -> String {
+    format!("net.{family}.conf.{device}.{key}")
+}
+
+/// The settings of all devices and of this one, as numbers.
+fn settings(host: &HostState, input: &Link, key: &str, family: &str) -> Vec<(String, u8)> {
+    ["all", &input.name]
+        .into_iter()
+        .map(|device| name(family, device, key))
+        .map(|name| {
+            let value = host.sysctl(&name).and_then(|value| value.parse().ok()).unwrap_or(0);
+            (name, value)
+        })
+        .collect()
+}
+
+/// The address is the host's own, and it may not say so. IPv6 has no such switches.
+fn mute(scene: &Scene<'_>, input: &Link, owner: &Link, asked: IpAddr, from: IpAddr) -> Option<Silence> {
+    let host = scene.host;
+    if asked.is_ipv6() {
+        return None;
+    }
+    if input.arp_off {
+        let command = |word: &str| format!("ip link set dev {} arp {word}", quote(&input.name));
+        return Some(Silence {
+            why: format!("ARP is switched off on {}", input.name),
+            evidence: vec![format!("{}: NOARP", input.name)],
+            fixes: vec![
+                Fix::run(command("on"), command("off"), format!("Lets {} take part in ARP.", input.name))
+                    .persist("Remove it from the network configuration that sets the device up."),
+            ],
+        });
+    }
+    // `arp_ignore` and `inet_confirm_addr`: the greater of the two settings holds.
+    let here = input.addresses.iter().find(|network| network.address == asked);
+    let ignores = |level: u8| match level {
+        1 => here.is_none(),
+        2 => here.is_none_or(|network| !network.contains(from)),
+        8 => true,
+        _ => false,
+    };
+    let ignore = settings(host, input, "arp_ignore", "ipv4");
+    let level = ignore.iter().map(|(_, value)| *value).max().unwrap_or(0);
+    if ignores(level) {
+        let where_it_is = if here.is_some() { String::new() } else { format!(", and {asked} is on {}", owner.name) };
+        let mut fixes =
+            vec![zero(host, &ignore, ignores, &format!("Lets this host answer ARP for {asked} on {}.", input.name))];
+        if here.is_none() {
+            fixes.push(Fix::advice(format!("Or give the address to {} itself.", input.name)));
+        }
+        return Some(Silence {
+            why: format!("arp_ignore is {level} for {}{where_it_is}", input.name),
+            evidence: told(&ignore),
+            fixes,
+        });
+    }
+    // `arp_filter`: either setting is enough.
+    let filter = settings(host, input, "arp_filter", "ipv4");
+    let back = lookup(host, Question { from: Some(asked), to: from, input: "lo" });
+    let other = back.unicast().and_then(|route| route.device).filter(|device| *device != input.index);
+    if filter.iter().all(|(_, value)| *value == 0) || back.unicast().is_some() && other.is_none() {
+        return None;
+    }
+    let way = other.map_or_else(|| "by no device".to_owned(), |device| format!("by {}", scene.name(device)));
+    let why = format!(
+        "Or let this host answer ARP on {} whatever the way back is: where both devices are on one network.",
+        input.name
+    );
+    Some(Silence {
+        why: format!("arp_filter is on for {}, and what this host sends to {from} would leave {way}", input.name),
+        evidence: told(&filter).into_iter().chain(back.caveat()).collect(),
+        fixes: vec![straight(scene, &back, input, from), zero(host, &filter, |value| value > 0, &why)],
+    })
+}
+
+/// A route back by the device that the question came by.
+fn straight(scene: &Scene<'_>, back: &Answer<'_>, input: &Link, from: IpAddr) -> Fix {
+    let destination = Network { address: from, prefix: 32 };
+    let before = back.unicast();
+    let table = before.map_or(MAIN, |route| route.table);
+    let to = Route {
+        destination,
+        gateway: None,
+        device: Some(input.index),
+        source: None,
+        table,
+        metric: 0,
+        kind: "unicast".to_owned(),
+        mtu: None,
+    };
+    let command = route_command("replace", &to, &input.name);
+    let same = before.filter(|route| route.destination == destination);
+    let undo = match same.and_then(|route| Some((route, scene.name(route.device?)))) {
+        Some((route, device)) => route_command("replace", route, &device),
+        None => route_command("del", &to, &input.name),
+    };
+    let why = format!("Lets what is for {from} leave by {}, where it asks from.", input.name);
+    Fix::run(command, undo, why).persist("Correct the route in the network configuration that sets it.")
+}
+
+/// Switches off what is in the way; of two settings, both where either would be.
+fn zero(host: &HostState, settings: &[(String, u8)], in_the_way: impl Fn(u8) -> bool, why: &str) -> Fix {
+    let mut fixes =
+        settings.iter().filter(|(_, value)| in_the_way(*value)).map(|(name, _)| sysctl::set(host, name, "0", why));
+    let first = fixes.next().unwrap_or_else(|| Fix::advice(why));
+    let all = fixes.fold(first, |one, other| {
+        let both = |a: Option<String>, b: Option<String>| Some(format!("{} && {}", a?, b?));
+        Fix { command: both(one.command, other.command), undo: both(one.undo, other.undo), ..other }
+    });
+    all.risk("Where several devices share a network, each may then answer for the others' addresses.")
+}
+
+fn told(settings: &[(String, u8)]) -> Vec<String> {
+    settings.iter().map(|(name, value)| format!("{name} = {value}")).collect()
+}
+
+/// The address lies behind another device of this host, which the asker takes for its own network: the host would have to
+/// answer in its place (`arp_fwd_proxy`; `pneigh_lookup` in `ndisc_recv_ns`).
+fn absent_proxy(case: &Case<'_>, input: &Link, asked: IpAddr, from: IpAddr) -> Option<Silence> {
+    let (scene, host) = (case.scene, case.scene.host);
+    let family = if asked.is_ipv6() { "ipv6" } else { "ipv4" };
+    let of_family = |network: &Network| network.address.is_ipv6() == asked.is_ipv6();
+    let routes_here = input.addresses.iter().any(of_family) && !input.addresses.iter().any(|own| own.contains(asked));
+    // On a bridge that leads out, who is asked for may be out there.
+    let bridged = matches!(input.kind, LinkKind::Bridge(_)) && host.uplinks(input.index).next().is_some();
+    let is_guest = scene.guest_by_address(crate::event::Address::Ip(asked)).is_some();
+    if !routes_here || bridged && !is_guest {
+        return None;
+    }
+    let answer = lookup(host, Question { from: Some(from), to: asked, input: &input.name });
+    let beyond =
+        answer.unicast().and_then(|route| scene.link(route.device?)).filter(|link| link.index != input.index)?;
+    let proxied = host.proxies.contains(&(asked, input.index));
+    let key = if asked.is_ipv6() { "proxy_ndp" } else { "proxy_arp" };
+    let settings = settings(host, input, key, family);
+    let on = settings.iter().any(|(_, value)| *value > 0);
+    if if asked.is_ipv6() { on && proxied } else { on || proxied } {
+        return None;
+    }
+    let why = format!(
+        "{from} takes {asked} for its own network, but that is behind {}, and this host is no proxy for it on {}",
+        beyond.name, input.name
+    );
+    let own = name(family, &input.name, key);
+    let switch =
+        sysctl::set(host, &own, "1", format!("Lets this host answer on {} for what it routes elsewhere.", input.name));
+    let proxy = if asked.is_ipv6() {
+        let entry = |verb: &str| format!("ip -6 neigh {verb} proxy {asked} dev {}", quote(&input.name));
+        let and = |first: Option<String>, second: Option<String>| {
+            Some([first, second].into_iter().flatten().collect::<Vec<_>>().join(" && "))
+        };
+        let (set, unset) = if on { (None, None) } else { (switch.command.clone(), switch.undo.clone()) };
+        let (add, del) = if proxied { (None, None) } else { (Some(entry("add")), Some(entry("del"))) };
+        Fix { command: and(set, add), undo: and(del, unset), ..switch }
+    } else {
+        switch.risk(
+            "It answers for every address that it has another way to: hosts with too wide a prefix then never notice.",
+        )
+    };
+    let missing =
+        if asked.is_ipv6() && !proxied { Some(format!("no proxy entry for {asked} on {}", input.name)) } else { None };
+    Some(Silence {
+        why,
+        evidence: told(&settings).into_iter().chain(missing).chain(answer.caveat()).collect(),
+        fixes: vec![
+            proxy,
+            Fix::advice(format!("Or correct the prefix of {from}, or set a route to {asked} by this host there.")),
+        ],
+    })
+}
