@@ -161,7 +161,7 @@ async fn verdict(cli: &Cli, options: &Verdict) -> anyhow::Result<Outcome> {
         tracing::trace!(?event);
         pipeline.take(&event);
     }
-    show(cli, &pipeline.report(), options.json)
+    show(cli, &pipeline.report(), options.json, sink::text::report)
 }
 
 async fn watch(cli: &Cli, options: &Watch) -> anyhow::Result<Outcome> {
@@ -223,7 +223,7 @@ async fn check(cli: &Cli, options: &Check) -> anyhow::Result<Outcome> {
     for kind in [EventKind::Started(started), EventKind::Host(Box::new(host)), EventKind::Ended] {
         pipeline.take(&Event { time, kind });
     }
-    show(cli, &pipeline.check(), options.json)
+    show(cli, &pipeline.check(), options.json, sink::check::report)
 }
 
 /// Removes what killed runs have left.
@@ -241,13 +241,16 @@ async fn clean(cli: &Cli) -> anyhow::Result<Outcome> {
     Ok(Outcome::Clean)
 }
 
+/// Writes a report for people, with or without colours.
+type Text = fn(&Report, bool, &mut std::io::StdoutLock<'static>) -> std::io::Result<()>;
+
 /// Prints a report.
-fn show(cli: &Cli, report: &Report, json: bool) -> anyhow::Result<Outcome> {
+fn show(cli: &Cli, report: &Report, json: bool, text: Text) -> anyhow::Result<Outcome> {
     let mut out = std::io::stdout().lock();
     if json {
         sink::json::report(report, &mut out)?;
     } else {
-        sink::text::report(report, colored(cli, &std::io::stdout()), &mut out)?;
+        text(report, colored(cli, &std::io::stdout()), &mut out)?;
     }
     out.flush()?;
     Ok(Outcome::of(report.severity()))

@@ -8,6 +8,7 @@ use crate::probe::Live;
 use crate::record::{
     Destination, Header, Options, Recording, Tee, Writer, Written, export, join, judge_for_joining, recording,
 };
+use crate::sink;
 use crate::source::Source as _;
 use std::io::Write as _;
 use std::path::Path;
@@ -64,7 +65,7 @@ pub(super) fn report(cli: &Cli, command: &cli::Report) -> anyhow::Result<Outcome
         warn(cli, &recording);
     }
     match join(hosts) {
-        Some(report) => show(cli, &report, command.json),
+        Some(report) => show(cli, &report, command.json, sink::text::report),
         None => Ok(Outcome::Clean),
     }
 }

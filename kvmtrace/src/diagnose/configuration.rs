@@ -2,13 +2,17 @@
 //! tells of them only where a flow suffers.
 
 mod firewall;
+mod loops;
 mod ports;
 mod routed;
+mod routes;
+mod tables;
 mod tunnel;
 
-use super::fix::{device, sysctl};
+use super::fix::device;
 use super::judgement::at;
 use super::report::{Cause, Finding, Fix, Point, Severity};
+use super::rules::bridge_port;
 use super::scene::Scene;
 use crate::event::host::{BridgeState, GuestInterface, Link, LinkKind, Network, PortState};
 use crate::event::{IfIndex, MacAddress};
@@ -18,8 +22,6 @@ use std::net::IpAddr;
 
 /// A tap's ring shorter than this overflows in ordinary bursts (libvirt and QEMU leave the kernel's 1000).
 const SHORT_RING: u32 = 64;
-/// The conntrack table counts as nearly full at so many parts in a hundred.
-const NEARLY_FULL: u64 = 90;
 
 /// All of it, the gravest first, of the guests that were asked for.
 pub fn findings(track: &Track) -> Vec<Finding> {
@@ -38,11 +40,12 @@ pub fn findings(track: &Track) -> Vec<Finding> {
             }
         }
     }
-    for bridge in bridges.into_iter().filter_map(|index| scene.link(index)) {
+    for bridge in bridges.iter().filter_map(|index| scene.link(*index)) {
         found.extend(bridge_state(&scene, bridge));
     }
+    found.extend(loops::findings(&scene, &bridges));
     found.extend(duplicate_macs(&scene));
-    found.extend(conntrack(&scene));
+    found.extend(tables::findings(&scene));
     found.sort_by(|a, b| {
         let device = |finding: &Finding| finding.place.as_ref().and_then(|place| place.device.clone());
         (std::cmp::Reverse(a.severity), a.cause, &a.guest, device(a)).cmp(&(
@@ -81,6 +84,10 @@ struct About<'a, 's> {
 }
 
 impl About<'_, '_> {
+    fn at(self, point: Point) -> Self {
+        Self { point, ..self }
+    }
+
     fn say(self, explanation: String, evidence: String, fixes: Vec<Fix>) -> Finding {
         Finding {
             cause: self.cause,
@@ -176,29 +183,29 @@ fn port_state(scene: &Scene<'_>, guest: Option<&str>, link: &Link, bridge: &Link
             vec![Fix::run(command("up"), command("dormant"), format!("Declares {name} operational."))],
         ));
     }
-    if port.state != PortState::Forwarding && link.up && link.carrier && bridge.up {
-        let state = format!("{:?}", port.state).to_lowercase();
-        return Some(about(Cause::BridgePortBlocked, Severity::Error).say(
-            format!("{name} is a port of {} in STP state {state}: it forwards nothing.", bridge.name),
-            format!("{name}: state {state}"),
-            vec![Fix::run(
-                format!("bridge link set dev {} state 3", super::fix::quote(name)),
-                format!("bridge link set dev {} state {}", super::fix::quote(name), number(port.state)),
-                format!("Lets {name} forward at once."),
-            )],
-        ));
+    // Of two uplinks spanning tree blocks one: that is what it is for.
+    let redundant = guest.is_none() && port.state == PortState::Blocking && bridge_port::has_stp(bridge);
+    if port.state == PortState::Forwarding || redundant || !link.up || !link.carrier || !bridge.up {
+        return None;
     }
-    None
-}
-
-fn number(state: PortState) -> u8 {
-    match state {
-        PortState::Disabled | PortState::Inoperative => 0,
-        PortState::Listening => 1,
-        PortState::Learning => 2,
-        PortState::Forwarding => 3,
-        PortState::Blocking => 4,
-    }
+    let state = format!("{:?}", port.state).to_lowercase();
+    let (severity, told) = match bridge_port::waits(link, bridge) {
+        Some(seconds) => (
+            Severity::Warning,
+            format!(
+                "Spanning tree on {} keeps {name} in state {state}: for {seconds} s after it came up it forwards nothing, and a guest that starts gets no address meanwhile.",
+                bridge.name
+            ),
+        ),
+        None => {
+            (Severity::Error, format!("{name} is a port of {} in STP state {state}: it forwards nothing.", bridge.name))
+        }
+    };
+    Some(about(Cause::BridgePortBlocked, severity).say(
+        told,
+        format!("{name}: state {state}"),
+        vec![bridge_port::forward(link, bridge)],
+    ))
 }
 
 /// The way from the guest's port to the uplinks: MTU, VLAN, isolation.
@@ -338,6 +345,7 @@ fn bridge_state(scene: &Scene<'_>, bridge: &Link) -> Vec<Finding> {
         }
         found.extend(port_state(scene, None, uplink, bridge));
         found.extend(ports::findings(scene, None, uplink, bridge));
+        found.extend(ports::addressed(scene, uplink));
         found.extend(tunnel::too_big(scene, uplink));
     }
     if uplinks.is_empty() && bridge.addresses.is_empty() {
@@ -355,6 +363,7 @@ fn bridge_state(scene: &Scene<'_>, bridge: &Link) -> Vec<Finding> {
     }
     if !uplinks.is_empty() {
         found.extend(firewall::bridged(scene, bridge));
+        found.extend(firewall::of_bridges(scene, bridge));
     } else if !bridge.addresses.is_empty() {
         found.extend(routed::findings(scene, bridge));
     }
@@ -415,33 +424,6 @@ fn own_mac(scene: &Scene<'_>, guest: &str, device: IfIndex, bridge: IfIndex, mac
         format!("{mac}: {guest}, {}", own.name),
         vec![Fix::advice("Give the guest another MAC address in its definition, and restart it.")],
     ))
-}
-
-fn conntrack(scene: &Scene<'_>) -> Option<Finding> {
-    let value = |name: &str| scene.host.sysctl(name).and_then(|value| value.parse::<u64>().ok());
-    let (count, max) = (value("net.netfilter.nf_conntrack_count")?, value("net.netfilter.nf_conntrack_max")?);
-    (max > 0 && count * 100 >= max * NEARLY_FULL).then(|| Finding {
-        cause: Cause::ConntrackFull,
-        severity: Severity::Warning,
-        guest: None,
-        place: Some(super::report::Where {
-            device: None,
-            point: Point::NetfilterPrerouting,
-            function: None,
-            reason: None,
-        }),
-        count: Some(count),
-        explanation: format!(
-            "The connection tracking table holds {count} of {max} entries: soon new connections are dropped."
-        ),
-        evidence: vec![format!("net.netfilter.nf_conntrack_count = {count}, nf_conntrack_max = {max}")],
-        fixes: vec![sysctl::set(
-            scene.host,
-            "net.netfilter.nf_conntrack_max",
-            &(max * 2).to_string(),
-            "Doubles the table.",
-        )],
-    })
 }
 
 #[cfg(test)]

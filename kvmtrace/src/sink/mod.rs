@@ -1,6 +1,7 @@
 //! Where verdicts go: text, JSON, and more.
 #![forbid(unsafe_code)]
 
+pub mod check;
 pub mod escape;
 pub mod guests;
 pub mod json;

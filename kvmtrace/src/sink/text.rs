@@ -24,7 +24,7 @@ pub fn report(report: &Report, color: bool, out: &mut impl Write) -> io::Result<
         fault(first, others, style, out)?;
     }
     for finding in &report.findings {
-        self::finding(finding, style, out)?;
+        self::finding(finding, &[], style, out)?;
     }
     let (told, quiet): (Vec<&FlowReport>, Vec<&FlowReport>) =
         well.into_iter().partition(|flow| flow.severity == Severity::Info);
@@ -34,15 +34,7 @@ pub fn report(report: &Report, color: bool, out: &mut impl Write) -> io::Result<
         writeln!(out)?;
     }
     healthy(&quiet, style, out)?;
-    for degraded in &report.degraded {
-        writeln!(
-            out,
-            "{} {}: {}",
-            style.severity(Severity::Warning, "degraded"),
-            escape(&degraded.what),
-            escape(&degraded.why)
-        )?;
-    }
+    degraded(report, style, out)?;
     let lost = report.lost;
     if lost.ring_events + lost.flows_evicted + lost.map_full > 0 {
         let text = format!(
@@ -52,6 +44,15 @@ pub fn report(report: &Report, color: bool, out: &mut impl Write) -> io::Result<
         writeln!(out, "{}", style.severity(Severity::Warning, &text))?;
     }
     summary(report, faults.len(), style, out)
+}
+
+/// What could not be seen.
+pub(super) fn degraded(report: &Report, style: Style, out: &mut impl Write) -> io::Result<()> {
+    for degraded in &report.degraded {
+        let word = style.severity(Severity::Warning, "degraded");
+        writeln!(out, "{word} {}: {}", escape(&degraded.what), escape(&degraded.why))?;
+    }
+    Ok(())
 }
 
 /// Faults of one cause at one place are told once.
@@ -88,12 +89,24 @@ fn fault(flow: &FlowReport, others: &[&FlowReport], style: Style, out: &mut impl
     writeln!(out)
 }
 
-fn finding(finding: &Finding, style: Style, out: &mut impl Write) -> io::Result<()> {
+/// A finding, and what else is found so.
+pub(super) fn finding(finding: &Finding, others: &[&Finding], style: Style, out: &mut impl Write) -> io::Result<()> {
     let guest = finding.guest.as_deref().map(|guest| format!("  {}", escape(guest))).unwrap_or_default();
     let word = format!("{} {}", marker(finding.severity), finding.cause.id());
     writeln!(out, "{}{guest}", style.severity(finding.severity, &word))?;
     paragraph(&finding.explanation, out)?;
     place(finding.place.as_ref(), style, out)?;
+    for line in &finding.evidence {
+        writeln!(out, "  {}", style.dim(&clip(&escape(line))))?;
+    }
+    for other in others.iter().take(4) {
+        let guest = other.guest.as_deref().map(escape).unwrap_or_default();
+        let fact = other.evidence.first().map(|fact| format!("  {}", clip(&escape(fact)))).unwrap_or_default();
+        writeln!(out, "  also {guest}{}", style.dim(&fact))?;
+    }
+    if others.len() > 4 {
+        writeln!(out, "  and {} more", others.len() - 4)?;
+    }
     fixes(&finding.fixes, style, out)?;
     writeln!(out)
 }
@@ -221,9 +234,13 @@ fn healthy(flows: &[&FlowReport], style: Style, out: &mut impl Write) -> io::Res
     writeln!(out)
 }
 
+/// `1 flow`, `2 flows`
+pub(super) fn plural(count: u64, word: &str) -> String {
+    format!("{count} {word}{}", if count == 1 { "" } else { "s" })
+}
+
 fn summary(report: &Report, faults: usize, style: Style, out: &mut impl Write) -> io::Result<()> {
     let totals = report.totals;
-    let plural = |count: u64, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
     let state = if faults == 0 && report.severity() < Severity::Warning {
         style.severity(Severity::Ok, "no fault found")
     } else {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may, but clippy sees its helpers as no tests")]
 
 mod rule_trace;
+mod uplink;
 mod world;
 
 use kvmtrace::diagnose::report::{Cause, FlowDirection, Severity, Verdict};
@@ -109,42 +110,6 @@ fn a_frame_too_big_for_the_uplink_is_told_with_its_size_and_the_mtu_to_set() {
     assert!(flow.explanation.contains("4000") && flow.explanation.contains("1500"), "{}", flow.explanation);
     assert_eq!(flow.fixes[0].command.as_deref(), Some("ip link set dev eth0 mtu 9000"));
     assert_eq!(flow.fixes[0].undo.as_deref(), Some("ip link set dev eth0 mtu 1500"));
-}
-
-/// TCP from beyond to the guest, by a NIC that merges, dropped at a site.
-fn merged(site: (&str, &str), largest: u32, change: impl FnOnce(&mut World)) -> kvmtrace::diagnose::report::FlowReport {
-    let mut world = World::new();
-    world.link(UPLINK).large_receive = true;
-    change(&mut world);
-    let bulk = flow(Protocol::Tcp, LAN, GUEST);
-    world.seen(bulk, UPLINK, Ingress, |counters| {
-        (counters.largest, counters.source_mac, counters.destination_mac) = (largest, mac(0x64), mac(1));
-    });
-    world.dropped(bulk, (site.0, site.1, TAP), 4, largest, &[]);
-    world.verdict(bulk)
-}
-
-#[test]
-fn what_the_nic_has_merged_is_told_where_it_was_merged() {
-    // With the size of the parts, and without.
-    for (site, largest) in [(("NOT_SPECIFIED", "ip_forward"), 1_500), (("PKT_TOO_BIG", "ip6_forward"), 14_520)] {
-        let flow = merged(site, largest, |_| ());
-        let told = (flow.cause, flow.place.unwrap().device);
-        assert_eq!(told, (Some(Cause::RouteMtuExceeded), Some("eth0".to_owned())), "{site:?}");
-        assert_eq!(flow.fixes[0].command.as_deref(), Some("ethtool -K eth0 lro off"), "{site:?}");
-        assert_eq!(flow.fixes[0].undo.as_deref(), Some("ethtool -K eth0 lro on"), "{site:?}");
-    }
-    let cure = |largest: u32, on: bool| {
-        let flow = merged(("PKT_TOO_BIG", "ip_forward"), largest, |world| {
-            world.link(UPLINK).large_receive = on;
-            world.link(BRIDGE).mtu = 1_400;
-        });
-        flow.fixes.into_iter().find_map(|fix| fix.command)
-    };
-    assert_eq!(cure(14_520, true).as_deref(), Some("ethtool -K eth0 lro off"));
-    // It is not longer than what the NIC takes: nobody has merged it, it is too long for the way.
-    assert_ne!(cure(1_500, true).as_deref(), Some("ethtool -K eth0 lro off"));
-    assert_ne!(cure(14_520, false).as_deref(), Some("ethtool -K eth0 lro off"));
 }
 
 #[test]

@@ -53,6 +53,7 @@ fn faults_of_a_bridged_host_are_told_where_they_are_and_the_cure_silences_them()
     let ports = links.lines().filter_map(|line| line.split(": ").nth(1)?.split('@').next());
     let uplink = ports.into_iter().find(|port| *port != tap && *port != other).unwrap().to_owned();
     let mac = &lab.plan.guests[0].port.mac;
+    let (own, bridge) = (lab.plan.host.addresses.v4, lab.plan.bridge.as_str());
     let cases = [
         (format!("ip link set {uplink} mtu 1300"), "bridge-mtu-exceeded", uplink.as_str()),
         (format!("ip link set {uplink} nomaster"), "bridge-port-detached", &uplink),
@@ -78,6 +79,17 @@ fn faults_of_a_bridged_host_are_told_where_they_are_and_the_cure_silences_them()
             "bridge-port-isolated",
             &uplink,
         ),
+        (
+            format!("ip addr add {own}/24 dev {uplink} && ip addr del {own}/24 dev {bridge}"),
+            "neighbour-unresolved",
+            &uplink,
+        ),
+        (
+            "nft 'add table bridge fw; add chain bridge fw c { type filter hook forward priority 0; policy drop; }'"
+                .to_owned(),
+            "netfilter-bridge",
+            bridge,
+        ),
     ];
     for (line, cause, device) in cases {
         let cure = prove(&lab, &product, &line, cause, device)?;
@@ -89,6 +101,14 @@ fn faults_of_a_bridged_host_are_told_where_they_are_and_the_cure_silences_them()
         lab.host
             .check(&format!("sh -c 'bridge link set dev {tap} isolated off; bridge link set dev {tap} learning on'"))?;
     }
+    // Time would mend it, too.
+    lab.host.check(&format!(
+        "ip link set {bridge} type bridge stp_state 1 forward_delay 1500 && ip link set {tap} nomaster && ip link set {tap} master {bridge}"
+    ))?;
+    let verdict = check(&lab, &product, &[])?;
+    assert_eq!(faults(&verdict), [("bridge-port-blocked".to_owned(), tap.clone())]);
+    lab.host.check(verdict.json["findings"][0]["fixes"][0]["command"].as_str().unwrap())?;
+    assert_eq!(faults(&check(&lab, &product, &[])?), []);
     Ok(())
 }
 
@@ -129,6 +149,16 @@ fn what_a_host_that_routes_does_not_let_through_is_told_and_its_cure_has_an_undo
     let filter = format!("sysctl -qw net/ipv4/conf/{bridge}/rp_filter=1 && ip route add {guest}/32 dev {uplink}");
     prove_and_mend(&lab, &product, &filter, "reverse-path-filter", bridge)?;
     lab.host.check(&format!("ip route del {guest}/32 dev {uplink}"))?;
+    let forbidden = format!("ip rule add from {guest}/24 priority 100 prohibit");
+    prove_and_mend(&lab, &product, &forbidden, "route-prohibited", bridge)?;
+    let twice = format!("ip addr add {}/24 dev {uplink}", lab.plan.guest_net.host(77).v4);
+    lab.host.check(&twice)?;
+    // Numbering a network anew is no command. The bridge's route is the older one.
+    let verdict = check(&lab, &product, &[])?;
+    assert_eq!(faults(&verdict), [("neighbour-unresolved".to_owned(), bridge.clone())]);
+    assert!(verdict.json["findings"][0]["fixes"][0]["command"].is_null());
+    lab.host.check(&twice.replace(" add ", " del "))?;
+    assert_eq!(faults(&check(&lab, &product, &[])?), []);
     // Established connections and other devices do not let the guests begin one.
     let policy = "nft 'add table inet fw; add chain inet fw c { type filter hook forward priority 0; policy drop; }; \
                   add rule inet fw c ct state established,related accept; add rule inet fw c iifname \"docker0\" accept'";

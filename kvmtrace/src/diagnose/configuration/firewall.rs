@@ -32,6 +32,22 @@ pub(super) fn bridged(scene: &Scene<'_>, bridge: &Link) -> Option<Finding> {
     })
 }
 
+/// The bridges' own family (nft, ebtables).
+pub(super) fn of_bridges(scene: &Scene<'_>, bridge: &Link) -> Option<Finding> {
+    let chain = closed(scene, bridge, "bridge")?;
+    let stage = Stage { cause: Cause::NetfilterBridge, hook: "forward", family: "bridge", by_nft: true };
+    let wanted = Conversation { source: None, destination: None, protocol: None, port: None };
+    let suspect = Suspect { chain: Some(chain), rule: None, grown: None, traced: None };
+    Some(about(scene, bridge, Cause::NetfilterBridge).say(
+        format!(
+            "Nothing passes from one port of {} to another: the policy of the bridges' FORWARD chain is drop, and no rule lets anything through there.",
+            bridge.name
+        ),
+        text(chain),
+        netfilter::fixes(scene, &stage, &[suspect], &wanted),
+    ))
+}
+
 /// A bridge with an address, whose guests need this host to forward.
 pub(super) fn routed(scene: &Scene<'_>, bridge: &Link) -> Option<Finding> {
     let inside = |family: &str| {
@@ -94,7 +110,7 @@ fn text(chain: &Chain) -> String {
 fn closed<'a>(scene: &Scene<'a>, bridge: &Link, family: &str) -> Option<&'a Chain> {
     let chains = &scene.host.netfilter.chains;
     let drops = |chain: &&Chain| {
-        (chain.family == family || chain.family == "inet")
+        (chain.family == family || chain.family == "inet" && family != "bridge")
             && chain.hook.as_deref() == Some("forward")
             && chain.policy.as_deref() == Some("drop")
     };
@@ -135,9 +151,9 @@ fn concerns(backend: Backend, rule: &Rule, devices: &[&str]) -> bool {
         let Some(value) = words.get(at + 1) else { break };
         let negated = at > 0 && words.get(at - 1) == Some(&"!") || matches!(*value, "!=" | "!");
         let is_device = if nft {
-            matches!(*word, "iifname" | "iif" | "oifname" | "oif")
+            matches!(*word, "iifname" | "iif" | "oifname" | "oif" | "ibrname" | "obrname")
         } else {
-            matches!(*word, "-i" | "-o" | "--physdev-in" | "--physdev-out")
+            matches!(*word, "-i" | "-o" | "--physdev-in" | "--physdev-out" | "--logical-in" | "--logical-out")
         };
         if is_device && !negated && !value.starts_with(['{', '@']) {
             let fits = |device: &&str| match value.strip_suffix(['*', '+']) {

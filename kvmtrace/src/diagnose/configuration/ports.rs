@@ -2,8 +2,10 @@
 
 use super::{About, device};
 use crate::diagnose::report::{Cause, Finding, Point, Severity};
+use crate::diagnose::rules::routing::route_to;
 use crate::diagnose::scene::Scene;
-use crate::event::host::{BridgePort, Link};
+use crate::event::host::{BridgePort, Link, Network};
+use std::net::IpAddr;
 
 /// The findings at one port: a guest's, or an uplink (then `guest` is none).
 pub(super) fn findings(scene: &Scene<'_>, guest: Option<&str>, link: &Link, bridge: &Link) -> Vec<Finding> {
@@ -26,6 +28,31 @@ fn about<'a, 's>(
 ) -> About<'a, 's> {
     let point = if guest.is_some() { Point::TapIngress } else { Point::BridgeEgress };
     About { scene, cause, severity, guest, device: link.index, point }
+}
+
+/// An uplink that bears the host's address, where the bridge should: what comes in goes up by the bridge, but what the host
+/// sends to that network goes out by the uplink alone and never to another port.
+pub(super) fn addressed(scene: &Scene<'_>, uplink: &Link) -> Option<Finding> {
+    let bridge = scene.bridge_of(uplink.index)?;
+    let of_bridge = |network: &Network| bridge.addresses.iter().any(|own| own.contains(network.address));
+    let is_routed = |network: &&Network| {
+        let way = route_to(scene.host, network.address).and_then(|route| route.device);
+        way == Some(uplink.index) && !of_bridge(network)
+    };
+    let network = uplink.addresses.iter().filter(|network| !is_link_local(network)).find(is_routed)?;
+    let name = &uplink.name;
+    Some(about(scene, None, uplink, Cause::NeighbourUnresolved, Severity::Warning).at(Point::Neighbour).say(
+        format!(
+            "{name} is a port of {0} and bears the address {network}: what this host sends to that network goes out by {name} and never to the guests of {0}.",
+            bridge.name
+        ),
+        format!("{name}: port of {}, {network}", bridge.name),
+        device::move_addresses(scene.host, uplink, bridge).into_iter().collect(),
+    ))
+}
+
+fn is_link_local(network: &Network) -> bool {
+    matches!(network.address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
 /// The bridge has an entry for the guest behind this port that does not age: then nothing need be learned or flooded there

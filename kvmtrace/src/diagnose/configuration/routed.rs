@@ -4,6 +4,7 @@
 use super::About;
 use crate::diagnose::fix::{device, sysctl};
 use crate::diagnose::report::{Cause, Finding, Fix, Point, Severity};
+use crate::diagnose::routes::MAIN;
 use crate::diagnose::rules::large_receive;
 use crate::diagnose::rules::nat::{base, is_private, masquerade, masquerades};
 use crate::diagnose::rules::routing::route_to;
@@ -32,6 +33,7 @@ pub(super) fn findings(scene: &Scene<'_>, bridge: &Link) -> Vec<Finding> {
     let mut found = source_check(scene, bridge);
     found.extend(merged(scene, bridge));
     found.extend(super::firewall::routed(scene, bridge));
+    found.extend(super::routes::findings(scene, bridge));
     found.extend([false, true].into_iter().filter_map(|v6| untranslated(scene, bridge, v6)));
     found
 }
@@ -239,9 +241,6 @@ fn default_route<'a>(scene: &Scene<'a>, bridge: &Link, v6: bool) -> Option<&'a R
     });
     routes.min_by_key(|route| route.metric)
 }
-
-/// The table `main` (`RT_TABLE_MAIN`).
-const MAIN: u32 = 254;
 
 fn about<'a, 's>(scene: &'a Scene<'s>, cause: Cause, severity: Severity, link: &Link, point: Point) -> About<'a, 's> {
     About { scene, cause, severity, guest: None, device: link.index, point }

@@ -1,5 +1,7 @@
 //! A healthy host, broken in one place each.
 
+mod wiring;
+
 use super::*;
 use crate::event::host::{BridgePort, Chain, FdbEntry, Guest, LinkStatistics};
 use crate::event::{Event, EventKind, HostState, Timestamp};

@@ -3,6 +3,7 @@
 use super::persist::{DeviceSetting, Setting};
 use super::quote;
 use crate::diagnose::report::Fix;
+use crate::diagnose::routes::MAIN;
 use crate::event::HostState;
 use crate::event::host::{Link, Network, Qdisc, Route};
 use std::net::IpAddr;
@@ -86,6 +87,42 @@ pub fn enslave(link: &Link, bridge: &Link, why: impl Into<String>) -> Fix {
     Fix::run(format!("ip link set dev {name} master {}", quote(&bridge.name)), undo, why)
         .persist(PERSIST_LINK)
         .setting(of(link, DeviceSetting::Bridge(bridge.name.clone())))
+}
+
+/// Gives the addresses of a bridge's port to the bridge, and with them the routes by gateways; none where it has no address.
+pub fn move_addresses(host: &HostState, port: &Link, bridge: &Link) -> Option<Fix> {
+    let addresses: Vec<&Network> = port.addresses.iter().filter(|network| !is_link_local(network)).collect();
+    let by_port = |route: &&Route| route.device == Some(port.index) && route.gateway.is_some() && route.table == MAIN;
+    let routes: Vec<&Route> = host.routes.iter().filter(by_port).take(ROUTES + 1).collect();
+    if addresses.is_empty() || routes.len() > ROUTES {
+        return None;
+    }
+    // Added before it is taken away: with its last address a device loses its routes.
+    let steps = |from: &Link, to: &Link| {
+        let address = |verb: &str, network: &Network, device: &str, more: &str| {
+            let family = if network.address.is_ipv6() { " -6" } else { "" };
+            format!("ip{family} addr {verb} {network} dev {}{more}", quote(device))
+        };
+        let mut steps = Vec::new();
+        for network in &addresses {
+            let more = if network.address.is_ipv6() { " nodad" } else { "" };
+            steps.push(address("add", network, &to.name, more));
+        }
+        steps.extend(addresses.iter().map(|network| address("del", network, &from.name, "")));
+        steps.extend(routes.iter().map(|route| {
+            let metric = if route.metric > 0 { format!(" metric {}", route.metric) } else { String::new() };
+            format!("{}{metric}", route_command("replace", route, &to.name))
+        }));
+        steps.join(" && ")
+    };
+    let fix = Fix::run(
+        steps(port, bridge),
+        steps(bridge, port),
+        format!("Moves what {} is called by to {}, where all ports hear it.", port.name, bridge.name),
+    );
+    Some(fix.risk("Paste it whole: between its steps the host may not be reached by these addresses.").persist(
+        format!("Give the addresses to {} in the network configuration, and none to {}.", bridge.name, port.name),
+    ))
 }
 
 /// Sets a flag of a bridge port: `isolated`, `locked`, `flood`, `learning`, …

@@ -205,23 +205,11 @@ pub fn blocked_port(case: &Case<'_>, port: &Link, bridge: &Link, place: crate::d
         PortState::Blocking => "blocking",
         PortState::Forwarding => "forwarding again by now",
     };
-    let number = |state| match state {
-        PortState::Disabled | PortState::Inoperative => 0,
-        PortState::Listening => 1,
-        PortState::Learning => 2,
-        PortState::Forwarding => 3,
-        PortState::Blocking => 4,
-    };
-    let (stp, delay) =
-        if let LinkKind::Bridge(state) = &bridge.kind { (state.stp, state.forward_delay) } else { (false, 0) };
     let what = words::dropped(case);
-    let waits = stp && matches!(state, PortState::Listening | PortState::Learning);
-    let explanation = if waits {
+    let explanation = if let Some(seconds) = waits(port, bridge) {
         format!(
-            "{what} were dropped at {}: spanning tree on {} keeps the port {name} for {} s before it forwards.",
-            port.name,
-            bridge.name,
-            delay * 2 / 100
+            "{what} were dropped at {}: spanning tree on {} keeps the port {name} for {seconds} s before it forwards.",
+            port.name, bridge.name
         )
     } else {
         format!(
@@ -229,22 +217,50 @@ pub fn blocked_port(case: &Case<'_>, port: &Link, bridge: &Link, place: crate::d
             port.name, bridge.name
         )
     };
-    let command = |number: u8| format!("bridge link set dev {} state {number}", quote(&port.name));
-    let forward = Fix::run(command(3), command(number(state)), format!("Sets {} to forwarding.", port.name))
-        .risk("If spanning tree blocked the port to break a loop, the loop comes back.")
-        .persist("The state is set at run time only: find what sets it (spanning tree, a script).");
-    let judgement = Judgement::dropped(Cause::BridgePortBlocked, place, explanation).evidence([format!(
-        "{}: STP state {name}; {}: STP {}",
-        port.name,
-        bridge.name,
-        if stp { "on" } else { "off" }
-    )]);
-    if stp {
-        let off = device::bridge_option(bridge, "stp_state", "0", "1", "Without spanning tree ports forward at once.")
-            .risk("Only where the bridge has a single uplink: nothing breaks loops then.");
-        return judgement.fix(off).fix(forward);
+    Judgement::dropped(Cause::BridgePortBlocked, place, explanation)
+        .evidence([format!(
+            "{}: STP state {name}; {}: STP {}",
+            port.name,
+            bridge.name,
+            if has_stp(bridge) { "on" } else { "off" }
+        )])
+        .fix(forward(port, bridge))
+}
+
+/// The bridge runs spanning tree.
+pub fn has_stp(bridge: &Link) -> bool {
+    matches!(&bridge.kind, LinkKind::Bridge(state) if state.stp)
+}
+
+/// The port waits for spanning tree, which takes so many seconds.
+pub fn waits(port: &Link, bridge: &Link) -> Option<u32> {
+    let LinkKind::Bridge(state) = &bridge.kind else { return None };
+    let on_its_way = matches!(port.port.as_ref()?.state, PortState::Listening | PortState::Learning);
+    (state.stp && on_its_way).then_some(state.forward_delay * 2 / 100)
+}
+
+/// Lets a port forward. Where spanning tree runs, it alone sets states (`br_set_port_state`: busy), and what it has begun
+/// goes on without it (`br_forward_delay_timer_expired`).
+pub fn forward(port: &Link, bridge: &Link) -> Fix {
+    let name = quote(&port.name);
+    if has_stp(bridge) {
+        let off = device::bridge_option(bridge, "stp_state", "0", "1", "Without spanning tree ports forward at once.");
+        let command = off.command.as_ref().map(|off| format!("{off} && bridge link set dev {name} state 3"));
+        let risk = "Only where the bridge has a single uplink: nothing breaks loops then.";
+        return Fix { command, ..off.risk(risk) };
     }
-    judgement.fix(forward)
+    let state = port.port.as_ref().map_or(PortState::Disabled, |port| port.state);
+    let number = match state {
+        PortState::Disabled | PortState::Inoperative => 0,
+        PortState::Listening => 1,
+        PortState::Learning => 2,
+        PortState::Forwarding => 3,
+        PortState::Blocking => 4,
+    };
+    let command = |number: u8| format!("bridge link set dev {name} state {number}");
+    Fix::run(command(3), command(number), format!("Lets {} forward at once.", port.name))
+        .risk("If the port was blocked to break a loop, the loop comes back.")
+        .persist("The state is set at run time only: find what sets it (a script, a spanning tree of user space).")
 }
 
 /// The port's device is up and has a carrier, and is not operational: 802.1X not done, under test.

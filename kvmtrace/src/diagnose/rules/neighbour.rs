@@ -4,8 +4,10 @@
 //! requests leave, none comes back; nothing is dropped.
 
 use crate::diagnose::case::Case;
+use crate::diagnose::fix::device::move_addresses;
 use crate::diagnose::judgement::{Judgement, at, beyond};
 use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict};
+use crate::diagnose::scene::Role;
 use crate::diagnose::words;
 
 const FUNCTIONS: &[&str] = &[
@@ -39,10 +41,20 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     if let Some(link) = case.scene.link(device).filter(|link| !link.up || !link.carrier) {
         return Some(super::path::dead_link(case, link, at(case.scene, device, Point::NicEgress).of(drop)));
     }
+    let port = case.scene.link(device).filter(|link| case.scene.role(link.index) == Role::Nic);
+    let to_bridge = port.zip(case.scene.bridge_of(device));
+    let move_up = to_bridge.and_then(|(port, bridge)| move_addresses(case.scene.host, port, bridge));
     let name = case.scene.name(device);
     let hop_text = if hop == to { hop.to_string() } else { format!("the next hop {hop}") };
+    let why = match (to_bridge, &move_up) {
+        (Some((_, bridge)), Some(_)) => {
+            let of = &bridge.name;
+            format!(" It is a port of {of} and bears an address: what is sent so reaches no other port of {of}.")
+        }
+        _ => String::new(),
+    };
     let explanation = format!(
-        "{} wait for {hop_text} on {name}, which answers no {}.",
+        "{} wait for {hop_text} on {name}, which answers no {}.{why}",
         words::dropped(case),
         if to.is_ipv6() { "neighbour solicitation" } else { "ARP request" }
     );
@@ -52,6 +64,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         Judgement::dropped(Cause::NeighbourUnresolved, at(case.scene, device, Point::Neighbour).of(drop), explanation)
             .evidence(state.map(|neighbour| format!("neighbour {hop} on {name}: {}", neighbour.state)))
             .evidence(answer.caveat())
+            .fixes(move_up)
             .fix(advice(&hop.to_string())),
     )
 }

@@ -6,6 +6,7 @@ use crate::diagnose::dropped::Dropped;
 use crate::diagnose::judgement::{Judgement, at};
 use crate::diagnose::report::{Fix, Point};
 use crate::diagnose::{routes, words};
+use crate::event::PolicyRule;
 use crate::event::host::Link;
 
 /// The rule, by what it does.
@@ -29,16 +30,20 @@ pub fn judge(case: &Case<'_>, drop: &Dropped<'_>, input: &Link, kind: &str) -> J
     };
     let text = routes::text(rule);
     let explanation = format!("{what} went to {to}; the rule of policy routing \"{text}\" {does}.");
-    let fix = if rule.narrower {
-        Fix::advice(format!(
+    Judgement::dropped(cause, place, explanation).evidence([format!("ip{family} rule {text}")]).fix(delete(rule))
+}
+
+/// Without it.
+pub fn delete(rule: &PolicyRule) -> Fix {
+    let (family, text) = (if rule.v6 { " -6" } else { "" }, routes::text(rule));
+    if rule.narrower {
+        return Fix::advice(format!(
             "Delete the rule of priority {} that `ip{family} rule show` tells in full (\"{text}\" and more), if nobody meant it.",
             rule.priority
-        ))
-    } else {
-        let command = |verb: &str| format!("ip{family} rule {verb} {text}");
-        Fix::run(command("del"), command("add"), "Removes the very rule that forbids these packets.")
-            .risk("Whoever set this rule may have meant it.")
-            .persist("Remove it from the network configuration that sets it.")
-    };
-    Judgement::dropped(cause, place, explanation).evidence([format!("ip{family} rule {text}")]).fix(fix)
+        ));
+    }
+    let command = |verb: &str| format!("ip{family} rule {verb} {text}");
+    Fix::run(command("del"), command("add"), "Removes the very rule that forbids these packets.")
+        .risk("Whoever set this rule may have meant it.")
+        .persist("Remove it from the network configuration that sets it.")
 }

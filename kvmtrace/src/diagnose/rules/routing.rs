@@ -117,18 +117,19 @@ fn special_route(case: &Case<'_>, drop: &Dropped<'_>, input: &Link, route: &Rout
     let kind = route.kind.as_str();
     let (cause, does) = special_cause(kind);
     let text = text(case.scene, route);
-    let family = if route.destination.address.is_ipv6() { " -6" } else { "" };
-    let spec = format!("{kind} {} table {} metric {}", route.destination, route.table, route.metric);
-    let fix = Fix::run(
-        format!("ip{family} route del {spec}"),
-        format!("ip{family} route add {spec}"),
-        format!("Removes the route \"{text}\"; a wider route has to lead to {to} then."),
-    )
-    .risk("Whoever set this route may have meant it.")
-    .persist("Remove it from the network configuration that sets it.");
+    let fix = delete(route, format!("Removes the route \"{text}\"; a wider route has to lead to {to} then."));
     let explanation = format!("{} went to {to}, for which the route \"{text}\" {does}.", words::dropped(case));
     let place = at(case.scene, input.index, Point::Routing).of(drop);
     Judgement::dropped(cause, place, explanation).evidence([format!("route: {text}")]).fix(fix)
+}
+
+/// Without a route that leads nowhere on purpose.
+pub fn delete(route: &Route, why: String) -> Fix {
+    let family = if route.destination.address.is_ipv6() { " -6" } else { "" };
+    let spec = format!("{} {} table {} metric {}", route.kind, route.destination, route.table, route.metric);
+    Fix::run(format!("ip{family} route del {spec}"), format!("ip{family} route add {spec}"), why)
+        .risk("Whoever set this route may have meant it.")
+        .persist("Remove it from the network configuration that sets it.")
 }
 
 /// This host itself has no way to `to`, to which a tunnel sends.

@@ -1,0 +1,93 @@
+//! Routing that can't lead to the guests of a bridge, or forbids what they send.
+
+use super::About;
+use crate::diagnose::report::{Cause, Finding, Fix, Point, Severity};
+use crate::diagnose::routes::{MAIN, Question, lookup, text};
+use crate::diagnose::rules::nat::base;
+use crate::diagnose::rules::policy_rule;
+use crate::diagnose::rules::routing::{self, route_to, special_cause};
+use crate::diagnose::scene::Scene;
+use crate::event::host::{Link, Network, Route};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Of a bridge with an address and no uplink.
+pub(super) fn findings(scene: &Scene<'_>, bridge: &Link) -> Vec<Finding> {
+    let networks = || bridge.addresses.iter().filter(|network| !is_link_local(network.address));
+    let twice = networks().find_map(|network| twice(scene, bridge, *network));
+    let forbidden = networks().find_map(|network| forbidden(scene, bridge, *network));
+    twice.into_iter().chain(forbidden).collect()
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
+}
+
+/// The network lies on another device too: of two such routes one counts. A host of virtual machines that is one itself gets
+/// this by libvirt's default network on both levels.
+fn twice(scene: &Scene<'_>, bridge: &Link, network: Network) -> Option<Finding> {
+    let whole = base(network);
+    let same = |route: &&Route| {
+        let is_main = route.table == MAIN && route.kind == "unicast" && route.gateway.is_none();
+        is_main && route.destination == whole && route.device != Some(bridge.index)
+    };
+    let devices = scene.host.routes.iter().filter(same).filter_map(|route| scene.link(route.device?));
+    let mut devices =
+        devices.filter(|link| link.up && link.lower != Some(bridge.index) && link.master != Some(bridge.index));
+    let other = devices.next()?;
+    let taken = route_to(scene.host, whole.address).and_then(|route| scene.link(route.device?)).unwrap_or(bridge);
+    let missed = if taken.index == bridge.index { other } else { bridge };
+    let about = About {
+        scene,
+        cause: Cause::NeighbourUnresolved,
+        severity: Severity::Warning,
+        guest: None,
+        device: taken.index,
+        point: Point::Neighbour,
+    };
+    Some(about.say(
+        format!(
+            "{} and {} are both in {whole}: this host looks for all of it on {}, and nothing on {} answers there.",
+            bridge.name, other.name, taken.name, missed.name
+        ),
+        format!("routes to {whole}: by {}, by {}", taken.name, missed.name),
+        vec![Fix::advice(format!(
+            "Give the guests of {} another network: its address, their addresses, its DHCP range (a network of libvirt's: virsh net-edit).",
+            bridge.name
+        ))],
+    ))
+}
+
+/// All that these guests send beyond this host ends in a rule of policy routing, or in the table that one leads to. What
+/// the table `main` says is for the host too, which would be missed before.
+fn forbidden(scene: &Scene<'_>, bridge: &Link, network: Network) -> Option<Finding> {
+    let (forwards, to) = if network.address.is_ipv6() {
+        ("net.ipv6.conf.all.forwarding", IpAddr::from(Ipv6Addr::UNSPECIFIED))
+    } else {
+        ("net.ipv4.ip_forward", Ipv4Addr::UNSPECIFIED.into())
+    };
+    let answer = lookup(scene.host, Question { from: Some(network.address), to, input: &bridge.name });
+    let rule = answer.rule.filter(|_| answer.doubt.is_none() && scene.host.sysctl(forwards) == Some("1"))?;
+    let whole = rule.source.is_none_or(|source| source.prefix <= network.prefix) && rule.destination.is_none();
+    let forbids = |kind: &str| matches!(kind, "blackhole" | "unreachable" | "prohibit");
+    let (kind, what, fix) = match answer.route {
+        Some(route) if forbids(&route.kind) && route.table != MAIN => {
+            let text = routing::text(scene, route);
+            let why = format!("Removes the route \"{text}\"; another has to lead out then.");
+            (&route.kind, format!("route \"{text}\""), routing::delete(route, why))
+        }
+        None if forbids(&rule.action) => {
+            (&rule.action, format!("rule of policy routing \"{}\"", text(rule)), policy_rule::delete(rule))
+        }
+        _ => return None,
+    };
+    let (cause, does) = special_cause(kind);
+    let (severity, point) = (Severity::Warning, Point::Routing);
+    let told = || {
+        About { scene, cause, severity, guest: None, device: bridge.index, point }.say(
+            format!("What the guests of {} send beyond this host goes nowhere: the {what} {does}.", bridge.name),
+            what,
+            vec![fix],
+        )
+    };
+    whole.then(told)
+}

@@ -1,0 +1,204 @@
+//! What is put together wrongly: addresses, bridges, routes.
+
+use super::*;
+use crate::event::PolicyRule;
+use crate::event::host::{Neighbour, Route};
+
+fn network(address: &str, prefix: u8) -> Network {
+    Network { address: address.parse().unwrap(), prefix }
+}
+
+fn route(destination: Network, device: u32) -> Route {
+    Route {
+        destination,
+        gateway: None,
+        device: Some(IfIndex(device)),
+        source: None,
+        table: 254,
+        metric: 0,
+        kind: "unicast".to_owned(),
+        mtu: None,
+    }
+}
+
+fn at(cause: Cause, device: &str) -> Vec<(Cause, Option<String>)> {
+    vec![(cause, Some(device.to_owned()))]
+}
+
+fn told(change: impl FnOnce(&mut HostState)) -> Vec<Finding> {
+    let mut host = host();
+    change(&mut host);
+    let mut track = Track::default();
+    track.apply(&Event { time: Timestamp(1), kind: EventKind::Host(Box::new(host)) });
+    findings(&track)
+}
+
+#[test]
+fn the_hosts_address_belongs_to_the_bridge_and_not_to_its_uplink() {
+    let on_port = |host: &mut HostState| {
+        change(host, 5, |link| link.addresses.push(network("10.0.0.1", 24)));
+        host.routes.push(route(network("10.0.0.0", 24), 5));
+        let gateway = Some("10.0.0.254".parse().unwrap());
+        host.routes.push(Route { gateway, metric: 100, ..route(network("0.0.0.0", 0), 5) });
+    };
+    let found = told(on_port);
+    assert_eq!((found.len(), found[0].cause), (1, Cause::NeighbourUnresolved));
+    assert_eq!(
+        found[0].fixes[0].command.as_deref(),
+        Some(
+            "ip addr add 10.0.0.1/24 dev br7 && ip addr del 10.0.0.1/24 dev ens5 && ip route replace 0.0.0.0/0 via 10.0.0.254 dev br7 metric 100"
+        )
+    );
+    // What the bridge has as well is looked for there; link-local addresses come by themselves.
+    let both = |host: &mut HostState| {
+        on_port(host);
+        change(host, 2, |link| link.addresses.push(network("10.0.0.1", 24)));
+    };
+    assert_eq!(broken(both), []);
+    let local = |host: &mut HostState| change(host, 5, |link| link.addresses.push(network("fe80::1", 64)));
+    assert_eq!(broken(local), []);
+}
+
+#[test]
+fn spanning_tree_may_block_an_uplink_but_keeps_guests_waiting() {
+    let stp = |host: &mut HostState, port: u32, state: PortState| {
+        let tree = BridgeState { stp: true, forward_delay: 1_500, ..BridgeState::default() };
+        change(host, 2, |link| link.kind = LinkKind::Bridge(tree));
+        change(host, port, |link| link.port.as_mut().unwrap().state = state);
+    };
+    assert_eq!(broken(|host| stp(host, 5, PortState::Blocking)), []);
+    let found = told(|host| stp(host, 3, PortState::Listening));
+    assert_eq!((found[0].cause, found[0].severity), (Cause::BridgePortBlocked, Severity::Warning));
+    assert!(found[0].explanation.contains("30 s"), "{}", found[0].explanation);
+    let command = "ip link set dev br7 type bridge stp_state 0 && bridge link set dev tap-a state 3";
+    assert_eq!(found[0].fixes[0].command.as_deref(), Some(command));
+    assert_eq!(broken(|host| stp(host, 3, PortState::Blocking)), at(Cause::BridgePortBlocked, "tap-a"));
+}
+
+#[test]
+fn a_policy_of_the_bridges_own_is_told_unless_something_passes() {
+    let closed = |rules: Vec<crate::event::host::Rule>| {
+        let chain = rule("forward", "accept", "ether type arp accept");
+        let policy = Some("drop".to_owned());
+        let chain = Chain { family: "bridge".to_owned(), kind: Some("filter".to_owned()), policy, rules, ..chain };
+        broken(|host| host.netfilter.chains.push(chain))
+    };
+    assert_eq!(closed(Vec::new()), at(Cause::NetfilterBridge, "br7"));
+    let for_others = rule("forward", "accept", "ibrname \"br8\" accept").rules;
+    assert_eq!(closed(for_others), at(Cause::NetfilterBridge, "br7"));
+    let for_these = rule("forward", "accept", "ibrname \"br7\" accept").rules;
+    assert_eq!(closed(for_these), []);
+}
+
+#[test]
+fn bridges_that_are_joined_twice_are_told_where_nothing_breaks_the_ring() {
+    let pair = |host: &mut HostState, index: u32, one: u32, other: u32| {
+        for (index, peer, bridge) in [(index, index + 1, one), (index + 1, index, other)] {
+            let end = link(index, &format!("pair{index}"), LinkKind::Veth, Some(bridge));
+            host.links.insert(end.index, Link { peer: Some(IfIndex(peer)), ..end });
+        }
+    };
+    let second = |host: &mut HostState, stp: bool| {
+        let state = BridgeState { stp, ..BridgeState::default() };
+        host.links.insert(IfIndex(10), link(10, "br8", LinkKind::Bridge(state), None));
+        pair(host, 11, 2, 10);
+    };
+    assert_eq!(broken(|host| second(host, false)), []);
+    let twice = |host: &mut HostState, stp: bool| {
+        second(host, stp);
+        pair(host, 13, 2, 10);
+    };
+    assert_eq!(broken(|host| twice(host, false)), at(Cause::BridgeLoop, "pair13"));
+    assert_eq!(broken(|host| twice(host, true)), []);
+    assert_eq!(broken(|host| pair(host, 11, 2, 2)), at(Cause::BridgeLoop, "pair11"));
+    // None of the guests' bridges.
+    let elsewhere = |host: &mut HostState| {
+        host.links.insert(IfIndex(10), link(10, "br8", LinkKind::Bridge(BridgeState::default()), None));
+        pair(host, 11, 10, 10);
+    };
+    assert_eq!(broken(elsewhere), []);
+}
+
+#[test]
+fn a_network_that_lies_on_two_devices_is_told() {
+    let also = |own: &str, metric: u32| {
+        let destination = base(network(own, 24));
+        told(|host| {
+            routed(host, "192.168.122.1", "198.51.100.7");
+            host.netfilter.chains.push(rule("postrouting", "masquerade", "masquerade"));
+            host.routes.push(Route { metric, ..route(destination, 5) });
+            host.routes.push(route(base(network("192.168.122.1", 24)), 2));
+        })
+    };
+    let device = |found: &[Finding]| found[0].place.as_ref().and_then(|place| place.device.clone());
+    let found = also("192.168.122.9", 100);
+    assert_eq!((found[0].cause, device(&found).as_deref()), (Cause::NeighbourUnresolved, Some("br7")));
+    // The first of two alike counts.
+    let found = also("192.168.122.9", 0);
+    assert_eq!((found[0].cause, device(&found).as_deref()), (Cause::NeighbourUnresolved, Some("ens5")));
+    assert_eq!(also("192.168.123.9", 0), []);
+}
+
+#[test]
+fn a_rule_of_policy_routing_that_forbids_all_that_guests_send_is_told() {
+    let rule = |priority, action: &str, source: Option<Network>| PolicyRule {
+        v6: false,
+        priority,
+        source,
+        destination: None,
+        input: None,
+        action: action.to_owned(),
+        table: if action == "lookup" { 100 } else { 0 },
+        narrower: false,
+        suppress: None,
+    };
+    let with = |rules: Vec<PolicyRule>| {
+        broken(|host| {
+            routed(host, "203.0.113.1", "198.51.100.7");
+            host.policy_rules = rules;
+        })
+    };
+    let guests = Some(network("203.0.113.0", 24));
+    let prohibit = rule(100, "prohibit", guests);
+    assert_eq!(with(vec![prohibit.clone()]), at(Cause::RouteProhibited, "br7"));
+    // A table that has nothing; a part of the network; one port.
+    assert_eq!(with(vec![rule(90, "lookup", guests), prohibit.clone()]), at(Cause::RouteProhibited, "br7"));
+    assert_eq!(with(vec![rule(100, "prohibit", Some(network("203.0.113.0", 30)))]), []);
+    assert_eq!(with(vec![PolicyRule { narrower: true, ..prohibit.clone() }]), []);
+    // A tunnel with a guard behind it, and without the tunnel.
+    let guarded = |tunnel: bool| {
+        broken(|host| {
+            routed(host, "203.0.113.1", "198.51.100.7");
+            host.policy_rules = vec![rule(90, "lookup", guests), prohibit.clone()];
+            let guard =
+                Route { table: 100, metric: 9, kind: "blackhole".to_owned(), ..route(network("0.0.0.0", 0), 5) };
+            host.routes.push(Route { device: None, ..guard });
+            host.routes.extend(tunnel.then(|| Route { table: 100, ..route(network("0.0.0.0", 0), 5) }));
+        })
+    };
+    assert_eq!(guarded(true), []);
+    assert_eq!(guarded(false), at(Cause::RouteBlackhole, "br7"));
+}
+
+#[test]
+fn a_neighbour_table_that_is_nearly_full_is_told_and_what_is_set_by_hand_does_not_count() {
+    let fill = |state: &str| {
+        told(|host| {
+            host.sysctls.insert("net.ipv4.neigh.default.gc_thresh3".to_owned(), "100".to_owned());
+            for last in 0..95 {
+                let address = IpAddr::from([10, 0, 0, last]);
+                let state = state.to_owned();
+                host.neighbours.push(Neighbour { address, device: IfIndex(2), mac: None, state });
+            }
+        })
+    };
+    let found = fill("stale");
+    assert_eq!((found[0].cause, found[0].count), (Cause::NeighbourUnresolved, Some(95)));
+    let command = found[0].fixes[0].command.as_deref();
+    assert_eq!(command, Some("sysctl -w net.ipv4.neigh.default.gc_thresh3=200"));
+    assert_eq!(fill("permanent"), []);
+}
+
+fn base(network: Network) -> Network {
+    crate::diagnose::rules::nat::base(network)
+}
