@@ -330,17 +330,23 @@ fn bridge_state(scene: &Scene<'_>, bridge: &Link) -> Vec<Finding> {
     }
     let uplinks: Vec<&Link> = scene.host.uplinks(bridge.index).collect();
     for uplink in &uplinks {
-        if !uplink.up {
-            found.push(about(Cause::LinkDown, Severity::Error, uplink.index, Point::NicEgress).say(
-                format!("{}, the uplink of {}, is administratively down.", uplink.name, bridge.name),
-                format!("{}: not up", uplink.name),
-                vec![device::up(scene.host, scene.host, uplink)],
+        let link = dead_below(scene, uplink);
+        let what = if link.index == uplink.index {
+            format!("{}, the uplink of {},", uplink.name, bridge.name)
+        } else {
+            format!("{}, on which {}, the uplink of {}, stands,", link.name, uplink.name, bridge.name)
+        };
+        if !link.up {
+            found.push(about(Cause::LinkDown, Severity::Error, link.index, Point::NicEgress).say(
+                format!("{what} is administratively down."),
+                format!("{}: not up", link.name),
+                vec![device::up(scene.host, scene.host, link)],
             ));
-        } else if !uplink.carrier {
-            found.push(about(Cause::NoCarrier, Severity::Error, uplink.index, Point::NicEgress).say(
-                format!("{}, the uplink of {}, has no carrier.", uplink.name, bridge.name),
-                format!("{}: NO-CARRIER", uplink.name),
-                vec![super::rules::routing::no_carrier_advice(uplink)],
+        } else if !link.carrier {
+            found.push(about(Cause::NoCarrier, Severity::Error, link.index, Point::NicEgress).say(
+                format!("{what} has no carrier."),
+                format!("{}: NO-CARRIER", link.name),
+                vec![super::rules::routing::no_carrier_advice(link)],
             ));
         }
         found.extend(port_state(scene, None, uplink, bridge));
@@ -368,6 +374,13 @@ fn bridge_state(scene: &Scene<'_>, bridge: &Link) -> Vec<Finding> {
         found.extend(routed::findings(scene, bridge));
     }
     found
+}
+
+/// A device that stands on another has the carrier of that one.
+fn dead_below<'a>(scene: &Scene<'a>, link: &'a Link) -> &'a Link {
+    let below = || link.lower.and_then(|lower| scene.link(lower)).filter(|lower| !lower.up || !lower.carrier);
+    let own = link.up && !link.carrier && !matches!(link.kind, LinkKind::Vxlan { .. });
+    own.then(below).flatten().map_or(link, |lower| dead_below(scene, lower))
 }
 
 /// Two guests' interfaces with one MAC address on one bridge.

@@ -149,6 +149,12 @@ fn what_a_host_that_routes_does_not_let_through_is_told_and_its_cure_has_an_undo
     let filter = format!("sysctl -qw net/ipv4/conf/{bridge}/rp_filter=1 && ip route add {guest}/32 dev {uplink}");
     prove_and_mend(&lab, &product, &filter, "reverse-path-filter", bridge)?;
     lab.host.check(&format!("ip route del {guest}/32 dev {uplink}"))?;
+    // Documentation's addresses stand for the world's: 2000::/3.
+    let advertised = format!(
+        "ip addr add 2001:db8:1::1/64 dev {bridge} nodad && ip addr add 2001:db8:2::2/64 dev {uplink} nodad && \
+         sysctl -qw net/ipv6/conf/{uplink}/accept_ra=1"
+    );
+    prove_and_mend(&lab, &product, &advertised, "no-route", uplink)?;
     let forbidden = format!("ip rule add from {guest}/24 priority 100 prohibit");
     prove_and_mend(&lab, &product, &forbidden, "route-prohibited", bridge)?;
     let twice = format!("ip addr add {}/24 dev {uplink}", lab.plan.guest_net.host(77).v4);

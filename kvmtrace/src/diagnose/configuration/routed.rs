@@ -6,7 +6,7 @@ use crate::diagnose::fix::{device, sysctl};
 use crate::diagnose::report::{Cause, Finding, Fix, Point, Severity};
 use crate::diagnose::routes::MAIN;
 use crate::diagnose::rules::large_receive;
-use crate::diagnose::rules::nat::{base, is_private, masquerade, masquerades};
+use crate::diagnose::rules::nat::{base, is_private, masquerade, masquerades, masquerades_on_nothing};
 use crate::diagnose::rules::routing::route_to;
 use crate::diagnose::rules::source_check::filter_of;
 use crate::diagnose::scene::Scene;
@@ -209,15 +209,23 @@ fn untranslated(scene: &Scene<'_>, bridge: &Link, v6: bool) -> Option<Finding> {
         return None;
     }
     let public = outside.iter().any(|outside| !is_private(outside.address));
-    let severity = if public { Severity::Warning } else { Severity::Info };
+    let stale = masquerades_on_nothing(scene, Some(network.address));
     let network = base(*network);
-    let doubt = if public { "" } else { ", unless the router there has a route to them" };
+    let (severity, lacks, rules) = if let Some((name, rule)) = stale {
+        let lacks = format!("the rule that translates them is for {name}, which this host does not have");
+        (Severity::Warning, lacks, rule.text.clone())
+    } else {
+        let doubt = if public { "" } else { ", unless the router there has a route to them" };
+        let lacks = format!("no rule translates them, so answers find no way back{doubt}");
+        let severity = if public { Severity::Warning } else { Severity::Info };
+        (severity, lacks, format!("no masquerade or snat rule for {network}"))
+    };
     Some(about(scene, Cause::NatMissing, severity, uplink, Point::NicEgress).say(
         format!(
-            "The guests of {} leave by {} with their private addresses ({network}): no rule translates them, so answers find no way back{doubt}.",
+            "The guests of {} leave by {} with their private addresses ({network}): {lacks}.",
             bridge.name, uplink.name
         ),
-        format!("default route by {}; no masquerade or snat rule for {network}", uplink.name),
+        format!("default route by {}; {rules}", uplink.name),
         vec![
             masquerade(scene, uplink, network),
             Fix::advice(format!("Or set a route to {network} by this host on the router behind {}.", uplink.name)),

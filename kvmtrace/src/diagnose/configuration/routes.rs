@@ -1,6 +1,7 @@
 //! Routing that can't lead to the guests of a bridge, or forbids what they send.
 
 use super::About;
+use crate::diagnose::fix::sysctl;
 use crate::diagnose::report::{Cause, Finding, Fix, Point, Severity};
 use crate::diagnose::routes::{MAIN, Question, lookup, text};
 use crate::diagnose::rules::nat::base;
@@ -15,7 +16,7 @@ pub(super) fn findings(scene: &Scene<'_>, bridge: &Link) -> Vec<Finding> {
     let networks = || bridge.addresses.iter().filter(|network| !is_link_local(network.address));
     let twice = networks().find_map(|network| twice(scene, bridge, *network));
     let forbidden = networks().find_map(|network| forbidden(scene, bridge, *network));
-    twice.into_iter().chain(forbidden).collect()
+    twice.into_iter().chain(forbidden).chain(unadvertised(scene, bridge)).collect()
 }
 
 fn is_link_local(address: IpAddr) -> bool {
@@ -90,4 +91,40 @@ fn forbidden(scene: &Scene<'_>, bridge: &Link, network: Network) -> Option<Findi
         )
     };
     whole.then(told)
+}
+
+/// A host that forwards takes no router advertisements, unless `accept_ra` is 2 (`ipv6_accept_ra`): the default route that it had
+/// by them is gone some time after forwarding was switched on.
+fn unadvertised(scene: &Scene<'_>, bridge: &Link) -> Option<Finding> {
+    let host = scene.host;
+    let is_global = |link: &Link| {
+        let of_world =
+            |network: &Network| matches!(network.address, IpAddr::V6(ip) if ip.segments()[0] & 0xe000 == 0x2000);
+        link.addresses.iter().any(of_world)
+    };
+    let leads_out =
+        |route: &Route| route.destination.prefix == 0 && route.destination.address.is_ipv6() && route.kind == "unicast";
+    if !is_global(bridge)
+        || host.sysctl("net.ipv6.conf.all.forwarding") != Some("1")
+        || host.routes.iter().any(leads_out)
+    {
+        return None;
+    }
+    let takes_none = |link: &&Link| {
+        let sysctl = |what: &str| host.sysctl(&format!("net.ipv6.conf.{}.{what}", link.name));
+        sysctl("accept_ra") == Some("1") && sysctl("forwarding") == Some("1")
+    };
+    let mut links = host.links.values().filter(|link| link.index != bridge.index && link.up && is_global(link));
+    let uplink = links.find(takes_none)?;
+    let name = format!("net.ipv6.conf.{}.accept_ra", uplink.name);
+    let why = format!("Takes router advertisements on {} although this host forwards.", uplink.name);
+    let (cause, severity, point) = (Cause::NoRoute, Severity::Warning, Point::Routing);
+    Some(About { scene, cause, severity, guest: None, device: uplink.index, point }.say(
+        format!(
+            "The guests of {} reach nothing beyond this host by IPv6: it has no default route, and as a host that forwards it takes no router advertisement on {} that would bring one.",
+            bridge.name, uplink.name
+        ),
+        format!("{name} = 1, forwarding = 1; no IPv6 default route"),
+        vec![sysctl::set(host, &name, "2", why)],
+    ))
 }

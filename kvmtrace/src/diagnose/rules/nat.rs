@@ -8,7 +8,7 @@ use crate::diagnose::judgement::{Judgement, at};
 use crate::diagnose::report::{Cause, Fix, Point, Verdict};
 use crate::diagnose::scene::{Role, Scene};
 use crate::diagnose::words;
-use crate::event::host::{Backend, Chain, Link, Network};
+use crate::event::host::{Backend, Chain, Link, Network, Rule};
 use crate::event::{Direction, IfIndex, Place, Protocol};
 use std::net::IpAddr;
 
@@ -126,20 +126,61 @@ pub fn base(network: Network) -> Network {
 /// Some rule may translate it: the address was then left as it is for another reason.
 pub fn masquerades(scene: &Scene<'_>, source: Option<IpAddr>, uplink: &Link) -> bool {
     nat_chains(scene, source).flat_map(|chain| &chain.rules).any(|rule| {
-        let translates = rule
-            .verdict
-            .as_deref()
-            .is_some_and(|verdict| verdict.starts_with("masquerade") || verdict.starts_with("snat"));
-        let words: Vec<&str> = rule.text.split_whitespace().map(|word| word.trim_matches('"')).collect();
-        let after = |names: &[&str]| {
-            words.iter().position(|word| names.contains(word)).and_then(|at| words.get(at + 1)).copied()
-        };
-        let device = after(&["oifname", "oif", "-o"]).is_none_or(|name| name == uplink.name);
-        let covers = after(&["saddr", "-s"])
-            .and_then(parse)
-            .is_none_or(|network| source.is_some_and(|source| network.contains(source)));
-        translates && device && covers
+        let words = words_of(rule);
+        let device = asks(&words, OUT, |name| is_named(name, &uplink.name)).unwrap_or(true);
+        translates(rule) && device && asks(&words, SOURCE, |text| covers(text, source)).unwrap_or(true)
     })
+}
+
+/// A rule that would translate what comes from this source, but names a device that this host does not have (any more).
+pub fn masquerades_on_nothing<'a>(scene: &Scene<'a>, source: Option<IpAddr>) -> Option<(&'a str, &'a Rule)> {
+    nat_chains(scene, source).flat_map(|chain| &chain.rules).filter(|rule| translates(rule)).find_map(|rule| {
+        let words = words_of(rule);
+        let is_meant = asks(&words, SOURCE, |text| covers(text, source)) == Some(true);
+        let out = words.iter().position(|word| OUT.contains(word)).filter(|_| is_meant)?;
+        let name = words.get(out + 1).copied().filter(|name| !name.contains(['*', '+', '{', '@', '!', '$']))?;
+        let negated = out > 0 && words.get(out - 1) == Some(&"!");
+        (!negated && scene.host.link_named(name).is_none()).then_some((name, rule))
+    })
+}
+
+const OUT: &[&str] = &["oifname", "oif", "-o"];
+const SOURCE: &[&str] = &["saddr", "-s"];
+
+fn translates(rule: &Rule) -> bool {
+    let verdict = rule.verdict.as_deref().unwrap_or_default();
+    verdict.starts_with("masquerade") || verdict.starts_with("snat")
+}
+
+fn words_of(rule: &Rule) -> Vec<&str> {
+    rule.text.split_whitespace().map(|word| word.trim_matches(['"', ','])).collect()
+}
+
+/// What is no address may be a way to write one.
+fn covers(text: &str, source: Option<IpAddr>) -> bool {
+    parse(text).is_none_or(|network| source.is_some_and(|source| network.contains(source)))
+}
+
+fn is_named(pattern: &str, name: &str) -> bool {
+    pattern.strip_suffix(['*', '+']).map_or(pattern == name, |prefix| name.starts_with(prefix))
+}
+
+/// Whether a rule takes what one of these words asks for, by value, list, or all but that; none where it does not ask.
+fn asks(words: &[&str], names: &[&str], holds: impl Fn(&str) -> bool) -> Option<bool> {
+    let at = words.iter().position(|word| names.contains(word))?;
+    let rest = words.get(at + 1..)?;
+    let (negated, rest) = match rest.split_first() {
+        Some((&("!=" | "!"), rest)) => (true, rest),
+        _ => (at > 0 && words.get(at - 1) == Some(&"!"), rest),
+    };
+    let first = rest.first()?;
+    if first.starts_with('@') {
+        // A set, whose elements are not read.
+        return Some(true);
+    }
+    let list = rest.iter().skip(1).take_while(|word| **word != "}");
+    let named = if *first == "{" { list.copied().any(holds) } else { holds(first) };
+    Some(named != negated)
 }
 
 fn parse(text: &str) -> Option<Network> {

@@ -199,6 +199,77 @@ fn a_neighbour_table_that_is_nearly_full_is_told_and_what_is_set_by_hand_does_no
     assert_eq!(fill("permanent"), []);
 }
 
+#[test]
+fn a_rule_translates_what_it_does_not_leave_out() {
+    let told = |text: &str, outside: &str| {
+        told(|host| {
+            routed(host, "192.168.7.1", outside);
+            host.netfilter.chains.push(rule("postrouting", "masquerade", text));
+        })
+    };
+    let translating = [
+        "-A POSTROUTING -s 192.168.7.0/24 ! -o br7 -j MASQUERADE",
+        "ip saddr 192.168.7.0/24 oifname != \"br7\" masquerade",
+        "oifname { \"ens4\", \"ens5\" } masquerade",
+        "oifname \"ens*\" masquerade",
+        "oifname @outside masquerade",
+        "ip saddr { 10.0.0.0/8, 192.168.0.0/16 } masquerade",
+    ];
+    for text in translating {
+        assert!(told(text, "198.51.100.7").is_empty(), "{text}");
+    }
+    let elsewhere = [
+        "-A POSTROUTING -s 192.168.7.0/24 ! -o ens5 -j MASQUERADE",
+        "oifname { \"ens4\", \"ens6\" } masquerade",
+        "ip saddr != 192.168.7.0/24 masquerade",
+        "ip saddr { 10.0.0.0/8, 192.168.8.0/24 } masquerade",
+    ];
+    for text in elsewhere {
+        assert_eq!(told(text, "198.51.100.7")[0].cause, Cause::NatMissing, "{text}");
+    }
+    // The NIC has another name now: that it should translate is certain.
+    let found = told("ip saddr 192.168.7.0/24 oifname \"eth0\" masquerade", "10.1.1.7");
+    assert_eq!((found[0].cause, found[0].severity), (Cause::NatMissing, Severity::Warning));
+    assert!(found[0].explanation.contains("for eth0, which this host does not have"), "{}", found[0].explanation);
+    let found = told("ip saddr 192.168.7.0/24 oifname \"tap-a\" masquerade", "10.1.1.7");
+    assert_eq!(found[0].severity, Severity::Info);
+}
+
+#[test]
+fn an_uplink_that_stands_on_a_dead_device_is_told_there() {
+    let stacked = |change_nic: fn(&mut Link)| {
+        broken(|host| {
+            change(host, 5, |nic| {
+                (nic.master, nic.port) = (None, None);
+                change_nic(nic);
+            });
+            let vlan = link(6, "ens5.9", LinkKind::Vlan { id: 9 }, Some(2));
+            host.links.insert(vlan.index, Link { lower: Some(IfIndex(5)), carrier: false, ..vlan });
+        })
+    };
+    assert_eq!(stacked(|nic| nic.up = false), at(Cause::LinkDown, "ens5"));
+    assert_eq!(stacked(|nic| nic.carrier = false), at(Cause::NoCarrier, "ens5"));
+    assert_eq!(stacked(|_| ()), at(Cause::NoCarrier, "ens5.9"));
+}
+
+#[test]
+fn a_host_that_forwards_and_lost_its_advertised_route_is_told() {
+    let found = |accept: &str, with_route: bool| {
+        broken(|host| {
+            routed(host, "2001:db8:1::1", "2001:db8::7");
+            if !with_route {
+                host.routes.clear();
+            }
+            let set = [("all.forwarding", "1"), ("ens5.forwarding", "1"), ("ens5.accept_ra", accept)];
+            host.sysctls.extend(set.map(|(name, value)| (format!("net.ipv6.conf.{name}"), value.to_owned())));
+        })
+    };
+    assert_eq!(found("1", false), at(Cause::NoRoute, "ens5"));
+    assert_eq!(found("2", false), []);
+    assert_eq!(found("0", false), []);
+    assert_eq!(found("1", true), []);
+}
+
 fn base(network: Network) -> Network {
     crate::diagnose::rules::nat::base(network)
 }
