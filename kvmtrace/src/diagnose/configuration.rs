@@ -3,6 +3,7 @@
 
 mod firewall;
 mod loops;
+mod macvtap;
 mod ports;
 mod routed;
 mod routes;
@@ -31,6 +32,7 @@ pub fn findings(track: &Track) -> Vec<Finding> {
     for (guest, interface) in interfaces(&scene) {
         let Some(link) = scene.link(interface.device) else { continue };
         found.extend(interface_state(&scene, guest, link));
+        found.extend(macvtap::findings(&scene, guest, link));
         if let Some(bridge) = scene.bridge_of(link.index) {
             found.extend(port_state(&scene, Some(guest), link, bridge));
             found.extend(ports::findings(&scene, Some(guest), link, bridge));
@@ -330,25 +332,7 @@ fn bridge_state(scene: &Scene<'_>, bridge: &Link) -> Vec<Finding> {
     }
     let uplinks: Vec<&Link> = scene.host.uplinks(bridge.index).collect();
     for uplink in &uplinks {
-        let link = dead_below(scene, uplink);
-        let what = if link.index == uplink.index {
-            format!("{}, the uplink of {},", uplink.name, bridge.name)
-        } else {
-            format!("{}, on which {}, the uplink of {}, stands,", link.name, uplink.name, bridge.name)
-        };
-        if !link.up {
-            found.push(about(Cause::LinkDown, Severity::Error, link.index, Point::NicEgress).say(
-                format!("{what} is administratively down."),
-                format!("{}: not up", link.name),
-                vec![device::up(scene.host, scene.host, link)],
-            ));
-        } else if !link.carrier {
-            found.push(about(Cause::NoCarrier, Severity::Error, link.index, Point::NicEgress).say(
-                format!("{what} has no carrier."),
-                format!("{}: NO-CARRIER", link.name),
-                vec![super::rules::routing::no_carrier_advice(link)],
-            ));
-        }
+        found.extend(dead(scene, uplink, &format!("the uplink of {}", bridge.name)));
         found.extend(port_state(scene, None, uplink, bridge));
         found.extend(ports::findings(scene, None, uplink, bridge));
         found.extend(ports::addressed(scene, uplink));
@@ -374,6 +358,32 @@ fn bridge_state(scene: &Scene<'_>, bridge: &Link) -> Vec<Finding> {
         found.extend(routed::findings(scene, bridge));
     }
     found
+}
+
+/// A device that leads out and is dead, or what it stands on.
+fn dead(scene: &Scene<'_>, uplink: &Link, role: &str) -> Option<Finding> {
+    let link = dead_below(scene, uplink);
+    let what = if link.index == uplink.index {
+        format!("{}, {role},", uplink.name)
+    } else {
+        format!("{}, on which {}, {role}, stands,", link.name, uplink.name)
+    };
+    let (severity, point) = (Severity::Error, Point::NicEgress);
+    let about = |cause| About { scene, cause, severity, guest: None, device: link.index, point };
+    if !link.up {
+        return Some(about(Cause::LinkDown).say(
+            format!("{what} is administratively down."),
+            format!("{}: not up", link.name),
+            vec![device::up(scene.host, scene.host, link)],
+        ));
+    }
+    (!link.carrier).then(|| {
+        about(Cause::NoCarrier).say(
+            format!("{what} has no carrier."),
+            format!("{}: NO-CARRIER", link.name),
+            vec![super::rules::routing::no_carrier_advice(link)],
+        )
+    })
 }
 
 /// A device that stands on another has the carrier of that one.

@@ -212,6 +212,23 @@ fn a_host_that_routes_must_forward_and_translate() -> Result<()> {
 }
 
 #[test]
+fn a_macvtap_that_can_hand_its_guest_nothing_is_told() -> Result<()> {
+    let Some((lab, product)) = setup(Topology::Macvtap)? else { return Ok(()) };
+    let (tap, nic) = (&lab.plan.guests[0].tap, &lab.plan.uplink.device);
+    prove_and_mend(&lab, &product, &format!("ip link set {nic} down"), "link-down", nic)?;
+    let address = format!("ip link set {tap} address 02:00:00:00:99:01");
+    prove(&lab, &product, &address, "mac-spoofed", tap)?;
+    let verdict = product.verdict(&lab, &[], || {
+        let ping = format!("ping -n -q -c3 -i0.3 -W1 {}", lab.plan.lan.addresses.v4);
+        lab.guests[0].namespace.run(&ping)
+    })?;
+    let flows = verdict.1.json["flows"].as_array().unwrap();
+    let told = flows.iter().find(|flow| flow["cause"] == "mac-spoofed").unwrap();
+    assert_eq!((&told["direction"], &told["where"]["device"]), (&"to-guest".into(), &tap.as_str().into()));
+    Ok(())
+}
+
+#[test]
 fn addresses_that_two_have_are_told_until_each_has_its_own() -> Result<()> {
     let Some((mut lab, product)) = setup(Topology::Bridge)? else { return Ok(()) };
     let macs = [0, 1].map(|index: usize| lab.plan.guests[index].port.mac.clone());

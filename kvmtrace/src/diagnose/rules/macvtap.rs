@@ -7,7 +7,9 @@ use crate::diagnose::case::Case;
 use crate::diagnose::fix::quote;
 use crate::diagnose::judgement::{Judgement, at};
 use crate::diagnose::report::{Cause, Fix, Point};
+use crate::diagnose::scene::Scene;
 use crate::diagnose::words;
+use crate::event::MacAddress;
 use crate::event::host::{Link, LinkKind};
 use std::net::IpAddr;
 
@@ -35,6 +37,38 @@ pub fn judge(case: &Case<'_>, own: &Link) -> Option<Judgement> {
     Some(judgement.fixes(macvlan(case, own, lower, address, guest_side)).fix(Fix::advice(
         "Or give the guest a second interface on a bridge or isolated network for its traffic with the host.",
     )))
+}
+
+/// The macvtap's own address, where the guest has another: only what is sent to the macvtap's is handed up
+/// (`macvlan_hash_lookup`), but for the modes that hand up all or have a list of sources.
+pub fn other_address(scene: &Scene<'_>, own: &Link) -> Option<(MacAddress, MacAddress)> {
+    let LinkKind::Macvtap { mode } = &own.kind else { return None };
+    let guest = scene.interface(own.index)?.mac?;
+    let by_address = matches!(mode.as_str(), "bridge" | "vepa" | "private");
+    own.mac.filter(|mac| by_address && *mac != guest).map(|mac| (mac, guest))
+}
+
+/// Gives the macvtap the guest's address.
+pub fn readdress(own: &Link, (mac, guest): (MacAddress, MacAddress)) -> Fix {
+    let set = |mac: MacAddress| format!("ip link set dev {} address {mac}", quote(&own.name));
+    Fix::run(set(guest), set(mac), format!("{} then takes what is sent to the guest.", own.name)).persist(
+        "Give both one address where they are defined: the macvtap's, and the one of the guest's network card.",
+    )
+}
+
+/// What is sent to the guest, and its macvtap has another address.
+pub fn judge_address(case: &Case<'_>, own: &Link) -> Option<Judgement> {
+    let (mac, guest) = other_address(case.scene, own)?;
+    if case.is_from_guest() || case.left() > 0 || case.destination_mac() != Some(guest) {
+        return None;
+    }
+    let explanation = format!(
+        "{} were sent to {guest}, the guest's address, but {} has the address {mac} and takes only what is sent to that.",
+        words::packets(case.packets()),
+        own.name
+    );
+    let place = at(case.scene, own.index, Point::TapEgress);
+    Some(Judgement::dropped(Cause::MacSpoofed, place, explanation).fix(readdress(own, (mac, guest))))
 }
 
 /// A macvlan for the host beside the guest's macvtap, which hand each other frames in bridge mode, and routes to the guest

@@ -27,7 +27,9 @@ fn find(case: &Case<'_>) -> Option<Judgement> {
     }
     if let LinkKind::Macvtap { .. } = own.kind {
         let lower = scene.link(own.lower?)?;
-        let dead = [own, lower].into_iter().find(|link| !link.up || !link.carrier)?;
+        let Some(dead) = [own, lower].into_iter().find(|link| !link.up || !link.carrier) else {
+            return super::macvtap::judge_address(case, own);
+        };
         return Some(dead_link(case, dead, at(scene, dead.index, Point::NicEgress)));
     }
     let Some(bridge) = case.bridge() else {

@@ -253,6 +253,33 @@ fn an_uplink_that_stands_on_a_dead_device_is_told_there() {
 }
 
 #[test]
+fn a_macvtap_stands_on_its_nic_and_has_the_address_of_its_guest() {
+    let sits = |mode: &str, manager: Option<&str>, change_nic: fn(&mut Link)| {
+        broken(|host| {
+            change(host, 5, |nic| {
+                (nic.master, nic.port) = (None, None);
+                change_nic(nic);
+            });
+            let nic_is_dead = host.links[&IfIndex(5)].clone();
+            host.guests.truncate(1);
+            host.guests[0].manager = manager.map(str::to_owned);
+            change(host, 3, |link| {
+                (link.master, link.port, link.lower) = (None, None, Some(IfIndex(5)));
+                link.kind = LinkKind::Macvtap { mode: mode.to_owned() };
+                link.carrier = nic_is_dead.up && nic_is_dead.carrier;
+                link.mac = Some(MacAddress([0x52, 0x54, 0, 0, 0, if manager.is_none() { 1 } else { 9 }]));
+            });
+        })
+    };
+    assert_eq!(sits("bridge", None, |_| ()), []);
+    assert_eq!(sits("bridge", None, |nic| nic.up = false), at(Cause::LinkDown, "ens5"));
+    assert_eq!(sits("bridge", None, |nic| nic.carrier = false), at(Cause::NoCarrier, "ens5"));
+    assert_eq!(sits("bridge", Some("qemu"), |_| ()), at(Cause::MacSpoofed, "tap-a"));
+    assert_eq!(sits("passthru", Some("qemu"), |_| ()), []);
+    assert_eq!(sits("bridge", Some("libvirt"), |_| ()), []);
+}
+
+#[test]
 fn a_host_that_forwards_and_lost_its_advertised_route_is_told() {
     let found = |accept: &str, with_route: bool| {
         broken(|host| {
