@@ -24,6 +24,8 @@ pub struct Group<'a> {
     pub others: Vec<&'a Flow>,
     /// Its key on the other side of NAT.
     pub translated: Option<FlowKey>,
+    /// Its key after a translation of the destination alone, whose answers go past this host.
+    pub past: Option<FlowKey>,
     /// Which way.
     pub direction: FlowDirection,
     /// The guest's interface.
@@ -49,6 +51,7 @@ pub fn groups<'a>(scene: &Scene<'a>) -> Vec<Group<'a>> {
                 main: flow,
                 others: Vec::new(),
                 translated: None,
+                past: None,
                 direction,
                 device: Some(device),
                 peer,
@@ -60,12 +63,14 @@ pub fn groups<'a>(scene: &Scene<'a>) -> Vec<Group<'a>> {
     join_variants(&mut groups, &rest, &mut taken);
     join_translated(scene, &mut groups, &rest, &mut taken);
     adopt_answers(scene, &mut groups, &rest, &mut taken);
+    find_past(scene, &mut groups);
     if scene.wants_all() {
         for flow in rest.into_iter().filter(|flow| !taken.contains(&flow.key)) {
             groups.push(Group {
                 main: flow,
                 others: Vec::new(),
                 translated: None,
+                past: None,
                 direction: FlowDirection::Host,
                 device: None,
                 peer: None,
@@ -350,6 +355,28 @@ fn join_translated<'a>(scene: &Scene<'a>, groups: &mut [Group<'a>], rest: &[&'a 
     }
 }
 
+/// What this host forwards from a guest to its neighbour leaves by the bridge itself; where its source is still the
+/// guest's, the neighbour's answers don't come back this way.
+fn find_past<'a>(scene: &Scene<'a>, groups: &mut [Group<'a>]) {
+    let own = |address: crate::event::Address| address.ip().is_some_and(|address| scene.is_host_address(address));
+    let is_guest = |address: crate::event::Address| !own(address) && scene.guest_by_address(address).is_some();
+    let on_bridge =
+        |place: &Place| place.direction == Direction::Egress && matches!(scene.role(place.device), Role::Bridge);
+    let forwarded: BTreeMap<_, &Flow> = scene
+        .track
+        .flows()
+        .filter(|flow| flow.places.keys().any(on_bridge) && is_guest(flow.key.source) && is_guest(flow.key.destination))
+        .filter(|flow| scene.track.get(&flow.key.reverse()).is_some())
+        .map(|flow| ((flow.key.protocol, flow.key.source, flow.key.source_port), flow))
+        .collect();
+    for group in groups.iter_mut().filter(|group| group.direction == FlowDirection::FromGuest) {
+        let key = group.main.key;
+        let open = group.translated.is_none() && own(key.destination) && scene.track.get(&key.reverse()).is_none();
+        let inner = forwarded.get(&(key.protocol, key.source, key.source_port)).filter(|_| open);
+        group.past = inner.filter(|flow| flow.last >= group.main.first).map(|flow| flow.key);
+    }
+}
+
 /// The answer to a translated flow that never got its guest's address back: dropped before, or not translated.
 fn adopt_answers<'a>(scene: &Scene<'a>, groups: &mut Vec<Group<'a>>, rest: &[&'a Flow], taken: &mut BTreeSet<FlowKey>) {
     let wanted: BTreeMap<FlowKey, (FlowKey, Option<IfIndex>)> = groups
@@ -366,6 +393,7 @@ fn adopt_answers<'a>(scene: &Scene<'a>, groups: &mut Vec<Group<'a>>, rest: &[&'a
                 main: flow,
                 others: Vec::new(),
                 translated: Some(*inner),
+                past: None,
                 direction: FlowDirection::ToGuest,
                 device: *device,
                 peer: None,

@@ -38,6 +38,7 @@ pub(super) fn share(cases: &[Case<'_>], judgements: &mut [Option<Judgement>]) {
             by_ends.entry((case.key().source, case.key().destination)).or_default().push(index);
         }
     }
+    share_past(cases, &by_key, judgements);
     let strong: Vec<Option<Judgement>> = judgements
         .iter()
         .map(|judgement| {
@@ -101,6 +102,20 @@ fn stops_any_frame(cause: Cause) -> bool {
             | Cause::GuestNotReading
             | Cause::GuestGone
     )
+}
+
+/// What goes past this host between two guests, because only one end was translated, suffers from that.
+fn share_past(cases: &[Case<'_>], by_key: &BTreeMap<FlowKey, usize>, judgements: &mut [Option<Judgement>]) {
+    for (index, inner) in cases.iter().enumerate().filter_map(|(index, case)| Some((index, case.group.past?))) {
+        let own = judgements.get(index).cloned().flatten();
+        let Some(cause) = own.filter(|own| own.cause == Cause::NatMissing) else { continue };
+        for key in [inner, inner.reverse()] {
+            let other = by_key.get(&FlowKey { vlan: None, ..key }).and_then(|other| judgements.get_mut(*other));
+            if let Some(other) = other.and_then(Option::as_mut) {
+                *other = Judgement { verdict: other.verdict, ..cause.clone() };
+            }
+        }
+    }
 }
 
 /// All of it was dropped on this host.

@@ -205,7 +205,7 @@ fn flow_report(case: &Case<'_>, judgement: Option<Judgement>) -> FlowReport {
     let key = case.key();
     let scene = case.scene;
     let loss = scene.track.loss();
-    let translated = case.group.translated.map(|key| Translated {
+    let translated = case.group.translated.or(case.group.past).map(|key| Translated {
         source: key.source.to_string(),
         source_port: key.source_port,
         destination: key.destination.to_string(),

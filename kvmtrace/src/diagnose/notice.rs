@@ -118,7 +118,8 @@ fn dropped(time: Timestamp, track: &Track, key: FlowKey, count: u64, site: &crat
         None if scene.wants_all() => (super::report::FlowDirection::Host, None, None),
         None => return None,
     };
-    let group = attribute::Group { main: flow, others: Vec::new(), translated: None, direction, device, peer };
+    let group =
+        attribute::Group { main: flow, others: Vec::new(), translated: None, past: None, direction, device, peer };
     let mut case = Case::new(&scene, &group, Vec::new());
     case.drops.retain(|drop| drop.site == site);
     if case.drops.is_empty() {

@@ -227,7 +227,7 @@ fn untranslated(scene: &Scene<'_>, bridge: &Link, v6: bool) -> Option<Finding> {
         ),
         format!("default route by {}; {rules}", uplink.name),
         vec![
-            masquerade(scene, uplink, network),
+            masquerade(scene, uplink, network, None),
             Fix::advice(format!("Or set a route to {network} by this host on the router behind {}.", uplink.name)),
         ],
     ))

@@ -112,7 +112,7 @@ fn cures(name: &str, guest: &str) -> Vec<Fix> {
         device::bridge_option(&port, "stp_state", "1", "0", ""),
         device::qdisc_delete(&port, &qdisc, ""),
         sysctl::set(scene.host, &format!("net.ipv4.conf.{name}.rp_filter"), "2", ""),
-        masquerade(&scene, &port, network),
+        masquerade(&scene, &port, network, None),
     ];
     let [source, destination] = [[10, 0, 0, 7], [10, 1, 0, 1]].map(|address| Some(address.into()));
     let wanted = Conversation { source, destination, protocol: Some("udp"), port: Some(Port::Destination(53)) };

@@ -9,6 +9,7 @@ pub mod checksum;
 pub mod device;
 pub mod fragments;
 pub mod guest;
+pub mod hairpin;
 pub mod host_neighbour;
 pub mod large_receive;
 pub mod macvtap;
@@ -68,6 +69,7 @@ pub const SILENT: &[(&str, Rule)] = &[
     ("layer 2", silent_l2::judge),
     ("TTL", ttl::judge_silent),
     ("NAT", nat::judge),
+    ("NAT between guests", hairpin::judge),
     ("source check of ARP", source_check::judge_silent),
     ("this host's silence", host_neighbour::judge),
     ("tunnel", tunnel::judge_silent),
@@ -84,5 +86,6 @@ pub const DELIVERED: &[(&str, Rule)] = &[
     ("large segments", mtu_bridge::judge_segments),
     ("fragments", fragments::judge_delivered),
     ("NAT of one-way traffic", nat::judge_one_way),
+    ("NAT between guests", hairpin::judge),
     ("checksums by counter", checksum::judge_silent),
 ];

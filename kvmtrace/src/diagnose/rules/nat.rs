@@ -5,7 +5,7 @@ use crate::diagnose::case::{Case, Way};
 use crate::diagnose::fix::manager::firewalld;
 use crate::diagnose::fix::{nft_chain, nft_delete, nft_device, quote};
 use crate::diagnose::judgement::{Judgement, at};
-use crate::diagnose::report::{Cause, Fix, Point, Verdict};
+use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict};
 use crate::diagnose::scene::{Role, Scene};
 use crate::diagnose::words;
 use crate::event::host::{Backend, Chain, Link, Network, Rule};
@@ -26,7 +26,9 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         .find(|(place, _)| place.direction == Direction::Egress && Some(place.device) != case.device())?;
     let uplink = scene.link(exit.device)?;
     let on_link = uplink.addresses.iter().any(|network| network.contains(source));
-    if on_link || uplink.addresses.is_empty() || masquerades(scene, Some(source), uplink) {
+    let to = case.routed()?.to;
+    let exempt = exempting(scene, source, to, uplink);
+    if on_link || uplink.addresses.is_empty() || exempt.is_none() && masquerades(scene, Some(source), uplink) {
         return None;
     }
     // Something from out there has found its way to this guest: so will the answers. Or it looks for the guest itself.
@@ -34,11 +36,24 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         return None;
     }
     let network = guest_network(case, source)?;
-    let explanation = format!(
-        "{} left by {} with the private source {source}: no rule translates {network} there, so the answers find no way back.",
-        words::packets(case.left().max(1)),
-        uplink.name
-    );
+    let sent =
+        format!("{} left by {} with the private source {source}", words::packets(case.left().max(1)), uplink.name);
+    let router = Fix::advice(format!("Or set a route to {network} by this host on the router behind {}.", uplink.name));
+    if let Some(rule) = exempt {
+        let explanation = format!(
+            "{sent}: the rule \"{}\" keeps them from being translated, so the answers find no way back unless the router there knows {network}.",
+            rule.text
+        );
+        return Some(
+            Judgement::dropped(Cause::NatMissing, at(scene, uplink.index, Point::NicEgress), explanation)
+                .verdict(Verdict::Unanswered)
+                .severity(Severity::Warning)
+                .evidence([format!("before the rule that would translate {source}: \"{}\"", rule.text)])
+                .fix(masquerade(scene, uplink, network, Some(to)))
+                .fix(router),
+        );
+    }
+    let explanation = format!("{sent}: no rule translates {network} there, so the answers find no way back.");
     Some(
         Judgement::dropped(Cause::NatMissing, at(scene, uplink.index, Point::NicEgress), explanation)
             .verdict(Verdict::Unanswered)
@@ -46,11 +61,8 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
                 "source {source} seen at the egress of {}; no masquerade or snat rule for it",
                 uplink.name
             )])
-            .fix(masquerade(scene, uplink, network))
-            .fix(Fix::advice(format!(
-                "Or set a route to {network} by this host on the router behind {}.",
-                uplink.name
-            ))),
+            .fix(masquerade(scene, uplink, network, None))
+            .fix(router),
     )
 }
 
@@ -62,7 +74,8 @@ pub fn judge_one_way(case: &Case<'_>) -> Option<Judgement> {
     if !translating || !case.is_settled() || case.is_multicast() {
         return None;
     }
-    judge(case)
+    // A rule that keeps them as they are is meant so until an answer is missed.
+    judge(case).filter(|judgement| judgement.severity == Severity::Error)
 }
 
 /// Packets that came in by a NIC have reached the guest.
@@ -101,7 +114,7 @@ pub fn is_private(address: IpAddr) -> bool {
 }
 
 /// The network of the host's address on the guest's side.
-fn guest_network(case: &Case<'_>, source: IpAddr) -> Option<Network> {
+pub fn guest_network(case: &Case<'_>, source: IpAddr) -> Option<Network> {
     let inside: Option<IfIndex> = route_to(case.scene.host, source).and_then(|route| route.device);
     let link = inside.and_then(|device| case.scene.link(device)).or_else(|| case.bridge())?;
     let network = link.addresses.iter().find(|network| network.contains(source))?;
@@ -125,10 +138,38 @@ pub fn base(network: Network) -> Network {
 
 /// Some rule may translate it: the address was then left as it is for another reason.
 pub fn masquerades(scene: &Scene<'_>, source: Option<IpAddr>, uplink: &Link) -> bool {
-    nat_chains(scene, source).flat_map(|chain| &chain.rules).any(|rule| {
+    nat_chains(scene, source)
+        .flat_map(|chain| &chain.rules)
+        .any(|rule| translates(rule) && concerns(rule, source, None, uplink))
+}
+
+/// What the rule names of source, destination and outgoing device is the packet's.
+fn concerns(rule: &Rule, source: Option<IpAddr>, to: Option<IpAddr>, uplink: &Link) -> bool {
+    let words = words_of(rule);
+    asks(&words, OUT, |name| is_named(name, &uplink.name)).unwrap_or(true)
+        && asks(&words, SOURCE, |text| covers(text, source)).unwrap_or(true)
+        && (to.is_none() || asks(&words, DESTINATION, |text| covers(text, to)).unwrap_or(true))
+}
+
+/// The rule that ends the packet's way through a chain before one that would translate it. It names the packet's
+/// destination and nothing but addresses and the outgoing device: what is not understood here exempts nothing.
+fn exempting<'a>(scene: &Scene<'a>, source: IpAddr, to: IpAddr, uplink: &Link) -> Option<&'a Rule> {
+    const PLAIN: &[&str] =
+        &["ip", "ip6", "saddr", "daddr", "oifname", "counter", "accept", "return", "-A", "-s", "-d", "-o", "-j"];
+    let ends = |rule: &&Rule| matches!(rule.verdict.as_deref(), Some("accept" | "return"));
+    let plain = |rule: &Rule| {
         let words = words_of(rule);
-        let device = asks(&words, OUT, |name| is_named(name, &uplink.name)).unwrap_or(true);
-        translates(rule) && device && asks(&words, SOURCE, |text| covers(text, source)).unwrap_or(true)
+        let mut before = "";
+        let mut tests = words.iter().filter(|word| {
+            let is_device = OUT.contains(&std::mem::replace(&mut before, word));
+            !is_device && (word.starts_with(['-', '!', '@']) || word.chars().all(|c| c.is_ascii_lowercase()))
+        });
+        tests.all(|word| PLAIN.contains(word)) && words.iter().any(|word| DESTINATION.contains(word))
+    };
+    let taken = |rule: &Rule| concerns(rule, Some(source), Some(to), uplink);
+    nat_chains(scene, Some(source)).find_map(|chain| {
+        let at = chain.rules.iter().position(|rule| translates(rule) && taken(rule))?;
+        chain.rules.get(..at)?.iter().filter(ends).find(|rule| plain(rule) && taken(rule))
     })
 }
 
@@ -146,6 +187,7 @@ pub fn masquerades_on_nothing<'a>(scene: &Scene<'a>, source: Option<IpAddr>) -> 
 
 const OUT: &[&str] = &["oifname", "oif", "-o"];
 const SOURCE: &[&str] = &["saddr", "-s"];
+const DESTINATION: &[&str] = &["daddr", "-d"];
 
 fn translates(rule: &Rule) -> bool {
     let verdict = rule.verdict.as_deref().unwrap_or_default();
@@ -198,8 +240,8 @@ fn nat_chains<'a>(scene: &Scene<'a>, source: Option<IpAddr>) -> impl Iterator<It
     })
 }
 
-/// By the tool that already translates here, else by a table of its own.
-pub fn masquerade(scene: &Scene<'_>, uplink: &Link, network: Network) -> Fix {
+/// By the tool that already translates here, else by a table of its own; for one destination, before all other rules.
+pub fn masquerade(scene: &Scene<'_>, uplink: &Link, network: Network, to: Option<IpAddr>) -> Fix {
     let v6 = network.address.is_ipv6();
     let why = format!("Gives packets from {network} the address of {} on their way out.", uplink.name);
     let name = &uplink.name;
@@ -214,17 +256,21 @@ pub fn masquerade(scene: &Scene<'_>, uplink: &Link, network: Network) -> Fix {
                 (false, false) => "iptables-nft",
                 (true, false) => "ip6tables-nft",
             };
+            let only = to.map(|to| format!(" -d {to}")).unwrap_or_default();
             let rule = |verb: &str| {
-                format!("{program} -t nat {verb} POSTROUTING -s {network} -o {} -j MASQUERADE", quote(name))
+                format!("{program} -t nat {verb} POSTROUTING -s {network}{only} -o {} -j MASQUERADE", quote(name))
             };
-            Fix::run(rule("-A"), rule("-D"), why)
+            Fix::run(rule(if to.is_some() { "-I" } else { "-A" }), rule("-D"), why)
         }
         Some(chain) if chain.table == "firewalld" => firewalld::masquerade(scene, uplink, network, why),
         Some(chain) => match nft_chain(chain) {
             Some(place) => {
                 let out = nft_device("oif", uplink);
-                let comment = format!("kvmtrace: {network}");
-                let rule = format!("add rule {place} {word} saddr {network} {out} masquerade comment \"{comment}\"");
+                let only = to.map(|to| format!(" {word} daddr {to}")).unwrap_or_default();
+                let comment = format!("kvmtrace: {network}{}", to.map(|to| format!(" to {to}")).unwrap_or_default());
+                let verb = if to.is_some() { "insert" } else { "add" };
+                let rule =
+                    format!("{verb} rule {place} {word} saddr {network}{only} {out} masquerade comment \"{comment}\"");
                 Fix::run(format!("nft {}", quote(&rule)), nft_delete(&place, &comment), why)
             }
             None => own_table(word, uplink, network, why),
