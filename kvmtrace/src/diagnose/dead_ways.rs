@@ -16,6 +16,10 @@ pub(super) fn findings(scene: &Scene<'_>, flows: &[FlowReport]) -> Vec<Finding> 
     for guest in scene.host.guests.iter().filter(|guest| is_wanted(scene, &guest.name)) {
         for interface in &guest.interfaces {
             let Some(link) = scene.link(interface.device) else { continue };
+            // A tap that no process has open and that is in no bridge is left over, or another program's.
+            if guest.pid.is_none() && link.master.is_none() {
+                continue;
+            }
             let is_silent = !flows.iter().any(|flow| {
                 flow.guest.as_deref() == Some(guest.name.as_str())
                     && (flow.severity >= Severity::Warning

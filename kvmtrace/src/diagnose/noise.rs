@@ -4,7 +4,7 @@ use super::case::Case;
 use super::dropped::Dropped;
 use super::scene::Role;
 use crate::event::Protocol;
-use crate::event::host::Link;
+use crate::event::host::{Link, LinkKind};
 
 /// Reasons by which a TCP end sorts out what it has had or never asked for (late, repeated, overlapping segments).
 /// The names grow with each kernel, so all of `TCP_` are its own business but these.
@@ -86,7 +86,7 @@ pub fn is_noise(case: &Case<'_>, drop: &Dropped<'_>) -> bool {
     if drop.because(&["UNHANDLED_PROTO"]) {
         return !is_link_local(case);
     }
-    if is_bystander(case, drop) || is_redirect_for_translated(case, drop) {
+    if is_bystander(case, drop) || is_beyond(case, drop) || is_redirect_for_translated(case, drop) {
         return true;
     }
     case.is_multicast()
@@ -145,6 +145,15 @@ fn is_redirect_for_translated(case: &Case<'_>, drop: &Dropped<'_>) -> bool {
     let redirect = matches!(case.key().protocol, Protocol::Icmp { kind: 5, .. } | Protocol::Icmpv6 { kind: 137, .. });
     let own = case.key().source.ip().is_some_and(|source| case.scene.is_host_address(source));
     redirect && own && drop.because(&["NETFILTER_DROP", "NOT_SPECIFIED"]) && drop.within(&["nf_hook_slow"])
+}
+
+/// The other end of a veth pair, in another namespace, refuses what it is handed though it is up: its MTU is smaller, and
+/// this host can't see that.
+fn is_beyond(case: &Case<'_>, drop: &Dropped<'_>) -> bool {
+    let link = drop.device().and_then(|device| case.scene.link(device));
+    drop.within(super::rules::mtu_bridge::FAR_END)
+        && drop.is_unspecified()
+        && link.is_some_and(|link| link.kind == LinkKind::Veth && link.peer.is_none() && link.up && link.carrier)
 }
 
 /// A copy that a bridge flooded to a guest that the packet is not for.

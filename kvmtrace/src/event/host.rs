@@ -315,8 +315,8 @@ pub struct Rule {
     pub text: String,
     /// Packets counted, where the rule has a counter.
     pub packets: Option<u64>,
-    /// `accept`, `drop`, `reject`, `return`, `jump NAME`, `goto NAME`, `masquerade`, `snat`, `dnat`, …; null when the rule
-    /// only counts or marks.
+    /// `accept`, `drop`, `reject`, `return`, `jump NAME`, `goto NAME`, `masquerade`, `snat`, `dnat`, …; `vmap` with what a
+    /// map may answer, as in `vmap accept|jump NAME`; null when the rule only counts or marks.
     pub verdict: Option<String>,
 }
 
@@ -390,22 +390,28 @@ impl HostState {
     /// The devices by which a bridge reaches beyond this host: its ports that are no guest's interface. A pair that joins
     /// it to another bridge (Proxmox's firewall bridges, OpenStack's hybrid plug) stands for that bridge's ports.
     pub fn uplinks(&self, bridge: IfIndex) -> impl Iterator<Item = &Link> {
-        let (mut open, mut seen, mut uplinks) = (vec![bridge], vec![bridge], Vec::new());
-        while let Some(bridge) = open.pop() {
-            let ports = self.ports(bridge);
-            for port in ports.filter(|port| !matches!(port.kind, LinkKind::Tun) && self.guest_of(port.index).is_none())
-            {
-                match port.peer.and_then(|peer| self.link(peer)).and_then(|peer| peer.master) {
-                    Some(other) if seen.contains(&other) => {}
-                    Some(other) => {
-                        seen.push(other);
-                        open.push(other);
-                    }
-                    None => uplinks.push(port),
+        let joined = self.joined(bridge);
+        let ports = joined.clone().into_iter().flat_map(|bridge| self.ports(bridge));
+        ports.filter(move |port| {
+            let behind = port.peer.and_then(|peer| self.link(peer)).and_then(|peer| peer.master);
+            !matches!(port.kind, LinkKind::Tun)
+                && self.guest_of(port.index).is_none()
+                && !behind.is_some_and(|other| joined.contains(&other))
+        })
+    }
+
+    /// A bridge and those that pairs join it to.
+    pub fn joined(&self, bridge: IfIndex) -> Vec<IfIndex> {
+        let (mut next, mut joined) = (0, vec![bridge]);
+        while let Some(bridge) = joined.get(next).copied() {
+            next += 1;
+            for far in self.ports(bridge).filter_map(|port| self.link(port.peer?)?.master) {
+                if !joined.contains(&far) {
+                    joined.push(far);
                 }
             }
         }
-        uplinks.into_iter()
+        joined
     }
 }
 

@@ -6,13 +6,13 @@ use kvmtrace::event::Direction::Ingress;
 use kvmtrace::event::host::{Backend, Chain, Rule};
 use kvmtrace::event::{EventKind, RuleDrop, RuleSite};
 
-const STACK: [&str; 3] = ["nft_do_chain_inet", "nf_hook_slow", "ip_forward"];
+pub(crate) const STACK: [&str; 3] = ["nft_do_chain_inet", "nf_hook_slow", "ip_forward"];
 
-fn rule(handle: u64, number: u32, text: &str, verdict: &str) -> Rule {
+pub(crate) fn rule(handle: u64, number: u32, text: &str, verdict: &str) -> Rule {
     Rule { handle: Some(handle), number, text: text.to_owned(), packets: None, verdict: Some(verdict.to_owned()) }
 }
 
-fn chain(name: &str, hook: Option<&str>, policy: Option<&str>, rules: Vec<Rule>) -> Chain {
+pub(crate) fn chain(name: &str, hook: Option<&str>, policy: Option<&str>, rules: Vec<Rule>) -> Chain {
     Chain {
         backend: Backend::Nft,
         family: "inet".to_owned(),
@@ -44,7 +44,7 @@ fn traced(base: &str, chain: &str, handle: Option<u64>, packets: u64) -> EventKi
 }
 
 /// A ping of the guest that died in `nft_do_chain` with this stack, and what the trace told.
-fn told(chains: Vec<Chain>, stack: &[&str], trace: Vec<EventKind>) -> FlowReport {
+pub(crate) fn told(chains: Vec<Chain>, stack: &[&str], trace: Vec<EventKind>) -> FlowReport {
     let mut world = World::new();
     world.host.netfilter.chains = chains;
     let ping = echo(GUEST, LAN);
@@ -56,7 +56,7 @@ fn told(chains: Vec<Chain>, stack: &[&str], trace: Vec<EventKind>) -> FlowReport
     world.verdict(ping)
 }
 
-fn command(flow: &FlowReport) -> &str {
+pub(crate) fn command(flow: &FlowReport) -> &str {
     flow.fixes.first().and_then(|fix| fix.command.as_deref()).unwrap_or_default()
 }
 

@@ -37,14 +37,14 @@ pub(super) fn of_bridges(scene: &Scene<'_>, bridge: &Link) -> Option<Finding> {
     let chain = closed(scene, bridge, "bridge")?;
     let stage = Stage { cause: Cause::NetfilterBridge, hook: "forward", family: "bridge", by_nft: true };
     let wanted = Conversation { source: None, destination: None, protocol: None, port: None };
-    let suspect = Suspect { chain: Some(chain), rule: None, grown: None, traced: None };
+    let suspect = Suspect { chain: Some(chain), base: None, rule: None, grown: None, traced: None };
     Some(about(scene, bridge, Cause::NetfilterBridge).say(
         format!(
             "Nothing passes from one port of {} to another: the policy of the bridges' FORWARD chain is drop, and no rule lets anything through there.",
             bridge.name
         ),
         text(chain),
-        netfilter::fixes(scene, &stage, &[suspect], &wanted),
+        netfilter::fixes(scene, &stage, &[suspect], &[], &wanted),
     ))
 }
 
@@ -88,8 +88,8 @@ fn open(scene: &Scene<'_>, bridge: &Link, chain: &Chain, family: &'static str, n
         (None | Some(Manager::Docker), Some(guest)) => {
             let stage = Stage { cause: Cause::NetfilterForward, hook: "forward", family, by_nft: true };
             let wanted = Conversation { source: Some(guest), destination: None, protocol: None, port: None };
-            let suspect = Suspect { chain: Some(chain), rule: None, grown: None, traced: None };
-            netfilter::fixes(scene, &stage, &[suspect], &wanted)
+            let suspect = Suspect { chain: Some(chain), base: None, rule: None, grown: None, traced: None };
+            netfilter::fixes(scene, &stage, &[suspect], &[], &wanted)
         }
         _ => vec![Fix::advice(
             "Let what the guests need through the FORWARD chain, by the firewall that writes it: `kvmtrace verdict` tells the command for each flow that dies.",
@@ -123,7 +123,7 @@ fn closed<'a>(scene: &Scene<'a>, bridge: &Link, family: &str) -> Option<&'a Chai
             next += 1;
             for rule in chain.rules.iter().filter(|rule| concerns(chain.backend, rule, &devices)) {
                 let verdict = rule.verdict.as_deref().unwrap_or_default();
-                if matches!(verdict, "accept" | "queue" | "vmap") {
+                if matches!(verdict, "accept" | "queue") || verdict.starts_with("vmap") {
                     return false;
                 }
                 let target = verdict.strip_prefix("jump ").or_else(|| verdict.strip_prefix("goto "));

@@ -5,7 +5,7 @@ use super::quote;
 use crate::diagnose::report::Fix;
 use crate::diagnose::routes::MAIN;
 use crate::event::HostState;
-use crate::event::host::{Link, Network, Qdisc, Route};
+use crate::event::host::{Link, LinkKind, Network, Qdisc, Route};
 use std::net::IpAddr;
 
 const PERSIST_LINK: &str = "Set it where the device is configured (netplan, NetworkManager, ifupdown, systemd-networkd; for a guest's tap in the guest's definition).";
@@ -77,6 +77,44 @@ pub fn mtu(link: &Link, mtu: u32, why: impl Into<String>) -> Fix {
         .setting(of(link, DeviceSetting::Mtu(mtu)))
 }
 
+/// Sets the MTU of a device on the way to a guest. A bridge whose MTU nobody has set takes the smallest of its ports
+/// (`br_mtu_auto_adjust`): then the guest's port has to carry as much, and comes first.
+pub fn mtu_before(host: &HostState, link: &Link, port: Option<&Link>, mtu: u32, why: impl Into<String>) -> Fix {
+    let fix = self::mtu(link, mtu, why);
+    let narrow = port.filter(|port| port.master == Some(link.index) && port.mtu < mtu);
+    let (Some(port), LinkKind::Bridge(_)) = (narrow, &link.kind) else { return fix };
+    let set = |mtu: u32| format!("ip link set dev {} mtu {mtu}", quote(&port.name));
+    let others = host.ports(link.index).filter(|other| other.index != port.index && other.mtu < mtu);
+    let others: Vec<&str> = others.map(|other| other.name.as_str()).collect();
+    let risk = if others.is_empty() {
+        "The guest's own interface has to take packets of that size too.".to_owned()
+    } else {
+        format!("Ports with a smaller MTU drop what is larger, without a word: {}.", others.join(", "))
+    };
+    Fix {
+        command: fix.command.map(|command| format!("{} && {command}", set(mtu))),
+        undo: fix.undo.map(|undo| format!("{} && {undo}", set(port.mtu))),
+        ..fix
+    }
+    .risk(risk)
+    .setting(of(port, DeviceSetting::Mtu(mtu)))
+}
+
+/// Takes the MTU off a route: the one of its device holds then.
+pub fn route_mtu(route: &Route, device: &str, mtu: u32) -> Fix {
+    let metric = Some(route.metric).filter(|metric| *metric > 0).map(|metric| format!(" metric {metric}"));
+    let source = route.source.map(|source| format!(" src {source}")).unwrap_or_default();
+    let rest = metric.unwrap_or_default() + &source;
+    let change = route_command("change", route, device);
+    Fix::run(
+        format!("{change}{rest}"),
+        format!("{change}{rest} mtu {mtu}"),
+        format!("Takes the MTU of {mtu} off the route to {}.", route.destination),
+    )
+    .risk("Other attributes of the route (its protocol, a window, a lock of the MTU) are not kept.")
+    .persist("Remove the MTU where the route is set (netplan, NetworkManager, ifupdown, systemd-networkd, a routing daemon).")
+}
+
 /// Makes a device a port of a bridge.
 pub fn enslave(link: &Link, bridge: &Link, why: impl Into<String>) -> Fix {
     let name = quote(&link.name);
@@ -141,11 +179,52 @@ pub fn bridge_option(bridge: &Link, option: &str, value: &str, before: &str, why
     Fix::run(command(value), command(before), why).persist(PERSIST_LINK).setting(of(bridge, setting))
 }
 
+/// Qdiscs with classes, each of which may have a qdisc of its own.
+const CLASSFUL: &[&str] = &["htb", "hfsc", "drr", "qfq", "prio", "ets"];
+
+/// Removes a root qdisc with all below it; the undo makes them again from what tc told: the root, its classes (twice, for
+/// they are told in no order, and a class needs its parent), then the qdiscs of the classes.
+fn classes_delete(name: &str, note: &str, qdisc: &Qdisc, why: impl Into<String>) -> Fix {
+    let add = |what: &str, pattern: &str| format!("-e {}", quote(&format!("s/^{pattern}/{what}/p")));
+    let root = add(
+        &format!(r"qdisc add dev {name} root handle \2 \1 \3"),
+        r"qdisc \([a-z_]*\) \([0-9a-f]*:\) root refcnt [0-9]* \(.*\)",
+    );
+    let top = add(
+        &format!(r"class add dev {name} parent \2: classid \2:\3 \1 \4"),
+        r"class \([a-z]*\) \([0-9a-f]*\):\([0-9a-f]*\) root \(.*\)",
+    );
+    let inner = add(
+        &format!(r"class add dev {name} parent \3 classid \2 \1 \4"),
+        r"class \([a-z]*\) \([0-9a-f:]*\) parent \([0-9a-f:]*\) \(.*\)",
+    );
+    let leaf = add(
+        &format!(r"qdisc add dev {name} parent \3 handle \2 \1 \4"),
+        r"qdisc \([a-z_]*\) \([1-9a-f][0-9a-f]*:\) parent \([0-9a-f:]*\) \(.*\)",
+    );
+    let clean = quote(
+        r"s/ leaf [0-9a-f]*://; s/ direct_packets_stat.*//; s/limit \([0-9]*\)p/limit \1/; s/lat 0us/latency 400ms/",
+    );
+    let classes = format!("sed -n {top} {inner} {note}");
+    let undo = format!(
+        "{{ sed -n {root} {note}; {classes}; {classes}; sed -n {leaf} {note}; }} | sed {clean} | tc -force -batch - 2>/dev/null; tc qdisc show dev {name} | grep -q {}",
+        quote(&format!("^qdisc {} .* root", qdisc.kind))
+    );
+    let command =
+        format!("{{ tc qdisc show dev {name}; tc class show dev {name}; }} > {note} && tc qdisc del dev {name} root");
+    Fix::run(command, undo, why)
+        .risk(format!("All classes of this {} go, also those that limit nobody; its filters are not restored by the undo (tc filter show dev {name} lists them).", qdisc.kind))
+        .persist("Remove or raise the limit where it is set (libvirt: the interface's <bandwidth>; a tc script; the network configuration).")
+}
+
 /// Removes a device's root qdisc.
 pub fn qdisc_delete(link: &Link, qdisc: &Qdisc, why: impl Into<String>) -> Fix {
     let name = quote(&link.name);
     // tc prints what it would take as options: note it before it is gone, so that the undo is exact.
     let note = quote(&format!("/run/kvmtrace-qdisc-{}", link.name));
+    if CLASSFUL.contains(&qdisc.kind.as_str()) {
+        return classes_delete(&name, &note, qdisc, why);
+    }
     let restore = r"s/^qdisc \([a-z_]*\) [0-9a-f]*: root refcnt [0-9]* \(.*\)/\1 \2/p";
     let undo = format!(
         "tc qdisc add dev {name} root $(sed -n {} {note} | sed 's/lat 0us/latency 400ms/; s/limit \\([0-9]*\\)p/limit \\1/')",

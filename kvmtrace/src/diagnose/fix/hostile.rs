@@ -120,8 +120,8 @@ fn cures(name: &str, guest: &str) -> Vec<Fix> {
         for hook in ["forward", "input"] {
             let stage = Stage { cause: Cause::NetfilterForward, hook, family: "ip", by_nft: true };
             for rule in [None, chain.rules.first()] {
-                let suspect = Suspect { chain: Some(chain), rule, grown: None, traced: None };
-                cures.extend(netfilter::fixes(&scene, &stage, &[suspect], &wanted));
+                let suspect = Suspect { chain: Some(chain), base: None, rule, grown: None, traced: None };
+                cures.extend(netfilter::fixes(&scene, &stage, &[suspect], &[], &wanted));
             }
             for manager in [Manager::Ufw, Manager::Firewalld, Manager::Docker, Manager::Libvirt, Manager::LibvirtFilter]
             {

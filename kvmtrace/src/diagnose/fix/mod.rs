@@ -6,6 +6,7 @@ pub mod manager;
 pub mod netfilter;
 pub mod netfilter_match;
 pub mod netfilter_traced;
+mod netfilter_words;
 pub mod persist;
 pub mod suspects;
 pub mod sysctl;

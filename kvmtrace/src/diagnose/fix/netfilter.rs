@@ -22,9 +22,15 @@ pub(super) fn tool(chain: &Chain) -> String {
     format!("{program}{}", if chain.backend == Backend::IptablesLegacy { "-legacy" } else { "-nft" })
 }
 
-/// Commands that let the packet through.
-pub fn fixes(scene: &Scene<'_>, stage: &Stage, suspects: &[Suspect<'_>], wanted: &Conversation) -> Vec<Fix> {
-    let mut fixes: Vec<Fix> = Vec::new();
+/// Commands that let the packet through. `behind` would drop it when the suspects are gone.
+pub fn fixes(
+    scene: &Scene<'_>,
+    stage: &Stage,
+    suspects: &[Suspect<'_>],
+    behind: &[Suspect<'_>],
+    wanted: &Conversation,
+) -> Vec<Fix> {
+    let mut fixes: Vec<Fix> = Vec::from_iter(beside(scene, stage, suspects, behind, wanted));
     for suspect in suspects.iter().take(3) {
         if suspect.is_unlisted() {
             fixes.push(Fix::advice(format!(
@@ -63,12 +69,44 @@ pub fn fixes(scene: &Scene<'_>, stage: &Stage, suspects: &[Suspect<'_>], wanted:
     fixes
 }
 
+/// Where one rule less may not do (others that fit can't be told from it, or wait behind it), the packet is let past all of
+/// them: that cures whichever it was, and takes nothing away. A firewall that is managed has its own way.
+fn beside(
+    scene: &Scene<'_>,
+    stage: &Stage,
+    suspects: &[Suspect<'_>],
+    behind: &[Suspect<'_>],
+    wanted: &Conversation,
+) -> Option<Fix> {
+    let chains = &scene.host.netfilter.chains;
+    let all = || suspects.iter().chain(behind);
+    let is_clear = behind.is_empty() && (suspects.len() < 2 || suspects.iter().any(|suspect| suspect.traced.is_some()));
+    let is_managed =
+        |suspect: &Suspect<'_>| suspect.chain.is_some_and(|chain| manager(chains, chain, suspect.rule).is_some());
+    if is_clear || !is_by_ip(stage, wanted) || all().any(|suspect| suspect.is_unlisted() || is_managed(suspect)) {
+        return None;
+    }
+    let mut bases: Vec<&Chain> = Vec::new();
+    for base in all().filter_map(|suspect| suspect.base.or(suspect.chain)) {
+        if base.hook.is_some() && !bases.iter().any(|known| std::ptr::eq(*known, base)) {
+            bases.push(base);
+        }
+    }
+    let mut fixes = bases.into_iter().map(|base| accept(scene, base, stage, wanted));
+    let first = fixes.next()?;
+    fixes.try_fold(first, |all, one| {
+        let joined = |all: Option<String>, one: Option<String>, joint| Some(all? + joint + &one?);
+        let command = joined(all.command, one.command, " && ")?;
+        let undo = joined(all.undo, one.undo, "; ")?;
+        Some(Fix { command: Some(command), undo: Some(undo), ..all })
+    })
+}
+
 /// All that the rule does is to drop or reject what it matches.
 fn decides_alone(rule: &Rule) -> bool {
-    !rule
-        .verdict
-        .as_deref()
-        .is_some_and(|verdict| verdict == "vmap" || verdict.starts_with("jump ") || verdict.starts_with("goto "))
+    !rule.verdict.as_deref().is_some_and(|verdict| {
+        verdict.starts_with("vmap") || verdict.starts_with("jump ") || verdict.starts_with("goto ")
+    })
 }
 
 fn delete(host: &HostState, chain: &Chain, rule: &Rule) -> Option<Fix> {
@@ -157,7 +195,7 @@ fn saved_words(text: &str) -> Vec<String> {
 
 /// Lets this conversation through a chain that drops, both ways where both pass it.
 pub(super) fn accept(scene: &Scene<'_>, chain: &Chain, stage: &Stage, wanted: &Conversation) -> Fix {
-    let by_ip = matches!(stage.family, "ip" | "ip6") && (wanted.source.is_some() || wanted.destination.is_some());
+    let by_ip = is_by_ip(stage, wanted);
     let both_ways = matches!(stage.hook, "forward" | "prerouting" | "postrouting");
     let ways = match (by_ip, both_ways) {
         (false, _) => vec![None],
@@ -165,6 +203,11 @@ pub(super) fn accept(scene: &Scene<'_>, chain: &Chain, stage: &Stage, wanted: &C
         (true, false) => vec![Some(*wanted)],
     };
     accept_ways(scene, chain, &ways)
+}
+
+/// The chain tells packets by their IP addresses.
+fn is_by_ip(stage: &Stage, wanted: &Conversation) -> bool {
+    matches!(stage.family, "ip" | "ip6") && (wanted.source.is_some() || wanted.destination.is_some())
 }
 
 /// Lets these through; none stands for everything.

@@ -20,6 +20,7 @@ pub fn known<'a>(scene: &Scene<'a>, told: Stage, key: &FlowKey) -> Option<(Stage
         .into_iter()
         .filter_map(|(site, packets)| {
             let stage = chain(scene, site, &site.base).and_then(|base| at(base, told)).unwrap_or(told);
+            let base = chain(scene, site, &site.base);
             let chain = chain(scene, site, &site.chain);
             let rule = chain.and_then(|chain| chain.rules.iter().find(|rule| rule.handle == site.handle));
             let rule = rule.filter(|_| site.handle.is_some());
@@ -29,7 +30,7 @@ pub fn known<'a>(scene: &Scene<'a>, told: Stage, key: &FlowKey) -> Option<(Stage
             if site.handle.is_some() && chain.is_some_and(nameless) {
                 return None;
             }
-            Some((stage, Suspect { chain, rule, grown: None, traced: Some((site, packets)) }))
+            Some((stage, Suspect { chain, base, rule, grown: None, traced: Some((site, packets)) }))
         })
         .collect();
     let stage =

@@ -7,7 +7,7 @@
 //! until its end only what the text says is known.
 
 use super::netfilter::tool;
-use super::netfilter_match::contradicts;
+use super::netfilter_match::{Fit, Packet, answers, fit};
 use crate::diagnose::dropped::Dropped;
 use crate::diagnose::rules::netfilter_stage::Stage;
 use crate::diagnose::scene::Scene;
@@ -20,6 +20,8 @@ use crate::event::{FlowKey, RuleSite};
 pub struct Suspect<'a> {
     /// The chain.
     pub chain: Option<&'a Chain>,
+    /// The chain of the hook from which it was reached, where that was followed.
+    pub base: Option<&'a Chain>,
     /// The rule; none for the chain's policy, and where the rule that was traced is in no list of rules.
     pub rule: Option<&'a Rule>,
     /// Packets that it has counted since the trace began, where it counts and that is known.
@@ -43,6 +45,15 @@ impl Suspect<'_> {
         self.rule.is_some_and(|rule| {
             rule.verdict.as_deref() == Some("reject") || rule.text.contains("reject") || rule.text.contains("REJECT")
         })
+    }
+
+    /// It is this rule of this chain, or this chain's policy.
+    fn is(&self, chain: &Chain, rule: Option<&Rule>) -> bool {
+        self.chain.is_some_and(|own| std::ptr::eq(own, chain))
+            && match (self.rule, rule) {
+                (Some(own), Some(rule)) => std::ptr::eq(own, rule),
+                (own, rule) => own.is_none() && rule.is_none(),
+            }
     }
 
     /// As a part of a sentence.
@@ -74,21 +85,11 @@ impl Suspect<'_> {
 
 /// All suspects, the likeliest first.
 pub fn suspects<'a>(scene: &Scene<'a>, stage: &Stage, key: &FlowKey, drop: &Dropped<'_>) -> Vec<Suspect<'a>> {
-    let chains = &scene.host.netfilter.chains;
-    let family =
-        |chain: &Chain| chain.family == stage.family || chain.family == "inet" && matches!(stage.family, "ip" | "ip6");
-    let backend = |chain: &Chain| (chain.backend != Backend::IptablesLegacy) == stage.by_nft;
-    let hook = |chain: &Chain| chain.hook.as_deref() == Some(stage.hook);
-    let device = drop.device().map(|device| scene.name(device));
-    let own = |chain: &Chain| chain.device.is_none() || chain.device == device || stage.family != "netdev";
+    let packet = Packet { scene, key, drop };
     let mut found = Vec::new();
-    for base in chains.iter().filter(|chain| family(chain) && backend(chain) && hook(chain) && own(chain)) {
-        let mut walk = Walk { scene, key, drop, base, seen: Vec::new(), found: &mut found };
-        let fate = walk.through(base, 0);
-        let grown = grown(scene, base, None);
-        if fate == Fate::GoesOn && base.policy.as_deref() == Some("drop") && grown != Some(0) {
-            found.push(Suspect { chain: Some(base), rule: None, grown, traced: None });
-        }
+    for base in bases(scene, stage, drop, Some(stage.by_nft)) {
+        let mut walk = Walk { packet, base, beyond: None, seen: Vec::new(), found: &mut found };
+        walk.whole();
     }
     // What counted enough comes before what may have, and a rule before a policy.
     let enough = |suspect: &Suspect<'_>| suspect.grown.is_some_and(|grown| grown >= drop.totals.packets);
@@ -98,6 +99,46 @@ pub fn suspects<'a>(scene: &Scene<'a>, stage: &Stage, key: &FlowKey, drop: &Drop
         found.retain(enough);
     }
     found
+}
+
+/// What would drop the packet for certain once `culprit` is gone: it never met them so far, so their counters tell nothing.
+pub fn behind<'a>(
+    scene: &Scene<'a>,
+    stage: &Stage,
+    key: &FlowKey,
+    drop: &Dropped<'_>,
+    culprit: &Suspect<'a>,
+) -> Vec<Suspect<'a>> {
+    let packet = Packet { scene, key, drop };
+    let mut found = Vec::new();
+    for base in bases(scene, stage, drop, None) {
+        let mut walk = Walk { packet, base, beyond: Some(*culprit), seen: Vec::new(), found: &mut found };
+        walk.whole();
+    }
+    found
+}
+
+/// The chains of the drop's hook, in the order in which packets meet them.
+fn bases<'a>(scene: &Scene<'a>, stage: &Stage, drop: &Dropped<'_>, by_nft: Option<bool>) -> Vec<&'a Chain> {
+    let is_device = matches!(stage.hook, "ingress" | "egress");
+    let family = |chain: &Chain| {
+        chain.family == stage.family
+            || chain.family == "inet" && (matches!(stage.family, "ip" | "ip6") || stage.family == "netdev" && is_device)
+    };
+    let backend = |chain: &Chain| by_nft.is_none_or(|by_nft| (chain.backend != Backend::IptablesLegacy) == by_nft);
+    let hook = |chain: &Chain| chain.hook.as_deref() == Some(stage.hook);
+    let device = drop.device().map(|device| scene.name(device));
+    let own = |chain: &Chain| {
+        stage.family != "netdev"
+            || chain.device.as_deref().is_none_or(|devices| {
+                device.as_deref().is_some_and(|device| devices.split(',').any(|one| one == device))
+            })
+    };
+    let chains = scene.host.netfilter.chains.iter();
+    let mut bases: Vec<&Chain> =
+        chains.filter(|chain| family(chain) && backend(chain) && hook(chain) && own(chain)).collect();
+    bases.sort_by_key(|chain| chain.priority);
+    bases
 }
 
 /// What comes after a chain.
@@ -114,16 +155,28 @@ const DEEPEST: usize = 64;
 
 /// A packet's way through a base chain and what it jumps to.
 struct Walk<'w, 'a> {
-    scene: &'w Scene<'a>,
-    key: &'w FlowKey,
-    drop: &'w Dropped<'w>,
+    packet: Packet<'w, 'a>,
     base: &'a Chain,
+    /// Asked is what would drop for certain without this one.
+    beyond: Option<Suspect<'a>>,
     /// Chains that were walked through, with what comes after them.
     seen: Vec<(&'a Chain, Fate)>,
     found: &'w mut Vec<Suspect<'a>>,
 }
 
 impl<'a> Walk<'_, 'a> {
+    fn whole(&mut self) {
+        let base = self.base;
+        let fate = self.through(base, 0);
+        let is_culprit = self.beyond.is_some_and(|culprit| culprit.is(base, None));
+        if fate == Fate::GoesOn && base.policy.as_deref() == Some("drop") && !is_culprit {
+            let grown = grown(self.packet.scene, base, None);
+            if self.beyond.is_some() || grown != Some(0) {
+                self.found.push(Suspect { chain: Some(base), base: Some(base), rule: None, grown, traced: None });
+            }
+        }
+    }
+
     fn through(&mut self, chain: &'a Chain, depth: usize) -> Fate {
         if let Some((_, fate)) = self.seen.iter().find(|(seen, _)| std::ptr::eq(*seen, chain)) {
             return *fate;
@@ -142,32 +195,74 @@ impl<'a> Walk<'_, 'a> {
         let mut some_return = false;
         for rule in &chain.rules {
             let Some(verdict) = rule.verdict.as_deref() else { continue };
-            if contradicts(self.scene, rule, self.key, self.drop, self.base) {
+            let fit = fit(&self.packet, rule, self.base);
+            if fit == Fit::Not || self.beyond.is_some_and(|culprit| culprit.is(chain, Some(rule))) {
                 continue;
             }
-            let (word, target) = verdict.split_once(' ').unwrap_or((verdict, ""));
-            let fate = match word {
-                "drop" | "reject" => {
-                    let grown = grown(self.scene, chain, Some(rule));
-                    if grown != Some(0) {
-                        self.found.push(Suspect { chain: Some(chain), rule: Some(rule), grown, traced: None });
-                    }
-                    Some(Fate::Ends)
-                }
-                "accept" => Some(Fate::Ends),
-                "return" => Some(Fate::GoesOn),
-                "jump" => Some(self.jump(target, depth)).filter(|fate| *fate == Fate::Ends),
-                // From where it was sent by goto a packet does not come back here.
-                "goto" => Some(self.jump(target, depth)),
-                _ => None,
+            // What has counted nothing was not met, whatever its text says.
+            if self.beyond.is_none() && grown(self.packet.scene, chain, Some(rule)) == Some(0) {
+                continue;
+            }
+            let (word, told) = verdict.split_once(' ').unwrap_or((verdict, ""));
+            let fate = if word == "vmap" {
+                self.map(chain, rule, told, depth)
+            } else {
+                self.answer(chain, rule, word, told, fit, depth)
             };
             let Some(fate) = fate else { continue };
-            if is_unconditional(chain.backend, rule) {
+            // Whether it is let through, nobody can say for certain: nothing behind would surely drop it.
+            if fit == Fit::Surely || self.beyond.is_some() && word == "accept" {
                 return if some_return { Fate::GoesOn } else { fate };
             }
             some_return |= fate == Fate::GoesOn;
         }
         Fate::GoesOn
+    }
+
+    fn answer(
+        &mut self,
+        chain: &'a Chain,
+        rule: &'a Rule,
+        word: &str,
+        told: &str,
+        fit: Fit,
+        depth: usize,
+    ) -> Option<Fate> {
+        match word {
+            "drop" | "reject" => {
+                let grown = grown(self.packet.scene, chain, Some(rule));
+                let twin =
+                    self.beyond.and_then(|culprit| culprit.rule).is_some_and(|culprit| culprit.text == rule.text);
+                if self.beyond.is_none() || fit == Fit::Surely || twin {
+                    self.found.push(Suspect {
+                        chain: Some(chain),
+                        base: Some(self.base),
+                        rule: Some(rule),
+                        grown,
+                        traced: None,
+                    });
+                }
+                Some(Fate::Ends)
+            }
+            "accept" => Some(Fate::Ends),
+            "return" => Some(Fate::GoesOn),
+            "jump" => Some(self.jump(told, depth)).filter(|fate| *fate == Fate::Ends),
+            // From where it was sent by goto a packet does not come back here.
+            "goto" => Some(self.jump(told, depth)),
+            _ => None,
+        }
+    }
+
+    /// A map of verdicts: each of its answers that fits may have been given. What it does not hold goes on.
+    fn map(&mut self, chain: &'a Chain, rule: &'a Rule, told: &str, depth: usize) -> Option<Fate> {
+        let all: Vec<&str> = told.split('|').filter(|answer| !answer.is_empty()).collect();
+        let possible = answers(&self.packet, rule, self.base, &all);
+        for answer in &possible {
+            let (word, target) = answer.split_once(' ').unwrap_or((answer, ""));
+            let fit = if possible.len() == 1 { fit(&self.packet, rule, self.base) } else { Fit::Maybe };
+            self.answer(chain, rule, word, target, fit, depth);
+        }
+        None
     }
 
     fn jump(&mut self, target: &str, depth: usize) -> Fate {
@@ -178,29 +273,9 @@ impl<'a> Walk<'_, 'a> {
                 && other.family == base.family
                 && other.backend == base.backend
         };
-        let called = self.scene.host.netfilter.chains.iter().find(beside);
+        let called = self.packet.scene.host.netfilter.chains.iter().find(beside);
         called.map_or(Fate::GoesOn, |chain| self.through(chain, depth + 1))
     }
-}
-
-/// The rule's text has nothing but what it does: each packet that comes to it meets it.
-fn is_unconditional(backend: Backend, rule: &Rule) -> bool {
-    let mut words = rule.text.split_whitespace();
-    if backend != Backend::Nft {
-        // `-P` is the policy of a chain that is only jumped to.
-        return match words.next() {
-            Some("-A") => words.nth(1).is_some_and(|word| matches!(word, "-j" | "-g")),
-            other => other == Some("-P"),
-        };
-    }
-    let mut first = words.next();
-    if first == Some("counter") {
-        first = words.next();
-        if first == Some("packets") {
-            first = words.nth(3);
-        }
-    }
-    first.is_some_and(|word| matches!(word, "drop" | "reject" | "accept" | "return" | "jump" | "goto"))
 }
 
 /// What a rule, or a chain's policy, has counted since the trace began; none while that is not known.

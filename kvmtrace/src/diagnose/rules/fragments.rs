@@ -7,7 +7,7 @@ use crate::diagnose::fix::{device, sysctl};
 use crate::diagnose::judgement::{Judgement, at, beyond};
 use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict};
 use crate::diagnose::words;
-use crate::event::Direction;
+use crate::event::{Direction, FlowCounters, Place};
 
 /// Pieces that waited in vain for the others.
 pub fn judge(case: &Case<'_>) -> Option<Judgement> {
@@ -106,6 +106,9 @@ pub fn judge_delivered(case: &Case<'_>) -> Option<Judgement> {
     let scene = case.scene;
     let (entry, at_entry) = case.entry()?;
     let exit = case.hops.iter().find(|(place, counters)| counters.fragments > 0 && *place != entry);
+    if at_entry.fragments > 0 && entry.direction == Direction::Egress && !case.is_from_guest() {
+        return Some(by_this_host(case, entry, at_entry));
+    }
     if at_entry.fragments > 0 {
         let name = scene.name(entry.device);
         let who = if case.is_from_guest() { "The guest" } else { "The sender" };
@@ -149,8 +152,9 @@ pub fn judge_delivered(case: &Case<'_>) -> Option<Judgement> {
         datagrams(counters.fragmented),
         counters.fragments
     );
-    let raise =
-        device::mtu(link, whole.max(link.mtu), format!("Packets of {whole} bytes then pass {} whole.", link.name));
+    let port = case.device().and_then(|device| scene.link(device));
+    let why = format!("Packets of {whole} bytes then pass {} whole.", link.name);
+    let raise = device::mtu_before(scene.host, link, port, whole.max(link.mtu), why);
     Some(
         Judgement::dropped(cause, at(scene, link.index, point), explanation)
             .verdict(Verdict::Fragmented)
@@ -161,6 +165,34 @@ pub fn judge_delivered(case: &Case<'_>) -> Option<Judgement> {
                 link.mtu
             ))),
     )
+}
+
+/// Its datagrams are this host's own. That is as it should be, unless the device is narrower than what the guest hangs on.
+fn by_this_host(case: &Case<'_>, entry: Place, counters: &FlowCounters) -> Judgement {
+    let scene = case.scene;
+    let name = scene.name(entry.device);
+    let link = scene.link(entry.device);
+    let limit = link.map(|link| format!(" (MTU {})", link.mtu)).unwrap_or_default();
+    let explanation = format!(
+        "This host sends {} in fragments, {} each, of up to {} bytes by {name}{limit}.",
+        datagrams(counters.fragmented),
+        counters.fragments / counters.fragmented.max(1),
+        counters.largest
+    );
+    let judgement =
+        Judgement::dropped(Cause::FragmentedByHost, at(scene, entry.device, Point::HostOutput), explanation)
+            .verdict(Verdict::Fragmented);
+    let port = case.device().and_then(|device| scene.link(device));
+    match link.zip(port).filter(|(link, port)| link.mtu < port.mtu) {
+        Some((link, port)) => judgement.severity(Severity::Warning).fix(device::mtu(
+            link,
+            port.mtu,
+            format!("{} then carries what {} does.", link.name, port.name),
+        )),
+        None => judgement
+            .severity(Severity::Info)
+            .fix(Fix::advice("Nothing is lost; datagrams that fit the MTU would not be cut up.")),
+    }
 }
 
 fn datagrams(count: u32) -> String {

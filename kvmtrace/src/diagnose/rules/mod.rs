@@ -4,6 +4,7 @@
 //! flows whose packets vanish or stay unanswered without a drop that explains it, from the guest outwards.
 
 pub mod bridge_multicast;
+pub mod bridge_pair;
 pub mod bridge_port;
 pub mod checksum;
 pub mod device;
@@ -42,6 +43,7 @@ pub type Rule = fn(&Case<'_>) -> Option<Judgement>;
 pub const DROPS: &[(&str, Rule)] = &[
     ("large receive", large_receive::judge),
     ("bridge MTU", mtu_bridge::judge),
+    ("MTU of a pair", mtu_bridge::judge_far_end),
     ("tunnel", tunnel::judge),
     ("route MTU", mtu_route::judge),
     ("fragments", fragments::judge),
@@ -76,6 +78,7 @@ pub const SILENT: &[(&str, Rule)] = &[
     ("backlog", socket::judge_backlog),
     ("ICMP told", socket::judge_told),
     ("fragments", fragments::judge_silent),
+    ("MTU under a macvtap", mtu_bridge::judge_silent),
     ("neighbour", neighbour::judge_silent),
     ("no reply", no_reply::judge),
 ];

@@ -54,6 +54,63 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     )
 }
 
+/// A veth pair whose ends differ: the far one takes no more than its own MTU (`__dev_forward_skb2`, `is_skb_forwardable`).
+pub fn judge_far_end(case: &Case<'_>) -> Option<Judgement> {
+    let drop = case.focus.as_ref()?;
+    let near = case.scene.link(drop.device()?)?;
+    let far = near.peer.and_then(|peer| case.scene.link(peer))?;
+    let largest = drop.totals.largest;
+    if !drop.within(FAR_END) || !far.up || largest <= far.mtu {
+        return None;
+    }
+    let explanation = format!(
+        "{} were too big ({largest} bytes) for {} (MTU {}), the other end of {}, which takes none that is longer and tells nobody.",
+        words::dropped(case),
+        far.name,
+        far.mtu,
+        near.name
+    );
+    let why = format!("Lets {} take the {largest}-byte packets that {} sends.", far.name, near.name);
+    Some(
+        Judgement::dropped(
+            Cause::BridgeMtuExceeded,
+            at(case.scene, far.index, Point::BridgeIngress).of(drop),
+            explanation,
+        )
+        .evidence([format!("{}: MTU {}; {}: MTU {}", near.name, near.mtu, far.name, far.mtu)])
+        .fix(device::mtu(far, largest.max(near.mtu), why)),
+    )
+}
+
+/// Where a veth hands a packet to its other end.
+pub const FAR_END: &[&str] = &["__dev_forward_skb2", "__dev_forward_skb", "dev_forward_skb", "veth_xmit"];
+
+/// A macvtap hands its device what is larger than the device's MTU (`macvlan_queue_xmit` does not look); a NIC takes in no
+/// answer of that size.
+pub fn judge_silent(case: &Case<'_>) -> Option<Judgement> {
+    let (place, counters) = case.hops.iter().rev().find(|(place, _)| place.direction == Direction::Egress)?;
+    let link = case.scene.link(place.device)?;
+    let below_macvtap = case.device().and_then(|device| case.scene.link(device))?.lower == Some(link.index);
+    if !below_macvtap || counters.largest <= link.mtu || counters.gso > 0 {
+        return None;
+    }
+    let explanation = format!(
+        "{} of up to {} bytes left by {}, whose MTU is {}: larger ones than the device is set for get lost there or on the way back, and nobody is told.",
+        words::packets(case.packets()),
+        counters.largest,
+        link.name,
+        link.mtu
+    );
+    let why =
+        format!("Lets {} carry packets of {} bytes, and the guest's device on top of it.", link.name, counters.largest);
+    Some(
+        Judgement::dropped(Cause::BridgeMtuExceeded, at(case.scene, link.index, Point::NicEgress), explanation)
+            .verdict(Verdict::Unanswered)
+            .evidence([format!("{}: MTU {}", link.name, link.mtu)])
+            .fix(device::mtu(link, counters.largest, why)),
+    )
+}
+
 /// GSO frames pass a port whose MTU their segments exceed (`is_skb_forwardable` lets them): the NIC cuts them into
 /// segments that are too big, and the first one that is sent alone, a retransmission, is dropped.
 pub fn judge_segments(case: &Case<'_>) -> Option<Judgement> {

@@ -10,7 +10,7 @@ use crate::diagnose::judgement::{Judgement, at};
 use crate::diagnose::report::{Cause, Fix, Point, Severity};
 use crate::diagnose::words;
 use crate::event::Direction;
-use crate::event::host::Link;
+use crate::event::host::{Link, Route};
 use crate::track::IcmpError;
 
 const FUNCTIONS: &[&str] = &[
@@ -33,18 +33,28 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     {
         return None;
     }
-    let egress = egress(case, drop, told.and_then(|error| error.mtu));
+    let route = narrow_route(case, told.and_then(|error| error.mtu));
+    let egress = route.and_then(|route| case.scene.link(route.device?));
+    let egress = egress.or_else(|| self::egress(case, drop, told.and_then(|error| error.mtu)));
     let mtu = told.and_then(|error| error.mtu).or(egress.map(|link| link.mtu));
     let size = drop.totals.largest;
-    let name = egress.map_or_else(|| "the route".to_owned(), |link| link.name.clone());
+    let name = match (route, egress) {
+        (Some(route), Some(link)) => format!("the route to {} by {}", route.destination, link.name),
+        (_, Some(link)) => link.name.clone(),
+        _ => "the route".to_owned(),
+    };
     let limit = mtu.map(|mtu| format!(" (MTU {mtu})")).unwrap_or_default();
     let place = match egress {
         Some(link) => at(case.scene, link.index, Point::Routing),
         None => at(case.scene, drop.device()?, Point::Routing),
     };
-    let raise = egress
-        .filter(|link| link.mtu < size)
-        .map(|link| device::mtu(link, size.max(1500), format!("Lets packets of {size} bytes pass {}.", link.name)));
+    let widen = |link: &Link| {
+        let port = case.device().and_then(|device| case.scene.link(device));
+        let why = format!("Lets packets of {size} bytes pass {}.", link.name);
+        device::mtu_before(case.scene.host, link, port, size.max(1500), why)
+    };
+    let free = route.zip(egress).and_then(|(route, link)| Some(device::route_mtu(route, &link.name, route.mtu?)));
+    let raise: Vec<Fix> = free.into_iter().chain(egress.filter(|link| link.mtu < size).map(widen)).collect();
     if told.is_some_and(|error| error.dropped) {
         let explanation = format!(
             "{} were too big ({size} bytes) for {name}{limit}, and the ICMP message that would tell the sender was dropped on this host: a path-MTU black hole.",
@@ -85,6 +95,13 @@ fn message_fixes(case: &Case<'_>, error: Option<&IcmpError>) -> Vec<Fix> {
     heaviest.map_or_else(Vec::new, |(site, totals)| {
         super::netfilter::fixes_for(case, &Dropped { flow, site, totals }, &flow.key)
     })
+}
+
+/// The route, where its own MTU is what the sender was told (`ip_dst_mtu_maybe_forward` prefers it to the device's).
+fn narrow_route<'a>(case: &Case<'a>, told: Option<u32>) -> Option<&'a Route> {
+    let route = super::routing::route_to(case.scene.host, case.key().destination.ip()?)?;
+    let link = case.scene.link(route.device?)?;
+    (route.mtu? < link.mtu && told.is_none_or(|told| Some(told) == route.mtu)).then_some(route)
 }
 
 /// The device that it should have left by: where smaller packets of it left, else the route's, else the one with that

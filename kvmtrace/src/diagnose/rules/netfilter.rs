@@ -8,7 +8,7 @@ use crate::diagnose::fix::conversation::Conversation;
 use crate::diagnose::fix::manager::manager;
 use crate::diagnose::fix::netfilter as cure;
 use crate::diagnose::fix::netfilter_traced::known;
-use crate::diagnose::fix::suspects::{Suspect, suspects};
+use crate::diagnose::fix::suspects::{Suspect, behind, suspects};
 use crate::diagnose::fix::sysctl;
 use crate::diagnose::judgement::{Judgement, at};
 use crate::diagnose::report::{Cause, Fix, Verdict};
@@ -47,6 +47,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         [] => format!("the {} hook of the {} family; no rule there could be singled out", stage.hook, stage.family),
         [only] => only.text(),
         [first, others @ ..] if first.traced.is_some() => format!("{} (and {} more)", first.text(), others.len()),
+        [first, _] => format!("{} (or the other on that hook that matches)", first.text()),
         [first, ..] => format!("{} (or one of {} others on that hook that match)", first.text(), suspects.len() - 1),
     };
     let what = words::dropped(case);
@@ -65,7 +66,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     if cause == Cause::NetfilterReject {
         judgement = judgement.verdict(Verdict::Refused);
     }
-    let fixes = cure::fixes(case.scene, &stage, &suspects, &Conversation::of(case.scene, &key));
+    let fixes = cures(case.scene, drop, &key, &stage, &suspects);
     if cause != Cause::NetfilterBridgedIp {
         return Some(judgement.fixes(fixes));
     }
@@ -90,7 +91,16 @@ fn culprits<'a>(scene: &Scene<'a>, drop: &Dropped<'_>, key: &FlowKey) -> Option<
 /// The cures for a drop of another flow (the message that a black hole swallows).
 pub fn fixes_for(case: &Case<'_>, drop: &Dropped<'_>, key: &FlowKey) -> Vec<Fix> {
     let Some((stage, suspects)) = culprits(case.scene, drop, key) else { return Vec::new() };
-    cure::fixes(case.scene, &stage, &suspects, &Conversation::of(case.scene, key))
+    cures(case.scene, drop, key, &stage, &suspects)
+}
+
+fn cures(scene: &Scene<'_>, drop: &Dropped<'_>, key: &FlowKey, stage: &Stage, suspects: &[Suspect<'_>]) -> Vec<Fix> {
+    // A policy is answered by a rule of ours at the head of the chain, which nothing there is behind.
+    let behind = match suspects {
+        [only] => behind(scene, stage, key, drop, only),
+        _ => Vec::new(),
+    };
+    cure::fixes(scene, stage, suspects, &behind, &Conversation::of(scene, key))
 }
 
 /// The sender was told: an ICMP error about the flow, or a reset in the far end's name.

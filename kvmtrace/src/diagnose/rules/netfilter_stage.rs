@@ -133,19 +133,19 @@ pub fn stage(drop: &Dropped<'_>, key: &FlowKey) -> Option<Stage> {
         drop.function().starts_with("nft_") || names.iter().take(4).any(|name| name.starts_with("nft_do_chain"));
     let hook = names
         .iter()
-        .find_map(|name| HOOKS.iter().find(|(_, functions)| functions.contains(name)).map(|(hook, _)| *hook));
+        .find_map(|name| HOOKS.iter().find(|(_, functions)| functions.contains(name)).map(|(hook, _)| (*hook, *name)));
     let bridged_ip = names.iter().any(|name| name.starts_with("br_nf_"));
     let ip = match key.destination.ip() {
         Some(IpAddr::V6(_)) => "ip6",
         _ => "ip",
     };
     let arp = matches!(key.protocol, Protocol::Arp { .. });
-    // `__br_forward` runs the bridge's output hook for what this host sends, which came by the bridge's own transmit.
-    let came = |functions: &[&str]| names.iter().position(|name| functions.contains(name)).unwrap_or(usize::MAX);
-    let local = came(&["br_dev_xmit", "dev_hard_start_xmit"]) < came(&["br_handle_frame", "__netif_receive_skb_core"]);
-    let hook = match hook.unwrap_or(if has("nft_do_chain_netdev") { "ingress" } else { "forward" }) {
-        "forward" if local && !has("ip_forward") && !has("ip6_forward") => "output",
-        hook => hook,
+    let hook = match hook.unwrap_or(("forward", "")) {
+        ("forward", "") if has("nft_do_chain_netdev") => "ingress",
+        // `__br_forward` runs the bridge's output hook for what this host sends, which came by the bridge's own transmit.
+        // What the host says to a packet that it forwards has the routing of that one on its stack, further out.
+        ("forward", function) if !matches!(function, "ip_forward" | "ip6_forward") && is_local(&names) => "output",
+        (hook, _) => hook,
     };
     let bridge_chain =
         has("nft_do_chain_bridge") || has("ebt_do_table") || names.iter().any(|name| name.starts_with("ebt_"));
@@ -175,4 +175,10 @@ pub fn stage(drop: &Dropped<'_>, key: &FlowKey) -> Option<Stage> {
         (cause, ip)
     };
     Some(Stage { cause, hook, family, by_nft })
+}
+
+/// The bridge was handed the packet by this host's own transmit, not by a port.
+fn is_local(names: &[&str]) -> bool {
+    let came = |functions: &[&str]| names.iter().position(|name| functions.contains(name)).unwrap_or(usize::MAX);
+    came(&["br_dev_xmit", "dev_hard_start_xmit"]) < came(&["br_handle_frame", "__netif_receive_skb_core"])
 }

@@ -26,8 +26,8 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
                 .fix(Fix::advice(format!("Look at the drop counters of {name} and of the devices behind it (ip -s -s link; ethtool -S); an XDP program or the hardware may drop unseen."))),
         );
     }
-    let expected = case.expects_answer();
-    if !expected {
+    let stray = case.is_neighbour_traffic() && case.packets() < 3;
+    if stray || !case.expects_answer() {
         return None;
     }
     let severity = match (case.key().protocol, case.key().destination_port) {

@@ -100,6 +100,12 @@ pub fn way_out(case: &Case<'_>, drop: Option<&Dropped<'_>>) -> Option<Judgement>
         return exit_port(case, target, bridge, drop);
     }
     let uplinks: Vec<&Link> = scene.host.uplinks(bridge.index).collect();
+    let by_pair = |uplink: &&Link| uplink.master != Some(bridge.index) || uplink.peer.is_some();
+    if uplinks.iter().all(by_pair)
+        && let Some(judgement) = super::bridge_pair::judge(case, bridge)
+    {
+        return Some(told(judgement, drop));
+    }
     if uplinks.is_empty() {
         let stray = stray_uplink(case, bridge)?;
         return Some(told(detached(case, stray, Point::NicEgress), drop));
@@ -140,6 +146,10 @@ pub fn exit_port(case: &Case<'_>, port: &Link, bridge: &Link, drop: Option<&Drop
     let tap = scene.role(port.index) == Role::Tap;
     let point = if tap { Point::TapEgress } else { Point::NicEgress };
     let place = at(scene, port.index, point);
+    // Behind a pair that joins two bridges the port is the other one's.
+    let near = bridge;
+    let other = port.master.filter(|master| *master != near.index && scene.host.joined(near.index).contains(master));
+    let bridge = other.and_then(|other| scene.link(other)).unwrap_or(near);
     let judgement = if !port.up || !port.carrier {
         Some(dead_link(case, port, place))
     } else if port.master != Some(bridge.index) {
@@ -155,6 +165,8 @@ pub fn exit_port(case: &Case<'_>, port: &Link, bridge: &Link, drop: Option<&Drop
     } else {
         None
     };
+    let by_pair = other.is_some() || port.peer.is_some();
+    let judgement = judgement.or_else(|| by_pair.then(|| super::bridge_pair::judge(case, near)).flatten());
     judgement.map(|judgement| told(judgement, drop))
 }
 
@@ -306,6 +318,11 @@ pub fn dead_link(case: &Case<'_>, link: &Link, place: Where) -> Judgement {
     }
     if let (LinkKind::Bridge(_), false) = (&link.kind, link.up) {
         return bridge_down(case, link, Where { point: Point::BridgeIngress, ..place });
+    }
+    // One end of a pair has a carrier when the other one is up.
+    let far = link.peer.and_then(|peer| case.scene.link(peer));
+    if let (true, Some(far)) = (link.up, far.filter(|far| !far.up)) {
+        return dead_link(case, far, Where { device: Some(far.name.clone()), ..place });
     }
     let what = words::packets(case.packets());
     let first = case.scene.track.first_host();

@@ -111,7 +111,8 @@ pub fn judge_told(case: &Case<'_>) -> Option<Judgement> {
     let key = case.key();
     let reset = key.protocol == Protocol::Tcp && is_refused(case);
     let error = case.errors.iter().find(|error| error.about.is_unreachable());
-    if !reset && error.is_none() {
+    // A probe of an address that its owner has just lost (a restart, a renumbering) is answered so, and asked anew.
+    if !reset && error.is_none() || case.is_neighbour_traffic() {
         return None;
     }
     let from = error.map_or_else(|| key.destination.to_string(), |error| error.about.from.to_string());

@@ -6,6 +6,8 @@ use std::collections::HashMap;
 
 /// Characters kept of a rule's text: sets can be endless.
 const MOST_CHARACTERS: usize = 2000;
+/// Different answers kept of a map of verdicts.
+const MOST_ANSWERS: usize = 64;
 
 /// The chains with their rules. `text` is `nft -a`'s; without it rules are told in JSON.
 pub(super) fn parse(json: &str, text: &str) -> Result<Vec<Chain>, String> {
@@ -15,8 +17,9 @@ pub(super) fn parse(json: &str, text: &str) -> Result<Vec<Chain>, String> {
     let mut chains: Vec<Chain> = items.iter().filter_map(|item| chain(item.get("chain")?, &text)).collect();
     let places: HashMap<_, _> =
         chains.iter().enumerate().map(|(i, chain)| (key(&chain.family, &chain.table, &chain.name), i)).collect();
+    let maps: HashMap<Key, String> = items.iter().filter_map(|item| map(item.get("map")?)).collect();
     for item in items {
-        let Some((place, rule)) = item.get("rule").and_then(|item| rule(item, &text)) else { continue };
+        let Some((place, rule)) = item.get("rule").and_then(|item| rule(item, &text, &maps)) else { continue };
         if let Some(chain) = places.get(&place).and_then(|&i| chains.get_mut(i)) {
             let number = u32::try_from(chain.rules.len() + 1).unwrap_or(u32::MAX);
             chain.rules.push(Rule { number, ..rule });
@@ -58,19 +61,49 @@ fn chain(item: &Value, text: &Text) -> Option<Chain> {
     })
 }
 
-fn rule(item: &Value, text: &Text) -> Option<(Key, Rule)> {
+/// A map whose answers are verdicts, with these.
+fn map(item: &Value) -> Option<(Key, String)> {
+    let place = key(&string(item, "family")?, &string(item, "table")?, &string(item, "name")?);
+    (string(item, "map")? == "verdict").then(|| (place, answers(item.get("elem").unwrap_or(&Value::Null))))
+}
+
+/// The different verdicts of a map's elements, with bars between.
+fn answers(elements: &Value) -> String {
+    let elements = elements.as_array().map(Vec::as_slice).unwrap_or_default();
+    let mut answers: Vec<String> = elements.iter().filter_map(|element| verdict(element.get(1)?)).collect();
+    answers.sort();
+    answers.dedup();
+    answers.truncate(MOST_ANSWERS);
+    answers.join("|")
+}
+
+/// What a map of verdicts may answer: `vmap accept|drop|jump mine`.
+fn told_by_map(value: &Value, family: &str, table: &str, maps: &HashMap<Key, String>) -> Option<String> {
+    let data = value.get("data")?;
+    let answers = match data.as_str() {
+        Some(name) => maps.get(&key(family, table, name.strip_prefix('@')?))?.clone(),
+        None => answers(data.get("set")?),
+    };
+    Some(format!("vmap {answers}"))
+}
+
+fn rule(item: &Value, text: &Text, maps: &HashMap<Key, String>) -> Option<(Key, Rule)> {
     let (family, table, chain) = (string(item, "family")?, string(item, "table")?, string(item, "chain")?);
     let handle = item.get("handle").and_then(Value::as_u64);
     let expressions = item.get("expr").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let packets = expressions.iter().find_map(|expression| expression.get("counter")?.get("packets")?.as_u64());
     let told = handle.and_then(|handle| text.rules.get(&(family.clone(), table.clone(), handle)).cloned());
     let told = told.unwrap_or_else(|| Value::from(expressions).to_string());
+    let by_map = expressions
+        .iter()
+        .find_map(|expression| expression.get("vmap"))
+        .and_then(|value| told_by_map(value, &family, &table, maps));
     let rule = Rule {
         handle,
         number: 0,
         text: told.chars().take(MOST_CHARACTERS).collect(),
         packets,
-        verdict: expressions.iter().rev().find_map(verdict),
+        verdict: by_map.or_else(|| expressions.iter().rev().find_map(verdict)),
     };
     Some((key(&family, &table, &chain), rule))
 }
@@ -193,6 +226,20 @@ mod tests {
         let helper: Vec<_> = chains[1].rules.iter().map(|rule| rule.verdict.as_deref()).collect();
         assert_eq!(helper, [Some("reject"), None]);
         assert_eq!(chains[2].device.as_deref(), Some("vnet0"));
+    }
+
+    #[test]
+    fn a_map_of_verdicts_is_told_with_its_answers() {
+        let json = r#"{"nftables": [
+            {"map": {"family": "ip", "name": "way", "table": "t", "type": "ipv4_addr", "handle": 2, "map": "verdict", "elem": [["10.0.0.1", {"drop": null}], [{"elem": {"val": "10.0.0.2", "timeout": 9}}, {"jump": {"target": "one"}}], ["10.0.0.3", {"drop": null}]]}},
+            {"map": {"family": "ip", "name": "to", "table": "t", "type": "ipv4_addr", "handle": 3, "map": "ipv4_addr"}},
+            {"chain": {"family": "ip", "table": "t", "name": "f", "handle": 1}},
+            {"rule": {"family": "ip", "table": "t", "chain": "f", "handle": 4, "expr": [{"vmap": {"key": {}, "data": "@way"}}]}},
+            {"rule": {"family": "ip", "table": "t", "chain": "f", "handle": 5, "expr": [{"vmap": {"key": {}, "data": {"set": [[53, {"accept": null}], [54, {"drop": null}]]}}}]}},
+            {"rule": {"family": "ip", "table": "t", "chain": "f", "handle": 6, "expr": [{"vmap": {"key": {}, "data": "@gone"}}]}}]}"#;
+        let chains = parse(json, "").unwrap();
+        let verdicts: Vec<_> = chains[0].rules.iter().filter_map(|rule| rule.verdict.as_deref()).collect();
+        assert_eq!(verdicts, ["vmap drop|jump one", "vmap accept|drop", "vmap"]);
     }
 
     #[test]

@@ -161,10 +161,10 @@ fn cure(chains: Vec<Chain>, hook: &'static str, chain: &str, rule: Option<u32>) 
     let chain = scene.host.netfilter.chains.iter().find(|known| known.name == chain).unwrap();
     let rule = rule.map(|number| chain.rules.iter().find(|rule| rule.number == number).unwrap());
     let stage = Stage { cause: Cause::NetfilterForward, hook, family: "ip", by_nft: true };
-    let suspect = Suspect { chain: Some(chain), rule, grown: None, traced: None };
+    let suspect = Suspect { chain: Some(chain), base: None, rule, grown: None, traced: None };
     let [source, destination] = [[10, 0, 0, 7], [10, 1, 0, 1]].map(|address| Some(address.into()));
     let wanted = Conversation { source, destination, protocol: Some("udp"), port: Some(Port::Destination(53)) };
-    netfilter::fixes(&scene, &stage, &[suspect], &wanted).remove(0)
+    netfilter::fixes(&scene, &stage, &[suspect], &[], &wanted).remove(0)
 }
 
 #[rstest]
