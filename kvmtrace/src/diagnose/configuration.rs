@@ -362,7 +362,7 @@ fn bridge_state(scene: &Scene<'_>, bridge: &Link) -> Vec<Finding> {
 
 /// A device that leads out and is dead, or what it stands on.
 fn dead(scene: &Scene<'_>, uplink: &Link, role: &str) -> Option<Finding> {
-    let link = dead_below(scene, uplink);
+    let link = scene.dead_below(uplink);
     let what = if link.index == uplink.index {
         format!("{}, {role},", uplink.name)
     } else {
@@ -384,13 +384,6 @@ fn dead(scene: &Scene<'_>, uplink: &Link, role: &str) -> Option<Finding> {
             vec![super::rules::routing::no_carrier_advice(link)],
         )
     })
-}
-
-/// A device that stands on another has the carrier of that one.
-fn dead_below<'a>(scene: &Scene<'a>, link: &'a Link) -> &'a Link {
-    let below = || link.lower.and_then(|lower| scene.link(lower)).filter(|lower| !lower.up || !lower.carrier);
-    let own = link.up && !link.carrier && !matches!(link.kind, LinkKind::Vxlan { .. });
-    own.then(below).flatten().map_or(link, |lower| dead_below(scene, lower))
 }
 
 /// Two guests' interfaces with one MAC address on one bridge.

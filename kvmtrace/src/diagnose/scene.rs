@@ -215,6 +215,18 @@ impl<'a> Scene<'a> {
         self.link(master).filter(|link| matches!(link.kind, LinkKind::Bridge(_)))
     }
 
+    /// What is dead below a device that is up without a carrier: a device that stands on another has the carrier of that one,
+    /// a bundle that of its parts. The device itself where nothing below explains it.
+    pub fn dead_below(&self, link: &'a Link) -> &'a Link {
+        if !link.up || link.carrier || matches!(link.kind, LinkKind::Vxlan { .. } | LinkKind::Bridge(_)) {
+            return link;
+        }
+        let lower = link.lower.and_then(|lower| self.link(lower));
+        let below = lower.into_iter().chain(self.host.ports(link.index)).filter(|below| !below.up || !below.carrier);
+        // What can be brought up from here, first.
+        below.min_by_key(|below| (below.up, below.index)).map_or(link, |below| self.dead_below(below))
+    }
+
     /// All of the trace that may be seen is seen: no filter hides answers or translated packets.
     pub fn is_unfiltered(&self) -> bool {
         self.track.started().is_none_or(|started| started.filter.is_empty())

@@ -184,6 +184,12 @@ fn a_routed_bridge_needs_forwarding() {
     };
     assert_eq!(broken(|host| route(host, "0")), [(Cause::ForwardingDisabled, Some("br7".to_owned()))]);
     assert_eq!(broken(|host| route(host, "1")), []);
+    // The firewall keeps it to itself (a network of libvirt's without forwarding).
+    let closed = |host: &mut HostState| {
+        route(host, "0");
+        host.netfilter.chains.push(rule("forward", "reject", "-A LIBVIRT_FWI -o br7 -j REJECT"));
+    };
+    assert_eq!(broken(closed), []);
 }
 
 /// A bridge that the host routes for, with a way out by ens5.

@@ -307,11 +307,10 @@ pub fn dead_link(case: &Case<'_>, link: &Link, place: Where) -> Judgement {
             ..judgement
         };
     }
-    // A device on top of another has the carrier of that one.
-    let lower = link.lower.and_then(|lower| case.scene.link(lower));
-    if let (true, Some(lower)) = (link.up, lower.filter(|lower| !lower.up || !lower.carrier)) {
-        let device = Some(lower.name.clone());
-        return dead_link(case, lower, Where { device, point: Point::NicEgress, ..place });
+    let below = case.scene.dead_below(link);
+    if below.index != link.index {
+        let device = Some(below.name.clone());
+        return dead_link(case, below, Where { device, point: Point::NicEgress, ..place });
     }
     if case.scene.role(link.index) == Role::Tap {
         return super::guest::gone(case, link, place);

@@ -250,6 +250,17 @@ fn an_uplink_that_stands_on_a_dead_device_is_told_there() {
     assert_eq!(stacked(|nic| nic.up = false), at(Cause::LinkDown, "ens5"));
     assert_eq!(stacked(|nic| nic.carrier = false), at(Cause::NoCarrier, "ens5"));
     assert_eq!(stacked(|_| ()), at(Cause::NoCarrier, "ens5.9"));
+    let bundled = |up: bool| {
+        broken(|host| {
+            change(host, 5, |nic| (nic.master, nic.port, nic.carrier) = (Some(IfIndex(6)), None, false));
+            let bond = link(6, "bond0", LinkKind::Bond, Some(2));
+            let second = link(7, "ens6", LinkKind::Physical, None);
+            let second = Link { master: Some(IfIndex(6)), up, carrier: false, ..second };
+            host.links.extend([Link { carrier: false, ..bond }, second].map(|link| (link.index, link)));
+        })
+    };
+    assert_eq!(bundled(false), at(Cause::LinkDown, "ens6"));
+    assert_eq!(bundled(true), at(Cause::NoCarrier, "ens5"));
 }
 
 #[test]
