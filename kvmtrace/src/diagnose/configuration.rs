@@ -213,7 +213,7 @@ fn port_state(scene: &Scene<'_>, guest: Option<&str>, link: &Link, bridge: &Link
 /// The way from the guest's port to the uplinks: MTU, VLAN, isolation.
 fn path_of(scene: &Scene<'_>, guest: &str, link: &Link, bridge: &Link) -> Vec<Finding> {
     let mut found = Vec::new();
-    for uplink in scene.host.uplinks(bridge.index) {
+    for uplink in scene.host.uplinks(bridge.index).filter(|uplink| uplink.up && uplink.carrier) {
         if uplink.mtu < link.mtu {
             let about = About {
                 scene,
@@ -332,7 +332,12 @@ fn bridge_state(scene: &Scene<'_>, bridge: &Link) -> Vec<Finding> {
     }
     let uplinks: Vec<&Link> = scene.host.uplinks(bridge.index).collect();
     for uplink in &uplinks {
-        found.extend(dead(scene, uplink, &format!("the uplink of {}", bridge.name)));
+        // One socket of several: what is plugged nowhere need not be. A pair may lead to a container.
+        let leads_out = |other: &&&Link| other.up && other.carrier && other.kind != LinkKind::Veth;
+        let others = uplinks.iter().filter(leads_out).any(|other| other.index != uplink.index);
+        let dead = dead(scene, uplink, &format!("{} uplink of {}", if others { "an" } else { "the" }, bridge.name));
+        found
+            .extend(dead.map(|dead| Finding { severity: if others { Severity::Info } else { dead.severity }, ..dead }));
         found.extend(port_state(scene, None, uplink, bridge));
         found.extend(ports::findings(scene, None, uplink, bridge));
         found.extend(ports::addressed(scene, uplink));

@@ -55,7 +55,10 @@ fn family(netlink: &mut Netlink) -> io::Result<u16> {
     const CTRL_ATTR_FAMILY_NAME: u16 = 2;
     let mut body = vec![CTRL_CMD_GETFAMILY, 1, 0, 0];
     body.extend(attribute(CTRL_ATTR_FAMILY_NAME, b"ethtool\0"));
-    let answers = netlink.ask(CONTROL, &body)?;
+    let answers = netlink.ask(CONTROL, &body).map_err(|error| {
+        let is_missing = error.kind() == io::ErrorKind::NotFound;
+        if is_missing { io::Error::other("this kernel does not tell them over netlink") } else { error }
+    })?;
     let number = |message: &Message| message.split(GENERIC_HEADER)?.1.u16(CTRL_ATTR_FAMILY_ID);
     answers.iter().find_map(number).ok_or_else(|| io::Error::other("ethtool's netlink family has no number"))
 }

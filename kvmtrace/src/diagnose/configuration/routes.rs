@@ -37,6 +37,15 @@ fn twice(scene: &Scene<'_>, bridge: &Link, network: Network) -> Option<Finding> 
     let other = devices.next()?;
     let taken = route_to(scene.host, whole.address).and_then(|route| scene.link(route.device?)).unwrap_or(bridge);
     let missed = if taken.index == bridge.index { other } else { bridge };
+    // Routes to each host of it lead there all the same.
+    let by_host = |route: &Route| {
+        route.device == Some(missed.index)
+            && route.destination.prefix > whole.prefix
+            && whole.contains(route.destination.address)
+    };
+    if scene.host.routes.iter().any(by_host) {
+        return None;
+    }
     let about = About {
         scene,
         cause: Cause::NeighbourUnresolved,

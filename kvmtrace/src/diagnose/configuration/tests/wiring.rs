@@ -137,6 +137,14 @@ fn a_network_that_lies_on_two_devices_is_told() {
     let found = also("192.168.122.9", 0);
     assert_eq!((found[0].cause, device(&found).as_deref()), (Cause::NeighbourUnresolved, Some("ens5")));
     assert_eq!(also("192.168.123.9", 0), []);
+    // A hoster's way: the bridge has the NIC's network, and each guest a route of its own.
+    let routed_each = broken(|host| {
+        routed(host, "203.0.113.1", "203.0.113.1");
+        host.routes.push(route(base(network("203.0.113.1", 24)), 5));
+        host.routes.push(route(base(network("203.0.113.1", 24)), 2));
+        host.routes.push(route(network("203.0.113.9", 32), 2));
+    });
+    assert_eq!(routed_each, []);
 }
 
 #[test]
@@ -261,6 +269,22 @@ fn an_uplink_that_stands_on_a_dead_device_is_told_there() {
     };
     assert_eq!(bundled(false), at(Cause::LinkDown, "ens6"));
     assert_eq!(bundled(true), at(Cause::NoCarrier, "ens5"));
+}
+
+#[test]
+fn a_second_uplink_without_a_cable_is_no_fault() {
+    let with = |kind: LinkKind| {
+        let second = Link { carrier: false, ..link(6, "ens6", kind, Some(2)) };
+        told(|host| drop(host.links.insert(second.index, second)))
+    };
+    assert_eq!(with(LinkKind::Physical)[0].severity, Severity::Info);
+    // What is alive is a pair, perhaps a container's.
+    let only_pair = told(|host| {
+        change(host, 5, |nic| nic.carrier = false);
+        let pair = link(6, "veth7", LinkKind::Veth, Some(2));
+        host.links.insert(pair.index, pair);
+    });
+    assert_eq!((only_pair[0].cause, only_pair[0].severity), (Cause::NoCarrier, Severity::Error));
 }
 
 #[test]
