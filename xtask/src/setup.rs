@@ -29,6 +29,7 @@ pub(crate) const LAB_PROGRAMS: &[(&str, &str)] = &[
     ("ebtables", "ebtables"),
     ("ethtool", "ethtool"),
     ("ip", "iproute2"),
+    ("ipset", "ipset"),
     ("iptables", "iptables"),
     ("nft", "nftables"),
     ("ping", "iputils-ping"),

@@ -262,6 +262,24 @@ pub struct Qdisc {
 pub struct Netfilter {
     /// Chains in the order in which they were read.
     pub chains: Vec<Chain>,
+    /// The named sets that rules refer to.
+    #[serde(default)]
+    pub sets: Vec<Set>,
+}
+
+/// A named set of addresses or ports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Set {
+    /// As of a [`Chain`].
+    pub family: String,
+    /// nft's table; null for a set of ipset, which has none.
+    pub table: Option<String>,
+    /// Name.
+    pub name: String,
+    /// Addresses, networks, ranges, … as their tool writes them.
+    pub elements: Vec<String>,
+    /// All elements are here, and none was of a kind that is not kept.
+    pub complete: bool,
 }
 
 /// Which tool owns a chain.

@@ -3,7 +3,7 @@
 use crate::event::configuration::{Configuration, ConfigurationSystem, DeviceConfiguration};
 use crate::event::host::{
     Backend, BridgePort, BridgeState, Chain, FdbEntry, Guest, GuestInterface, Link, LinkKind, LinkStatistics,
-    Neighbour, Netfilter, Network, PortState, PortVlan, Qdisc, Route, Rule,
+    Neighbour, Netfilter, Network, PortState, PortVlan, Qdisc, Route, Rule, Set,
 };
 use crate::event::{
     Address, Degraded, Direction, DropSample, DropSite, Event, EventKind, FlowCounters, FlowKey, FlowSample, HostState,
@@ -335,7 +335,16 @@ fn host() -> HostState {
         }],
         sysctls: [("net.ipv4.ip_forward".to_owned(), "1".to_owned())].into(),
         counters: [("Ip.FragFails".to_owned(), 2)].into(),
-        netfilter: Netfilter { chains: vec![chain] },
+        netfilter: Netfilter {
+            chains: vec![chain],
+            sets: vec![Set {
+                family: "inet".to_owned(),
+                table: Some("filter".to_owned()),
+                name: "closed".to_owned(),
+                elements: vec!["10.0.0.7".to_owned()],
+                complete: true,
+            }],
+        },
         guests: vec![Guest {
             name: "web1".to_owned(),
             uuid: None,

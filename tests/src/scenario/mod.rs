@@ -53,6 +53,9 @@ pub struct Scenario {
     /// Commands that make the kernels forget, before the traffic is tried after a cure and after its undo.
     #[serde(default)]
     pub forget: Vec<String>,
+    /// Commands, `PLACE: COMMAND`, that succeed once the cure has run: what it must leave as it was.
+    #[serde(default)]
+    pub left_alone: Vec<String>,
     /// What a person would type to mend it: proves the scenario itself.
     #[serde(default)]
     pub cure_by_hand: Vec<String>,
@@ -218,7 +221,8 @@ mod tests {
             for name in ["lab", "managers", "ns.host", "ns.lan", "ns.guest1", "ns.guest2"] {
                 known.insert(name.into(), name.into());
             }
-            let steps = [&scenario.setup, &scenario.fault, &scenario.cure_by_hand, &scenario.forget];
+            let steps =
+                [&scenario.setup, &scenario.fault, &scenario.cure_by_hand, &scenario.forget, &scenario.left_alone];
             for line in steps.into_iter().flatten() {
                 fill(line, &known).unwrap_or_else(|error| panic!("{}: {line}: {error}", scenario.name));
                 assert!(line.contains(": "), "{}: `{line}` says no place", scenario.name);

@@ -5,8 +5,9 @@
 mod command;
 mod nft;
 mod save;
+mod sets;
 
-use crate::event::host::{Backend, Chain, Netfilter, Rule};
+use crate::event::host::{Backend, Chain, Netfilter, Rule, Set};
 use command::run;
 use save::Table;
 use std::fs;
@@ -17,9 +18,16 @@ type Missing = Vec<(String, String)>;
 
 /// All rules of this network namespace.
 pub(super) async fn read() -> (Netfilter, Missing) {
-    let (modern, legacy) = tokio::join!(modern(), legacy());
-    let chains = modern.0.into_iter().chain(legacy.0).collect();
-    (Netfilter { chains }, modern.1.into_iter().chain(legacy.1).collect())
+    let ((modern, mut sets, missing), (legacy, more)) = tokio::join!(modern(), legacy());
+    let chains: Vec<Chain> = modern.into_iter().chain(legacy).collect();
+    let mut missing: Missing = missing.into_iter().chain(more).collect();
+    if chains.iter().flat_map(|chain| &chain.rules).any(|rule| rule.text.contains("--match-set ")) {
+        match run("ipset", &["save"]).await {
+            Ok(text) => sets.extend(sets::of_ipset(&text)),
+            Err(why) => missing.push(("sets of the rules".to_owned(), why)),
+        }
+    }
+    (Netfilter { chains, sets }, missing)
 }
 
 /// Whether an entry of `HostState::missing` is about rules.
@@ -36,12 +44,13 @@ const MODERN_TOOLS: [(&str, &str); 4] = [
 ];
 
 /// nftables, and what the iptables family keeps in it.
-async fn modern() -> (Vec<Chain>, Missing) {
+async fn modern() -> (Vec<Chain>, Vec<Set>, Missing) {
     if !nf_tables_is_present() {
-        return (Vec::new(), Missing::new());
+        return (Vec::new(), Vec::new(), Missing::new());
     }
     let (json, text) = tokio::join!(run("nft", &["-j", "list", "ruleset"]), run("nft", &["-a", "list", "ruleset"]));
     let mut missing = Missing::new();
+    let sets = json.as_deref().map(sets::of_nft).unwrap_or_default();
     let chains = json.and_then(|json| nft::parse(&json, &text.unwrap_or_default()));
     let mut chains = chains.unwrap_or_else(|why| {
         missing.push(("nftables rules".to_owned(), why));
@@ -60,7 +69,7 @@ async fn modern() -> (Vec<Chain>, Missing) {
             Err(_) => {}
         }
     }
-    (chains, missing)
+    (chains, sets, missing)
 }
 
 /// Hands chains over to the iptables tool that owns them. A chain is its own when it tells as many rules in it as nft

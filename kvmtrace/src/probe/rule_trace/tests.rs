@@ -192,7 +192,7 @@ fn legacy_tables_with_rules_are_told_as_unseen() {
         device: None,
         rules: Vec::new(),
     };
-    let of = |chains| unseen(&Netfilter { chains });
+    let of = |chains| unseen(&Netfilter { chains, sets: Vec::new() });
     assert_eq!(of(vec![chain(Backend::Nft, "filter", "drop"), chain(Backend::IptablesNft, "filter", "drop")]), None);
     assert_eq!(of(vec![chain(Backend::IptablesLegacy, "filter", "accept")]), None);
     let told = of(vec![chain(Backend::IptablesLegacy, "filter", "drop")]).unwrap();
