@@ -5,6 +5,7 @@ pub mod device;
 pub mod manager;
 pub mod netfilter;
 pub mod netfilter_match;
+mod netfilter_set;
 pub mod netfilter_traced;
 mod netfilter_words;
 pub mod persist;
@@ -27,12 +28,14 @@ pub fn quote(word: &str) -> String {
 
 /// Family, table and chain as a statement of nft's names them; none where nft's grammar has no way to write a name.
 pub fn nft_chain(chain: &Chain) -> Option<String> {
-    let is_plain = |name: &str| {
-        name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_' || c == '.')
-            && name.chars().all(|c| c.is_ascii_alphanumeric() || "_./-".contains(c))
-    };
     let names = [&chain.family, &chain.table, &chain.name];
     names.iter().all(|name| is_plain(name)).then(|| names.map(String::as_str).join(" "))
+}
+
+/// nft's grammar can write this name.
+fn is_plain(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_' || c == '.')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || "_./-".contains(c))
 }
 
 /// A test for a device in a statement of nft's, by name; by number where the name can't be written there.

@@ -3,7 +3,7 @@
 use super::conversation::{Conversation, Port};
 use super::manager::{self, manager};
 use super::suspects::Suspect;
-use super::{nft_chain, nft_delete, quote};
+use super::{netfilter_set, nft_chain, nft_delete, quote};
 use crate::diagnose::report::Fix;
 use crate::diagnose::rules::netfilter_stage::Stage;
 use crate::diagnose::scene::Scene;
@@ -44,7 +44,14 @@ pub fn fixes(
         let theirs = manager.map(|manager| manager::fixes(manager, scene, chain, stage, wanted)).unwrap_or_default();
         let own = || {
             let fix = match suspect.rule {
-                Some(rule) if decides_alone(rule) => delete(scene.host, chain, rule)?,
+                Some(rule) if decides_alone(rule) => match netfilter_set::fix(scene.host, chain, rule, wanted) {
+                    Some(fix) => fix,
+                    // It keeps out all that the set holds.
+                    None if netfilter_set::is_named(rule) && is_by_ip(stage, wanted) => {
+                        accept(scene, chain, stage, wanted)
+                    }
+                    None => delete(scene.host, chain, rule)?,
+                },
                 // A map of verdicts, or a rule that jumps: it does more than drop.
                 Some(_) | None => accept(scene, chain, stage, wanted),
             };

@@ -1,6 +1,7 @@
 //! Whether a rule's text speaks for or against a packet: addresses, ports, protocols, interfaces and connection states that
 //! it names. A rule matches for sure only when all of its text is understood; what is not understood contradicts nothing.
 
+use super::netfilter_set;
 use super::netfilter_words::{Word, words};
 use crate::diagnose::dropped::Dropped;
 use crate::diagnose::scene::Scene;
@@ -133,6 +134,16 @@ fn implied(key: &FlowKey, names: &[&str]) -> Option<bool> {
 }
 
 fn test(packet: &Packet<'_, '_>, names: &[&str], value: &str, base: &Chain) -> Option<bool> {
+    match value.strip_prefix('@') {
+        Some(name) => {
+            let set = netfilter_set::find(packet.scene.host, base, name)?;
+            netfilter_set::any(set, |element| holds(packet, names, element, base))
+        }
+        None => holds(packet, names, value, base),
+    }
+}
+
+fn holds(packet: &Packet<'_, '_>, names: &[&str], value: &str, base: &Chain) -> Option<bool> {
     let key = packet.key;
     match names {
         ["ip" | "ip6", "saddr"] => in_network(value, key.source.ip()?),
@@ -201,6 +212,7 @@ fn iptables(packet: &Packet<'_, '_>, words: &[Word<'_>], base: &Chain) -> Fit {
             }
             "-p" | "--ip-proto" | "--ip6-proto" => is_protocol(value, key.protocol),
             "-i" => came_in(packet, value, base),
+            "--match-set" => in_set(packet, value, rest.get(1).map(Word::plain).unwrap_or_default(), base),
             "--ctstate" | "--state" => some(value, |state| in_state(packet, state)),
             _ => None,
         };
@@ -209,10 +221,23 @@ fn iptables(packet: &Packet<'_, '_>, words: &[Word<'_>], base: &Chain) -> Fit {
         if flag.starts_with('-') && !value.starts_with('-') && value != "!" || !tests {
             rest = rest.get(1..).unwrap_or_default();
         }
+        if flag == "--match-set" {
+            rest = rest.get(1..).unwrap_or_default();
+        }
         fit = all(fit, test.map(|holds| holds != (negated && tests)));
         negated = false;
     }
     fit
+}
+
+/// One end of the packet is in a set of ipset's.
+fn in_set(packet: &Packet<'_, '_>, name: &str, side: &str, base: &Chain) -> Option<bool> {
+    let address = match side {
+        "src" => packet.key.source.ip()?,
+        "dst" => packet.key.destination.ip()?,
+        _ => return None,
+    };
+    netfilter_set::any(netfilter_set::find(packet.scene.host, base, name)?, |element| in_network(element, address))
 }
 
 /// One of a list.
