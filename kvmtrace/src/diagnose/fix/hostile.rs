@@ -10,7 +10,7 @@ use crate::diagnose::report::{Cause, Fix};
 use crate::diagnose::rules::nat::masquerade;
 use crate::diagnose::rules::netfilter_stage::Stage;
 use crate::diagnose::scene::Scene;
-use crate::event::host::{Backend, Chain, Guest, GuestInterface, LinkKind, Network, Qdisc, Route, Rule};
+use crate::event::host::{Backend, Chain, Guest, GuestInterface, LinkKind, Network, Qdisc, Route, Rule, Set};
 use crate::event::{Event, EventKind, HostState, MacAddress, Timestamp};
 use crate::track::Track;
 use proptest::prelude::*;
@@ -29,6 +29,7 @@ const PROGRAMS: &[&str] = &[
     "ip",
     "ip6tables-legacy",
     "ip6tables-nft",
+    "ipset",
     "iptables-legacy",
     "iptables-nft",
     "nft",
@@ -78,7 +79,17 @@ fn cures(name: &str, guest: &str) -> Vec<Fix> {
         chain(Backend::IptablesNft, "bridge", &format!("I-{name}-ipv4-ip"), "-A x -j DROP"),
         chain(Backend::Nft, "inet", name, "drop"),
         chain(Backend::Nft, "firewalld", &format!("filter_IN_{name}"), "reject"),
+        chain(Backend::Nft, "ip", "sets", &format!("ip saddr @{name} drop")),
+        chain(Backend::IptablesLegacy, "ip", "sets", &format!("-A sets -m set --match-set {name} src -j DROP")),
     ];
+    let set = |table: Option<&str>| Set {
+        family: "ip".to_owned(),
+        table: table.map(str::to_owned),
+        name: name.to_owned(),
+        elements: vec!["10.0.0.7".to_owned()],
+        complete: true,
+    };
+    host.netfilter.sets = vec![set(Some("filter")), set(None)];
     let mut track = Track::default();
     track.apply(&Event { time: Timestamp(1), kind: EventKind::Host(Box::new(host)) });
     let scene = Scene::new(&track);
@@ -181,6 +192,14 @@ fn judge(fix: &Fix, name: &str, directory: &Path) -> Result<(), TestCaseError> {
         }
     }
     Ok(())
+}
+
+#[test]
+fn sets_are_among_what_is_cured() {
+    let cures = cures("closed", "web1");
+    for command in ["nft 'delete element ip filter closed { 10.0.0.7 }'", "ipset del closed 10.0.0.7"] {
+        assert!(cures.iter().any(|fix| fix.command.as_deref() == Some(command)), "{command}");
+    }
 }
 
 #[test]
