@@ -55,7 +55,7 @@ fn site(case: &Case<'_>, drop: &Dropped<'_>) -> String {
 }
 
 fn packet(drop: &Dropped<'_>) -> Option<String> {
-    let record = drop.example()?;
+    let record = drop.example().filter(|record| !record.header.is_empty())?;
     let bytes = record.header.iter().take(54).map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
     Some(format!("packet: {}, {} bytes, header {bytes}", drop.flow.key, record.length))
 }

@@ -146,12 +146,36 @@ impl Track {
             let room = self.sites < SITES;
             self.sites += usize::from(self.flow(record.flow, now).packet(record, target, now, room));
         }
-        if let (PacketCause::Dropped { site, .. }, Some(inner)) = (&record.cause, tunnel::carried(&self.host, record)) {
+        let PacketCause::Dropped { site, .. } = &record.cause else { return };
+        if let Some(inner) = tunnel::carried(&self.host, record) {
             self.flow(record.flow, now).carries = Some(inner.flow);
             let room = self.sites < SITES;
             let new = self.flow(inner.flow, now).packet(&inner, quote::solicited(&inner), now, room);
             self.sites += usize::from(new);
             self.flow(inner.flow, now).died_in(site, record.flow);
+        }
+        self.pieces(record.flow, now);
+    }
+
+    /// Later fragments of a tunnel's packet do not hold what is inside: where they died is told by the packet's flow, before
+    /// or after the one that does.
+    fn pieces(&mut self, outer: FlowKey, now: Timestamp) {
+        let Some((flow, inner)) = self.flows.get(&outer).and_then(|flow| Some((flow, flow.carries?))) else { return };
+        let known = self.flows.get(&inner).map(|flow| &flow.drops);
+        let is_new = |site: &crate::event::DropSite| {
+            known.and_then(|drops| drops.get(site)).is_none_or(|totals| totals.example.is_none())
+        };
+        let examples =
+            flow.drops.iter().filter(|(site, _)| is_new(site)).filter_map(|(_, totals)| totals.example.as_deref());
+        let pieces: Vec<PacketRecord> = examples.map(|example| tunnel::piece(example, inner)).collect();
+        for piece in pieces {
+            let room = self.sites < SITES;
+            let flow = self.flow(inner, now);
+            let new = flow.packet(&piece, None, now, room);
+            if let PacketCause::Dropped { site, .. } = &piece.cause {
+                flow.died_in(site, outer);
+            }
+            self.sites += usize::from(new);
         }
     }
 

@@ -51,6 +51,11 @@ pub(super) fn carried(host: &HostState, record: &PacketRecord) -> Option<PacketR
     })
 }
 
+/// The record of a later fragment, told of the flow inside: the kernel's way there, without headers that are not its own.
+pub(super) fn piece(record: &PacketRecord, inner: FlowKey) -> PacketRecord {
+    PacketRecord { flow: inner, ethernet: false, header: Vec::new(), ..record.clone() }
+}
+
 /// The counters of the flow inside, from those of the outer one.
 pub(super) fn inner_sample(sample: &DropSample, inner: FlowKey) -> DropSample {
     let ip = if sample.flow.source.ip().is_some_and(|address| address.is_ipv6()) { 40 } else { 20 };
@@ -222,5 +227,30 @@ mod tests {
         let inner: BTreeMap<_, _> = track.flows().map(|flow| (flow.key.protocol, flow)).collect();
         let totals = inner[&Protocol::Arp { operation: 1 }].drops.values().next().unwrap();
         assert_eq!((totals.packets, totals.largest, totals.outer), (5, 500, Some(outer.flow)));
+    }
+
+    #[test]
+    fn where_later_fragments_died_is_told_of_the_flow_inside_whichever_came_first() {
+        let whole = record(2, 3, VXLAN_DEVICE, None);
+        let mut header = whole.header.clone();
+        header[6..8].copy_from_slice(&[0, 0xb9]);
+        let site =
+            DropSite { function: Some("nf_hook_slow".into()), reason: None, device: Some(IfIndex(2)), offset: 0 };
+        let cause = PacketCause::Dropped { site: site.clone(), stack: vec!["nf_hook_slow".into(), "ip_output".into()] };
+        let later = PacketRecord { cause, header, ..whole.clone() };
+        assert!(carried(&host(), &later).is_none());
+        for records in [[&whole, &later], [&later, &whole]] {
+            let mut track = crate::track::Track::default();
+            let mut take = |kind| track.apply(&crate::event::Event { time: crate::event::Timestamp(1), kind });
+            take(crate::event::EventKind::Host(Box::new(host())));
+            for record in records {
+                take(crate::event::EventKind::Packet(Box::new(record.clone())));
+            }
+            let inner = track.flows().find(|flow| flow.key.protocol == Protocol::Arp { operation: 1 }).unwrap();
+            let totals = &inner.drops[&site];
+            assert_eq!(totals.stack(), ["nf_hook_slow", "ip_output"]);
+            assert_eq!(totals.outer, Some(whole.flow));
+            assert!(totals.example.as_ref().unwrap().header.is_empty(), "its headers are not the flow's");
+        }
     }
 }

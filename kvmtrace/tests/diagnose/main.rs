@@ -3,6 +3,7 @@
 
 mod rule_text;
 mod rule_trace;
+mod silence;
 mod sizes;
 mod uplink;
 mod world;
