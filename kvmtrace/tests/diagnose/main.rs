@@ -1,6 +1,7 @@
 //! Events in, verdicts out: the rules on a host made of values.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may, but clippy sees its helpers as no tests")]
 
+mod astray;
 mod rule_text;
 mod rule_trace;
 mod silence;

@@ -143,6 +143,8 @@ fn forward_failed(case: &Case<'_>, drop: &Dropped<'_>, port: &Link, bridge: &Lin
         )));
     }
     path::way_out(case, Some(drop))
+        .or_else(|| super::bridge_lone::judge(case, Some(drop)))
+        .or_else(|| super::bridge_lone::nobodys_address(case, drop, port, bridge))
 }
 
 /// The port behind which the destination is.

@@ -3,6 +3,7 @@
 //! [`DROPS`] are asked once for each drop of the flow (`case.focus`), the heaviest first. [`SILENT`] are asked of
 //! flows whose packets vanish or stay unanswered without a drop that explains it, from the guest outwards.
 
+pub mod bridge_lone;
 pub mod bridge_multicast;
 pub mod bridge_pair;
 pub mod bridge_port;
@@ -80,6 +81,7 @@ pub const SILENT: &[(&str, Rule)] = &[
     ("fragments", fragments::judge_silent),
     ("MTU under a macvtap", mtu_bridge::judge_silent),
     ("neighbour", neighbour::judge_silent),
+    ("next hop", neighbour::judge_waiting),
     ("no reply", no_reply::judge),
 ];
 

@@ -96,3 +96,28 @@ pub fn judge_silent(case: &Case<'_>) -> Option<Judgement> {
             .fix(advice(&asked)),
     )
 }
+
+/// A routed flow whose next hop this host still asks for: what waits for the answer is dropped seconds later only
+/// (`neigh_timer_handler`), which may be after the trace.
+pub fn judge_waiting(case: &Case<'_>) -> Option<Judgement> {
+    if case.left() > 0 || case.is_neighbour_traffic() || case.is_multicast() {
+        return None;
+    }
+    let to = case.key().destination.ip()?;
+    let answer = case.routing();
+    let route = answer.unicast()?;
+    let (device, hop) = (route.device?, route.gateway.unwrap_or(to));
+    let waits = |state: &str| matches!(state, "incomplete" | "failed");
+    let mut entries = case.scene.host.neighbours.iter();
+    let entry = entries.find(|entry| entry.address == hop && entry.device == device && waits(&entry.state))?;
+    let name = case.scene.name(device);
+    let hop_text = if hop == to { hop.to_string() } else { format!("the next hop {hop}") };
+    let explanation =
+        format!("{} wait for {hop_text} on {name}, which has not answered so far.", words::packets(case.packets()));
+    Some(
+        Judgement::dropped(Cause::NeighbourUnresolved, at(case.scene, device, Point::Neighbour), explanation)
+            .verdict(Verdict::Lost)
+            .evidence([format!("neighbour {hop} on {name}: {}", entry.state)])
+            .fix(advice(&hop.to_string())),
+    )
+}

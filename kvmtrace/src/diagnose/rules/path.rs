@@ -43,6 +43,9 @@ fn find(case: &Case<'_>) -> Option<Judgement> {
     if let Some(judgement) = misdirected(case, bridge) {
         return Some(judgement);
     }
+    if let Some(judgement) = super::bridge_lone::judge(case, None).filter(|_| case.way() != Way::Host) {
+        return Some(judgement);
+    }
     if !case.is_from_guest() {
         return asked_guest(case, entry_port(case, bridge), bridge)
             .or_else(|| unflooded_port(case, bridge))
@@ -248,8 +251,14 @@ pub fn misdirected(case: &Case<'_>, bridge: &Link) -> Option<Judgement> {
             && (owner.is_some() || on_tap)
             && (entry.fixed || entry.sticky || entry.permanent)
     };
-    let entry = scene.host.forwarding.iter().find(wrong)?;
+    // One that is not sticky moves when its owner is heard (`br_fdb_update`), which may be after the loss.
+    let moved = || {
+        let now = |entry: &&FdbEntry| entry.mac == mac && entry.bridge == Some(bridge.index) && entry.fixed;
+        Some((scene.track.first_host().forwarding.iter().find(wrong)?, scene.host.forwarding.iter().find(now)?))
+    };
+    let (entry, now) = scene.host.forwarding.iter().find(wrong).map(|entry| (entry, entry)).or_else(moved)?;
     let port = scene.link(entry.device)?;
+    let holder = quote(&scene.link(now.device)?.name);
     let flavour = if entry.permanent { "local" } else { "static" };
     let whose = owner.map_or_else(
         || "of another".to_owned(),
@@ -266,7 +275,7 @@ pub fn misdirected(case: &Case<'_>, bridge: &Link) -> Option<Judgement> {
     let name = quote(&port.name);
     let side = if entry.device == bridge.index { "self" } else { "master" };
     let fix = Fix::run(
-        format!("bridge fdb del {mac} dev {name} {side}{vlan}"),
+        format!("bridge fdb del {mac} dev {holder} {side}{vlan}"),
         format!(
             "bridge fdb replace {mac} dev {name} {side} {}{sticky}{vlan}",
             if entry.permanent { "permanent" } else { "static" }

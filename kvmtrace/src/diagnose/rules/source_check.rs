@@ -5,7 +5,7 @@
 
 use super::routing::text;
 use crate::diagnose::case::{Case, Way};
-use crate::diagnose::fix::sysctl;
+use crate::diagnose::fix::{quote, sysctl};
 use crate::diagnose::judgement::{Judgement, at};
 use crate::diagnose::report::{Cause, Fix, Point, Verdict};
 use crate::diagnose::routes::{Answer, Question, lookup};
@@ -134,6 +134,16 @@ fn fixes(case: &Case<'_>, input: &Link, from: IpAddr) -> Vec<Fix> {
         format!("Loose mode: {} then accepts sources that this host has any route to.", input.name),
     )
     .risk("Spoofed sources that are routable are no longer filtered on this device.");
+    // Loose mode wants a route too, whichever way it leads (`__fib_validate_source`).
+    if from.is_ipv4() && way_back(case.scene.host, from, None).unicast().is_none() {
+        let route = |verb: &str| format!("ip route {verb} {from}/32 dev {}", quote(&input.name));
+        let why = format!("Tells this host that {from} is behind {}; now it knows no way there at all.", input.name);
+        return vec![
+            Fix::run(route("add"), route("del"), why)
+                .risk(format!("Whoever sends from {from} behind {} is believed.", input.name))
+                .persist("Set the route where the device is configured (netplan, NetworkManager, ifupdown, systemd-networkd)."),
+        ];
+    }
     let route = Fix::advice(format!("Or make the routing symmetric: let the route to {from} lead by {}.", input.name));
     vec![loose, route]
 }
