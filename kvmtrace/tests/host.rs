@@ -110,6 +110,8 @@ fn the_snapshot_tells_what_was_configured() {
         ip("route add 10.68.0.0/16 nexthop via 10.9.0.7 nexthop via 10.9.0.8");
         ip("-6 route add prohibit fd66::/64");
         run("tc", "qdisc add dev vnet.0 root tbf rate 1mbit burst 10k latency 50ms");
+        // The bridge enables a port when linkwatch has told it of the carrier.
+        host::settle().await.unwrap();
         check_what_was_configured(&host::snapshot().await.unwrap());
     });
 }
