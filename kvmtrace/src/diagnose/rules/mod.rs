@@ -18,6 +18,7 @@ pub mod macvtap;
 pub mod mtu_bridge;
 pub mod mtu_route;
 pub mod nat;
+pub mod nat_ports;
 pub mod neighbour;
 pub mod netfilter;
 pub mod netfilter_stage;

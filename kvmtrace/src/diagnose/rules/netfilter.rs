@@ -31,7 +31,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         suspects.retain(Suspect::rejects);
     }
     if suspects.iter().all(|suspect| suspect.rule.is_none() && suspect.chain.is_none())
-        && let Some(judgement) = conntrack_full(case, drop, &stage).or_else(|| not_kept(case, drop, &stage))
+        && let Some(judgement) = unruled(case, drop, &stage)
     {
         return Some(judgement);
     }
@@ -138,6 +138,13 @@ fn bridged_fix(case: &Case<'_>, stage: &Stage) -> Fix {
         }
         _ => sysctl::set(case.scene.host, name, "0", why).risk(risk),
     }
+}
+
+/// No rule did it: what else drops at these hooks.
+fn unruled(case: &Case<'_>, drop: &Dropped<'_>, stage: &Stage) -> Option<Judgement> {
+    conntrack_full(case, drop, stage)
+        .or_else(|| not_kept(case, drop, stage))
+        .or_else(|| super::nat_ports::judge(case, drop, stage))
 }
 
 /// No rule did it: conntrack puts IPv6 datagrams together before it looks at them, and drops the pieces that it can't keep
