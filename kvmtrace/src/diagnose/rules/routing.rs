@@ -237,7 +237,13 @@ fn route_fixes(scene: &Scene<'_>, to: IpAddr) -> Vec<Fix> {
         .and_then(|route| {
             let name = scene.name(route.device?);
             let why = "Sets the route again that was there when the trace began.";
-            Some(Fix::run(device::route_command("add", route, &name), device::route_command("del", route, &name), why))
+            let fix =
+                Fix::run(device::route_command("add", route, &name), device::route_command("del", route, &name), why);
+            Some(
+                fix.risk("Whoever removed it may have had a reason: a failover, a routing daemon.").persist(
+                    "It lasts if it is still configured (netplan, NetworkManager, ifupdown, systemd-networkd, a routing daemon): look there.",
+                ),
+            )
         })
         .into_iter()
         .collect();
