@@ -4,6 +4,8 @@ use crate::world::{BRIDGE, GUEST, LAN, TAP, UPLINK, World, echo, flow, mac};
 use kvmtrace::diagnose::report::{Cause, FlowReport};
 use kvmtrace::event::Direction::Ingress;
 use kvmtrace::event::Protocol;
+use kvmtrace::event::host::{LinkKind, Network, Route};
+use std::net::IpAddr;
 
 #[test]
 fn who_asks_for_a_guest_on_the_uplink_that_bears_the_hosts_address_is_told_to_move_it() {
@@ -57,4 +59,31 @@ fn what_the_nic_has_merged_is_told_where_it_was_merged() {
     // It is not longer than what the NIC takes: nobody has merged it, it is too long for the way.
     assert_ne!(cure(1_500, true).as_deref(), Some("ethtool -K eth0 lro off"));
     assert_ne!(cure(14_520, false).as_deref(), Some("ethtool -K eth0 lro off"));
+}
+
+#[test]
+fn a_tunnel_whose_packets_die_without_a_reason_is_judged_by_the_way_to_its_far_end() {
+    let far: IpAddr = "192.0.2.7".parse().unwrap();
+    let told = |kind: Option<&str>, remote: Option<IpAddr>| {
+        let mut world = World::new();
+        world.link(UPLINK).kind = LinkKind::Vxlan { vni: 7, remote, local: None, port: 4789, dont_fragment: 0 };
+        world.host.routes.extend(kind.map(|kind| Route {
+            destination: Network { address: far, prefix: 32 },
+            gateway: None,
+            device: None,
+            source: None,
+            table: 254,
+            metric: 0,
+            kind: kind.to_owned(),
+            mtu: None,
+        }));
+        let ping = echo(GUEST, LAN);
+        world.seen(ping, TAP, Ingress, |_| ());
+        world.dropped(ping, ("NOT_SPECIFIED", "vxlan_xmit_one", UPLINK), 4, 84, &["vxlan_xmit"]);
+        world.verdict(ping).cause
+    };
+    assert_eq!(told(Some("blackhole"), Some(far)), Some(Cause::RouteBlackhole));
+    assert_eq!(told(None, Some(far)), Some(Cause::NoRoute));
+    assert_eq!(told(Some("unicast"), Some(far)), Some(Cause::TunnelNoRemote));
+    assert_eq!(told(None, None), Some(Cause::TunnelNoRemote));
 }

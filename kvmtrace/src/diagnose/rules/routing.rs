@@ -132,6 +132,11 @@ pub fn delete(route: &Route, why: String) -> Fix {
         .persist("Remove it from the network configuration that sets it.")
 }
 
+/// No route of this host's own leads there.
+pub fn has_no_way(scene: &Scene<'_>, to: IpAddr) -> bool {
+    lookup(scene.host, Question::own(to)).route.is_none_or(|route| route.kind != "unicast")
+}
+
 /// This host itself has no way to `to`, to which a tunnel sends.
 pub fn no_way(case: &Case<'_>, drop: &Dropped<'_>, from: &Link, to: IpAddr) -> Judgement {
     let answer = lookup(case.scene.host, Question::own(to));

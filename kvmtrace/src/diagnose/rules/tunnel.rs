@@ -55,6 +55,11 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     if drop.because(&["IP_OUTNOROUTES", "IP6_OUTNOROUTES", "IP_INNOROUTES"]) {
         return no_underlay(case, drop, link);
     }
+    // Before 6.13 without a reason, as whatever else goes wrong there (`vxlan_xmit_one`, `tx_error`): the routes decide.
+    let is_unreachable = || remote_hint(case.scene, link).is_some_and(|to| super::routing::has_no_way(case.scene, to));
+    if drop.is_unspecified() && drop.within(&["vxlan_xmit_one"]) && is_unreachable() {
+        return no_underlay(case, drop, link);
+    }
     Some(no_remote(case, drop, link))
 }
 
