@@ -5,7 +5,8 @@
 //! 3. A flow of the host's own address that begins at an egress, or was never seen at any hook, is the translated form
 //!    of a guest's flow when protocol, far end and the near port agree and it is not older (masquerading keeps the port
 //!    unless it is taken).
-//! 4. Same addresses and ports with another VLAN tag, or without ports (a later fragment whose first was not seen), are
+//! 4. Where both ends are translated none of that agrees: the packet itself must be the same ([`super::both_ends`]).
+//! 5. Same addresses and ports with another VLAN tag, or without ports (a later fragment whose first was not seen), are
 //!    the same flow.
 
 use super::report::FlowDirection;
@@ -61,6 +62,7 @@ pub fn groups<'a>(scene: &Scene<'a>) -> Vec<Group<'a>> {
     }
     let mut taken = BTreeSet::new();
     join_variants(&mut groups, &rest, &mut taken);
+    super::both_ends::join(scene, &mut groups, &rest, &mut taken);
     join_translated(scene, &mut groups, &rest, &mut taken);
     adopt_answers(scene, &mut groups, &rest, &mut taken);
     find_past(scene, &mut groups);
@@ -320,7 +322,7 @@ fn join_translated<'a>(scene: &Scene<'a>, groups: &mut [Group<'a>], rest: &[&'a 
             inbound.entry((key.protocol, key.source, key.source_port, None)).or_default().push(flow);
         }
     }
-    for group in groups.iter_mut() {
+    for group in groups.iter_mut().filter(|group| group.translated.is_none()) {
         let key = group.main.key;
         let candidates = match group.direction {
             FlowDirection::FromGuest => {

@@ -7,7 +7,7 @@ use super::report::FlowDirection;
 use super::routes::{Answer, Question, lookup};
 use super::scene::{Role, Scene};
 use crate::event::host::{Link, LinkKind};
-use crate::event::{Direction, FlowCounters, FlowKey, IfIndex, MacAddress, Place, Protocol};
+use crate::event::{Address, Direction, FlowCounters, FlowKey, IfIndex, MacAddress, Place, Protocol};
 use crate::track::{Flow, IcmpError};
 use std::net::IpAddr;
 
@@ -159,7 +159,7 @@ impl<'a> Case<'a> {
     }
 
     fn way_out(&self, device: IfIndex) -> Way {
-        let own = self.key().destination.ip().is_some_and(|ip| self.scene.is_host_address(ip));
+        let own = self.is_own(self.group.translated.unwrap_or(self.key()).destination);
         let Some(mac) = self.destination_mac() else {
             return if own { Way::Host } else { Way::Unknown };
         };
@@ -200,16 +200,29 @@ impl<'a> Case<'a> {
 
     /// What this host's routing is asked for it: after a translation of the destination, before one of the source.
     pub fn routed(&self) -> Option<Question<'a>> {
-        let foreign = |key: &FlowKey| key.destination.ip().is_some_and(|to| !self.scene.is_host_address(to));
         let key = self.key();
-        let inner = self.group.translated.filter(|inner| !foreign(&key) && foreign(inner)).unwrap_or(key);
-        Some(Question { from: key.source.ip(), to: inner.destination.ip()?, input: self.input()?.name.as_str() })
+        let inner =
+            self.group.translated.filter(|inner| self.is_own(key.destination) && !self.is_own(inner.destination));
+        let to = inner.unwrap_or(key).destination.ip()?;
+        Some(Question { from: self.original_source().ip(), to, input: self.input()?.name.as_str() })
+    }
+
+    /// Who sent it, before a translation of the source.
+    fn original_source(&self) -> Address {
+        let source = self.key().source;
+        let to_guest = self.group.direction == FlowDirection::ToGuest && self.is_own(source);
+        let outer = self.group.translated.filter(|outer| to_guest && !self.is_own(outer.source));
+        outer.map_or(source, |outer| outer.source)
+    }
+
+    fn is_own(&self, address: Address) -> bool {
+        address.ip().is_some_and(|address| self.scene.is_host_address(address))
     }
 
     /// The device by which it came to this host's routing.
     fn input(&self) -> Option<&'a Link> {
         let scene = self.scene;
-        if self.key().source.ip().is_some_and(|source| scene.is_host_address(source)) {
+        if self.is_own(self.original_source()) {
             return scene.host.link_named("lo");
         }
         let entered = self.hops.iter().map(|(place, _)| place).find(|place| place.direction == Direction::Ingress);

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod attribute;
+mod both_ends;
 pub mod case;
 mod companions;
 pub mod configuration;

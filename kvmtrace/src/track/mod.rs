@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod flow;
+mod identity;
 pub mod quote;
 mod rules;
 mod tunnel;
@@ -51,6 +52,7 @@ pub struct Track {
     sites: usize,
     errors: BTreeMap<Quoted, IcmpError>,
     rules: rules::Rules,
+    sightings: identity::Sightings,
     loss: Loss,
     evicted: u64,
     degraded: Vec<Degraded>,
@@ -133,6 +135,7 @@ impl Track {
     }
 
     fn packet(&mut self, record: &PacketRecord, now: Timestamp) {
+        self.sightings.apply(record, now);
         if let Some(error) = IcmpError::read(record, now) {
             let known = self.errors.len();
             if let Some(before) = self.errors.get_mut(&error.about) {
@@ -207,6 +210,7 @@ impl Track {
         self.sites = self.flows.values().map(|flow| flow.drops.len()).sum();
         self.errors.retain(|_, error| error.first >= before);
         self.rules.forget(before);
+        self.sightings.forget(before);
     }
 
     /// What was asked for.
@@ -258,6 +262,11 @@ impl Track {
     /// was seen most often first.
     pub fn rules_of(&self, key: &FlowKey) -> Vec<(&RuleSite, u64)> {
         self.rules.of(key)
+    }
+
+    /// Keys, without VLAN, that the same packet had as it came in and as it was forwarded or dropped.
+    pub fn translations(&self) -> Vec<(FlowKey, FlowKey)> {
+        self.sightings.translations()
     }
 
     /// What could not be told.

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may, but clippy sees its helpers as no tests")]
 
 mod astray;
+mod both_ends;
 mod rule_text;
 mod rule_trace;
 mod silence;
