@@ -37,7 +37,8 @@ pub(super) fn judge(
     verdict: &Verdict,
     placeholders: &BTreeMap<String, String>,
 ) -> Result<Judgement> {
-    let result = if scenario.is_healthy() { healthy(verdict) } else { faulty(scenario, verdict, placeholders) };
+    let result =
+        if scenario.is_healthy() { healthy(scenario, verdict) } else { faulty(scenario, verdict, placeholders) };
     result.with_context(|| format!("kvmtrace said:\n{}", shown(verdict)))
 }
 
@@ -45,7 +46,7 @@ fn is_alarm(item: &Value) -> bool {
     matches!(item["severity"].as_str(), Some("warning" | "error"))
 }
 
-fn healthy(verdict: &Verdict) -> Result<Judgement> {
+fn healthy(scenario: &Scenario, verdict: &Verdict) -> Result<Judgement> {
     ensure!(!verdict.items().any(is_alarm), "a false alarm on a healthy host");
     let flows = verdict.json["flows"].as_array().map_or(0, Vec::len);
     ensure!(flows > 0, "no flow was seen");
@@ -54,6 +55,18 @@ fn healthy(verdict: &Verdict) -> Result<Judgement> {
         verdict.json["flows"].as_array().into_iter().flatten().any(|flow| delivered(&flow)),
         "no flow counts as delivered"
     );
+    for wanted in &scenario.both_ends {
+        let is_told = |flow: &Value| {
+            let text = |key: &str| flow[key].as_str().unwrap_or_default();
+            let other = |end: &str| flow["translated"][end].as_str().is_some_and(|other| other != text(end));
+            *wanted == format!("{} {}", text("protocol"), text("direction")) && other("source") && other("destination")
+        };
+        let flows = verdict.json["flows"].as_array();
+        ensure!(
+            flows.into_iter().flatten().any(|flow| delivered(&flow) && is_told(flow)),
+            "no flow `{wanted}` is told with both ends translated"
+        );
+    }
     ensure!(verdict.code == 0, "exit {} in place of 0", verdict.code);
     Ok(Judgement { cause: "healthy".into(), ..Judgement::default() })
 }

@@ -44,6 +44,9 @@ pub struct Scenario {
     /// What kvmtrace must say, all of it; nothing for a healthy scenario. The cures of all are tried.
     #[serde(default)]
     pub expect: OneOrMore<Expect>,
+    /// On a healthy host, what must be told with both ends translated: `PROTOCOL DIRECTION` of delivered flows.
+    #[serde(default)]
+    pub both_ends: Vec<String>,
     /// Where the cure lies.
     #[serde(default)]
     pub cure: Cure,
