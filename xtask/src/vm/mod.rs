@@ -100,7 +100,7 @@ fn boot(kernel: &kernel::Kernel, line: &str, clock: &Clock, said: Stdio) -> Resu
     .args(["-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap"])
     .args(["-device", "virtio-9p-pci,fsdev=root,mount_tag=host"])
     // A NIC with switches that no virtual device has; nothing behind it answers.
-    .args(["-netdev", "user,id=nic,restrict=on", "-device", "vmxnet3,netdev=nic"])
+    .args(["-netdev", "hubport,id=nic,hubid=0", "-device", "vmxnet3,netdev=nic"])
     .args(["-object", "rng-random,filename=/dev/urandom,id=random", "-device", "virtio-rng-pci,rng=random"])
     .stdin(Stdio::null())
     .stdout(said)
