@@ -5,7 +5,7 @@
 //! 3. A flow of the host's own address that begins at an egress, or was never seen at any hook, is the translated form
 //!    of a guest's flow when protocol, far end and the near port agree and it is not older (masquerading keeps the port
 //!    unless it is taken).
-//! 4. Where both ends are translated none of that agrees: the packet itself must be the same ([`super::both_ends`]).
+//! 4. Where both ends are translated none of that agrees: the packet itself must be the same (`both_ends`).
 //! 5. Same addresses and ports with another VLAN tag, or without ports (a later fragment whose first was not seen), are
 //!    the same flow.
 
