@@ -158,11 +158,15 @@ pub(super) fn overshadow(findings: &[Finding], scene: &Scene<'_>, flows: &mut [F
     };
     let there = device.as_deref().and_then(|device| bridge(device).or_else(|| Some(device.to_owned())));
     for flow in flows {
-        let weak = flow.severity >= Severity::Warning
-            && matches!(
-                flow.cause,
-                Some(Cause::Unclassified | Cause::NoReply | Cause::NeighbourUnresolved | Cause::GuestNotReading)
-            );
+        let is_weak = match flow.cause {
+            Some(Cause::Unclassified | Cause::NoReply | Cause::NeighbourUnresolved | Cause::GuestNotReading) => true,
+            // What goes round comes in by every port of the loop, whoever sent it.
+            Some(Cause::MacConflict | Cause::MacSpoofed | Cause::AddressConflict | Cause::ArpSpoofed) => {
+                finding.cause == Cause::BridgeLoop
+            }
+            _ => false,
+        };
+        let weak = is_weak && flow.severity >= Severity::Warning;
         let near = if finding.cause == Cause::MacSpoofed {
             flow.guest == finding.guest
         } else {
