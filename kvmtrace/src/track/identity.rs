@@ -70,12 +70,16 @@ impl Sightings {
     /// The keys before and after a translation, without VLAN.
     pub(super) fn translations(&self) -> Vec<(FlowKey, FlowKey)> {
         let mut packets: BTreeMap<u64, (Vec<FlowKey>, Vec<FlowKey>)> = BTreeMap::new();
-        for (key, sighting) in &self.entered {
-            packets.entry(sighting.packet).or_default().0.push(*key);
-        }
+        // Where nothing is translated, what leaves has the key that it came with.
         for (key, sighting) in self.forwarded.iter().filter(|(key, _)| !self.entered.contains_key(*key)) {
-            if let Some((_, forwarded)) = packets.get_mut(&sighting.packet) {
-                forwarded.push(*key);
+            packets.entry(sighting.packet).or_default().1.push(*key);
+        }
+        if packets.is_empty() {
+            return Vec::new();
+        }
+        for (key, sighting) in &self.entered {
+            if let Some((entered, _)) = packets.get_mut(&sighting.packet) {
+                entered.push(*key);
             }
         }
         let pairs = packets.into_values().filter_map(|(entered, forwarded)| match (&*entered, &*forwarded) {
