@@ -50,11 +50,10 @@ async fn modern() -> (Vec<Chain>, Vec<Set>, Missing) {
     }
     let (json, text) = tokio::join!(run("nft", &["-j", "list", "ruleset"]), run("nft", &["-a", "list", "ruleset"]));
     let mut missing = Missing::new();
-    let sets = json.as_deref().map(sets::of_nft).unwrap_or_default();
-    let chains = json.and_then(|json| nft::parse(&json, &text.unwrap_or_default()));
-    let mut chains = chains.unwrap_or_else(|why| {
+    let ruleset = json.and_then(|json| nft::parse(&json, &text.unwrap_or_default()));
+    let (mut chains, sets) = ruleset.unwrap_or_else(|why| {
         missing.push(("nftables rules".to_owned(), why));
-        Vec::new()
+        (Vec::new(), Vec::new())
     });
     let listed = missing.is_empty();
     for (tool, family) in MODERN_TOOLS {
@@ -196,7 +195,7 @@ mod tests {
             {"chain": {"family": "ip", "table": "filter", "name": "mine", "handle": 9}},
             {"rule": {"family": "ip", "table": "filter", "chain": "FORWARD", "handle": 4, "expr": [{"xt": {"type": "match", "name": "comment"}}, {"counter": {"packets": 7, "bytes": 70}}, {"drop": null}]}},
             {"rule": {"family": "ip", "table": "filter", "chain": "mine", "handle": 6, "expr": [{"drop": null}]}}]}"#;
-        let mut chains = nft::parse(json, "").unwrap();
+        let mut chains = nft::parse(json, "").unwrap().0;
         let saved = "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD DROP [3:30]\n[7:70] -A FORWARD -i vnet0 -m comment --comment \"a b\" -j DROP\nCOMMIT\n";
         adopt(&mut chains, "ip", save::parse(saved), true);
         assert_eq!(chains.len(), 2, "INPUT is not there: {chains:?}");
@@ -217,7 +216,7 @@ mod tests {
             {"rule": {"family": "bridge", "table": "nat", "chain": "PREROUTING", "handle": 3, "expr": [{"jump": {"target": "libvirt-I-vnet0"}}]}},
             {"rule": {"family": "bridge", "table": "nat", "chain": "libvirt-I-vnet0", "handle": 4, "expr": [{"counter": {"packets": 3, "bytes": 9}}, {"drop": null}]}},
             {"rule": {"family": "bridge", "table": "nat", "chain": "libvirt-I-vnet0", "handle": 5, "expr": [{"counter": {"packets": 0, "bytes": 0}}, {"accept": null}]}}]}"#;
-        let mut chains = nft::parse(json, "").unwrap();
+        let mut chains = nft::parse(json, "").unwrap().0;
         let saved = "*nat\n:PREROUTING ACCEPT\n:libvirt-I-vnet0 ACCEPT\n[3:9] -A PREROUTING -i vnet0 -j libvirt-I-vnet0\n[3:9] -A libvirt-I-vnet0 -j DROP\n";
         adopt(&mut chains, "bridge", save::parse(saved), true);
         let rules: Vec<_> = chains[1].rules.iter().map(|rule| (rule.handle, rule.text.as_str())).collect();

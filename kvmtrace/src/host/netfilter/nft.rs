@@ -1,6 +1,7 @@
 //! What `nft list ruleset` prints: its JSON for what rules mean, its text for how people write them.
 
-use crate::event::host::{Backend, Chain, Rule};
+use super::sets;
+use crate::event::host::{Backend, Chain, Rule, Set};
 use serde_json::Value;
 use std::collections::HashMap;
 
@@ -9,8 +10,8 @@ const MOST_CHARACTERS: usize = 2000;
 /// Different answers kept of a map of verdicts.
 const MOST_ANSWERS: usize = 64;
 
-/// The chains with their rules. `text` is `nft -a`'s; without it rules are told in JSON.
-pub(super) fn parse(json: &str, text: &str) -> Result<Vec<Chain>, String> {
+/// The chains with their rules, and the named sets. `text` is `nft -a`'s; without it rules are told in JSON.
+pub(super) fn parse(json: &str, text: &str) -> Result<(Vec<Chain>, Vec<Set>), String> {
     let ruleset: Value = serde_json::from_str(json).map_err(|error| format!("nft: {error}"))?;
     let text = Text::parse(text);
     let items = ruleset.get("nftables").and_then(Value::as_array).ok_or("nft: no ruleset")?;
@@ -25,7 +26,7 @@ pub(super) fn parse(json: &str, text: &str) -> Result<Vec<Chain>, String> {
             chain.rules.push(Rule { number, ..rule });
         }
     }
-    Ok(chains)
+    Ok((chains, sets::of_nft(items)))
 }
 
 type Key = (String, String, String);
@@ -203,7 +204,7 @@ mod tests {
 
     #[test]
     fn rules_have_meaning_from_json_and_words_from_the_text() {
-        let chains = parse(JSON, TEXT).unwrap();
+        let chains = parse(JSON, TEXT).unwrap().0;
         let forward = &chains[0];
         assert_eq!(
             (forward.priority, forward.policy.as_deref(), forward.hook.as_deref()),
@@ -237,14 +238,14 @@ mod tests {
             {"rule": {"family": "ip", "table": "t", "chain": "f", "handle": 4, "expr": [{"vmap": {"key": {}, "data": "@way"}}]}},
             {"rule": {"family": "ip", "table": "t", "chain": "f", "handle": 5, "expr": [{"vmap": {"key": {}, "data": {"set": [[53, {"accept": null}], [54, {"drop": null}]]}}}]}},
             {"rule": {"family": "ip", "table": "t", "chain": "f", "handle": 6, "expr": [{"vmap": {"key": {}, "data": "@gone"}}]}}]}"#;
-        let chains = parse(json, "").unwrap();
+        let chains = parse(json, "").unwrap().0;
         let verdicts: Vec<_> = chains[0].rules.iter().filter_map(|rule| rule.verdict.as_deref()).collect();
         assert_eq!(verdicts, ["vmap drop|jump one", "vmap accept|drop", "vmap"]);
     }
 
     #[test]
     fn without_the_text_a_rule_is_told_in_json() {
-        let chains = parse(JSON, "").unwrap();
+        let chains = parse(JSON, "").unwrap().0;
         assert_eq!(chains[0].rules[2].text, r#"[{"jump":{"target":"helper"}}]"#);
     }
 

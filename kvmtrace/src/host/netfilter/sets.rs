@@ -8,10 +8,8 @@ use std::collections::HashMap;
 const MOST_OF_ONE: usize = 4096;
 const MOST_OF_ALL: usize = 32_768;
 
-/// The sets in what `nft -j list ruleset` prints.
-pub(super) fn of_nft(json: &str) -> Vec<Set> {
-    let Ok(ruleset) = serde_json::from_str::<Value>(json) else { return Vec::new() };
-    let items = ruleset.get("nftables").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+/// The sets among what `nft -j list ruleset` lists.
+pub(super) fn of_nft(items: &[Value]) -> Vec<Set> {
     let set = |item: &Value| {
         let item = item.get("set")?;
         let string = |name: &str| item.get(name)?.as_str().map(str::to_owned);
@@ -109,12 +107,11 @@ mod tests {
             {"set": {"family": "inet", "name": "pairs", "table": "fw", "type": ["ipv4_addr", "inet_service"], "handle": 3,
              "elem": [{"concat": ["10.0.0.1", 22]}, {"what": "ever"}]}},
             {"set": {"family": "ip", "name": "empty", "table": "fw", "type": "ipv4_addr", "handle": 4}}]}"#;
-        let sets = of_nft(json);
+        let sets = super::super::nft::parse(json, "").unwrap().1;
         assert_eq!(sets[0].elements, ["10.0.0.1", "10.1.0.0/16", "10.2.0.1-10.2.0.9", "10.0.0.7"]);
         assert_eq!((sets[0].family.as_str(), sets[0].table.as_deref(), sets[0].complete), ("ip", Some("fw"), true));
         assert_eq!((sets[1].elements.as_slice(), sets[1].complete), (["10.0.0.1 . 22".to_owned()].as_slice(), false));
         assert_eq!((sets[2].name.as_str(), sets[2].elements.len(), sets[2].complete), ("empty", 0, true));
-        assert_eq!(of_nft("no JSON"), []);
     }
 
     #[test]
