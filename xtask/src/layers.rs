@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 /// and may import all of them; nothing may import those.
 const LAYERS: &[(&str, &[&str])] = &[
     ("cli", &[]),
-    ("diagnose", &["event", "track"]),
+    ("diagnose", &["event", "forward", "topology", "track"]),
     ("event", &[]),
     ("filter", &["event"]),
+    ("forward", &["event", "topology"]),
     ("host", &["event", "kernel"]),
     ("kernel", &["event"]),
     ("pipeline", &["diagnose", "event", "track"]),
@@ -21,6 +22,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("record", &["diagnose", "event", "pipeline", "source", "track"]),
     ("sink", &["diagnose", "event", "track"]),
     ("source", &["event"]),
+    ("topology", &["event"]),
     ("track", &["event"]),
     ("tui", &["diagnose", "event", "pipeline", "source", "track"]),
 ];
@@ -31,7 +33,7 @@ const CRATES: &[(&str, &[&str])] =
     &[("aya", &["probe"]), ("aya_obj", &["probe"]), ("ratatui", &["tui"]), ("crossterm", &["tui"])];
 
 /// Modules that forbid unsafe code at their top.
-const SAFE: &[&str] = &["event", "track", "diagnose", "record", "sink", "tui"];
+const SAFE: &[&str] = &["event", "track", "topology", "forward", "diagnose", "record", "sink", "tui"];
 
 /// A file longer than this says why, in its head.
 const LONGEST: usize = 500;
