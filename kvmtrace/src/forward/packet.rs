@@ -213,6 +213,15 @@ impl Packet {
         }
     }
 
+    /// The facts that tell a packet from another when it passes a place again: addresses and protocol, not the TTL.
+    pub(super) fn network_identity(&self) -> Network {
+        let mut network = self.network.clone();
+        if let Network::Ip(ip) = &mut network {
+            ip.time_to_live = None;
+        }
+        network
+    }
+
     /// The IP packet, if it is one.
     pub fn ip(&self) -> Option<&Ip> {
         match &self.network {

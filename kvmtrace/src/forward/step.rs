@@ -133,8 +133,6 @@ pub enum Stop {
     Rule(RuleReference),
     /// A rule rejects it: the sender is sent an error.
     Rejected(RuleReference),
-    /// A rule gives it to a queue that no process reads.
-    Queue(RuleReference, u16),
     /// The packet limit of a rule may be exceeded.
     Limited(RuleReference),
     /// `ip_forward`, or the device's `forwarding`, is off.
@@ -175,6 +173,8 @@ pub enum Stop {
     IpsecPolicy,
     /// Macvtap: the mode lets nothing pass that way.
     MacvtapMode,
+    /// The frame leaves by the device whose own address it bears, and no switch sends it back (macvtap guest to its host).
+    NotReflected,
     /// Macvtap: the receiver's filter does not take the group.
     MulticastFiltered,
     /// The bond's leg is not active.
@@ -188,6 +188,8 @@ pub enum Stop {
 pub enum Doubt {
     /// A rule that is not understood whole may decide.
     Rule(RuleReference, String),
+    /// A rule hands it to a queue of user space, by its number.
+    Queue(RuleReference, u16),
     /// A program of somebody's (XDP, tc) may decide.
     Program(IfIndex),
     /// Part of the host's tables could not be read.

@@ -3,6 +3,7 @@
 use crate::event::IfIndex;
 use crate::event::ruleset::{Hook, Layer, RuleReference};
 use crate::forward::packet::Packet;
+use crate::topology::Topology;
 
 /// Where a packet meets rules.
 #[derive(Clone, Copy, Debug)]
@@ -46,4 +47,27 @@ pub enum Fate {
     Queued(RuleReference, u16, bool),
     /// A rule that may or may not match would decide: which, and what is not known.
     Unknown(RuleReference, String),
+}
+
+/// The rules of a hook, asked about a packet.
+pub fn hook(topology: &Topology<'_>, at: &At, packet: &Packet) -> Ruling {
+    let families: &[&str] = match at.layer {
+        Layer::Ipv4 => &["ip", "inet"],
+        Layer::Ipv6 => &["ip6", "inet"],
+        Layer::Arp => &["arp"],
+        Layer::Bridge => &["bridge"],
+        Layer::Device => &["netdev"],
+    };
+    let hook = format!("{:?}", at.hook).to_lowercase();
+    let chains = topology.host.netfilter.chains.iter().enumerate();
+    let mut here = chains.filter(|(_, chain)| {
+        families.contains(&chain.family.as_str())
+            && chain.hook.as_deref() == Some(&hook)
+            && (!chain.rules.is_empty() || chain.policy.as_deref() == Some("drop"))
+    });
+    let fate = match here.next() {
+        None => Fate::Accepted,
+        Some((chain, _)) => Fate::Unknown(RuleReference { chain, rule: None }, "rules are not read".to_owned()),
+    };
+    Ruling { fate, packet: packet.clone(), taken: Vec::new() }
 }

@@ -1,0 +1,101 @@
+//! Whether a source can be: martians and `rp_filter` (`ip_route_input_slow`, `fib_validate_source` in
+//! `net/ipv4/{route,fib_frontend}.c` of 6.12). IPv6 has no such check outside of netfilter.
+
+use super::packet::Ip;
+use super::step::{Decision, Stop};
+use super::walker::Walker;
+use crate::event::IfIndex;
+use crate::event::host::Link;
+use crate::topology::routing::Question;
+use std::net::IpAddr;
+
+type Refusal = (Stop, Vec<Decision>);
+
+impl Walker<'_, '_> {
+    /// Addresses that can't be on the wire.
+    pub(super) fn martian(&self, link: &Link, ip: &Ip) -> Result<(), Refusal> {
+        let (IpAddr::V4(source), IpAddr::V4(destination)) = (ip.source, ip.destination) else {
+            return match (ip.source, ip.destination) {
+                (IpAddr::V6(source), _) if source.is_multicast() || source.is_loopback() => {
+                    Err((Stop::MartianSource, Vec::new()))
+                }
+                (_, IpAddr::V6(destination)) if destination.is_loopback() => {
+                    Err((Stop::MartianDestination, Vec::new()))
+                }
+                _ => Ok(()),
+            };
+        };
+        if source.is_multicast() || source.is_broadcast() {
+            return Err((Stop::MartianSource, Vec::new()));
+        }
+        if destination.is_broadcast() {
+            return Ok(());
+        }
+        let zero = |address: std::net::Ipv4Addr| address.octets()[0] == 0;
+        if zero(source) {
+            return Err((Stop::MartianSource, Vec::new()));
+        }
+        if zero(destination) {
+            return Err((Stop::MartianDestination, Vec::new()));
+        }
+        let localnet = self.conf_max(link, "route_localnet");
+        if localnet == 0 && (source.is_loopback() || destination.is_loopback()) {
+            let decision = Decision::Sysctl(format!("net.ipv4.conf.{}.route_localnet", link.name), "0".to_owned());
+            let stop = if destination.is_loopback() { Stop::MartianDestination } else { Stop::MartianSource };
+            return Err((stop, vec![decision]));
+        }
+        Ok(())
+    }
+
+    /// `fib_validate_source`: the source is not this host's own, and under `rp_filter` the way back leads by the device that the packet
+    /// came in by (1, strict), or by any (2, loose). `output` is the device that the packet is to leave by; none for this host.
+    pub(super) fn source_check(&self, link: &Link, ip: &Ip, _output: Option<IfIndex>) -> Result<(), Refusal> {
+        if ip.source.is_ipv6() {
+            return Ok(());
+        }
+        let accept_local = self.conf_any(link, "accept_local");
+        let own = self.topology.own(ip.source).first().map(|(_, network)| *network);
+        if let Some(own) = own
+            && !accept_local
+        {
+            return Err((Stop::MartianSource, vec![Decision::OwnAddress(own)]));
+        }
+        let filter = self.conf_max(link, "rp_filter");
+        if filter == 0 || own.is_some() {
+            return Ok(());
+        }
+        let sysctl = || Decision::Sysctl(self.deciding(link, "rp_filter", filter), filter.to_string());
+        if self.topology.is_broadcast(ip.source) {
+            return Err((Stop::MartianSource, Vec::new()));
+        }
+        let back = Question { from: Some(ip.destination), to: ip.source, input: "lo", output: None };
+        let answer = self.topology.routes.lookup(self.topology.host, back);
+        let Some(route) = answer.unicast() else {
+            return Err((Stop::ReversePath(None), vec![sysctl()]));
+        };
+        let decisions = || vec![sysctl(), Decision::Route(Box::new(route.clone()))];
+        let has_address = link.addresses.iter().any(|network| network.address.is_ipv4());
+        if route.device == Some(link.index) || filter == 2 && has_address {
+            Ok(())
+        } else {
+            Err((Stop::ReversePath(route.device), decisions()))
+        }
+    }
+
+    /// The larger of the device's setting and `all` (`IN_DEV_MAXCONF`).
+    pub(super) fn conf_max(&self, link: &Link, key: &str) -> i64 {
+        let all = self.topology.sysctl(&format!("net.ipv4.conf.all.{key}")).unwrap_or(0);
+        self.topology.device_sysctl("ipv4", link, key).unwrap_or(0).max(all)
+    }
+
+    /// The device's setting or `all` (`IN_DEV_ORCONF`).
+    pub(super) fn conf_any(&self, link: &Link, key: &str) -> bool {
+        self.conf_max(link, key) != 0
+    }
+
+    /// The name of the setting that `conf_max` took.
+    pub(super) fn deciding(&self, link: &Link, key: &str, value: i64) -> String {
+        let own = self.topology.device_sysctl("ipv4", link, key) == Some(value);
+        format!("net.ipv4.conf.{}.{key}", if own { link.name.as_str() } else { "all" })
+    }
+}
