@@ -17,6 +17,9 @@ pub const OVERFLOW: &str = "OVERFLOW";
 /// Array with one entry: the filter, a [`crate::filter::Program`].
 pub const FILTER: &str = "FILTER";
 
+/// Array with one entry, a `u32`: the index of the device that `kvmtrace probe` sends by.
+pub const PROBED: &str = "PROBED";
+
 /// Ring buffer of what the programs say of themselves (aya-log's).
 pub const LOG: &str = "AYA_LOGS";
 
@@ -26,3 +29,7 @@ pub const TC_INGRESS: &str = "kvmtrace_in";
 pub const TC_EGRESS: &str = "kvmtrace_out";
 /// `tp_btf/kfree_skb`.
 pub const KFREE_SKB: &str = "kvmtrace_drop";
+/// XDP program of `kvmtrace probe`, for test runs alone.
+pub const ENTER: &str = "kvmtrace_enter";
+/// tc program of `kvmtrace probe`, ingress of a device of its own.
+pub const HAND_OVER: &str = "kvmtrace_hand";

@@ -23,8 +23,8 @@ mod skb;
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::TC_ACT_UNSPEC;
-use aya_ebpf::macros::{btf_tracepoint, classifier};
-use aya_ebpf::programs::{BtfTracePointContext, TcContext};
+use aya_ebpf::macros::{btf_tracepoint, classifier, xdp};
+use aya_ebpf::programs::{BtfTracePointContext, TcContext, XdpContext};
 use error::Error;
 use kvmtrace_common::flow::Direction;
 
@@ -44,6 +44,18 @@ pub fn kvmtrace_out(context: TcContext) -> i32 {
 #[btf_tracepoint(function = "kfree_skb")]
 pub fn kvmtrace_drop(context: BtfTracePointContext) -> i32 {
     pass(&context, probe::drop::packet(&context))
+}
+
+/// A frame of `kvmtrace probe` enters the stack as if the device of the test run had received it. Attached nowhere.
+#[xdp]
+pub fn kvmtrace_enter(_: XdpContext) -> u32 {
+    probe::send::ENTER
+}
+
+/// A frame of `kvmtrace probe` goes from a device of kvmtrace's own to the ingress of the probed one.
+#[classifier]
+pub fn kvmtrace_hand(_: TcContext) -> i32 {
+    probe::send::hand_over()
 }
 
 /// Whatever happened: the next program decides (`TC_ACT_UNSPEC` is `TCX_NEXT`).

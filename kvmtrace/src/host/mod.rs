@@ -16,7 +16,7 @@ pub mod path;
 mod policy;
 mod tables;
 #[cfg(test)]
-mod test_hosts;
+pub(crate) mod test_hosts;
 
 pub use changes::Changes;
 pub use guests::elsewhere::{OtherNamespace, find as guests_elsewhere};
@@ -26,6 +26,9 @@ use crate::event::{HostState, bounds};
 use netlink::Netlink;
 use std::io;
 use std::time::Duration;
+
+/// Devices that `kvmtrace probe` makes for its frames begin with this; they end with it and are no guest's.
+pub const OWN_DEVICES: &str = "kvmtrace-p";
 
 /// The host's network could not be read.
 #[derive(Debug, thiserror::Error)]

@@ -4,7 +4,7 @@ use crate::event::host::{HostState, Link, LinkKind, LinkStatistics};
 use crate::event::{IfIndex, MacAddress};
 
 /// A device that is up, with a MAC address of its own.
-pub(super) fn link(index: u32, name: &str, kind: LinkKind) -> Link {
+pub(crate) fn link(index: u32, name: &str, kind: LinkKind) -> Link {
     Link {
         index: IfIndex(index),
         name: name.to_owned(),
@@ -28,7 +28,7 @@ pub(super) fn link(index: u32, name: &str, kind: LinkKind) -> Link {
 }
 
 /// A host with these devices.
-pub(super) fn state(links: impl IntoIterator<Item = Link>) -> HostState {
+pub(crate) fn state(links: impl IntoIterator<Item = Link>) -> HostState {
     let links = links.into_iter().map(|link| (link.index, link)).collect();
     HostState { links, ..HostState::default() }
 }

@@ -18,6 +18,8 @@ pub struct Version {
 pub const OLDEST: Version = Version { major: 5, minor: 10, patch: 0 };
 /// tcx: links that die with the process (v6.6, `kernel/bpf/tcx.c`).
 pub const TCX: Version = Version { major: 6, minor: 6, patch: 0 };
+/// Test runs of XDP programs whose frames go on into the stack (v5.18, `bpf_test_run_xdp_live` in `net/bpf/test_run.c`).
+pub const LIVE_FRAMES: Version = Version { major: 5, minor: 18, patch: 0 };
 /// Tables of nftables that die with the process that made them (v5.12, `net/netfilter/nf_tables_api.c`, `NFT_TABLE_F_OWNER`).
 pub const TABLE_OWNER: Version = Version { major: 5, minor: 12, patch: 0 };
 

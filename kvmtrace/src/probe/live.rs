@@ -2,6 +2,7 @@
 //! attaches to guests that start while it traces.
 
 use super::counters::Reader;
+use super::inject::{InjectError, Injector};
 use super::kernel_log::KernelLog;
 use super::loader::{Attached, ProbeError, Programs, Settings, clean};
 use super::rule_trace::{self, RuleTrace, RuleTraceError, Watched};
@@ -10,7 +11,7 @@ use crate::filter::Filter;
 use crate::host::path::{Scope, devices_to_trace};
 use crate::host::{self, Changes, HostError};
 use crate::kernel::Kernel;
-use crate::kernel::version::TCX;
+use crate::kernel::version::{LIVE_FRAMES, TCX};
 use crate::source::{ProgramCost, Source};
 use anyhow::Context as _;
 use aya::maps::RingBuf;
@@ -71,6 +72,7 @@ pub struct Live {
     stop: Stop,
     state: State,
     queue: VecDeque<Event>,
+    injector: Option<Injector>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,6 +165,7 @@ impl Live {
             stop,
             state: State::Running,
             queue: VecDeque::new(),
+            injector: None,
         };
         live.attach(true)?;
         let untraced = if plan.trace_rules { live.trace_rules() } else { Vec::new() };
@@ -264,6 +267,25 @@ impl Live {
             ingress: !masters.contains(index),
         });
         self.rules.as_mut()?.watch(devices).err().map(|error| untraced(&error))
+    }
+
+    /// Opens a way for frames of our own: they enter by this device as if it had received them; by a macvtap as if its guest
+    /// had sent them.
+    pub fn open_entry(&mut self, device: IfIndex) -> Result<(), InjectError> {
+        let gone = || InjectError::Refused { device: device.to_string(), reason: "there is no such device".to_owned() };
+        let link = self.host.link(device).ok_or_else(gone)?;
+        let live_frames = self.kernel.version >= LIVE_FRAMES;
+        self.injector = Some(Injector::open(&mut self.programs, link, live_frames)?);
+        Ok(())
+    }
+
+    /// Sends a frame by the way that [`Self::open_entry`] opened.
+    pub fn send(&mut self, frame: &[u8]) -> Result<(), InjectError> {
+        let injector = self.injector.as_mut().ok_or_else(|| InjectError::Refused {
+            device: "the host".to_owned(),
+            reason: "no way in was opened".to_owned(),
+        })?;
+        injector.send(&mut self.programs, frame)
     }
 
     /// Names of the devices that are traced.

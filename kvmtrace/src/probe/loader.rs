@@ -1,7 +1,7 @@
 //! Loading and attaching.
 
 use super::kernel_log::{self, KernelLog};
-use crate::event::Degraded;
+use crate::event::{Degraded, IfIndex};
 use crate::filter::Filter;
 use crate::kernel::Kernel;
 use crate::kernel::btf::BtfError;
@@ -10,11 +10,14 @@ use crate::source::ProgramCost;
 use aya::maps::Array;
 use aya::programs::links::LinkOrder;
 use aya::programs::tc::{NlOptions, SchedClassifierLinkId, TcAttachOptions};
-use aya::programs::{BtfTracePoint, ProgramError, SchedClassifier, TcAttachType};
+use aya::programs::{
+    BtfTracePoint, ProgramError, SchedClassifier, TcAttachType, TestRun as _, TestRunAttrs, TestRunOptions, Xdp,
+};
 use aya::util::online_cpus;
 use aya::{Btf, Ebpf, EbpfLoader};
 use kvmtrace_common::config::{HOT_SHIFT, global};
 use kvmtrace_common::names;
+use std::io;
 
 /// The kernel's offsets, each with the frozen constant that it goes to.
 const OFFSETS: [(&str, &str); 20] = [
@@ -256,10 +259,49 @@ impl Programs {
         classifier(&mut self.ebpf, name)?.attach_with_options(device, hook, options).map_err(|error| {
             ProbeError::Attach {
                 device: device.to_owned(),
-                hook: if name == names::TC_INGRESS { "ingress" } else { "egress" },
+                hook: if name == names::TC_EGRESS { "egress" } else { "ingress" },
                 reason: reason(&error),
             }
         })
+    }
+
+    /// Loads the program that lets frames of our own enter by a device.
+    pub(super) fn load_enter(&mut self) -> Result<(), ProbeError> {
+        enter(&mut self.ebpf)?.load().map_err(ProbeError::load)
+    }
+
+    /// Lets a frame enter by a device (`bpf_test_run_xdp_live`).
+    pub(super) fn enter(&mut self, device: IfIndex, frame: &[u8]) -> io::Result<()> {
+        let length = u32::try_from(frame.len()).unwrap_or(u32::MAX);
+        // `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+        let context: Vec<u8> = [0, length, 0, device.0, 0, 0].into_iter().flat_map(u32::to_ne_bytes).collect();
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            ctx_in: Some(&context),
+            attrs: TestRunAttrs::new().xdp_live_frames(1),
+            ..TestRunOptions::new()
+        };
+        let program = enter(&mut self.ebpf).map_err(io::Error::other)?;
+        match program.test_run(options) {
+            Ok(_) => Ok(()),
+            Err(ProgramError::SyscallError(error)) => Err(error.io_error),
+            Err(error) => Err(io::Error::other(reason(&error))),
+        }
+    }
+
+    /// What comes in by `own` enters by `device`.
+    pub(super) fn attach_hand_over(&mut self, own: &str, device: IfIndex) -> Result<(), ProbeError> {
+        let map = self.ebpf.map_mut(names::PROBED).ok_or(ProbeError::Absent(names::PROBED))?;
+        let mut map: Array<_, u32> = Array::try_from(map).map_err(ProbeError::load)?;
+        map.set(0, device.0, 0).map_err(ProbeError::load)?;
+        classifier(&mut self.ebpf, names::HAND_OVER)?.load().map_err(ProbeError::load)?;
+        if !self.tcx {
+            // Ends with the device. It can't be had: attaching will say so.
+            if let Err(error) = aya::programs::tc::qdisc_add_clsact(own) {
+                tracing::debug!(own, %error, "clsact");
+            }
+        }
+        self.attach_hook(own, names::HAND_OVER, TcAttachType::Ingress, LinkOrder::first()).map(drop)
     }
 
     /// Detaches from a device; one that is gone has detached itself.
@@ -318,6 +360,10 @@ pub fn clean<'a>(devices: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
 
 fn classifier<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, ProbeError> {
     ebpf.program_mut(name).ok_or(ProbeError::Absent(name))?.try_into().map_err(ProbeError::load)
+}
+
+fn enter(ebpf: &mut Ebpf) -> Result<&mut Xdp, ProbeError> {
+    ebpf.program_mut(names::ENTER).ok_or(ProbeError::Absent(names::ENTER))?.try_into().map_err(ProbeError::load)
 }
 
 #[cfg(not(no_bpf))]

@@ -4,10 +4,12 @@
 
 mod counters;
 mod hot;
+mod inject;
 mod kernel_log;
 mod live;
 mod loader;
 mod rule_trace;
 
+pub use inject::InjectError;
 pub use live::{Live, Plan, Stop};
 pub use loader::{ProbeError, clean};

@@ -31,6 +31,9 @@ pub(super) fn read(state: &mut HostState) {
 
 /// `tap` or `macvtap`, for devices that a guest can sit behind.
 fn interface_kind(link: &Link) -> Option<&'static str> {
+    if link.name.starts_with(crate::host::OWN_DEVICES) {
+        return None;
+    }
     if matches!(link.kind, LinkKind::Tun) {
         // A tun device without Ethernet is a VPN's.
         return link.mac.map(|_| "tap");
