@@ -49,3 +49,6 @@ pub fn walk(topology: &Topology<'_>, packet: &Packet, entry: Entry) -> Walk {
     };
     Walker::run(topology, packet.clone(), position)
 }
+
+#[cfg(test)]
+mod tests;

@@ -226,9 +226,8 @@ impl<'a> Walker<'a, '_> {
     pub(super) fn output(&mut self, mut task: Task, output: &Output) {
         let Some(link) = self.known(&task, Stage::DeviceTransmit, output.device) else { return };
         let v6 = task.packet.ip().is_some_and(|ip| ip.destination.is_ipv6());
-        let mut site = self.ip_site(Hook::Postrouting, v6, output.input, Some(output.device));
-        // Postrouting rules can't see the device that the packet came in by before 5.?: meta iif is null there (`nf_hook_state`).
-        site.input = None;
+        // The device that it came in by is known here since 5.7 (ip_output takes `indev` from skb->dev).
+        let site = self.ip_site(Hook::Postrouting, v6, output.input, Some(output.device));
         if !self.rules(&mut task, RULES, &site) {
             return;
         }
