@@ -1,6 +1,6 @@
 //! Guests of other network namespaces: not traced from here, but whoever looks for them is told the command that does.
 
-use crate::diagnose::fix::quote;
+use crate::diagnose::shell::quote;
 use crate::host::path::ScopeError;
 use crate::host::{self, OtherNamespace};
 use std::collections::BTreeSet;

@@ -3,10 +3,10 @@
 //! Only flows without a cause of their own, or with one that merely says that nobody answered, take over another's; and
 //! only from a flow that died on this host.
 
-use super::case::Case;
 use super::judgement::Judgement;
 use super::report::{Cause, Finding, FlowReport, Severity, Verdict};
-use super::scene::Scene;
+use crate::diagnose::facts::scene::Scene;
+use crate::diagnose::flows::case::Case;
 use crate::event::{Address, FlowKey};
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -1,12 +1,13 @@
 //! What a verdict rests on: counters, sites, one packet, the way the kernel took.
 
-use super::case::Case;
-use super::dropped::Dropped;
-use super::words;
+use crate::diagnose::facts::dropped::Dropped;
+use crate::diagnose::flows::case::Case;
+use crate::diagnose::words;
 use crate::event::Direction;
 
 /// Sites that are shown.
 const SITES: usize = 4;
+
 /// Functions of a stack that are shown.
 const FRAMES: usize = 12;
 

@@ -1,7 +1,7 @@
 //! The guests and their paths, for the report and for `kvmtrace guests`.
 
 use super::report::{GuestReport, InterfaceReport};
-use super::scene::Scene;
+use crate::diagnose::facts::scene::Scene;
 use crate::event::host::{GuestInterface, Link, LinkKind};
 use crate::event::{HostState, MacAddress};
 use std::net::IpAddr;

@@ -1,9 +1,6 @@
 //! What a rule says of a flow.
 
-use super::dropped::Dropped;
-use super::report::{Cause, Fix, Point, Severity, Verdict, Where};
-use super::scene::Scene;
-use crate::event::IfIndex;
+use super::report::{Cause, Fix, Severity, Verdict, Where};
 
 /// A rule's answer.
 #[derive(Clone, Debug)]
@@ -69,23 +66,5 @@ impl Judgement {
     pub fn evidence(mut self, evidence: impl IntoIterator<Item = String>) -> Self {
         self.evidence.extend(evidence);
         self
-    }
-}
-
-/// A place on a device.
-pub fn at(scene: &Scene<'_>, device: IfIndex, point: Point) -> Where {
-    Where { device: Some(scene.name(device)), point, function: None, reason: None }
-}
-
-/// Beyond any device of this host.
-pub fn beyond(device: Option<String>) -> Where {
-    Where { device, point: Point::BeyondHost, function: None, reason: None }
-}
-
-impl Where {
-    /// With the drop's function and reason.
-    #[must_use]
-    pub fn of(self, drop: &Dropped<'_>) -> Self {
-        Self { function: drop.site.function.clone(), reason: drop.site.reason.clone(), ..self }
     }
 }

@@ -1,38 +1,10 @@
 //! The ledger: per guest and direction, what came in is what went out, was dropped or refused, or is under way.
 
-use super::case::Case;
-use super::report::FlowDirection;
-use super::scene::Scene;
+use super::report::{Account, FlowDirection};
+use crate::diagnose::facts::scene::Scene;
+use crate::diagnose::flows::case::Case;
 use crate::event::IfIndex;
-use serde::Serialize;
 use std::collections::BTreeMap;
-
-/// One guest's interface, one direction; counts are of packets.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Account {
-    /// The guest.
-    pub guest: Option<String>,
-    /// Its interface.
-    pub device: String,
-    /// `from-guest` or `to-guest`.
-    pub direction: FlowDirection,
-    /// Packets that entered.
-    #[serde(rename = "in")]
-    pub entered: u64,
-    /// Packets that left where they should, or were delivered to the host.
-    pub out: u64,
-    /// Packets dropped.
-    pub dropped: u64,
-    /// Packets answered with a no, by this host, by the guest or from beyond.
-    pub refused: u64,
-    /// Packets that entered less than a moment before the end.
-    pub in_flight: u64,
-    /// What remains unexplained: `in - out - dropped - refused - in_flight`; more came out than in where it is negative
-    /// (a bridge fragments or copies).
-    pub residue: i64,
-    /// Device counters that could explain a residue.
-    pub hints: Vec<String>,
-}
 
 /// All accounts, by guest interface; of each case, whether it was answered with a no.
 pub fn ledger<'a>(scene: &Scene<'_>, cases: impl Iterator<Item = (&'a Case<'a>, bool)>) -> Vec<Account> {

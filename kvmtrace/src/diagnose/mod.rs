@@ -1,42 +1,46 @@
 //! From what was seen to what it means: a verdict per flow, findings about devices, guests and the host.
 //!
-//! 1. [`attribute`] groups flows: whose they are, which are one after NAT.
-//! 2. [`case`] gathers what a rule may ask of each.
-//! 3. [`rules`] judge it, and `companions` give a flow that merely suffers the cause of the flow that it waits for.
-//! 4. `evidence` and [`findings`] say it.
+//! What comes first knows nothing of what follows:
+//!
+//! 1. [`report`], [`words`] and [`shell`]: what is said in the end, and how.
+//! 2. [`facts`]: what was observed, and what this host's configuration says of it.
+//! 3. [`flows`]: whose a flow is, which flows are one after NAT, and the case that holds all that a rule may ask.
+//! 4. [`fix`]: commands that bring the packets through.
+//! 5. [`faults`]: what is wrong at a place, whichever rule came there.
+//! 6. [`rules`]: what a flow's drops or its silence mean. No rule knows another.
+//! 7. [`check`] and [`findings`]: facts about devices, guests and the host. `companions` give a flow that only suffers
+//!    the cause of the flow that it waits for, `evidence` shows what a verdict rests on.
 //!
 //! All of it is a pure function of [`Track`].
 #![forbid(unsafe_code)]
 
-pub mod attribute;
-mod both_ends;
-pub mod case;
+pub mod check;
 mod companions;
-pub mod configuration;
-mod dead_ways;
-pub mod dropped;
 mod evidence;
+pub mod facts;
+pub mod faults;
 pub mod findings;
 pub mod fix;
+pub mod flows;
 pub mod guests;
-pub mod journey;
 pub mod judgement;
-pub mod layer2;
 pub mod ledger;
-pub mod noise;
 pub mod notice;
 pub mod report;
-pub mod routes;
 pub mod rules;
-pub mod scene;
+pub mod shell;
 pub mod words;
 
+use crate::diagnose::facts::layer2::Layer2;
+use crate::diagnose::facts::scene::Scene;
+use crate::diagnose::flows::case::Case;
+use crate::diagnose::flows::gather::gather;
+use crate::diagnose::flows::group::Group;
+use crate::diagnose::flows::{attribute, journey};
+use crate::diagnose::judgement::Judgement;
+use crate::diagnose::report::{FlowReport, Host, Report, SCHEMA, Severity, Totals, Translated, Verdict, Window};
+use crate::diagnose::rules::judge;
 use crate::track::{IcmpError, Track};
-use attribute::Group;
-use case::{Case, Way};
-use judgement::Judgement;
-use report::{FlowReport, Host, Report, SCHEMA, Severity, Totals, Translated, Verdict, Window};
-use scene::Scene;
 use std::collections::BTreeMap;
 
 /// The verdicts over everything in `track`.
@@ -55,6 +59,7 @@ fn completed(mut report: Report, track: &Track) -> Report {
 
 fn unfinished(track: &Track) -> Report {
     let scene = Scene::new(track);
+    let layer2 = Layer2::of(&scene);
     let groups = attribute::groups(&scene);
     let mut errors: BTreeMap<_, Vec<&IcmpError>> = BTreeMap::new();
     for error in track.errors() {
@@ -68,7 +73,7 @@ fn unfinished(track: &Track) -> Report {
                 let untagged = crate::event::FlowKey { vlan: None, ..flow.key };
                 errors.get(&untagged).into_iter().flatten().copied()
             });
-            Case::new(&scene, group, about.collect())
+            gather(&scene, &layer2, group, about.collect())
         })
         .collect();
     let mut judgements: Vec<Option<Judgement>> = cases.iter_mut().map(judge).collect();
@@ -85,7 +90,7 @@ fn unfinished(track: &Track) -> Report {
         };
         rank(a).cmp(&rank(b)).then_with(|| name(a).cmp(&name(b)))
     });
-    let findings = findings::findings(&scene, &cases, &flows);
+    let findings = findings::findings(&scene, &layer2, &cases, &flows);
     companions::overshadow(&findings, &scene, &mut flows);
     let ledger = ledger::ledger(&scene, cases.iter().zip(refused));
     let totals = totals(&cases, &flows);
@@ -114,7 +119,7 @@ fn unfinished(track: &Track) -> Report {
 
 /// What the host's configuration alone tells: the same object, without flows.
 pub fn check(track: &Track) -> Report {
-    completed(Report { findings: configuration::findings(track), ..unfinished(track) }, track)
+    completed(Report { findings: check::findings(track), ..unfinished(track) }, track)
 }
 
 fn name(flow: &FlowReport) -> (&str, &str, Option<u16>, &str, Option<u16>, Option<u16>) {
@@ -150,56 +155,6 @@ fn is_wanted(scene: &Scene<'_>, group: &Group<'_>) -> bool {
     guest
         || ends.any(|device| started.devices.contains(&scene.name(device)))
         || !started.devices.is_empty() && places.into_iter().any(|device| started.devices.contains(&scene.name(device)))
-}
-
-/// Asks the rules.
-pub fn judge(case: &mut Case<'_>) -> Option<Judgement> {
-    let last = rules::DROPS.len().saturating_sub(1);
-    for rules in [rules::DROPS.get(..last)?, rules::DROPS.get(last..)?] {
-        for drop in case.drops.clone() {
-            case.focus = Some(drop);
-            if let Some(judgement) = rules.iter().find_map(|(_, rule)| rule(case)) {
-                return Some(scaled(case, judgement));
-            }
-        }
-    }
-    case.focus = None;
-    if suffers(case)
-        && let Some(judgement) = rules::SILENT.iter().find_map(|(_, rule)| rule(case))
-    {
-        return Some(judgement);
-    }
-    rules::DELIVERED.iter().find_map(|(_, rule)| rule(case))
-}
-
-/// A loss that most packets escape hurts less.
-fn scaled(case: &Case<'_>, judgement: Judgement) -> Judgement {
-    let minor = case.dropped().saturating_mul(10) < case.packets();
-    if judgement.severity == Severity::Error && minor { judgement.severity(Severity::Warning) } else { judgement }
-}
-
-/// Its packets vanish, or whoever sends it waits in vain or is told no.
-fn suffers(case: &Case<'_>) -> bool {
-    if case.packets() == 0 {
-        return false;
-    }
-    // A no is final, however young the flow is; what has not come yet may still come.
-    let refused = case.errors.iter().any(|error| error.about.is_unreachable() || error.about.is_reassembly_timeout())
-        || rules::socket::is_refused(case);
-    refused || case.is_settled() && (is_lost(case) || is_unanswered(case))
-}
-
-/// It entered, should have left, and did not.
-fn is_lost(case: &Case<'_>) -> bool {
-    let known = matches!(case.way(), Way::Guest(_) | Way::Uplink | Way::Routed);
-    // What was answered all along has arrived, wherever it was not counted.
-    let conversed = case.answered() > 2 && case.key().protocol == crate::event::Protocol::Tcp;
-    known && case.left() == 0 && case.scene.is_unfiltered() && !conversed
-}
-
-/// It asks, and nothing came back.
-fn is_unanswered(case: &Case<'_>) -> bool {
-    case.expects_answer() && case.answered() == 0 && case.scene.sees_answers()
 }
 
 fn flow_report(case: &Case<'_>, judgement: Option<Judgement>) -> FlowReport {

@@ -1,9 +1,12 @@
 //! What an onlooker should hear of at once: one line of `kvmtrace watch`.
 
-use super::attribute;
-use super::case::Case;
-use super::report::{Cause, Where};
-use super::scene::Scene;
+use super::flows::{attribute, group};
+use super::report::{Cause, FlowDirection, Point, Where};
+use crate::diagnose::facts::layer2::Layer2;
+use crate::diagnose::facts::scene::Scene;
+use crate::diagnose::flows::gather::gather;
+use crate::diagnose::flows::group::Group;
+use crate::diagnose::rules;
 use crate::event::{Event, EventKind, FlowKey, PacketCause, Timestamp};
 use crate::track::Track;
 use serde::Serialize;
@@ -59,7 +62,7 @@ pub fn notice(event: &Event, track: &Track) -> Option<Notice> {
             PacketCause::MacChanged => {
                 let scene = Scene::of_host(track);
                 let place = record.place?;
-                let (mac, _) = attribute::macs(record)?;
+                let (mac, _) = group::macs(record)?;
                 let text = format!("another MAC address, {mac}, sends {} at {}", record.flow, scene.name(place.device));
                 Some(plain(event.time, NoticeKind::MacChanged, &scene, record.flow, record.count, text, place))
             }
@@ -102,7 +105,7 @@ fn plain(
         cause: None,
         place: Some(Where {
             device: Some(scene.name(place.device)),
-            point: super::report::Point::of(scene, place),
+            point: Point::of(scene, place),
             function: None,
             reason: None,
         }),
@@ -113,19 +116,19 @@ fn plain(
 fn dropped(time: Timestamp, track: &Track, key: FlowKey, count: u64, site: &crate::event::DropSite) -> Option<Notice> {
     let scene = Scene::of_host(track);
     let flow = track.get(&key)?;
-    let (direction, device, peer) = match attribute::own(&scene, flow) {
+    let (direction, device, peer) = match attribute::whose(&scene, flow) {
         Some((direction, device, peer)) => (direction, Some(device), peer),
-        None if scene.wants_all() => (super::report::FlowDirection::Host, None, None),
+        None if scene.wants_all() => (FlowDirection::Host, None, None),
         None => return None,
     };
-    let group =
-        attribute::Group { main: flow, others: Vec::new(), translated: None, past: None, direction, device, peer };
-    let mut case = Case::new(&scene, &group, Vec::new());
+    let group = Group { main: flow, others: Vec::new(), translated: None, past: None, direction, device, peer };
+    let layer2 = Layer2::default();
+    let mut case = gather(&scene, &layer2, &group, Vec::new());
     case.drops.retain(|drop| drop.site == site);
     if case.drops.is_empty() {
         return None;
     }
-    let judgement = super::judge(&mut case)?;
+    let judgement = rules::judge(&mut case)?;
     Some(Notice {
         time,
         kind: NoticeKind::Drop,

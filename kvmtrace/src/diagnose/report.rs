@@ -18,7 +18,7 @@ pub struct Report {
     pub flows: Vec<FlowReport>,
     pub findings: Vec<Finding>,
     /// An addition to the contract: per guest and direction, in = out + dropped + refused + in flight.
-    pub ledger: Vec<super::ledger::Account>,
+    pub ledger: Vec<Account>,
 }
 
 /// `Report::schema`.
@@ -265,7 +265,110 @@ pub struct Fix {
     pub persist: Option<String>,
     /// What it sets, for telling where this host keeps that.
     #[serde(skip)]
-    pub setting: Option<crate::diagnose::fix::persist::Setting>,
+    pub setting: Option<Setting>,
+}
+
+impl Fix {
+    /// A command and the one that takes it back.
+    pub fn run(command: String, undo: String, why: impl Into<String>) -> Self {
+        Self { command: Some(command), undo: Some(undo), why: why.into(), risk: None, persist: None, setting: None }
+    }
+
+    /// Nothing to run here: the cure lies in the guest, in the wiring, beyond the host.
+    pub fn advice(why: impl Into<String>) -> Self {
+        Self { command: None, undo: None, why: why.into(), risk: None, persist: None, setting: None }
+    }
+
+    /// With what else it touches.
+    #[must_use]
+    pub fn risk(self, risk: impl Into<String>) -> Self {
+        Self { risk: Some(risk.into()), ..self }
+    }
+
+    /// With what it sets ([`persist::complete`] then tells where this host keeps it).
+    #[must_use]
+    pub fn setting(self, setting: Setting) -> Self {
+        Self { setting: Some(setting), ..self }
+    }
+
+    /// With how to make it last.
+    #[must_use]
+    pub fn persist(self, persist: impl Into<String>) -> Self {
+        Self { persist: Some(persist.into()), ..self }
+    }
+}
+
+/// What a cure sets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Setting {
+    /// Something of a device.
+    Device {
+        /// Its name.
+        device: String,
+        /// What of it.
+        what: DeviceSetting,
+    },
+    /// A sysctl, by its dotted name.
+    Sysctl {
+        /// As the kernel's files name it.
+        name: String,
+        /// Its new value.
+        value: String,
+    },
+}
+
+/// What can be set of a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeviceSetting {
+    /// It is brought up.
+    Up,
+    /// Its MTU.
+    Mtu(u32),
+    /// The bridge that it is a port of.
+    Bridge(String),
+    /// A flag of a bridge's port: `isolated`, `learning`, `flood`, …
+    Port {
+        /// As iproute2 names it.
+        flag: String,
+        /// On or off.
+        on: bool,
+    },
+    /// Large receive offload is switched off.
+    LargeReceiveOff,
+    /// An option of a bridge: `stp_state`, …
+    Option {
+        /// As iproute2 names it.
+        option: String,
+        /// Its value.
+        value: String,
+    },
+}
+
+/// One guest's interface, one direction; counts are of packets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Account {
+    /// The guest.
+    pub guest: Option<String>,
+    /// Its interface.
+    pub device: String,
+    /// `from-guest` or `to-guest`.
+    pub direction: FlowDirection,
+    /// Packets that entered.
+    #[serde(rename = "in")]
+    pub entered: u64,
+    /// Packets that left where they should, or were delivered to the host.
+    pub out: u64,
+    /// Packets dropped.
+    pub dropped: u64,
+    /// Packets answered with a no, by this host, by the guest or from beyond.
+    pub refused: u64,
+    /// Packets that entered less than a moment before the end.
+    pub in_flight: u64,
+    /// What remains unexplained: `in - out - dropped - refused - in_flight`; more came out than in where it is negative
+    /// (a bridge fragments or copies).
+    pub residue: i64,
+    /// Device counters that could explain a residue.
+    pub hints: Vec<String>,
 }
 
 macro_rules! causes {
@@ -351,21 +454,4 @@ causes! {
     TunnelNoRemote = "tunnel-no-remote",
     NoReply = "no-reply",
     Unclassified = "unclassified",
-}
-
-impl Point {
-    /// The point of a tc hook.
-    pub fn of(scene: &super::scene::Scene<'_>, place: crate::event::Place) -> Self {
-        use super::scene::Role;
-        use crate::event::Direction;
-        match (scene.role(place.device), place.direction) {
-            (Role::Tap, Direction::Ingress) | (Role::Macvtap, Direction::Egress) => Self::TapIngress,
-            (Role::Tap, Direction::Egress) | (Role::Macvtap, Direction::Ingress) => Self::TapEgress,
-            (Role::Bridge, Direction::Ingress) => Self::HostInput,
-            (Role::Bridge, Direction::Egress) => Self::HostOutput,
-            (Role::Tunnel, _) => Self::Tunnel,
-            (Role::Nic, Direction::Ingress) => Self::NicIngress,
-            (Role::Nic, Direction::Egress) => Self::NicEgress,
-        }
-    }
 }

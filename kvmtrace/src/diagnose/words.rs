@@ -1,7 +1,5 @@
 //! Small words.
 
-use super::case::Case;
-
 /// `12 of 12 packets`
 pub fn share(part: u64, whole: u64) -> String {
     let whole = whole.max(part);
@@ -21,15 +19,6 @@ pub fn agreeing(sentence: &str) -> String {
 /// `1 guest`, `2 guests`
 pub fn counted(count: u64, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
-}
-
-/// `12 of 12 packets`: how much of the flow the drop took; where none was seen, the whole flow: `12 packets`.
-pub fn dropped(case: &Case<'_>) -> String {
-    let whole = case.packets();
-    let count = case.focus.as_ref().map_or_else(|| case.dropped(), |drop| drop.totals.packets);
-    // No more than the flow's, as the report counts them: others may have died in the same tunnel flow, and one that was
-    // under way when the trace began was dropped but not counted before.
-    if count == 0 { packets(whole) } else { share(count.min(whole), whole) }
 }
 
 /// `a, b and c`

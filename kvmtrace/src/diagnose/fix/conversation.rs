@@ -1,6 +1,6 @@
 //! What a firewall is to let through: one service of one host for another, no more.
 
-use crate::diagnose::scene::Scene;
+use crate::diagnose::facts::scene::Scene;
 use crate::event::{FlowKey, Protocol};
 use std::net::IpAddr;
 

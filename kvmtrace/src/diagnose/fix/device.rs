@@ -1,11 +1,10 @@
 //! Cures by `ip link`, `bridge` and `tc`.
 
-use super::persist::{DeviceSetting, Setting};
-use super::quote;
-use crate::diagnose::report::Fix;
-use crate::diagnose::routes::MAIN;
-use crate::event::HostState;
+use crate::diagnose::facts::routes::MAIN;
+use crate::diagnose::report::{DeviceSetting, Fix, Setting};
+use crate::diagnose::shell::quote;
 use crate::event::host::{Link, LinkKind, Network, Qdisc, Route};
+use crate::event::{HostState, MacAddress};
 use std::net::IpAddr;
 
 const PERSIST_LINK: &str = "Set it where the device is configured (netplan, NetworkManager, ifupdown, systemd-networkd; for a guest's tap in the guest's definition).";
@@ -234,4 +233,50 @@ pub fn qdisc_delete(link: &Link, qdisc: &Qdisc, why: impl Into<String>) -> Fix {
     Fix::run(command, undo, why)
     .risk(format!("The {} limit of this device is gone; classes and filters below it are not restored by the undo.", qdisc.kind))
     .persist("Remove or raise the limit where it is set (libvirt: the interface's <bandwidth>; a tc script; the network configuration).")
+}
+
+/// Switches it off.
+pub fn large_receive_off(nic: &Link) -> Fix {
+    let name = quote(&nic.name);
+    Fix::run(
+        format!("ethtool -K {name} lro off"),
+        format!("ethtool -K {name} lro on"),
+        format!("{} then hands on packets as they came; what GRO merges can be cut again.", nic.name),
+    )
+    .risk("Some NICs set their queues up anew: their traffic may pause for a moment.")
+    .persist("Set it where the device is configured: netplan \"large-receive-offload: false\", NetworkManager ethtool.feature-lro off, systemd LargeReceiveOffload=no in [Link] of its .link file, ifupdown a line \"post-up\" with the command.")
+    .setting(Setting::Device { device: nic.name.clone(), what: DeviceSetting::LargeReceiveOff })
+}
+
+/// Gives the macvtap the guest's address.
+pub fn readdress(own: &Link, (mac, guest): (MacAddress, MacAddress)) -> Fix {
+    let set = |mac: MacAddress| format!("ip link set dev {} address {mac}", quote(&own.name));
+    Fix::run(set(guest), set(mac), format!("{} then takes what is sent to the guest.", own.name)).persist(
+        "Give both one address where they are defined: the macvtap's, and the one of the guest's network card.",
+    )
+}
+
+/// The cure for a dead link.
+pub fn no_carrier_advice(link: &Link) -> Fix {
+    Fix::advice(format!(
+        "Check the cable of {} and the switch port at its other end: the link has no carrier.",
+        link.name
+    ))
+}
+
+/// Takes the program off. What is gone can't be put back from here.
+pub fn detach_program(link: &Link) -> Fix {
+    let flag = match link.xdp.as_deref() {
+        Some("native") => "xdpdrv",
+        Some("offload") => "xdpoffload",
+        _ => "xdpgeneric",
+    };
+    let fix = Fix::run(
+        format!("ip link set dev {} {flag} off", quote(&link.name)),
+        String::new(),
+        "Detaches the program that drops these packets.",
+    )
+    .risk("Whatever else the program does (filtering, load balancing) ends. It can't be put back from here: note `bpftool net show` first.")
+    .persist("Stop the service that attaches it.");
+    Fix { undo: None, ..fix }
 }

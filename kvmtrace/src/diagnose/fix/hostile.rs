@@ -3,13 +3,14 @@
 
 use super::conversation::{Conversation, Port};
 use super::manager::{Manager, fixes as manager_fixes};
-use super::persist::tests::link;
-use super::suspects::Suspect;
-use super::{device, netfilter, quote, sysctl};
+use super::masquerade::masquerade;
+use super::{device, netfilter, sysctl};
+use crate::diagnose::facts::firewall::stage::Stage;
+use crate::diagnose::facts::firewall::suspects::Suspect;
+use crate::diagnose::facts::scene::Scene;
+use crate::diagnose::fix::persist::tests::link;
 use crate::diagnose::report::{Cause, Fix};
-use crate::diagnose::rules::nat::masquerade;
-use crate::diagnose::rules::netfilter_stage::Stage;
-use crate::diagnose::scene::Scene;
+use crate::diagnose::shell::quote;
 use crate::event::host::{Backend, Chain, Guest, GuestInterface, LinkKind, Network, Qdisc, Route, Rule, Set};
 use crate::event::{Event, EventKind, HostState, MacAddress, Timestamp};
 use crate::track::Track;

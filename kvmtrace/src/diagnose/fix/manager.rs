@@ -4,11 +4,11 @@
 pub mod firewalld;
 mod nwfilter;
 
+use super::accept::{accept, accept_ways};
 use super::conversation::{Conversation, Port};
-use super::netfilter::{accept, accept_ways};
+use crate::diagnose::facts::firewall::stage::Stage;
+use crate::diagnose::facts::scene::Scene;
 use crate::diagnose::report::Fix;
-use crate::diagnose::rules::netfilter_stage::Stage;
-use crate::diagnose::scene::Scene;
 use crate::event::host::{Backend, Chain, Rule};
 
 /// Who writes a chain.
@@ -29,7 +29,7 @@ pub enum Manager {
 }
 
 /// The manager of what drops in `chain`: a rule, or the chain's policy.
-pub fn manager(chains: &[Chain], chain: &Chain, rule: Option<&Rule>) -> Option<Manager> {
+pub fn manager_of(chains: &[Chain], chain: &Chain, rule: Option<&Rule>) -> Option<Manager> {
     let name = chain.name.as_str();
     match chain.table.as_str() {
         "firewalld" => return Some(Manager::Firewalld),
@@ -86,7 +86,7 @@ pub fn manager(chains: &[Chain], chain: &Chain, rule: Option<&Rule>) -> Option<M
 }
 
 /// The manager's own ways of letting a conversation through, the narrowest first; none where it has none for this.
-pub(super) fn fixes(
+pub(in crate::diagnose) fn fixes(
     manager: Manager,
     scene: &Scene<'_>,
     chain: &Chain,
@@ -160,7 +160,7 @@ fn ufw(chain: &Chain, stage: &Stage, wanted: &Conversation) -> Option<Fix> {
 }
 
 /// How to make a change last in chains that a manager writes.
-pub(super) fn persist(manager: Manager) -> &'static str {
+pub(in crate::diagnose) fn persist(manager: Manager) -> &'static str {
     match manager {
         Manager::Ufw => "Change it in /etc/ufw/before.rules (IPv6: before6.rules), from where ufw loads it.",
         Manager::Firewalld => {

@@ -1,26 +1,17 @@
 //! The command that lets a packet through a firewall: past the rule that drops it, or beside it.
 
-use super::conversation::{Conversation, Port};
-use super::manager::{self, manager};
-use super::suspects::Suspect;
-use super::{netfilter_set, nft_chain, nft_delete, quote};
+use super::accept::{accept, boot_file, is_by_ip};
+use super::conversation::Conversation;
+use super::manager::manager_of;
+use super::{manager, set};
+use crate::diagnose::facts::firewall::sets;
+use crate::diagnose::facts::firewall::stage::Stage;
+use crate::diagnose::facts::firewall::suspects::{Suspect, tool};
+use crate::diagnose::facts::scene::Scene;
 use crate::diagnose::report::Fix;
-use crate::diagnose::rules::netfilter_stage::Stage;
-use crate::diagnose::scene::Scene;
+use crate::diagnose::shell::{nft_chain, quote};
 use crate::event::HostState;
 use crate::event::host::{Backend, Chain, Rule};
-use std::net::IpAddr;
-
-/// The command that owns a chain.
-pub(super) fn tool(chain: &Chain) -> String {
-    let program = match chain.family.as_str() {
-        "ip6" => "ip6tables",
-        "bridge" => "ebtables",
-        "arp" => "arptables",
-        _ => "iptables",
-    };
-    format!("{program}{}", if chain.backend == Backend::IptablesLegacy { "-legacy" } else { "-nft" })
-}
 
 /// Commands that let the packet through. `behind` would drop it when the suspects are gone.
 pub fn fixes(
@@ -30,7 +21,7 @@ pub fn fixes(
     behind: &[Suspect<'_>],
     wanted: &Conversation,
 ) -> Vec<Fix> {
-    let mut fixes: Vec<Fix> = Vec::from_iter(beside(scene, stage, suspects, behind, wanted));
+    let mut fixes: Vec<Fix> = Vec::from_iter(accept_past_all(scene, stage, suspects, behind, wanted));
     for suspect in suspects.iter().take(3) {
         if suspect.is_unlisted() {
             fixes.push(Fix::advice(format!(
@@ -40,17 +31,15 @@ pub fn fixes(
             continue;
         }
         let Some(chain) = suspect.chain else { continue };
-        let manager = manager(&scene.host.netfilter.chains, chain, suspect.rule);
+        let manager = manager_of(&scene.host.netfilter.chains, chain, suspect.rule);
         let theirs = manager.map(|manager| manager::fixes(manager, scene, chain, stage, wanted)).unwrap_or_default();
         let own = || {
             let fix = match suspect.rule {
-                Some(rule) if decides_alone(rule) => match netfilter_set::fix(scene.host, chain, rule, wanted) {
+                Some(rule) if decides_alone(rule) => match set::change_members(scene.host, chain, rule, wanted) {
                     Some(fix) => fix,
                     // It keeps out all that the set holds.
-                    None if netfilter_set::is_named(rule) && is_by_ip(stage, wanted) => {
-                        accept(scene, chain, stage, wanted)
-                    }
-                    None => delete(scene.host, chain, rule)?,
+                    None if sets::names_a_set(rule) && is_by_ip(stage, wanted) => accept(scene, chain, stage, wanted),
+                    None => delete_rule(scene.host, chain, rule)?,
                 },
                 // A map of verdicts, or a rule that jumps: it does more than drop.
                 Some(_) | None => accept(scene, chain, stage, wanted),
@@ -78,7 +67,7 @@ pub fn fixes(
 
 /// Where one rule less may not do (others that fit can't be told from it, or wait behind it), the packet is let past all of
 /// them: that cures whichever it was, and takes nothing away. A firewall that is managed has its own way.
-fn beside(
+fn accept_past_all(
     scene: &Scene<'_>,
     stage: &Stage,
     suspects: &[Suspect<'_>],
@@ -89,7 +78,7 @@ fn beside(
     let all = || suspects.iter().chain(behind);
     let is_clear = behind.is_empty() && (suspects.len() < 2 || suspects.iter().any(|suspect| suspect.traced.is_some()));
     let is_managed =
-        |suspect: &Suspect<'_>| suspect.chain.is_some_and(|chain| manager(chains, chain, suspect.rule).is_some());
+        |suspect: &Suspect<'_>| suspect.chain.is_some_and(|chain| manager_of(chains, chain, suspect.rule).is_some());
     if is_clear || !is_by_ip(stage, wanted) || all().any(|suspect| suspect.is_unlisted() || is_managed(suspect)) {
         return None;
     }
@@ -116,7 +105,7 @@ fn decides_alone(rule: &Rule) -> bool {
     })
 }
 
-fn delete(host: &HostState, chain: &Chain, rule: &Rule) -> Option<Fix> {
+fn delete_rule(host: &HostState, chain: &Chain, rule: &Rule) -> Option<Fix> {
     let why = "Removes the very rule that drops these packets.".to_owned();
     let fix = match chain.backend {
         Backend::Nft => {
@@ -151,30 +140,6 @@ fn delete(host: &HostState, chain: &Chain, rule: &Rule) -> Option<Fix> {
     Some(fix.risk("Whatever else the rule was meant to keep out comes in too."))
 }
 
-/// From where this host loads a chain at boot.
-fn boot_file(host: &HostState, chain: &Chain) -> String {
-    let known = |file: &&str| host.configuration.firewall.iter().any(|known| known == file);
-    if chain.backend == Backend::Nft {
-        let file = ["/etc/nftables.conf", "/etc/sysconfig/nftables.conf"].into_iter().find(known);
-        return match file {
-            Some(file) => {
-                format!("{file}, if the table is loaded from there, else where the tool that made it keeps it")
-            }
-            None => "the file that the table is loaded from (/etc/nftables.conf), or the tool that made it".to_owned(),
-        };
-    }
-    let file = match chain.family.as_str() {
-        "ip" => "/etc/iptables/rules.v4",
-        "ip6" => "/etc/iptables/rules.v6",
-        _ => return "the script or tool that made the chain".to_owned(),
-    };
-    if known(&file) {
-        format!("{file} (netfilter-persistent save writes the rules as they are now)")
-    } else {
-        format!("the script or tool that made it ({file}, if iptables-persistent is installed)")
-    }
-}
-
 /// The words of a rule as iptables-save writes it: a string with blanks stands in double quotes, a backslash takes the
 /// meaning from what follows (`xtables_save_string`).
 fn saved_words(text: &str) -> Vec<String> {
@@ -198,102 +163,6 @@ fn saved_words(text: &str) -> Vec<String> {
         words.push(word);
     }
     words
-}
-
-/// Lets this conversation through a chain that drops, both ways where both pass it.
-pub(super) fn accept(scene: &Scene<'_>, chain: &Chain, stage: &Stage, wanted: &Conversation) -> Fix {
-    let by_ip = is_by_ip(stage, wanted);
-    let both_ways = matches!(stage.hook, "forward" | "prerouting" | "postrouting");
-    let ways = match (by_ip, both_ways) {
-        (false, _) => vec![None],
-        (true, true) => vec![Some(*wanted), Some(wanted.reverse())],
-        (true, false) => vec![Some(*wanted)],
-    };
-    accept_ways(scene, chain, &ways)
-}
-
-/// The chain tells packets by their IP addresses.
-fn is_by_ip(stage: &Stage, wanted: &Conversation) -> bool {
-    matches!(stage.family, "ip" | "ip6") && (wanted.source.is_some() || wanted.destination.is_some())
-}
-
-/// Lets these through; none stands for everything.
-pub(super) fn accept_ways(scene: &Scene<'_>, chain: &Chain, ways: &[Option<Conversation>]) -> Fix {
-    let (what, risk) = match ways.first() {
-        Some(Some(wanted)) => (wanted.text(), wanted.risk()),
-        _ => ("all packets".to_owned(), "Everything passes the chain; narrow it to what is needed.".to_owned()),
-    };
-    let why = match ways {
-        [Some(_), ..] => format!("Lets {what}, past the rules of the chain that drops it."),
-        _ => format!("Lets {what} pass the chain that drops them."),
-    };
-    let fix = match chain.backend {
-        Backend::Nft => nft_accept(chain, ways, why).unwrap_or_else(|| {
-            Fix::advice(format!(
-                "Let {what} pass {} {} {}, whose name nft has no way to write.",
-                chain.family, chain.table, chain.name
-            ))
-        }),
-        Backend::IptablesNft | Backend::IptablesLegacy => iptables_accept(chain, ways, why),
-    };
-    fix.risk(risk).persist(format!("Add the rule to {}.", boot_file(scene.host, chain)))
-}
-
-fn nft_accept(chain: &Chain, ways: &[Option<Conversation>], why: String) -> Option<Fix> {
-    let place = nft_chain(chain)?;
-    let tests = |wanted: &Conversation| {
-        let mut tests = Vec::new();
-        for (side, address) in [("saddr", wanted.source), ("daddr", wanted.destination)] {
-            tests.extend(address.map(|address| format!("{} {side} {address}", nft_family(address))));
-        }
-        tests.extend(match (wanted.protocol, wanted.port) {
-            (Some(protocol), Some(Port::Destination(port))) => Some(format!("{protocol} dport {port}")),
-            (Some(protocol), Some(Port::Source(port))) => Some(format!("{protocol} sport {port}")),
-            (Some(protocol), None) => Some(format!("meta l4proto {protocol}")),
-            (None, _) => None,
-        });
-        tests.join(" ") + " "
-    };
-    let tests: Vec<String> = ways.iter().map(|way| way.as_ref().map(tests).unwrap_or_default()).collect();
-    // The comment finds the rule again, and no other of ours.
-    let comment = match tests.first().map(|tests| tests.trim_end()) {
-        Some(tests) if !tests.is_empty() => format!("kvmtrace: {tests}"),
-        _ => "kvmtrace".to_owned(),
-    };
-    let insert = |tests: &String| {
-        format!("nft {}", quote(&format!("insert rule {place} {tests}counter accept comment \"{comment}\"")))
-    };
-    let commands: Vec<String> = tests.iter().map(insert).collect();
-    Some(Fix::run(commands.join(" && "), nft_delete(&place, &comment), why))
-}
-
-fn nft_family(address: IpAddr) -> &'static str {
-    if address.is_ipv6() { "ip6" } else { "ip" }
-}
-
-fn iptables_accept(chain: &Chain, ways: &[Option<Conversation>], why: String) -> Fix {
-    let tool = format!("{} -t {}", tool(chain), quote(&chain.table));
-    let tests = |wanted: &Conversation| {
-        let mut tests = String::new();
-        for (flag, address) in [("-s", wanted.source), ("-d", wanted.destination)] {
-            tests += &address.map(|address| format!(" {flag} {address}")).unwrap_or_default();
-        }
-        tests += &wanted.protocol.map(|protocol| format!(" -p {protocol}")).unwrap_or_default();
-        tests
-            + &match wanted.port {
-                Some(Port::Destination(port)) => format!(" --dport {port}"),
-                Some(Port::Source(port)) => format!(" --sport {port}"),
-                None => String::new(),
-            }
-    };
-    let all = |verb: &str, joint: &str| {
-        let command = |way: &Option<Conversation>| {
-            let tests = way.as_ref().map(tests).unwrap_or_default();
-            format!("{tool} {verb} {}{tests} -j ACCEPT", quote(&chain.name))
-        };
-        ways.iter().map(command).collect::<Vec<_>>().join(joint)
-    };
-    Fix::run(all("-I", " && "), all("-D", "; "), why)
 }
 
 #[cfg(test)]

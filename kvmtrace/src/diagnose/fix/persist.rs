@@ -1,57 +1,12 @@
 //! How a cure is made to last on this host: in the file that sets the thing at boot, in the words of the program that
 //! reads it. Where no such file was found, a cure keeps its general text.
 
-use super::quote;
-use crate::diagnose::report::Fix;
+use super::sysctl;
+use crate::diagnose::report::{DeviceSetting, Fix, Setting};
+use crate::diagnose::shell::quote;
 use crate::event::HostState;
 use crate::event::configuration::{ConfigurationSystem as System, DeviceConfiguration};
 use crate::event::host::{Guest, LinkKind};
-
-/// What a cure sets.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Setting {
-    /// Something of a device.
-    Device {
-        /// Its name.
-        device: String,
-        /// What of it.
-        what: DeviceSetting,
-    },
-    /// A sysctl, by its dotted name.
-    Sysctl {
-        /// As the kernel's files name it.
-        name: String,
-        /// Its new value.
-        value: String,
-    },
-}
-
-/// What can be set of a device.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DeviceSetting {
-    /// It is brought up.
-    Up,
-    /// Its MTU.
-    Mtu(u32),
-    /// The bridge that it is a port of.
-    Bridge(String),
-    /// A flag of a bridge's port: `isolated`, `learning`, `flood`, …
-    Port {
-        /// As iproute2 names it.
-        flag: String,
-        /// On or off.
-        on: bool,
-    },
-    /// Large receive offload is switched off.
-    LargeReceiveOff,
-    /// An option of a bridge: `stp_state`, …
-    Option {
-        /// As iproute2 names it.
-        option: String,
-        /// Its value.
-        value: String,
-    },
-}
 
 /// Replaces the general text by this host's, where it is known.
 pub fn complete(host: &HostState, fix: &mut Fix) {
@@ -237,7 +192,7 @@ fn guest_text(host: &HostState, guest: &Guest, device: &str, what: &DeviceSettin
 
 /// The file that sets it now, or one that is read after all others that set it.
 fn sysctl_text(host: &HostState, name: &str, value: &str) -> String {
-    let line = format!("{} = {value}", super::sysctl::path(name));
+    let line = format!("{} = {value}", sysctl::path(name));
     let mut text = match host.configuration.sysctls.get(name).map(String::as_str) {
         Some(file) if file.starts_with("/etc/") => format!("{file} sets it at boot: write \"{line}\" there."),
         Some(file) => {
@@ -254,4 +209,4 @@ fn sysctl_text(host: &HostState, name: &str, value: &str) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(in crate::diagnose) mod tests;

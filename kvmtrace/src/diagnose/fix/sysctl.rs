@@ -1,8 +1,7 @@
 //! Cures by sysctl.
 
-use super::persist::Setting;
-use super::quote;
-use crate::diagnose::report::Fix;
+use crate::diagnose::report::{Fix, Setting};
+use crate::diagnose::shell::quote;
 use crate::event::HostState;
 
 /// Sets a sysctl; the undo sets what it is now.
@@ -16,7 +15,7 @@ pub fn set(host: &HostState, name: &str, value: &str, why: impl Into<String>) ->
 }
 
 /// A device's name may hold dots, which sysctl takes for separators: then slashes separate.
-pub(super) fn path(name: &str) -> String {
+pub(in crate::diagnose) fn path(name: &str) -> String {
     let parts: Vec<&str> = name.split('.').collect();
     let per_device = ["net.ipv4.conf.", "net.ipv6.conf.", "net.ipv4.neigh.", "net.ipv6.neigh."];
     let Some(prefix) = per_device.iter().find(|prefix| name.starts_with(**prefix)) else { return name.to_owned() };

@@ -1,34 +1,18 @@
 //! `bridge-multicast-pruned`: with snooping and a querier, a bridge sends a group only to ports that reported a member.
 
-use crate::diagnose::case::Case;
+use crate::diagnose::facts::place::at;
+use crate::diagnose::facts::sites::NO_MEMBER;
 use crate::diagnose::fix::device;
-use crate::diagnose::judgement::{Judgement, at};
+use crate::diagnose::flows::case::Case;
+use crate::diagnose::flows::frame::is_group_traffic;
+use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Fix, Point, Severity};
-use crate::diagnose::words;
-use crate::event::Protocol;
 use crate::event::host::LinkKind;
-use std::net::IpAddr;
-
-/// Where a bridge finds no port for a group's packet.
-pub const FUNCTIONS: &[&str] = &["br_handle_frame_finish", "br_dev_xmit", "br_multicast_flood", "br_flood"];
-
-/// Traffic to a group that hosts join: not link-local control traffic, not neighbour discovery, not IGMP or MLD.
-pub fn is_group_traffic(case: &Case<'_>) -> bool {
-    case.key().destination.ip().is_some_and(is_wide_group) && !matches!(case.key().protocol, Protocol::Ip(2))
-}
-
-/// A group that is no link-local control group.
-pub fn is_wide_group(group: IpAddr) -> bool {
-    match group {
-        IpAddr::V4(group) => group.is_multicast() && group.octets()[..3] != [224, 0, 0],
-        IpAddr::V6(group) => group.is_multicast() && group.segments()[0] & 0xf > 2 && group.segments()[7] != 0x16,
-    }
-}
 
 /// See the module.
 pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let drop = case.focus.as_ref()?;
-    let there = drop.within(FUNCTIONS);
+    let there = drop.within(NO_MEMBER);
     if !(there && (drop.because(&["NO_TX_TARGET"]) || drop.is_unspecified()) && is_group_traffic(case)) {
         return None;
     }
@@ -40,7 +24,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     }
     let explanation = format!(
         "{} to the group {} found no port of {} with a member: multicast snooping is on{} and no listener has reported.",
-        words::dropped(case),
+        case.dropped_share(),
         case.key().destination,
         bridge.name,
         if state.multicast_querier { ", the bridge is a querier," } else { "" }

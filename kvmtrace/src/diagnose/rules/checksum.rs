@@ -1,7 +1,8 @@
 //! `checksum-bad`: the receiver on this host computes another checksum than the packet says.
 
-use crate::diagnose::case::{Case, Way};
-use crate::diagnose::judgement::{Judgement, at};
+use crate::diagnose::facts::place::at;
+use crate::diagnose::flows::case::{Case, Way};
+use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Fix, Point};
 use crate::diagnose::words;
 use crate::event::Protocol;
@@ -20,7 +21,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         _ => "packet",
     };
     let device = drop.device().or(case.device())?;
-    let explanation = format!("{} bear a wrong {layer} checksum; the host's stack drops them.", words::dropped(case));
+    let explanation = format!("{} bear a wrong {layer} checksum; the host's stack drops them.", case.dropped_share());
     Some(
         Judgement::dropped(Cause::ChecksumBad, at(case.scene, device, Point::HostInput).of(drop), explanation)
             .fix(offload()),

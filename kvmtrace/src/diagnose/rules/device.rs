@@ -1,18 +1,21 @@
 //! What dies at a device itself: `link-down`, `no-carrier`, `tc-drop`, `xdp-drop`, `bridge-port-detached`.
 
-use crate::diagnose::case::Case;
-use crate::diagnose::fix::{device, quote};
-use crate::diagnose::judgement::{Judgement, at};
+use crate::diagnose::facts::place::at;
+use crate::diagnose::facts::scene::Role;
+use crate::diagnose::faults::{bridge, port};
+use crate::diagnose::fix::device;
+use crate::diagnose::fix::port::attach;
+use crate::diagnose::flows::case::Case;
+use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Fix, Point, Verdict, Where};
-use crate::diagnose::scene::Role;
-use crate::diagnose::words;
-use crate::event::host::{Link, LinkKind};
+use crate::diagnose::shell::quote;
+use crate::event::host::Link;
 
 /// See the module.
 pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let drop = case.focus.as_ref()?;
     let link = case.scene.link(drop.device()?)?;
-    let what = words::dropped(case);
+    let what = case.dropped_share();
     let ingress = case.scene.role(link.index) == Role::Tap && case.is_from_guest();
     let point = if ingress { Point::TapIngress } else { nic_point(case, link) };
     let place = at(case.scene, link.index, point).of(drop);
@@ -42,7 +45,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     if drop.within(&["__dev_forward_skb2", "dev_forward_skb", "veth_xmit", "__dev_forward_skb"])
         || drop.because(&["DEV_READY", "DEV_HDR"])
     {
-        return Some(super::path::dead_link(case, link, place));
+        return Some(port::dead_link(case, link, place));
     }
     None
 }
@@ -58,13 +61,13 @@ fn nic_point(case: &Case<'_>, link: &Link) -> Point {
 }
 
 /// A generic XDP program drops.
-fn xdp(case: &Case<'_>, link: &Link, place: crate::diagnose::report::Where) -> Judgement {
+fn xdp(case: &Case<'_>, link: &Link, place: Where) -> Judgement {
     let mode = link.xdp.as_deref().unwrap_or("generic");
-    let explanation = format!("{} were dropped by the XDP program ({mode}) on {}.", words::dropped(case), link.name);
-    Judgement::dropped(Cause::XdpDrop, place, explanation).fix(super::xdp::detach(link))
+    let explanation = format!("{} were dropped by the XDP program ({mode}) on {}.", case.dropped_share(), link.name);
+    Judgement::dropped(Cause::XdpDrop, place, explanation).fix(device::detach_program(link))
 }
 
-fn tc(link: &Link, place: crate::diagnose::report::Where, what: &str, egress: bool) -> Judgement {
+fn tc(link: &Link, place: Where, what: &str, egress: bool) -> Judgement {
     let side = if egress { "egress" } else { "ingress" };
     let explanation = format!("{what} were dropped by a tc filter at the {side} of {}.", link.name);
     let name = quote(&link.name);
@@ -84,15 +87,15 @@ fn tc(link: &Link, place: crate::diagnose::report::Where, what: &str, egress: bo
 }
 
 /// The tap is a port of no bridge: the host takes the guest's frames for its own and finds that they are not.
-fn detached(case: &Case<'_>, link: &Link, place: crate::diagnose::report::Where, what: &str) -> Option<Judgement> {
+fn detached(case: &Case<'_>, link: &Link, place: Where, what: &str) -> Option<Judgement> {
     if case.scene.role(link.index) == Role::Bridge {
-        return super::path::misdirected(case, link);
+        return bridge::misdirected(case, link);
     }
     if link.master.is_some() {
         return None;
     }
     if case.scene.role(link.index) == Role::Nic {
-        let judgement = super::path::detached(case, link, Point::NicIngress);
+        let judgement = port::detached(case, link, Point::NicIngress);
         return Some(Judgement {
             verdict: Verdict::Dropped,
             place: Where { point: Point::NicIngress, ..place },
@@ -106,29 +109,6 @@ fn detached(case: &Case<'_>, link: &Link, place: crate::diagnose::report::Where,
     Some(
         Judgement::dropped(Cause::BridgePortDetached, place, explanation)
             .evidence([format!("{}: no master", link.name)])
-            .fixes(attach(case, link)),
+            .fixes(attach(case.scene, link)),
     )
-}
-
-/// To the bridge that it was a port of, or that the other guests hang on.
-pub fn attach(case: &Case<'_>, link: &Link) -> Vec<Fix> {
-    let host = case.scene.host;
-    let before = case
-        .scene
-        .track
-        .first_host()
-        .link(link.index)
-        .and_then(|link| link.master)
-        .and_then(|master| host.link(master));
-    let mut bridges: Vec<&Link> = host.links.values().filter(|link| matches!(link.kind, LinkKind::Bridge(_))).collect();
-    let ports = |bridge: &Link| host.ports(bridge.index).count();
-    bridges.sort_by_key(|bridge| std::cmp::Reverse(ports(bridge)));
-    let bridge = before.or_else(|| bridges.first().copied());
-    match bridge {
-        Some(bridge) => vec![
-            device::enslave(link, bridge, format!("Makes {} a port of {} again.", link.name, bridge.name))
-                .risk("Check that this is the right bridge for it; the address of the device itself, if any, belongs on the bridge."),
-        ],
-        None => vec![Fix::advice(format!("Make {} a port of the guest's bridge; there is no bridge on this host now.", link.name))],
-    }
 }

@@ -1,10 +1,12 @@
 //! `fragments-lost`, `fragmented-by-guest`, `fragmented-by-host`, `fragmented-by-bridge`: who cuts packets up, and what
 //! becomes of the pieces.
 
-use crate::diagnose::case::{Case, Way};
-use crate::diagnose::dropped::Dropped;
-use crate::diagnose::fix::{device, sysctl};
-use crate::diagnose::judgement::{Judgement, at, beyond};
+use crate::diagnose::facts::place::{at, beyond};
+use crate::diagnose::facts::scene::Role;
+use crate::diagnose::faults::fragments::{avoid, memory_of, not_kept};
+use crate::diagnose::fix::device;
+use crate::diagnose::flows::case::{Case, Way};
+use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict};
 use crate::diagnose::words;
 use crate::event::{Direction, FlowCounters, Place};
@@ -23,69 +25,10 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     }
     let device = drop.device().or(case.device())?;
     let explanation =
-        format!("{} were pieces of datagrams of which other pieces never came to this host.", words::dropped(case));
+        format!("{} were pieces of datagrams of which other pieces never came to this host.", case.dropped_share());
     Some(
         Judgement::dropped(Cause::FragmentsLost, at(case.scene, device, Point::HostInput).of(drop), explanation)
             .fix(avoid()),
-    )
-}
-
-/// Memory for pieces that wait for the rest of their datagrams: its bound, and what tells how much of it is in use.
-#[derive(Clone, Copy, Debug)]
-pub struct Memory {
-    bound: &'static str,
-    used: Option<&'static str>,
-}
-
-/// Conntrack's own, for IPv6.
-pub const CONNTRACK_IPV6: Memory = Memory { bound: "net.netfilter.nf_conntrack_frag6_high_thresh", used: None };
-
-/// Where a datagram gets no place any more, its pieces are freed without a reason: `ip_defrag` (`ip_find`) and
-/// `ipv6_frag_rcv` (`fq_find`). Pieces that contradict each other die in the same functions (`ip_frag_queue`).
-fn memory_of(drop: &Dropped<'_>) -> Option<Memory> {
-    let memory = match drop.function() {
-        "ip_defrag" | "ip_frag_queue" => Memory { bound: "net.ipv4.ipfrag_high_thresh", used: Some("FRAG.memory") },
-        "ipv6_frag_rcv" | "ip6_frag_queue" => {
-            Memory { bound: "net.ipv6.ip6frag_high_thresh", used: Some("FRAG6.memory") }
-        }
-        _ => return None,
-    };
-    drop.is_unspecified().then_some(memory)
-}
-
-/// The kernel's own bound, in bytes (`IPFRAG_HIGH_THRESH`).
-const USUAL: u64 = 4 << 20;
-
-/// Pieces that this host could not keep until the datagram was whole.
-pub fn not_kept(case: &Case<'_>, drop: &Dropped<'_>, memory: Memory, point: Point) -> Judgement {
-    let host = case.scene.host;
-    let bound: Option<u64> = host.sysctl(memory.bound).and_then(|value| value.parse().ok());
-    let used = memory.used.and_then(|name| host.counters.get(name).copied());
-    let name = memory.bound;
-    let device = drop.device().or(case.device());
-    let mut place = beyond(device.map(|device| case.scene.name(device))).of(drop);
-    place.point = point;
-    let what = format!("{} were pieces of datagrams that this host has to put together", words::dropped(case));
-    let full = bound.is_some_and(|bound| used.is_some_and(|used| used >= bound) || bound < USUAL);
-    let why = if full {
-        format!("and its memory for pieces that wait is full ({name} = {})", bound.unwrap_or(0))
-    } else {
-        format!("and it could not: its memory for pieces that wait was full ({name}), or pieces contradict each other")
-    };
-    let larger = bound.unwrap_or(USUAL).saturating_mul(2).max(USUAL);
-    let raise = sysctl::set(host, name, &larger.to_string(), "Lets more pieces wait for the rest of their datagrams.")
-        .risk("A sender of pieces alone can take that much of the kernel's memory.");
-    let state =
-        [bound.map(|bound| format!("{name} = {bound}")), used.map(|used| format!("in use at the end: {used} bytes"))];
-    Judgement::dropped(Cause::FragmentsLost, place, format!("{what}, {why}."))
-        .evidence(state.into_iter().flatten())
-        .fix(raise)
-        .fix(Fix::advice("Or send datagrams that fit the path's MTU, so that none has to be put together."))
-}
-
-fn avoid() -> Fix {
-    Fix::advice(
-        "Find out who drops fragments on the way (firewalls often do), or send datagrams that fit the path's MTU.",
     )
 }
 
@@ -136,8 +79,7 @@ pub fn judge_delivered(case: &Case<'_>) -> Option<Judgement> {
     let link = scene.link(place.device)?;
     let routed = matches!(case.way(), Way::Routed)
         || case.hops.iter().any(|(place, _)| {
-            place.direction == Direction::Ingress
-                && matches!(scene.role(place.device), crate::diagnose::scene::Role::Bridge)
+            place.direction == Direction::Ingress && matches!(scene.role(place.device), Role::Bridge)
         });
     let (cause, who, point) = if routed || !case.is_from_guest() && scene.bridge_of(entry.device).is_none() {
         (Cause::FragmentedByHost, "This host", Point::Routing)

@@ -2,13 +2,15 @@
 //!
 //! `tun_net_xmit` drops with `FULL_RING`; with `DEV_READY` when no file is attached. macvtap: `tap_handle_frame`.
 
-use crate::diagnose::case::{Case, Way};
-use crate::diagnose::fix::{device, quote};
-use crate::diagnose::judgement::{Judgement, at};
+use crate::diagnose::facts::place::at;
+use crate::diagnose::faults::guest::{gone, guest_behind};
+use crate::diagnose::flows::case::{Case, Way};
+use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict};
+use crate::diagnose::shell::quote;
 use crate::diagnose::words;
 use crate::event::Protocol;
-use crate::event::host::{Link, LinkKind};
+use crate::event::host::LinkKind;
 
 /// See the module.
 pub fn judge(case: &Case<'_>) -> Option<Judgement> {
@@ -36,8 +38,8 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     }
     let full = drop.because(&["FULL_RING"]) || drop.is_unspecified() && link.carrier;
     let place = at(case.scene, link.index, Point::TapEgress).of(drop);
-    let guest = name(case, link);
-    let what = words::dropped(case);
+    let guest = guest_behind(case, link);
+    let what = case.dropped_share();
     if !full {
         return Some(gone(case, link, place));
     }
@@ -123,32 +125,4 @@ fn wake(guest: &str, pid: u32) -> Fix {
         ),
     )
     .risk("Whoever stopped it may have had a reason: a snapshot, a debugger.")
-}
-
-/// Nobody has the tap open, or it is down.
-pub fn gone(case: &Case<'_>, link: &Link, place: crate::diagnose::report::Where) -> Judgement {
-    let what = words::dropped(case);
-    if !link.up {
-        let explanation = format!("{what} were to leave by {}, which is administratively down.", link.name);
-        return Judgement::dropped(Cause::LinkDown, place, explanation).fix(device::up(
-            case.scene.host,
-            case.scene.track.first_host(),
-            link,
-        ));
-    }
-    let explanation = format!(
-        "{what} were for {}, but no process has {} open: the guest is not running.",
-        name(case, link),
-        link.name
-    );
-    Judgement::dropped(Cause::GuestGone, place, explanation)
-        .evidence([format!("{}: {}", link.name, if link.carrier { "carrier" } else { "no carrier" })])
-        .fix(Fix::advice(format!(
-            "Start {} again (virsh start, or its manager), and find out why its process ended.",
-            name(case, link)
-        )))
-}
-
-fn name(case: &Case<'_>, link: &Link) -> String {
-    case.scene.guest_name(link.index).unwrap_or_else(|| format!("the guest behind {}", link.name))
 }

@@ -1,9 +1,11 @@
 //! `nat-missing` between two guests: one reaches its neighbour by an address of this host that is forwarded, and only the
 //! destination is translated. The neighbour answers straight to it, past this host, from an address that it never asked.
 
-use super::nat::{guest_network, masquerade};
-use crate::diagnose::case::Case;
-use crate::diagnose::judgement::{Judgement, at};
+use crate::diagnose::facts::place::at;
+use crate::diagnose::fix::masquerade::masquerade;
+use crate::diagnose::flows::case::Case;
+use crate::diagnose::flows::frame::guest_network;
+use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Fix, Point, Verdict};
 use crate::diagnose::words;
 

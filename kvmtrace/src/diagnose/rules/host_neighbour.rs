@@ -2,13 +2,15 @@
 //! (`arp_ignore`, `arp_filter`, a device without ARP) or does not answer for another (`proxy_arp`, `proxy_ndp`). Nothing is
 //! dropped: `arp_process` and `ndisc_recv_ns` consume what they don't answer.
 
-use crate::diagnose::case::Case;
+use crate::diagnose::facts::place::at;
+use crate::diagnose::facts::routes::{Answer, MAIN, Question, lookup};
+use crate::diagnose::facts::scene::{Role, Scene};
 use crate::diagnose::fix::device::route_command;
-use crate::diagnose::fix::{quote, sysctl};
-use crate::diagnose::judgement::{Judgement, at};
+use crate::diagnose::fix::sysctl;
+use crate::diagnose::flows::case::Case;
+use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict};
-use crate::diagnose::routes::{Answer, MAIN, Question, lookup};
-use crate::diagnose::scene::{Role, Scene};
+use crate::diagnose::shell::quote;
 use crate::diagnose::words;
 use crate::event::host::{Link, LinkKind, Network, Route};
 use crate::event::{Direction, HostState};

@@ -3,9 +3,7 @@
 //! [`DROPS`] are asked once for each drop of the flow (`case.focus`), the heaviest first. [`SILENT`] are asked of
 //! flows whose packets vanish or stay unanswered without a drop that explains it, from the guest outwards.
 
-pub mod bridge_lone;
 pub mod bridge_multicast;
-pub mod bridge_pair;
 pub mod bridge_port;
 pub mod checksum;
 pub mod device;
@@ -14,17 +12,13 @@ pub mod guest;
 pub mod hairpin;
 pub mod host_neighbour;
 pub mod large_receive;
-pub mod macvtap;
 pub mod mtu_bridge;
 pub mod mtu_route;
 pub mod nat;
-pub mod nat_ports;
 pub mod neighbour;
 pub mod netfilter;
-pub mod netfilter_stage;
 pub mod no_reply;
 pub mod path;
-pub mod policy_rule;
 pub mod qdisc;
 pub mod routing;
 pub mod silent_l2;
@@ -35,8 +29,9 @@ pub mod tunnel;
 pub mod unclassified;
 pub mod xdp;
 
-use super::case::Case;
 use super::judgement::Judgement;
+use super::report::Severity;
+use crate::diagnose::flows::case::{Case, Way};
 
 /// A rule.
 pub type Rule = fn(&Case<'_>) -> Option<Judgement>;
@@ -95,3 +90,53 @@ pub const DELIVERED: &[(&str, Rule)] = &[
     ("NAT between guests", hairpin::judge),
     ("checksums by counter", checksum::judge_silent),
 ];
+
+/// Asks the rules.
+pub fn judge(case: &mut Case<'_>) -> Option<Judgement> {
+    let last = DROPS.len().saturating_sub(1);
+    for rules in [DROPS.get(..last)?, DROPS.get(last..)?] {
+        for drop in case.drops.clone() {
+            case.focus = Some(drop);
+            if let Some(judgement) = rules.iter().find_map(|(_, rule)| rule(case)) {
+                return Some(scaled(case, judgement));
+            }
+        }
+    }
+    case.focus = None;
+    if suffers(case)
+        && let Some(judgement) = SILENT.iter().find_map(|(_, rule)| rule(case))
+    {
+        return Some(judgement);
+    }
+    DELIVERED.iter().find_map(|(_, rule)| rule(case))
+}
+
+/// A loss that most packets escape hurts less.
+fn scaled(case: &Case<'_>, judgement: Judgement) -> Judgement {
+    let minor = case.dropped().saturating_mul(10) < case.packets();
+    if judgement.severity == Severity::Error && minor { judgement.severity(Severity::Warning) } else { judgement }
+}
+
+/// Its packets vanish, or whoever sends it waits in vain or is told no.
+fn suffers(case: &Case<'_>) -> bool {
+    if case.packets() == 0 {
+        return false;
+    }
+    // A no is final, however young the flow is; what has not come yet may still come.
+    let refused = case.errors.iter().any(|error| error.about.is_unreachable() || error.about.is_reassembly_timeout())
+        || socket::is_refused(case);
+    refused || case.is_settled() && (is_lost(case) || is_unanswered(case))
+}
+
+/// It entered, should have left, and did not.
+fn is_lost(case: &Case<'_>) -> bool {
+    let known = matches!(case.way(), Way::Guest(_) | Way::Uplink | Way::Routed);
+    // What was answered all along has arrived, wherever it was not counted.
+    let conversed = case.answered() > 2 && case.key().protocol == crate::event::Protocol::Tcp;
+    known && case.left() == 0 && case.scene.is_unfiltered() && !conversed
+}
+
+/// It asks, and nothing came back.
+fn is_unanswered(case: &Case<'_>) -> bool {
+    case.expects_answer() && case.answered() == 0 && case.scene.sees_answers()
+}

@@ -3,20 +3,19 @@
 //! `is_skb_forwardable` (net/core/dev.c) fails in `br_dev_queue_push_xmit`; with br_netfilter and conntrack the length
 //! is checked in `br_nf_dev_queue_xmit`. Neither has a drop reason. GSO frames are let through.
 
-use crate::diagnose::case::Case;
+use crate::diagnose::facts::place::at;
+use crate::diagnose::facts::sites::{BRIDGE_EGRESS_LENGTH, FAR_END};
 use crate::diagnose::fix::device;
-use crate::diagnose::judgement::{Judgement, at};
+use crate::diagnose::flows::case::Case;
+use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict};
 use crate::diagnose::words;
 use crate::event::Direction;
 
-/// Where it happens, on all kernels known.
-pub const FUNCTIONS: &[&str] = &["br_dev_queue_push_xmit", "br_nf_dev_queue_xmit", "br_forward_finish"];
-
 /// See the module.
 pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let drop = case.focus.as_ref()?;
-    if !drop.is(&["PKT_TOO_BIG"], FUNCTIONS) {
+    if !drop.is(&["PKT_TOO_BIG"], BRIDGE_EGRESS_LENGTH) {
         return None;
     }
     let link = case.scene.link(drop.device()?)?;
@@ -29,7 +28,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let wanted = largest.max(feeding);
     let explanation = format!(
         "{} were too big ({largest} bytes) for {} (MTU {}); a bridge drops these without telling the sender.",
-        words::dropped(case),
+        case.dropped_share(),
         link.name,
         link.mtu
     );
@@ -65,7 +64,7 @@ pub fn judge_far_end(case: &Case<'_>) -> Option<Judgement> {
     }
     let explanation = format!(
         "{} were too big ({largest} bytes) for {} (MTU {}), the other end of {}, which takes none that is longer and tells nobody.",
-        words::dropped(case),
+        case.dropped_share(),
         far.name,
         far.mtu,
         near.name
@@ -81,9 +80,6 @@ pub fn judge_far_end(case: &Case<'_>) -> Option<Judgement> {
         .fix(device::mtu(far, largest.max(near.mtu), why)),
     )
 }
-
-/// Where a veth hands a packet to its other end.
-pub const FAR_END: &[&str] = &["__dev_forward_skb2", "__dev_forward_skb", "dev_forward_skb", "veth_xmit"];
 
 /// A macvtap hands its device what is larger than the device's MTU (`macvlan_queue_xmit` does not look); a NIC takes in no
 /// answer of that size.

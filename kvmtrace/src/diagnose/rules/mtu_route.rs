@@ -3,12 +3,14 @@
 //! `ip_forward` and `ip6_forward` drop it (`PKT_TOO_BIG`) and tell the sender the MTU. Where that message is dropped in
 //! turn, the sender goes on sending what never arrives.
 
-use crate::diagnose::case::Case;
-use crate::diagnose::dropped::Dropped;
+use crate::diagnose::facts::dropped::Dropped;
+use crate::diagnose::facts::place::at;
+use crate::diagnose::facts::routes;
+use crate::diagnose::faults::firewall;
 use crate::diagnose::fix::device;
-use crate::diagnose::judgement::{Judgement, at};
+use crate::diagnose::flows::case::Case;
+use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Fix, Point, Severity};
-use crate::diagnose::words;
 use crate::event::Direction;
 use crate::event::host::{Link, Route};
 use crate::track::IcmpError;
@@ -58,7 +60,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     if told.is_some_and(|error| error.dropped) {
         let explanation = format!(
             "{} were too big ({size} bytes) for {name}{limit}, and the ICMP message that would tell the sender was dropped on this host: a path-MTU black hole.",
-            words::dropped(case)
+            case.dropped_share()
         );
         let open = message_fixes(case, told.copied());
         return Some(
@@ -74,7 +76,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let adapts = case.left() > 0;
     let explanation = format!(
         "{} were too big ({size} bytes) for {name}{limit} and must not be fragmented; this host told the sender so{}.",
-        words::dropped(case),
+        case.dropped_share(),
         if adapts { ", and the sender adapted" } else { "" }
     );
     Some(
@@ -92,14 +94,13 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
 fn message_fixes(case: &Case<'_>, error: Option<&IcmpError>) -> Vec<Fix> {
     let Some(flow) = error.and_then(|error| case.scene.track.get(&error.flow)) else { return Vec::new() };
     let heaviest = flow.drops.iter().max_by_key(|(_, totals)| totals.packets);
-    heaviest.map_or_else(Vec::new, |(site, totals)| {
-        super::netfilter::fixes_for(case, &Dropped { flow, site, totals }, &flow.key)
-    })
+    heaviest
+        .map_or_else(Vec::new, |(site, totals)| firewall::fixes_for(case, &Dropped { flow, site, totals }, &flow.key))
 }
 
 /// The route, where its own MTU is what the sender was told (`ip_dst_mtu_maybe_forward` prefers it to the device's).
 fn narrow_route<'a>(case: &Case<'a>, told: Option<u32>) -> Option<&'a Route> {
-    let route = super::routing::route_to(case.scene.host, case.key().destination.ip()?)?;
+    let route = routes::route_to(case.scene.host, case.key().destination.ip()?)?;
     let link = case.scene.link(route.device?)?;
     (route.mtu? < link.mtu && told.is_none_or(|told| Some(told) == route.mtu)).then_some(route)
 }

@@ -3,11 +3,13 @@
 //! The host's own: `NEIGH_FAILED` in `neigh_invalidate` (IPv6 without a reason), seconds late from a timer. A guest's: its
 //! requests leave, none comes back; nothing is dropped.
 
-use crate::diagnose::case::Case;
+use crate::diagnose::facts::place::{at, beyond};
+use crate::diagnose::facts::scene::Role;
+use crate::diagnose::faults::{macvtap, port};
 use crate::diagnose::fix::device::move_addresses;
-use crate::diagnose::judgement::{Judgement, at, beyond};
+use crate::diagnose::flows::case::Case;
+use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict};
-use crate::diagnose::scene::Role;
 use crate::diagnose::words;
 
 const FUNCTIONS: &[&str] = &[
@@ -34,12 +36,12 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let answer = case.routing();
     let hop = answer.unicast().and_then(|route| route.gateway).unwrap_or(to);
     if let Some(own) = case.device().and_then(|device| case.scene.link(device))
-        && let Some(judgement) = super::macvtap::judge(case, own)
+        && let Some(judgement) = macvtap::host_unreachable(case, own)
     {
         return Some(Judgement { place: judgement.place.clone().of(drop), ..judgement });
     }
     if let Some(link) = case.scene.link(device).filter(|link| !link.up || !link.carrier) {
-        return Some(super::path::dead_link(case, link, at(case.scene, device, Point::NicEgress).of(drop)));
+        return Some(port::dead_link(case, link, at(case.scene, device, Point::NicEgress).of(drop)));
     }
     let port = case.scene.link(device).filter(|link| case.scene.role(link.index) == Role::Nic);
     let to_bridge = port.zip(case.scene.bridge_of(device));
@@ -55,7 +57,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     };
     let explanation = format!(
         "{} wait for {hop_text} on {name}, which answers no {}.{why}",
-        words::dropped(case),
+        case.dropped_share(),
         if to.is_ipv6() { "neighbour solicitation" } else { "ARP request" }
     );
     let state =

@@ -1,20 +1,18 @@
 //! The firewall's drops: `netfilter-*` and `conntrack-full`, with the rule or policy that did it.
 
-use super::fragments;
-use super::netfilter_stage::{Stage, stage};
-use crate::diagnose::case::Case;
-use crate::diagnose::dropped::Dropped;
-use crate::diagnose::fix::conversation::Conversation;
-use crate::diagnose::fix::manager::manager;
-use crate::diagnose::fix::netfilter as cure;
-use crate::diagnose::fix::netfilter_traced::known;
-use crate::diagnose::fix::suspects::{Suspect, behind, suspects};
-use crate::diagnose::fix::sysctl;
-use crate::diagnose::judgement::{Judgement, at};
+use crate::diagnose::facts::dropped::Dropped;
+use crate::diagnose::facts::firewall::stage::Stage;
+use crate::diagnose::facts::firewall::suspects::Suspect;
+use crate::diagnose::facts::place::at;
+use crate::diagnose::faults::firewall::{culprits, cures};
+use crate::diagnose::faults::fragments::CONNTRACK_IPV6;
+use crate::diagnose::faults::{fragments, nat_ports};
+use crate::diagnose::fix::manager::manager_of;
+use crate::diagnose::fix::{device, sysctl};
+use crate::diagnose::flows::case::Case;
+use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Fix, Verdict};
-use crate::diagnose::scene::Scene;
-use crate::diagnose::words;
-use crate::event::{FlowKey, HostState, Protocol};
+use crate::event::{HostState, Protocol};
 
 /// See the module.
 pub fn judge(case: &Case<'_>) -> Option<Judgement> {
@@ -50,7 +48,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         [first, _] => format!("{} (or the other on that hook that matches)", first.text()),
         [first, ..] => format!("{} (or one of {} others on that hook that match)", first.text(), suspects.len() - 1),
     };
-    let what = words::dropped(case);
+    let what = case.dropped_share();
     let explanation = if cause == Cause::NetfilterBridgedIp {
         format!(
             "{what} were bridged frames that br_netfilter sent through the IP {} chain of this host, where they were dropped by {who}.",
@@ -74,33 +72,12 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let beside = bridged_fix(case, &stage);
     // Who has a firewall keeps it; but neighbour discovery would have to be let through as well.
     let chains = &case.scene.host.netfilter.chains;
-    let is_managed = suspects.first().and_then(|suspect| manager(chains, suspect.chain?, suspect.rule)).is_some();
+    let is_managed = suspects.first().and_then(|suspect| manager_of(chains, suspect.chain?, suspect.rule)).is_some();
     Some(if is_managed && stage.family == "ip" {
         judgement.fixes(fixes).fix(beside)
     } else {
         judgement.fix(beside).fixes(fixes)
     })
-}
-
-/// At which hook it was, and which rules may have done it: the one that nft's trace named, else whatever fits.
-fn culprits<'a>(scene: &Scene<'a>, drop: &Dropped<'_>, key: &FlowKey) -> Option<(Stage, Vec<Suspect<'a>>)> {
-    let stage = stage(drop, key)?;
-    known(scene, stage, key).or_else(|| Some((stage, suspects(scene, &stage, key, drop))))
-}
-
-/// The cures for a drop of another flow (the message that a black hole swallows).
-pub fn fixes_for(case: &Case<'_>, drop: &Dropped<'_>, key: &FlowKey) -> Vec<Fix> {
-    let Some((stage, suspects)) = culprits(case.scene, drop, key) else { return Vec::new() };
-    cures(case.scene, drop, key, &stage, &suspects)
-}
-
-fn cures(scene: &Scene<'_>, drop: &Dropped<'_>, key: &FlowKey, stage: &Stage, suspects: &[Suspect<'_>]) -> Vec<Fix> {
-    // A policy is answered by a rule of ours at the head of the chain, which nothing there is behind.
-    let behind = match suspects {
-        [only] => behind(scene, stage, key, drop, only),
-        _ => Vec::new(),
-    };
-    cure::fixes(scene, stage, suspects, &behind, &Conversation::of(scene, key))
 }
 
 /// The sender was told: an ICMP error about the flow, or a reset in the far end's name.
@@ -134,7 +111,7 @@ fn bridged_fix(case: &Case<'_>, stage: &Stage) -> Fix {
     let why = "Bridged frames then pass by the host's IP firewall, as a switch would forward them.";
     match per_bridge {
         Some(bridge) if case.scene.host.sysctl(name) != Some("1") => {
-            crate::diagnose::fix::device::bridge_option(bridge, option, "0", "1", why).risk(risk)
+            device::bridge_option(bridge, option, "0", "1", why).risk(risk)
         }
         _ => sysctl::set(case.scene.host, name, "0", why).risk(risk),
     }
@@ -144,7 +121,7 @@ fn bridged_fix(case: &Case<'_>, stage: &Stage) -> Fix {
 fn unruled(case: &Case<'_>, drop: &Dropped<'_>, stage: &Stage) -> Option<Judgement> {
     conntrack_full(case, drop, stage)
         .or_else(|| not_kept(case, drop, stage))
-        .or_else(|| super::nat_ports::judge(case, drop, stage))
+        .or_else(|| nat_ports::no_port_left(case, drop, stage))
 }
 
 /// No rule did it: conntrack puts IPv6 datagrams together before it looks at them, and drops the pieces that it can't keep
@@ -152,7 +129,7 @@ fn unruled(case: &Case<'_>, drop: &Dropped<'_>, stage: &Stage) -> Option<Judgeme
 fn not_kept(case: &Case<'_>, drop: &Dropped<'_>, stage: &Stage) -> Option<Judgement> {
     let first = matches!(stage.hook, "prerouting" | "output") && stage.family == "ip6" && !stage.by_nft;
     let pieces = drop.flow.places.values().any(|counters| counters.fragments > 0);
-    (first && pieces).then(|| fragments::not_kept(case, drop, fragments::CONNTRACK_IPV6, stage.point()))
+    (first && pieces).then(|| fragments::not_kept(case, drop, CONNTRACK_IPV6, stage.point()))
 }
 
 /// No rule did it: conntrack drops what it has no room for (`nf_conntrack_in`, "table full").
@@ -173,7 +150,7 @@ fn conntrack_full(case: &Case<'_>, drop: &Dropped<'_>, stage: &Stage) -> Option<
     let (used, max) = (count.unwrap_or(0), max.unwrap_or(0));
     let explanation = format!(
         "{} were of new connections, and the host's connection tracking table is full ({used} of {max} entries).",
-        words::dropped(case)
+        case.dropped_share()
     );
     let raise = sysctl::set(
         host,

@@ -1,7 +1,8 @@
 //! `no-reply`: the packets went their way in order and nothing came back; and what vanished on this host unexplained.
 
-use crate::diagnose::case::{Case, Way};
-use crate::diagnose::judgement::{Judgement, at, beyond};
+use crate::diagnose::facts::place::{at, beyond};
+use crate::diagnose::flows::case::{Case, Way};
+use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict};
 use crate::diagnose::words;
 use crate::event::Protocol;

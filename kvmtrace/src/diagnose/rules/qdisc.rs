@@ -1,10 +1,11 @@
 //! `qdisc-limit`: a queueing discipline's limit, or a NIC that has none to send with (`noop`, no carrier).
 
-use crate::diagnose::case::Case;
+use crate::diagnose::facts::place::at;
+use crate::diagnose::faults::port;
 use crate::diagnose::fix::device;
-use crate::diagnose::judgement::{Judgement, at};
+use crate::diagnose::flows::case::Case;
+use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Fix, Point, Severity};
-use crate::diagnose::words;
 use crate::event::Protocol;
 
 const REASONS: &[&str] = &[
@@ -17,6 +18,7 @@ const REASONS: &[&str] = &[
     "CPU_BACKLOG",
     "QDISC_BURST_DROP",
 ];
+
 const FUNCTIONS: &[&str] = &[
     "__dev_queue_xmit",
     "dev_queue_xmit",
@@ -35,10 +37,10 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         return None;
     }
     let link = case.scene.link(drop.device()?)?;
-    let what = words::dropped(case);
+    let what = case.dropped_share();
     let place = at(case.scene, link.index, Point::Qdisc).of(drop);
     if !link.up || !link.carrier || link.qdisc == "noop" {
-        return Some(super::path::dead_link(case, link, place));
+        return Some(port::dead_link(case, link, place));
     }
     let qdisc = case.scene.host.qdiscs.iter().find(|qdisc| qdisc.device == link.index && qdisc.parent == "root");
     let kind = qdisc.map_or(link.qdisc.as_str(), |qdisc| qdisc.kind.as_str());

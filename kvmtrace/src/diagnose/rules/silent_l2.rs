@@ -1,114 +1,26 @@
 //! Flows that go astray because two claim one address: `address-conflict`, `arp-spoofed`, `mac-conflict`.
 
-use crate::diagnose::case::Case;
-use crate::diagnose::fix::quote;
-use crate::diagnose::judgement::{Judgement, at};
-use crate::diagnose::layer2::Conflict;
-use crate::diagnose::report::{Cause, Fix, Point, Verdict};
-use crate::diagnose::scene::Scene;
-use crate::diagnose::words;
-use crate::event::{IfIndex, MacAddress};
-use std::net::IpAddr;
+use crate::diagnose::facts::place::at;
+use crate::diagnose::faults::conflict::{claimed_twice, sent_from_several};
+use crate::diagnose::flows::case::Case;
+use crate::diagnose::judgement::Judgement;
+use crate::diagnose::report::{Cause, Point, Verdict};
 
 /// See the module.
 pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     if case.answered() > 0 {
         return None;
     }
-    let facts = &case.scene.layer2;
+    let facts = case.layer2;
     let addresses = [case.key().destination.ip(), case.key().source.ip(), case.group.main.target];
     if let Some(conflict) = addresses.into_iter().flatten().find_map(|address| facts.conflict(case.scene, address)) {
-        let (cause, explanation, fix) = of_address(case.scene, &conflict);
+        let (cause, explanation, fix) = claimed_twice(case.scene, &conflict);
         let place = at(case.scene, conflict.offender.1, Point::TapIngress);
         return Some(Judgement::dropped(cause, place, explanation).verdict(Verdict::Unanswered).fix(fix));
     }
     let macs = [case.destination_mac(), case.entry().map(|(_, counters)| counters.source_mac)];
     let (mac, devices) = macs.into_iter().flatten().find_map(|mac| Some((mac, facts.shared(mac)?)))?;
-    let (explanation, fix) = of_mac(case.scene, mac, &devices);
+    let (explanation, fix) = sent_from_several(case.scene, mac, &devices);
     let place = at(case.scene, *devices.last()?, Point::TapIngress);
     Some(Judgement::dropped(Cause::MacConflict, place, explanation).verdict(Verdict::Unanswered).fix(fix))
-}
-
-/// Two answer for one IP address.
-pub fn of_address(scene: &Scene<'_>, conflict: &Conflict) -> (Cause, String, Fix) {
-    let macs: Vec<String> = conflict.macs.iter().map(MacAddress::to_string).collect();
-    let (mac, device) = conflict.offender;
-    let guest = scene.guest_name(device).unwrap_or_default();
-    let name = scene.name(device);
-    let address = conflict.address;
-    if conflict.spoofed {
-        let explanation = format!(
-            "{guest} ({mac} on {name}) claims {address}, which belongs to another machine: traffic for it is drawn to the guest. Claimed by: {}.",
-            macs.join(", ")
-        );
-        let fix = if scene.bridge_of(device).is_some() {
-            shut_up(&guest, &name, device, address)
-        } else {
-            Fix::advice(format!("Find out in {guest} why it claims {address}, and take the address off it."))
-        };
-        return (Cause::ArpSpoofed, explanation, fix);
-    }
-    let explanation = format!(
-        "Several machines claim {address}: {}; whoever answers last gets the traffic. Among them: {}.",
-        macs.join(", "),
-        words::list(&who(scene, &conflict.guests))
-    );
-    (
-        Cause::AddressConflict,
-        explanation,
-        Fix::advice(if conflict.guests.len() > 1 {
-            format!(
-                "{address} is set in more than one guest: give one of {} another.",
-                words::list(&who(scene, &conflict.guests))
-            )
-        } else {
-            format!("{address} is set in {guest} and on a machine beyond this host: give one of them another.")
-        }),
-    )
-}
-
-fn who(scene: &Scene<'_>, devices: &[IfIndex]) -> Vec<String> {
-    let name =
-        |device: &IfIndex| format!("{} on {}", scene.guest_name(*device).unwrap_or_default(), scene.name(*device));
-    devices.iter().map(name).collect()
-}
-
-/// Two guests send with one MAC address.
-pub fn of_mac(scene: &Scene<'_>, mac: MacAddress, devices: &[IfIndex]) -> (String, Fix) {
-    let who = who(scene, devices);
-    let explanation = format!(
-        "{mac} sends from several ports: {}; the bridge learns it now here, now there, and frames go to the wrong guest.",
-        who.join(", ")
-    );
-    (
-        explanation,
-        Fix::advice(format!(
-            "Give one of {} another MAC address, in its definition (virsh edit) and, if set there, in the guest.",
-            words::list(&who)
-        )),
-    )
-}
-
-/// Drops what a guest says about an address: ARP, and neighbour advertisements with it as their target (at byte 8 of the
-/// ICMPv6 header; nft has a word for it only in newer versions) or anything that it sends from it.
-fn shut_up(guest: &str, device: &str, index: IfIndex, address: IpAddr) -> Fix {
-    // A table of its own, so that its removal removes nothing else. A colon may not stand in a name.
-    let table = format!("bridge kvmtrace_claim_{}_{}", index.0, address.to_string().replace(':', "-"));
-    let from = format!("add rule {table} prerouting iifname \"{device}\"");
-    let (what, rules) = match address {
-        IpAddr::V4(_) => ("ARP", format!("{from} arp saddr ip {address} drop")),
-        IpAddr::V6(target) => {
-            let target = u128::from(target);
-            let advertised = format!("{from} icmpv6 type nd-neighbor-advert @th,64,128 {target:#034x} drop");
-            ("neighbour advertisements", format!("{advertised}; {from} ip6 saddr {address} drop"))
-        }
-    };
-    let chain = format!("add chain {table} prerouting {{ type filter hook prerouting priority -300; }}");
-    Fix::run(
-        format!("nft {}", quote(&format!("add table {table}; {chain}; {rules}"))),
-        format!("nft delete table {table}"),
-        format!("Drops the {what} by which {guest} claims {address}; then find out in the guest why it does."),
-    )
-    .risk("If the guest owns this address after all, it loses it. What asked meanwhile remembers the wrong machine until it asks anew.")
-    .persist("libvirt: <filterref filter='clean-traffic'/> in the guest's interface.")
 }

@@ -1,8 +1,9 @@
 //! The end of the way: `port-closed`, `listen-overflow`, `socket-buffer-full`, and what an ICMP error or a reset tells.
 
-use crate::diagnose::case::{Case, Way};
+use crate::diagnose::facts::place::{at, beyond};
 use crate::diagnose::fix::sysctl;
-use crate::diagnose::judgement::{Judgement, at, beyond};
+use crate::diagnose::flows::case::{Case, Way};
+use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict, Where};
 use crate::diagnose::words;
 use crate::event::Protocol;
@@ -12,7 +13,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let drop = case.focus.as_ref()?;
     let device = drop.device().or_else(|| case.bridge().map(|bridge| bridge.index)).or(case.device())?;
     let place = at(case.scene, device, Point::Socket).of(drop);
-    let what = words::dropped(case);
+    let what = case.dropped_share();
     let port =
         drop.flow.key.destination_port.map_or_else(String::new, |port| format!(" {} {port}", drop.flow.key.protocol));
     let overflow = drop.because(&["TCP_LISTEN_OVERFLOW", "TCP_REQQFULLDROP", "TCP_MINTTL_LISTEN"])

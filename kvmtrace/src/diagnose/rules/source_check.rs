@@ -3,19 +3,21 @@
 //! `ip_rcv_finish_core` drops with `IP_RPFILTER`, `IP_LOCALNET`, `IP_LOCAL_SOURCE` or `IP_INVALID_SOURCE`. The filter also
 //! makes the host ignore ARP requests, without any drop (`arp_process` → `ip_route_input_noref`).
 
-use super::routing::text;
-use crate::diagnose::case::{Case, Way};
-use crate::diagnose::fix::{quote, sysctl};
-use crate::diagnose::judgement::{Judgement, at};
+use crate::diagnose::facts::place::at;
+use crate::diagnose::facts::routes::{Answer, reverse_path_filter, route_text, way_back};
+use crate::diagnose::fix::sysctl;
+use crate::diagnose::flows::case::{Case, Way};
+use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Fix, Point, Verdict};
-use crate::diagnose::routes::{Answer, Question, lookup};
+use crate::diagnose::shell::quote;
 use crate::diagnose::words;
+use crate::event::Protocol;
 use crate::event::host::Link;
-use crate::event::{HostState, Protocol};
 use std::net::IpAddr;
 
 const MARTIAN: &[&str] =
     &["IP_LOCALNET", "IP_LOCAL_SOURCE", "IP_INVALID_SOURCE", "IP_INVALID_DEST", "INVALID_SRC", "IP6_INVALID_SOURCE"];
+
 const FUNCTIONS: &[&str] =
     &["ip_rcv_finish_core", "ip_rcv_finish", "ip_route_input_slow", "ip_route_input_noref", "ip_error"];
 
@@ -25,7 +27,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let from = drop.flow.key.source.ip()?;
     let input = case.scene.link(drop.device().or(case.device())?)?;
     let place = at(case.scene, input.index, Point::Routing).of(drop);
-    let what = words::dropped(case);
+    let what = case.dropped_share();
     let odd_source = is_odd_source(case, from);
     let in_receive = drop.within(&["ip6_rcv_core"]) && !drop.because(&["OTHERHOST", "CSUM", "PKT_TOO_SMALL"]);
     if drop.because(MARTIAN) || odd_source && (drop.is_unspecified() && drop.within(FUNCTIONS) || in_receive) {
@@ -39,7 +41,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
             "Give the sender an address of its own instead of {from}; the cure lies where these packets are made."
         ))));
     }
-    let strict = filter_of(case.scene.host, input) == 1;
+    let strict = reverse_path_filter(case.scene.host, input) == 1;
     let back = way_back(case.scene.host, from, drop.key().destination.ip());
     if !(drop.because(&["IP_RPFILTER"])
         || drop.is_unspecified() && drop.within(FUNCTIONS) && strict && elsewhere(&back, input))
@@ -51,7 +53,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         input.name,
         back.unicast().map_or_else(
             || "nowhere (it has no route back)".to_owned(),
-            |route| format!("by another way ({})", text(case.scene, route))
+            |route| format!("by another way ({})", route_text(case.scene, route))
         )
     );
     Some(
@@ -74,7 +76,9 @@ pub fn judge_silent(case: &Case<'_>) -> Option<Judgement> {
     let (asked, from) = (key.destination.ip()?, key.source.ip()?);
     let owner = case.scene.device_of_address(asked)?;
     let input = case.bridge().unwrap_or(owner);
-    if filter_of(case.scene.host, input) != 1 || !elsewhere(&way_back(case.scene.host, from, Some(asked)), input) {
+    if reverse_path_filter(case.scene.host, input) != 1
+        || !elsewhere(&way_back(case.scene.host, from, Some(asked)), input)
+    {
         return None;
     }
     let explanation = format!(
@@ -98,23 +102,9 @@ fn is_odd_source(case: &Case<'_>, from: IpAddr) -> bool {
         || matches!(from, IpAddr::V4(v4) if v4.is_broadcast() || v4.octets()[0] == 0)
 }
 
-/// The way that an answer would take, as `__fib_validate_source` asks for it: as if this host sent it from the packet's
-/// destination, so that no rule for an incoming device counts.
-pub fn way_back(host: &HostState, from: IpAddr, to: Option<IpAddr>) -> Answer<'_> {
-    lookup(host, Question { from: to, to: from, input: "lo" })
-}
-
 /// The answer would leave by another device, or by none.
 fn elsewhere(back: &Answer<'_>, input: &Link) -> bool {
     back.unicast().and_then(|route| route.device) != Some(input.index)
-}
-
-/// The kernel takes the larger of the two (`IN_DEV_RPFILTER`).
-pub fn filter_of(host: &HostState, input: &Link) -> u8 {
-    let value = |device: &str| {
-        host.sysctl(&format!("net.ipv4.conf.{device}.rp_filter")).and_then(|value| value.parse().ok()).unwrap_or(0)
-    };
-    value("all").max(value(&input.name))
 }
 
 fn state(case: &Case<'_>, input: &Link) -> Vec<String> {

@@ -1,7 +1,9 @@
 //! `ttl-expired`: the TTL or hop limit ran out in `ip_forward` or `ip6_forward` (`IP_INHDR`, and ICMP 11/0).
 
-use crate::diagnose::case::Case;
-use crate::diagnose::judgement::{Judgement, at};
+use crate::diagnose::facts::place::at;
+use crate::diagnose::facts::routes;
+use crate::diagnose::flows::case::Case;
+use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict};
 use crate::diagnose::words;
 use crate::event::Direction;
@@ -17,7 +19,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let sent_with = case.entry().map(|(_, counters)| counters.time_to_live);
     let device = drop.device().or(case.device())?;
     let place = at(case.scene, device, Point::Routing).of(drop);
-    let what = words::dropped(case);
+    let what = case.dropped_share();
     if sent_with.is_some_and(|ttl| ttl <= 1) {
         let explanation = format!("{what} came with a TTL that ends at this host; traceroute does that on purpose.");
         return Some(
@@ -28,7 +30,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         );
     }
     let route = case.routing().unicast();
-    let evidence = route.map(|route| format!("this host's route: {}", super::routing::text(case.scene, route)));
+    let evidence = route.map(|route| format!("this host's route: {}", routes::route_text(case.scene, route)));
     let by = sent_with.map(|ttl| format!(" (sent with TTL {ttl})")).unwrap_or_default();
     let explanation = format!(
         "{what} died of an expired TTL{by}: they go round in a routing loop between this host and its next hop."

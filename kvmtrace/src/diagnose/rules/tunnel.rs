@@ -5,15 +5,20 @@
 //! of an inner packet that must not be fragmented what fits, in the name of the inner destination
 //! (`skb_tunnel_check_pmtu`): then nothing is dropped at all.
 
-use crate::diagnose::case::Case;
-use crate::diagnose::dropped::Dropped;
-use crate::diagnose::fix::{device, quote};
-use crate::diagnose::judgement::{Judgement, at};
+use crate::diagnose::facts::dropped::Dropped;
+use crate::diagnose::facts::place::at;
+use crate::diagnose::facts::routes;
+use crate::diagnose::facts::scene::{Role, Scene};
+use crate::diagnose::facts::tunnel::{is_unknown_vni, overhead, underlay, unknown_vni};
+use crate::diagnose::faults::{port, route};
+use crate::diagnose::fix::device;
+use crate::diagnose::flows::case::Case;
+use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict};
-use crate::diagnose::scene::{Role, Scene};
+use crate::diagnose::shell::quote;
 use crate::diagnose::words;
 use crate::event::host::{Link, LinkKind};
-use crate::event::{Direction, HostState, Protocol};
+use crate::event::{Direction, Protocol};
 use crate::track::Flow;
 use std::net::IpAddr;
 
@@ -41,7 +46,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     if drop.is_in_tunnel() && drop.because(&["NO_SOCKET"]) {
         let ours = |link: &&Link| matches!(link.kind, LinkKind::Vxlan { port, .. } if Some(port) == drop.key().destination_port);
         let link = case.scene.host.links.values().filter(ours).find(|link| !link.up)?;
-        return Some(super::path::dead_link(case, link, at(case.scene, link.index, Point::Tunnel).of(drop)));
+        return Some(port::dead_link(case, link, at(case.scene, link.index, Point::Tunnel).of(drop)));
     }
     let in_tunnel = drop.function().starts_with("vxlan_xmit") || drop.function().starts_with("geneve_xmit");
     if !in_tunnel {
@@ -56,7 +61,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         return no_underlay(case, drop, link);
     }
     // Before 6.13 without a reason, as whatever else goes wrong there (`vxlan_xmit_one`, `tx_error`): the routes decide.
-    let is_unreachable = || remote_hint(case.scene, link).is_some_and(|to| super::routing::has_no_way(case.scene, to));
+    let is_unreachable = || remote_hint(case.scene, link).is_some_and(|to| routes::has_no_way(case.scene, to));
     if drop.is_unspecified() && drop.within(&["vxlan_xmit_one"]) && is_unreachable() {
         return no_underlay(case, drop, link);
     }
@@ -66,9 +71,9 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
 /// The host has no way to the remote end.
 fn no_underlay(case: &Case<'_>, drop: &Dropped<'_>, link: &Link) -> Option<Judgement> {
     if let Some(under) = underlay(case.scene, link).filter(|under| !under.up || !under.carrier) {
-        return Some(super::path::dead_link(case, under, at(case.scene, under.index, Point::NicEgress).of(drop)));
+        return Some(port::dead_link(case, under, at(case.scene, under.index, Point::NicEgress).of(drop)));
     }
-    Some(super::routing::no_way(case, drop, link, remote_hint(case.scene, link)?))
+    Some(route::no_way(case, drop, link, remote_hint(case.scene, link)?))
 }
 
 /// `vxlan_xmit` has nobody to send to.
@@ -76,7 +81,7 @@ fn no_remote(case: &Case<'_>, drop: &Dropped<'_>, link: &Link) -> Judgement {
     let mac = case.destination_mac().map(|mac| mac.to_string()).unwrap_or_default();
     let explanation = format!(
         "{} came to {}, which knows no remote end for {mac}: neither a default nor an entry in its forwarding database.",
-        words::dropped(case),
+        case.dropped_share(),
         link.name
     );
     let peer = remote_hint(case.scene, link);
@@ -137,7 +142,7 @@ pub fn judge_silent(case: &Case<'_>) -> Option<Judgement> {
     }
     if let Some(under) = underlay(case.scene, link).filter(|under| !under.up || !under.carrier) {
         let place = at(case.scene, under.index, Point::NicEgress);
-        return Some(super::path::dead_link(case, under, place).verdict(Verdict::Lost));
+        return Some(port::dead_link(case, under, place).verdict(Verdict::Lost));
     }
     let (count, drop) = unknown_vni(case.scene)?;
     let explanation = format!(
@@ -154,11 +159,6 @@ pub fn judge_silent(case: &Case<'_>) -> Option<Judgement> {
     )
 }
 
-fn is_unknown_vni(drop: &Dropped<'_>) -> bool {
-    drop.because(&["VXLAN_VNI_NOT_FOUND", "TUNNEL_VNI_NOT_FOUND"])
-        || drop.within(&["vxlan_rcv"]) && drop.is_unspecified() && drop.key().protocol == Protocol::Udp
-}
-
 /// What came for a guest in a network that no device has.
 fn unknown_network(case: &Case<'_>, drop: &Dropped<'_>) -> Option<Judgement> {
     let port = drop.key().destination_port?;
@@ -167,7 +167,7 @@ fn unknown_network(case: &Case<'_>, drop: &Dropped<'_>) -> Option<Judgement> {
     let LinkKind::Vxlan { vni, .. } = link.kind else { return None };
     let explanation = format!(
         "{} came in a tunnel from {} with a network identifier (VNI) that no device of this host has; {} has {vni}.",
-        words::dropped(case),
+        case.dropped_share(),
         drop.key().source,
         link.name
     );
@@ -184,25 +184,6 @@ fn one_vni(link: &Link, vni: u32) -> Fix {
         "Use one VNI at both ends: this one has {vni} ({}); a VNI can't be changed, the device has to be made anew.",
         link.name
     ))
-}
-
-/// The VNI of each tunnel of this host.
-pub fn identifiers(host: &HostState) -> String {
-    let own = |link: &Link| {
-        if let LinkKind::Vxlan { vni, .. } = link.kind { Some(format!("{vni} on {}", link.name)) } else { None }
-    };
-    let known: Vec<String> = host.links.values().filter_map(own).collect();
-    if known.is_empty() { "none".to_owned() } else { known.join(", ") }
-}
-
-/// Tunnel packets that came to no known network.
-pub fn unknown_vni<'a>(scene: &Scene<'a>) -> Option<(u64, Dropped<'a>)> {
-    let drops = scene
-        .track
-        .flows()
-        .flat_map(|flow| flow.drops.iter().map(move |(site, totals)| Dropped { flow, site, totals }));
-    let unknown: Vec<Dropped<'_>> = drops.filter(|drop| !drop.is_in_tunnel() && is_unknown_vni(drop)).collect();
-    Some((unknown.iter().map(|drop| drop.totals.packets).sum(), *unknown.first()?))
 }
 
 /// The outer packets are too big for the underlay: fragmented there, or the sender of the inner ones was told so.
@@ -238,7 +219,7 @@ fn too_big(case: &Case<'_>, drop: Option<&Dropped<'_>>) -> Option<Judgement> {
     );
     let judgement = |place, explanation| Judgement::dropped(Cause::TunnelMtuExceeded, place, explanation);
     let judgement = if let Some(drop) = drop {
-        let explanation = format!("{} were dropped in the tunnel {}: {size}.", words::dropped(case), link.name);
+        let explanation = format!("{} were dropped in the tunnel {}: {size}.", case.dropped_share(), link.name);
         judgement(place.of(drop), explanation).evidence([drop.label()])
     } else if told {
         // TCP takes smaller segments; whoever sends the same again is refused again.
@@ -274,31 +255,10 @@ fn too_big(case: &Case<'_>, drop: Option<&Dropped<'_>>) -> Option<Judgement> {
 }
 
 /// The tunnel that the flow leaves by.
-fn tunnel<'a>(case: &Case<'a>) -> Option<&'a Link> {
+pub(in crate::diagnose) fn tunnel<'a>(case: &Case<'a>) -> Option<&'a Link> {
     let hop = case
         .hops
         .iter()
         .find(|(place, _)| place.direction == Direction::Egress && case.scene.role(place.device) == Role::Tunnel);
     hop.and_then(|(place, _)| case.scene.link(place.device))
-}
-
-/// What the tunnel adds to a packet: Ethernet, VXLAN, UDP and IP headers.
-pub fn overhead(tunnel: &Link, under: &Link) -> u32 {
-    let end = if let LinkKind::Vxlan { remote, local, .. } = tunnel.kind { remote.or(local) } else { None };
-    let end = end.or_else(|| under.addresses.first().map(|network| network.address));
-    if end.is_some_and(|end| end.is_ipv6()) { 70 } else { 50 }
-}
-
-/// The device that the outer packets leave by.
-pub fn underlay<'a>(scene: &Scene<'a>, tunnel: &Link) -> Option<&'a Link> {
-    if let Some(lower) = tunnel.lower {
-        return scene.link(lower);
-    }
-    let LinkKind::Vxlan { remote, local, .. } = &tunnel.kind else { return None };
-    let remote = remote.filter(|remote| !remote.is_unspecified()).or_else(|| {
-        scene.host.forwarding.iter().filter(|entry| entry.device == tunnel.index).find_map(|entry| entry.remote)
-    });
-    let by_route =
-        remote.and_then(|remote| super::routing::route_to(scene.host, remote)).and_then(|route| route.device);
-    by_route.and_then(|device| scene.link(device)).or_else(|| local.and_then(|local| scene.device_of_address(local)))
 }

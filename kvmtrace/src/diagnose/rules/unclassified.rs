@@ -1,10 +1,9 @@
 //! `unclassified`: a drop that no rule explains, shown as it is.
 
-use crate::diagnose::case::Case;
+use crate::diagnose::facts::scene::Role;
+use crate::diagnose::flows::case::Case;
 use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Fix, Point, Severity, Where};
-use crate::diagnose::scene::Role;
-use crate::diagnose::words;
 
 /// See the module.
 pub fn judge(case: &Case<'_>) -> Option<Judgement> {
@@ -22,7 +21,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let on = name.as_ref().map(|name| format!(" (device {name})")).unwrap_or_default();
     let explanation = format!(
         "{} were dropped by the kernel: {}{on}. No rule of kvmtrace knows this drop.",
-        words::dropped(case),
+        case.dropped_share(),
         drop.label()
     );
     let place = Where { device: name, point, function: None, reason: None }.of(drop);

@@ -1,15 +1,15 @@
 //! firewalld: what comes to the host is a matter of zones, what passes it one of policies.
 
-use super::super::conversation::{Conversation, Port};
-use super::super::quote;
+use crate::diagnose::facts::firewall::stage::Stage;
+use crate::diagnose::facts::scene::Scene;
+use crate::diagnose::fix::conversation::{Conversation, Port};
 use crate::diagnose::report::Fix;
-use crate::diagnose::rules::netfilter_stage::Stage;
-use crate::diagnose::scene::Scene;
+use crate::diagnose::shell::quote;
 use crate::event::host::{Chain, Link, Network, Rule};
 use std::net::IpAddr;
 
 /// The narrowest first.
-pub(super) fn fixes(scene: &Scene<'_>, chain: &Chain, stage: &Stage, wanted: &Conversation) -> Vec<Fix> {
+pub(in crate::diagnose) fn fixes(scene: &Scene<'_>, chain: &Chain, stage: &Stage, wanted: &Conversation) -> Vec<Fix> {
     let (Some(source), Some(destination)) = (wanted.source, wanted.destination) else { return Vec::new() };
     let rule = rich_rule(wanted, source, destination);
     let narrow = match stage.hook {

@@ -1,15 +1,15 @@
 //! libvirt's filters of a guest's interface: what they let pass stands in the guest's definition, and for its running
 //! interface in a binding.
 
-use super::super::conversation::Conversation;
-use super::super::quote;
+use crate::diagnose::facts::scene::Scene;
+use crate::diagnose::fix::conversation::Conversation;
 use crate::diagnose::report::Fix;
-use crate::diagnose::scene::Scene;
+use crate::diagnose::shell::quote;
 use crate::event::host::{Chain, Link};
 use std::net::IpAddr;
 
 /// The chains of these filters, by the names that `nwfilter_ebiptables_driver.c` gives them.
-pub(super) fn owns(chain: &Chain) -> bool {
+pub(in crate::diagnose) fn owns(chain: &Chain) -> bool {
     let name = chain.name.as_str();
     if chain.family == "bridge" {
         return ["libvirt-I-", "libvirt-O-", "I-", "O-"].iter().any(|prefix| name.starts_with(prefix));
@@ -19,7 +19,7 @@ pub(super) fn owns(chain: &Chain) -> bool {
 }
 
 /// An address that the filter does not know is made known to it; for all else the filter itself is to be changed.
-pub(super) fn fix(scene: &Scene<'_>, chain: &Chain, wanted: &Conversation) -> Fix {
+pub(in crate::diagnose) fn fix(scene: &Scene<'_>, chain: &Chain, wanted: &Conversation) -> Fix {
     let by_address = ["-ipv4-ip", "-ipv6-ip", "-arp-ip"].iter().find_map(|end| chain.name.strip_suffix(end));
     let tap = by_address.and_then(|head| scene.host.link_named(head.strip_prefix("I-")?));
     match (tap, wanted.source) {

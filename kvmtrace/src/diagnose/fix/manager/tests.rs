@@ -1,10 +1,14 @@
 //! Chains as these firewalls really write them (ufw 0.36, Docker 27, firewalld 2, libvirt 9 and 10, pve-firewall 5),
 //! shortened to what matters.
 
-use super::*;
+use super::{Manager, manager_of};
+use crate::diagnose::facts::firewall::stage::Stage;
+use crate::diagnose::facts::firewall::suspects::Suspect;
+use crate::diagnose::facts::scene::Scene;
+use crate::diagnose::fix::conversation::{Conversation, Port};
 use crate::diagnose::fix::netfilter;
-use crate::diagnose::fix::suspects::Suspect;
-use crate::diagnose::report::Cause;
+use crate::diagnose::report::{Cause, Fix};
+use crate::event::host::{Backend, Chain, Rule};
 use crate::event::{Event, EventKind, HostState, Timestamp};
 use crate::track::Track;
 use rstest::rstest;
@@ -56,6 +60,7 @@ const UFW: &str = ":INPUT DROP [0:0]
     -A ufw-before-forward -m conntrack --ctstate INVALID -j DROP
     -A ufw-before-forward -j ufw-user-forward
     -A ufw-user-forward -s 10.0.0.0/24 -j DROP";
+
 const DOCKER: &str = ":INPUT ACCEPT [0:0]
     :FORWARD DROP [0:0]
     :DOCKER - [0:0]
@@ -65,22 +70,26 @@ const DOCKER: &str = ":INPUT ACCEPT [0:0]
     -A FORWARD -o docker0 -j DOCKER
     -A DOCKER-ISOLATION-STAGE-2 -o docker0 -j DROP
     -A DOCKER-USER -s 10.0.0.7/32 -j DROP";
+
 const LIBVIRT: &str = ":FORWARD ACCEPT [0:0]
     :LIBVIRT_FWI - [0:0]
     -A FORWARD -j LIBVIRT_FWI
     -A LIBVIRT_FWI -d 192.168.122.0/24 -o virbr0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
     -A LIBVIRT_FWI -o virbr0 -j REJECT --reject-with icmp-port-unreachable";
+
 const FIREWALLD: &str = ":FORWARD ACCEPT [0:0]
     :FORWARD_IN_ZONES - [0:0]
     :FWDI_public - [0:0]
     -A FORWARD -j FORWARD_IN_ZONES
     -A FORWARD -j REJECT --reject-with icmp-host-prohibited
     -A FWDI_public -j DROP";
+
 const PROXMOX: &str = ":FORWARD ACCEPT [0:0]
     :PVEFW-FORWARD - [0:0]
     :tap100i0-OUT - [0:0]
     -A FORWARD -j PVEFW-FORWARD
     -A PVEFW-FORWARD -m conntrack --ctstate INVALID -j DROP";
+
 const PLAIN: &str = ":FORWARD DROP [0:0]
     :mine - [0:0]
     -A FORWARD -j mine
@@ -110,7 +119,7 @@ fn chains_tell_who_writes_them(
     let chains = saved(text);
     let chain = chains.iter().find(|known| known.name == chain).unwrap();
     let rule = rule.map(|number| chain.rules.iter().find(|rule| rule.number == number).unwrap());
-    assert_eq!(manager(&chains, chain, rule), expected);
+    assert_eq!(manager_of(&chains, chain, rule), expected);
 }
 
 #[rstest]
@@ -123,7 +132,7 @@ fn tables_of_nft_tell_it_too(
     #[case] name: &str,
     #[case] expected: Option<Manager>,
 ) {
-    assert_eq!(manager(&[], &nft(table, family, name), None), expected);
+    assert_eq!(manager_of(&[], &nft(table, family, name), None), expected);
 }
 
 fn nft(table: &str, family: &str, name: &str) -> Chain {

@@ -1,13 +1,15 @@
 //! One cure on hosts that are configured in different ways.
 
-use super::*;
+use super::complete;
 use crate::diagnose::fix::{device, sysctl};
-use crate::event::host::{GuestInterface, Link, LinkStatistics};
-use crate::event::{IfIndex, MacAddress};
+use crate::diagnose::report::Fix;
+use crate::event::configuration::{ConfigurationSystem as System, DeviceConfiguration};
+use crate::event::host::{Guest, GuestInterface, Link, LinkKind, LinkStatistics};
+use crate::event::{HostState, IfIndex, MacAddress};
 use rstest::rstest;
 
 /// A device that is up.
-pub(in crate::diagnose::fix) fn link(index: u32, name: &str, kind: LinkKind) -> Link {
+pub(in crate::diagnose) fn link(index: u32, name: &str, kind: LinkKind) -> Link {
     Link {
         index: IfIndex(index),
         name: name.to_owned(),
@@ -96,7 +98,7 @@ fn an_mtu_is_set_where_the_device_is(
 #[case(System::Networkd, "Set it where the device is configured: ")]
 fn an_offload_is_switched_off_where_the_device_is_set_up(#[case] system: System, #[case] expected: &str) {
     let host = host(system, "/etc/netplan/a.yaml", "eth0");
-    let told = persist(&host, crate::diagnose::rules::large_receive::off(host.link_named("eth0").unwrap()));
+    let told = persist(&host, device::large_receive_off(host.link_named("eth0").unwrap()));
     assert!(told.starts_with(expected), "{told}");
 }
 

@@ -1,0 +1,15 @@
+//! What was observed, and what this host's configuration says of it: facts that no flow's verdict has touched yet.
+
+pub mod bridge;
+pub mod dropped;
+pub mod firewall;
+pub mod layer2;
+pub mod macvtap;
+pub mod nat;
+pub mod offload;
+pub mod place;
+pub mod routes;
+pub mod scene;
+pub mod sites;
+pub mod tunnel;
+pub mod xdp;

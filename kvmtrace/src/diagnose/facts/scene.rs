@@ -1,0 +1,255 @@
+//! The stage on which flows are judged: whose address is whose, which device plays which role.
+//!
+//! A guest's addresses are learnt from what it sends, for the host need not know them. A guest may lie: only addresses
+//! used with the interface's own MAC address count, few of them, and what the host knows comes first.
+
+use crate::event::host::{Guest, GuestInterface, Link, LinkKind};
+use crate::event::{Address, Direction, FlowCounters, HostState, IfIndex, MacAddress, Place, Protocol};
+use crate::track::{Flow, Track};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// Addresses that are learnt per interface.
+const ADDRESSES: usize = 8;
+
+/// What part a device plays on a guest's way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// A guest's tap.
+    Tap,
+    /// A guest's macvtap.
+    Macvtap,
+    /// A bridge.
+    Bridge,
+    /// A VXLAN device.
+    Tunnel,
+    /// Any other device: a NIC, a VLAN or bond on it, one end of a veth pair.
+    Nic,
+}
+
+/// Facts for judging.
+#[derive(Debug)]
+pub struct Scene<'a> {
+    /// The trace.
+    pub track: &'a Track,
+    /// The host.
+    pub host: &'a HostState,
+    interfaces: BTreeMap<IfIndex, (&'a Guest, &'a GuestInterface)>,
+    guest_macs: BTreeMap<MacAddress, IfIndex>,
+    guest_addresses: BTreeMap<IpAddr, IfIndex>,
+    learnt: BTreeMap<IfIndex, Vec<IpAddr>>,
+    advertised: BTreeMap<IpAddr, Vec<&'a Flow>>,
+}
+
+impl<'a> Scene<'a> {
+    /// With what traffic tells.
+    pub fn new(track: &'a Track) -> Self {
+        let mut scene = Self::of_host(track);
+        scene.learn();
+        for flow in track.flows().filter(|flow| matches!(flow.key.protocol, Protocol::Icmpv6 { kind: 136, .. })) {
+            if let Some(target) = flow.target.or(flow.key.source.ip()) {
+                scene.advertised.entry(target).or_default().push(flow);
+            }
+        }
+        scene
+    }
+
+    /// With what the host alone tells: cheap.
+    pub fn of_host(track: &'a Track) -> Self {
+        let host = track.host();
+        let mut scene = Self {
+            track,
+            host,
+            interfaces: BTreeMap::new(),
+            guest_macs: BTreeMap::new(),
+            guest_addresses: BTreeMap::new(),
+            learnt: BTreeMap::new(),
+            advertised: BTreeMap::new(),
+        };
+        for (guest, interface) in
+            host.guests.iter().flat_map(|guest| guest.interfaces.iter().map(move |interface| (guest, interface)))
+        {
+            scene.interfaces.entry(interface.device).or_insert((guest, interface));
+            if let Some(mac) = interface.mac {
+                scene.guest_macs.entry(mac).or_insert(interface.device);
+            }
+            for address in &interface.addresses {
+                scene.know(interface.device, *address);
+            }
+        }
+        scene
+    }
+
+    fn know(&mut self, device: IfIndex, address: IpAddr) {
+        let learnt = self.learnt.entry(device).or_default();
+        if learnt.len() < ADDRESSES && !learnt.contains(&address) && !self.guest_addresses.contains_key(&address) {
+            learnt.push(address);
+            self.guest_addresses.insert(address, device);
+        }
+    }
+
+    fn learn(&mut self) {
+        let mut senders: BTreeMap<IfIndex, BTreeMap<MacAddress, u64>> = BTreeMap::new();
+        let mut sources: Vec<(u64, IfIndex, MacAddress, IpAddr)> = Vec::new();
+        for flow in self.track.flows() {
+            for (place, counters) in flow.places.iter().filter(|(place, _)| self.is_entry(**place)) {
+                *senders.entry(place.device).or_default().entry(counters.source_mac).or_default() += counters.packets;
+                let own = !matches!(flow.key.protocol, Protocol::Ip(_) | Protocol::Ethernet(_));
+                if let (Some(address), true) = (flow.key.source.ip(), own)
+                    && !address.is_unspecified()
+                    && !address.is_multicast()
+                    && !address.is_loopback()
+                {
+                    sources.push((counters.first.0, place.device, counters.source_mac, address));
+                }
+            }
+        }
+        for (device, macs) in senders {
+            let known = self.interface(device).is_some_and(|interface| interface.mac.is_some());
+            if let (false, Some((mac, _))) = (known, macs.into_iter().max_by_key(|(_, packets)| *packets)) {
+                self.guest_macs.entry(mac).or_insert(device);
+            }
+        }
+        sources.sort_unstable();
+        for (_, device, mac, address) in sources {
+            if self.guest_macs.get(&mac) == Some(&device) && !self.is_host_address(address) {
+                self.know(device, address);
+            }
+        }
+    }
+
+    /// A guest's packets come in here.
+    pub fn is_entry(&self, place: Place) -> bool {
+        match self.role(place.device) {
+            Role::Tap => place.direction == Direction::Ingress,
+            Role::Macvtap => place.direction == Direction::Egress,
+            Role::Bridge | Role::Tunnel | Role::Nic => false,
+        }
+    }
+
+    /// Packets leave here for a guest.
+    pub fn is_exit(&self, place: Place) -> bool {
+        matches!(self.role(place.device), Role::Tap | Role::Macvtap) && !self.is_entry(place)
+    }
+
+    /// What part a device plays.
+    pub fn role(&self, device: IfIndex) -> Role {
+        let owned = self.interface(device);
+        match self.host.link(device).map(|link| &link.kind) {
+            Some(LinkKind::Macvtap { .. }) => Role::Macvtap,
+            Some(LinkKind::Tun) => Role::Tap,
+            Some(LinkKind::Bridge(_)) => Role::Bridge,
+            Some(LinkKind::Vxlan { .. }) => Role::Tunnel,
+            _ if owned.is_some() => Role::Tap,
+            _ => Role::Nic,
+        }
+    }
+
+    /// The guest's interface on this device.
+    pub fn interface(&self, device: IfIndex) -> Option<&'a GuestInterface> {
+        self.interfaces.get(&device).map(|(_, interface)| *interface)
+    }
+
+    /// The name of the guest behind a device.
+    pub fn guest_name(&self, device: IfIndex) -> Option<String> {
+        self.interfaces.get(&device).map(|(guest, _)| guest.name.clone())
+    }
+
+    /// A device.
+    pub fn link(&self, device: IfIndex) -> Option<&'a Link> {
+        self.host.link(device)
+    }
+
+    /// A device's name.
+    pub fn name(&self, device: IfIndex) -> String {
+        self.host.link_name(device)
+    }
+
+    /// The guest's interface that has this MAC address.
+    pub fn guest_by_mac(&self, mac: MacAddress) -> Option<IfIndex> {
+        self.guest_macs.get(&mac).copied()
+    }
+
+    /// The guest's interface that has this address.
+    pub fn guest_by_address(&self, address: Address) -> Option<IfIndex> {
+        match address {
+            Address::Ip(address) => self.guest_addresses.get(&address).copied(),
+            Address::Mac(mac) => self.guest_by_mac(mac),
+        }
+    }
+
+    /// The MAC address of a guest's interface.
+    pub fn mac_of(&self, device: IfIndex) -> Option<MacAddress> {
+        let known = self.interface(device).and_then(|interface| interface.mac);
+        known.or_else(|| self.guest_macs.iter().find(|(_, owner)| **owner == device).map(|(mac, _)| *mac))
+    }
+
+    /// The addresses of a guest's interface.
+    pub fn addresses_of(&self, device: IfIndex) -> &[IpAddr] {
+        self.learnt.get(&device).map_or(&[], Vec::as_slice)
+    }
+
+    /// The address is one of the host's own.
+    pub fn is_host_address(&self, address: IpAddr) -> bool {
+        self.device_of_address(address).is_some()
+    }
+
+    /// The device that bears this address of the host.
+    pub fn device_of_address(&self, address: IpAddr) -> Option<&'a Link> {
+        self.host.links.values().find(|link| link.addresses.iter().any(|network| network.address == address))
+    }
+
+    /// The MAC address is one of the host's own.
+    pub fn is_host_mac(&self, mac: MacAddress) -> bool {
+        !self.guest_macs.contains_key(&mac) && self.host.links.values().any(|link| link.mac == Some(mac))
+    }
+
+    /// The bridge that a device is a port of.
+    pub fn bridge_of(&self, device: IfIndex) -> Option<&'a Link> {
+        let master = self.link(device)?.master?;
+        self.link(master).filter(|link| matches!(link.kind, LinkKind::Bridge(_)))
+    }
+
+    /// What is dead below a device that is up without a carrier: a device that stands on another has the carrier of that one,
+    /// a bundle that of its parts. The device itself where nothing below explains it.
+    pub fn dead_below(&self, link: &'a Link) -> &'a Link {
+        if !link.up || link.carrier || matches!(link.kind, LinkKind::Vxlan { .. } | LinkKind::Bridge(_)) {
+            return link;
+        }
+        let lower = link.lower.and_then(|lower| self.link(lower));
+        let below = lower.into_iter().chain(self.host.ports(link.index)).filter(|below| !below.up || !below.carrier);
+        // What can be brought up from here, first.
+        below.min_by_key(|below| (below.up, below.index)).map_or(link, |below| self.dead_below(below))
+    }
+
+    /// All of the trace that may be seen is seen: no filter hides answers or translated packets.
+    pub fn is_unfiltered(&self) -> bool {
+        self.track.started().is_none_or(|started| started.filter.is_empty())
+    }
+
+    /// Answers would be seen: the filter, if any, takes both directions.
+    pub fn sees_answers(&self) -> bool {
+        let one_way = |word: &str| {
+            matches!(word.trim_matches(['(', ')', '!']), "src" | "dst" | "ingress" | "egress" | "inbound" | "outbound")
+        };
+        self.track.started().is_none_or(|started| !started.filter.split_whitespace().any(one_way))
+    }
+
+    /// Neighbour advertisements for an address.
+    pub fn advertisements(&self, target: IpAddr) -> &[&'a Flow] {
+        self.advertised.get(&target).map_or(&[], Vec::as_slice)
+    }
+
+    /// What touches no guest is wanted too.
+    pub fn wants_all(&self) -> bool {
+        self.track.started().is_some_and(|started| started.all)
+    }
+
+    /// The counters of a flow where its guest sends it.
+    pub fn entry<'f>(&self, flow: &'f Flow) -> Option<(&'f Place, &'f FlowCounters)> {
+        flow.places
+            .iter()
+            .filter(|(place, _)| self.is_entry(**place))
+            .min_by_key(|(place, counters)| (counters.first, **place))
+    }
+}

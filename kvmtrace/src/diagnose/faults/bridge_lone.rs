@@ -1,0 +1,83 @@
+//! A guest whose bridge leads nowhere, and frames for an address that nobody on the bridge has.
+
+use crate::diagnose::facts::dropped::Dropped;
+use crate::diagnose::facts::place::at;
+use crate::diagnose::flows::case::{Case, Way};
+use crate::diagnose::judgement::Judgement;
+use crate::diagnose::report::{Cause, Fix, Point, Verdict};
+use crate::diagnose::shell::quote;
+use crate::diagnose::words;
+use crate::event::host::{Link, LinkKind};
+
+/// The tap is the only port of its bridge, which bears no address: it hangs on the wrong one.
+pub fn lone_bridge(case: &Case<'_>, drop: Option<&Dropped<'_>>) -> Option<Judgement> {
+    let host = case.scene.host;
+    let own = case.scene.link(case.device()?)?;
+    let bridge = case.bridge()?;
+    let lone = host.ports(bridge.index).all(|port| port.index == own.index);
+    if !lone || !bridge.up || bridge.addresses.iter().any(|network| !is_link_local(network.address)) {
+        return None;
+    }
+    let before = case.scene.track.first_host().link(own.index).and_then(|link| link.master);
+    let leads_on = |other: &&Link| {
+        matches!(other.kind, LinkKind::Bridge(_))
+            && other.index != bridge.index
+            && (Some(other.index) == before || host.uplinks(other.index).next().is_some())
+    };
+    let others: Vec<&Link> = host.links.values().filter(leads_on).collect();
+    let other = others.iter().find(|other| Some(other.index) == before).or(others.first())?;
+    let place = at(case.scene, own.index, if case.is_from_guest() { Point::TapIngress } else { Point::TapEgress });
+    let explanation = format!(
+        "{} can't get on: {} is the only port of {}, which has no uplink and no address.",
+        words::packets(case.packets()),
+        own.name,
+        bridge.name
+    );
+    let master = |bridge: &Link| format!("ip link set dev {} master {}", quote(&own.name), quote(&bridge.name));
+    let fix = Fix::run(
+        master(other),
+        master(bridge),
+        format!("Makes {} a port of {}, which leads on.", own.name, other.name),
+    )
+    .risk(format!("Check that {} is the guest's network: it may be kept apart on purpose.", other.name))
+    .persist("Set the bridge in the guest's definition (libvirt: the interface's <source>).");
+    let judgement = Judgement::dropped(Cause::BridgePortDetached, place, explanation)
+        .evidence([format!("{}: master {}; {}: one port", own.name, bridge.name, bridge.name)])
+        .fix(fix);
+    Some(match drop {
+        Some(drop) => Judgement { place: judgement.place.clone().of(drop), ..judgement },
+        None => judgement.verdict(Verdict::Lost),
+    })
+}
+
+fn is_link_local(address: std::net::IpAddr) -> bool {
+    matches!(address, std::net::IpAddr::V6(address) if address.is_unicast_link_local())
+}
+
+/// A flood that no port takes: the bridge has learnt the address nowhere, and no device of this host bears it.
+pub fn nobodys_address(case: &Case<'_>, drop: &Dropped<'_>, port: &Link, bridge: &Link) -> Option<Judgement> {
+    let scene = case.scene;
+    let mac = case.destination_mac().filter(|mac| !mac.is_multicast() && !mac.is_zero())?;
+    let known = scene.host.forwarding.iter().any(|entry| entry.mac == mac) || scene.guest_by_mac(mac).is_some();
+    let flooded = drop.because(&["NO_TX_TARGET"]) || drop.is_unspecified();
+    if known || scene.is_host_mac(mac) || !case.is_from_guest() || !flooded || case.way() == Way::Group {
+        return None;
+    }
+    let explanation = format!(
+        "{} were for {mac}, which nobody on {} has: the sender believes that its next hop is there.",
+        case.dropped_share(),
+        bridge.name
+    );
+    let advice = format!(
+        "In the guest: see who has {mac} (ip neigh), and remove the entry if it is set by hand or left from before; the gateway's address may have moved."
+    );
+    Some(
+        Judgement::dropped(
+            Cause::NeighbourUnresolved,
+            at(scene, port.index, Point::BridgeForward).of(drop),
+            explanation,
+        )
+        .evidence([format!("fdb of {}: no entry for {mac}", bridge.name)])
+        .fix(Fix::advice(advice)),
+    )
+}

@@ -1,0 +1,43 @@
+//! The rules that may have dropped a packet, and what lets it through.
+
+use crate::diagnose::facts::dropped::Dropped;
+use crate::diagnose::facts::firewall::stage::{Stage, stage};
+use crate::diagnose::facts::firewall::suspects::{Suspect, behind, suspects};
+use crate::diagnose::facts::firewall::traced::known;
+use crate::diagnose::facts::scene::Scene;
+use crate::diagnose::fix::conversation::Conversation;
+use crate::diagnose::fix::netfilter as cure;
+use crate::diagnose::flows::case::Case;
+use crate::diagnose::report::Fix;
+use crate::event::FlowKey;
+
+/// At which hook it was, and which rules may have done it: the one that nft's trace named, else whatever fits.
+pub(in crate::diagnose) fn culprits<'a>(
+    scene: &Scene<'a>,
+    drop: &Dropped<'_>,
+    key: &FlowKey,
+) -> Option<(Stage, Vec<Suspect<'a>>)> {
+    let stage = stage(drop, key)?;
+    known(scene, stage, key).or_else(|| Some((stage, suspects(scene, &stage, key, drop))))
+}
+
+/// The cures for a drop of another flow (the message that a black hole swallows).
+pub fn fixes_for(case: &Case<'_>, drop: &Dropped<'_>, key: &FlowKey) -> Vec<Fix> {
+    let Some((stage, suspects)) = culprits(case.scene, drop, key) else { return Vec::new() };
+    cures(case.scene, drop, key, &stage, &suspects)
+}
+
+pub(in crate::diagnose) fn cures(
+    scene: &Scene<'_>,
+    drop: &Dropped<'_>,
+    key: &FlowKey,
+    stage: &Stage,
+    suspects: &[Suspect<'_>],
+) -> Vec<Fix> {
+    // A policy is answered by a rule of ours at the head of the chain, which nothing there is behind.
+    let behind = match suspects {
+        [only] => behind(scene, stage, key, drop, only),
+        _ => Vec::new(),
+    };
+    cure::fixes(scene, stage, suspects, &behind, &Conversation::of(scene, key))
+}

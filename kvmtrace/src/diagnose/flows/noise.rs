@@ -1,0 +1,169 @@
+//! Drops that are no faults: the kernel frees packets for many good reasons.
+
+use super::case::Case;
+use super::frame;
+use crate::diagnose::facts::dropped::Dropped;
+use crate::diagnose::facts::scene::Role;
+use crate::diagnose::facts::sites::{FAR_END, NO_MEMBER};
+use crate::event::Protocol;
+use crate::event::host::{Link, LinkKind};
+
+/// Reasons by which a TCP end sorts out what it has had or never asked for (late, repeated, overlapping segments).
+/// The names grow with each kernel, so all of `TCP_` are its own business but these.
+const TCP_FAULTS: &[&str] =
+    &["TCP_CSUM", "TCP_LISTEN_OVERFLOW", "TCP_REQQFULLDROP", "TCP_MD5NOTFOUND", "TCP_MD5UNEXPECTED", "TCP_MD5FAILURE"];
+
+/// What a socket frees when it is closed, and what the kernel frees for its own ends.
+const HOUSEKEEPING: &[&str] = &[
+    "skb_rbtree_purge",
+    "skb_queue_purge",
+    "skb_queue_purge_reason",
+    "__skb_queue_purge",
+    "tcp_disconnect",
+    "tcp_write_queue_purge",
+    "inet_sock_destruct",
+    "netif_napi_add_weight_locked",
+    "netif_napi_add_weight",
+    "stp_pdu_rcv",
+    "ping_rcv",
+    "icmpv6_rcv",
+    "icmp_rcv",
+    "igmp_rcv",
+    "raw_local_deliver",
+    "skb_release_head_state",
+    "netlink_broadcast_filtered",
+    "unix_stream_connect",
+];
+
+/// Where the host's own stack decides that a group's packet is not for it.
+const NOT_FOR_US: &[&str] = &[
+    "ip_rcv_finish_core",
+    "ip_rcv_finish",
+    "ip_error",
+    "ip6_mc_input",
+    "ip6_input_finish",
+    "ip_rcv_core",
+    "ip6_rcv_core",
+    "ip6_pkt_drop",
+    "ip6_pkt_discard",
+    "__udp4_lib_rcv",
+    "__udp6_lib_rcv",
+    "udp_rcv",
+    "udpv6_rcv",
+    "__udp4_lib_mcast_deliver",
+    "ip_protocol_deliver_rcu",
+    "ip6_protocol_deliver_rcu",
+    "arp_rcv",
+    "arp_process",
+    "ndisc_rcv",
+    "ip_forward",
+    "ip6_forward",
+    "br_handle_frame_finish",
+    "br_dev_xmit",
+    "br_flood",
+    "br_multicast_flood",
+];
+
+/// The drop is no fault of the flow.
+pub fn is_noise(case: &Case<'_>, drop: &Dropped<'_>) -> bool {
+    if drop.within(HOUSEKEEPING) && !drop.because(&["ICMP_CSUM"])
+        || drop.because(&["QUEUE_PURGE", "SOCKET_CLOSE", "CONSUMED", "SKB_CONSUMED", "DUP_FRAG"])
+    {
+        return true;
+    }
+    if drop.reason().starts_with("TCP_") && !drop.because(TCP_FAULTS) {
+        return true;
+    }
+    if drop.because(&["NO_SOCKET"]) && is_late_tcp(case) {
+        return true;
+    }
+    // A repeated request that meets its half-open connection, or one that is just being closed.
+    if drop.because(&["NOT_SPECIFIED"]) && drop.within(&["tcp_v4_rcv", "tcp_v6_rcv"]) && !case.answers.is_empty() {
+        return true;
+    }
+    if drop.because(&["IPV6DISABLED", "INVALID_PROTO"]) || drop.because(&["OTHERHOST"]) && !is_detached_tap(case, drop)
+    {
+        return true;
+    }
+    if drop.because(&["UNHANDLED_PROTO"]) {
+        return !is_link_local(case);
+    }
+    if is_bystander(case, drop) || is_beyond(case, drop) || is_redirect_for_translated(case, drop) {
+        return true;
+    }
+    case.is_multicast()
+        && drop.within(NOT_FOR_US)
+        && !matches!(case.key().protocol, Protocol::Arp { .. })
+        && !pruned(case, drop)
+}
+
+/// A group with no member behind the bridge may be a fault (snooping without a report).
+fn pruned(case: &Case<'_>, drop: &Dropped<'_>) -> bool {
+    drop.within(NO_MEMBER) && frame::is_group_traffic(case)
+}
+
+/// Segments of a connection that was once set up, or the resets that end it.
+fn is_late_tcp(case: &Case<'_>) -> bool {
+    if case.key().protocol != Protocol::Tcp {
+        return false;
+    }
+    let here = || case.group.flows().flat_map(|flow| flow.places.values());
+    let answers = || case.answers.iter().flat_map(|flow| flow.places.values());
+    let asked = here().any(|counters| counters.tcp_syn > 0);
+    let accepted = answers().any(|counters| counters.tcp_syn_ack > 0) || here().any(|c| c.tcp_syn_ack > 0);
+    !asked || accepted
+}
+
+/// The tap is a port of no bridge and bears no address: nothing that comes in can go anywhere.
+fn is_detached_tap(case: &Case<'_>, drop: &Dropped<'_>) -> bool {
+    let Some(link) = drop.device().and_then(|device| case.scene.link(device)) else { return false };
+    let own_tap = Some(link.index) == case.group.device && case.is_from_guest();
+    let to_local = case.scene.role(link.index) == Role::Bridge
+        && case.destination_mac().is_some_and(|mac| {
+            let guest = case.scene.guest_by_mac(mac).is_some();
+            guest && case.scene.host.forwarding.iter().any(|entry| entry.mac == mac && entry.permanent)
+        });
+    own_tap && link.master.is_none() || to_local || is_detached_uplink(case, link)
+}
+
+/// A NIC outside any bridge gets what is for a guest whose bridge has no uplink.
+fn is_detached_uplink(case: &Case<'_>, link: &Link) -> bool {
+    let Some(bridge) = case.bridge() else { return false };
+    let addressed = case.destination_mac().is_some_and(|mac| case.scene.guest_by_mac(mac) == case.device());
+    !case.is_from_guest()
+        && addressed
+        && link.master.is_none()
+        && case.scene.role(link.index) == Role::Nic
+        && case.scene.host.uplinks(bridge.index).next().is_none()
+}
+
+fn is_link_local(case: &Case<'_>) -> bool {
+    case.destination_mac().is_some_and(|mac| matches!(mac.0, [0x01, 0x80, 0xc2, 0, 0, 0..=0x0f]))
+}
+
+/// This host would tell a sender of a shorter way, and NAT keeps that from it: the connection is translated on the way by
+/// this host only (`nf_nat_icmp_reply_translation`).
+fn is_redirect_for_translated(case: &Case<'_>, drop: &Dropped<'_>) -> bool {
+    let redirect = matches!(case.key().protocol, Protocol::Icmp { kind: 5, .. } | Protocol::Icmpv6 { kind: 137, .. });
+    let own = case.key().source.ip().is_some_and(|source| case.scene.is_host_address(source));
+    redirect && own && drop.because(&["NETFILTER_DROP", "NOT_SPECIFIED"]) && drop.within(&["nf_hook_slow"])
+}
+
+/// The other end of a veth pair, in another namespace, refuses what it is handed though it is up: its MTU is smaller, and
+/// this host can't see that.
+fn is_beyond(case: &Case<'_>, drop: &Dropped<'_>) -> bool {
+    let link = drop.device().and_then(|device| case.scene.link(device));
+    drop.within(FAR_END)
+        && drop.is_unspecified()
+        && link.is_some_and(|link| link.kind == LinkKind::Veth && link.peer.is_none() && link.up && link.carrier)
+}
+
+/// A copy that a bridge flooded to a guest that the packet is not for.
+fn is_bystander(case: &Case<'_>, drop: &Dropped<'_>) -> bool {
+    let Some(device) = drop.device() else { return false };
+    let other_tap = matches!(case.scene.role(device), Role::Tap | Role::Macvtap)
+        && Some(device) != case.group.device
+        && Some(device) != case.group.peer;
+    let delivery = ["tun_net_xmit", "tap_handle_frame", "br_dev_queue_push_xmit", "__dev_queue_xmit", "dev_queue_xmit"];
+    other_tap && drop.within(&delivery)
+}
