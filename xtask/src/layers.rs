@@ -1,5 +1,8 @@
-//! The architecture, checked: which module may know which, where aya, ratatui and unsafe code may appear, and how long
-//! a file may be. Reads the source text; comments and the tests of a module don't count.
+//! The architecture, checked: which module may know which, that no files know each other in a circle, where aya, ratatui and
+//! unsafe code may appear, and how long a file may be. Reads the source text; comments and the tests of a module don't count.
+
+mod circles;
+mod imports;
 
 use crate::shell;
 use anyhow::{Context as _, Result, bail};
@@ -26,6 +29,30 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("track", &["event"]),
     ("tui", &["diagnose", "event", "pipeline", "source", "track"]),
 ];
+/// What the parts of a module may import from each other; what is not named here has no place there. The module itself puts
+/// them together: it may import all of them, and none of them it.
+const PARTS: &[(&str, &[&str])] = &[
+    ("diagnose/check", &["facts", "fix", "report", "shell", "words"]),
+    ("diagnose/companions", &["facts", "flows", "judgement", "report"]),
+    ("diagnose/evidence", &["facts", "flows", "words"]),
+    ("diagnose/facts", &["report", "shell", "words"]),
+    ("diagnose/faults", &["facts", "fix", "flows", "judgement", "report", "shell", "words"]),
+    ("diagnose/findings", &["facts", "faults", "fix", "flows", "report", "shell", "words"]),
+    ("diagnose/fix", &["facts", "report", "shell", "words"]),
+    ("diagnose/flows", &["facts", "report", "words"]),
+    ("diagnose/guests", &["facts", "report"]),
+    ("diagnose/judgement", &["report"]),
+    ("diagnose/ledger", &["facts", "flows", "report"]),
+    ("diagnose/notice", &["facts", "flows", "report", "rules"]),
+    ("diagnose/report", &[]),
+    ("diagnose/rules", &["facts", "faults", "fix", "flows", "judgement", "report", "shell", "words"]),
+    ("diagnose/shell", &[]),
+    ("diagnose/words", &[]),
+];
+
+/// Modules whose files don't import each other: one idea per file.
+const APART: &[&str] = &["diagnose/rules"];
+
 const COMPOSITION: &[&str] = &["app", "lib", "main"];
 
 /// Crates that only some modules may import.
@@ -43,6 +70,7 @@ const LENGTH_REASON: &str = "long because";
 pub(crate) fn check() -> Result<()> {
     let root = shell::root();
     let mut faults = Vec::new();
+    let mut modules = Vec::new();
     for member in ["kvmtrace", "kvmtrace-common", "kvmtrace-ebpf", "tests", "xtask"] {
         for file in sources(&root.join(member))? {
             let text = std::fs::read_to_string(&file).with_context(|| format!("can't read {}", file.display()))?;
@@ -52,12 +80,15 @@ pub(crate) fn check() -> Result<()> {
                 faults.push(format!("{name}: {lines} lines; split it, or say `{LENGTH_REASON} …` in its head"));
             }
             if let Ok(path) = file.strip_prefix(root.join("kvmtrace/src")) {
-                faults.extend(
-                    module_faults(&module_path(path), &text).into_iter().map(|fault| format!("{name}: {fault}")),
-                );
+                let module = module_path(path);
+                faults.extend(module_faults(&module, &text).into_iter().map(|fault| format!("{name}: {fault}")));
+                modules.push((module, text));
             }
         }
     }
+    let graph = circles::graph(&modules);
+    faults.extend(part_faults(&graph));
+    faults.extend(circles::faults(&graph));
     if !faults.is_empty() {
         bail!("layers:\n  {}", faults.join("\n  "));
     }
@@ -74,9 +105,10 @@ fn module_faults(path: &[String], text: &str) -> Vec<String> {
             None => faults.push(format!("the module `{module}` has no place in the layers: xtask/src/layers.rs")),
             Some((_, allowed)) => {
                 let known = |name: &str| LAYERS.iter().any(|(other, _)| *other == name) || COMPOSITION.contains(&name);
-                let imported = imports(path, &code);
+                let imported = imports::read(path, text).imports;
+                let imported: BTreeSet<&String> = imported.iter().filter_map(|path| path.first()).collect();
                 let wrong = imported
-                    .iter()
+                    .into_iter()
                     .filter(|name| known(name) && name.as_str() != module && !allowed.contains(&name.as_str()));
                 faults.extend(wrong.map(|name| format!("`{module}` must not know `{name}`")));
             }
@@ -93,47 +125,38 @@ fn module_faults(path: &[String], text: &str) -> Vec<String> {
     faults
 }
 
-/// The names of the top-level modules that the code reaches by `crate::` or `super::`.
-fn imports(path: &[String], code: &str) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
-    // `super` once per level leads to the root of the crate.
-    for prefix in ["crate::".to_owned(), "super::".repeat(path.len())] {
-        for (at, _) in code.match_indices(&prefix) {
-            if code[..at].ends_with(|last: char| last.is_alphanumeric() || last == '_' || last == ':') {
+/// What parts of a module import that they must not, and rules that import rules.
+fn part_faults(graph: &circles::Graph) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (file, imported) in graph {
+        let Some((whole, part)) = part_of(file) else { continue };
+        let row = PARTS.iter().find(|(name, _)| *name == format!("{whole}/{part}"));
+        if PARTS.iter().any(|(name, _)| name.split('/').next() == Some(whole)) && row.is_none() {
+            faults.push(format!("`{whole}/{part}` has no place in the layers: PARTS in xtask/src/layers.rs"));
+        }
+        for other in imported {
+            if row.is_some() && other == whole {
+                faults.push(format!("`{file}` must not know `{whole}` itself, which puts it together with others"));
+            }
+            let Some((_, other_part)) = part_of(other).filter(|(other_whole, _)| *other_whole == whole) else {
                 continue;
+            };
+            if row.is_some_and(|(_, allowed)| other_part != part && !allowed.contains(&other_part)) {
+                faults.push(format!("`{file}` must not know `{other}`"));
             }
-            let rest = &code[at + prefix.len()..];
-            match rest.strip_prefix('{') {
-                Some(list) => found.extend(first_names(list)),
-                None => found.extend(identifier(rest)),
+            let below = |file: &str, module: &str| file.strip_prefix(module).is_some_and(|rest| rest.starts_with('/'));
+            if APART.iter().any(|module| below(file, module) && below(other, module)) {
+                faults.push(format!("`{file}` must not know `{other}`: what both need belongs below them"));
             }
         }
     }
-    found
+    faults
 }
 
-/// The first name of each entry of `a, b::{c, d}, e}…`.
-fn first_names(list: &str) -> Vec<String> {
-    let (mut depth, mut start, mut names) = (0, true, Vec::new());
-    for (at, character) in list.char_indices() {
-        match character {
-            '{' => depth += 1,
-            '}' if depth == 0 => break,
-            '}' => depth -= 1,
-            ',' if depth == 0 => start = true,
-            _ if start && !character.is_whitespace() => {
-                names.extend(identifier(&list[at..]));
-                start = false;
-            }
-            _ => {}
-        }
-    }
-    names
-}
-
-fn identifier(text: &str) -> Option<String> {
-    let end = text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len());
-    (end > 0).then(|| text[..end].to_owned())
+/// `diagnose/rules/xdp` → `diagnose`, `rules`.
+fn part_of(file: &str) -> Option<(&str, &str)> {
+    let mut parts = file.split('/');
+    Some((parts.next()?, parts.next()?))
 }
 
 fn mentions(code: &str, word: &str) -> bool {
@@ -181,7 +204,7 @@ fn sources(directory: &Path) -> Result<Vec<PathBuf>> {
 
 #[cfg(test)]
 mod tests {
-    use super::{first_names, module_faults};
+    use super::{module_faults, part_faults};
 
     fn faults(path: &[&str], text: &str) -> Vec<String> {
         module_faults(&path.iter().map(|part| (*part).to_owned()).collect::<Vec<_>>(), text)
@@ -223,8 +246,38 @@ mod tests {
         assert_eq!(faults(&["sink"], "//! Text."), ["lacks #![forbid(unsafe_code)]"]);
     }
 
+    fn of_parts(files: &[(&str, &[&str])]) -> Vec<String> {
+        let files = files
+            .iter()
+            .map(|(file, imported)| ((*file).to_owned(), imported.iter().map(|other| (*other).to_owned()).collect()));
+        part_faults(&files.collect())
+    }
+
     #[test]
-    fn a_list_of_imports_is_read() {
-        assert_eq!(first_names("a, b::{c, d}, e::f}; use g"), ["a", "b", "e"]);
+    fn a_part_knows_those_below_it() {
+        let fine: &[(&str, &[&str])] = &[
+            ("diagnose", &["diagnose/rules/xdp", "diagnose/report"]),
+            ("diagnose/facts/xdp", &["diagnose/report", "diagnose/facts/scene", "event/host"]),
+            ("diagnose/rules", &["diagnose/rules/xdp"]),
+            ("sink/text", &["sink/style", "diagnose/report"]),
+        ];
+        assert!(of_parts(fine).is_empty());
+        assert_eq!(
+            of_parts(&[("diagnose/facts/xdp", &["diagnose/fix/device"])]),
+            ["`diagnose/facts/xdp` must not know `diagnose/fix/device`"]
+        );
+        assert_eq!(of_parts(&[("diagnose/fix/device", &["diagnose"])]).len(), 1);
+        assert_eq!(
+            of_parts(&[("diagnose/attic", &[])]),
+            ["`diagnose/attic` has no place in the layers: PARTS in xtask/src/layers.rs"]
+        );
+    }
+
+    #[test]
+    fn a_rule_knows_no_other_rule() {
+        assert_eq!(
+            of_parts(&[("diagnose/rules/xdp", &["diagnose/rules/path"])]),
+            ["`diagnose/rules/xdp` must not know `diagnose/rules/path`: what both need belongs below them"]
+        );
     }
 }

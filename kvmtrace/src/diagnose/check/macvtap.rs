@@ -1,7 +1,7 @@
 //! A macvtap: what it stands on, and its address.
 
 use super::about::About;
-use super::dead;
+use super::dead::dead_uplink;
 use crate::diagnose::facts::macvtap::other_address;
 use crate::diagnose::facts::scene::Scene;
 use crate::diagnose::fix::device::readdress;
@@ -12,7 +12,7 @@ pub(super) fn findings(scene: &Scene<'_>, guest: &str, link: &Link) -> Vec<Findi
     if !matches!(link.kind, LinkKind::Macvtap { .. }) || !link.up {
         return Vec::new();
     }
-    let below = dead(scene, link, &format!("the interface of {guest}"));
+    let below = dead_uplink(scene, link, &format!("the interface of {guest}"));
     let below = below.map(|finding| Finding { guest: Some(guest.to_owned()), ..finding });
     below.into_iter().chain(address(scene, guest, link)).collect()
 }

@@ -2,6 +2,7 @@
 //! tells of them only where a flow suffers.
 
 mod about;
+mod dead;
 mod firewall;
 mod loops;
 mod macvtap;
@@ -11,10 +12,11 @@ mod routes;
 mod tables;
 mod tunnel;
 
+use self::about::{About, interfaces};
+use self::dead::dead_uplink;
 use super::facts::bridge;
 use super::fix::{device, port};
 use super::report::{Cause, Finding, Fix, Point, Severity};
-use crate::diagnose::check::about::{About, interfaces};
 use crate::diagnose::facts::scene::Scene;
 use crate::diagnose::shell;
 use crate::event::host::{BridgeState, Link, LinkKind, Network, PortState};
@@ -293,7 +295,8 @@ fn bridge_state(scene: &Scene<'_>, bridge: &Link) -> Vec<Finding> {
         // One socket of several: what is plugged nowhere need not be. A pair may lead to a container.
         let leads_out = |other: &&&Link| other.up && other.carrier && other.kind != LinkKind::Veth;
         let others = uplinks.iter().filter(leads_out).any(|other| other.index != uplink.index);
-        let dead = dead(scene, uplink, &format!("{} uplink of {}", if others { "an" } else { "the" }, bridge.name));
+        let dead =
+            dead_uplink(scene, uplink, &format!("{} uplink of {}", if others { "an" } else { "the" }, bridge.name));
         found
             .extend(dead.map(|dead| Finding { severity: if others { Severity::Info } else { dead.severity }, ..dead }));
         found.extend(port_state(scene, None, uplink, bridge));
@@ -321,32 +324,6 @@ fn bridge_state(scene: &Scene<'_>, bridge: &Link) -> Vec<Finding> {
         found.extend(routed::findings(scene, bridge));
     }
     found
-}
-
-/// A device that leads out and is dead, or what it stands on.
-fn dead(scene: &Scene<'_>, uplink: &Link, role: &str) -> Option<Finding> {
-    let link = scene.dead_below(uplink);
-    let what = if link.index == uplink.index {
-        format!("{}, {role},", uplink.name)
-    } else {
-        format!("{}, on which {}, {role}, stands,", link.name, uplink.name)
-    };
-    let (severity, point) = (Severity::Error, Point::NicEgress);
-    let about = |cause| About { scene, cause, severity, guest: None, device: link.index, point };
-    if !link.up {
-        return Some(about(Cause::LinkDown).say(
-            format!("{what} is administratively down."),
-            format!("{}: not up", link.name),
-            vec![device::up(scene.host, scene.host, link)],
-        ));
-    }
-    (!link.carrier).then(|| {
-        about(Cause::NoCarrier).say(
-            format!("{what} has no carrier."),
-            format!("{}: NO-CARRIER", link.name),
-            vec![device::no_carrier_advice(link)],
-        )
-    })
 }
 
 /// Two guests' interfaces with one MAC address on one bridge.

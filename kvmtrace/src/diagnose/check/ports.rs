@@ -1,9 +1,9 @@
 //! What a bridge's port is set to, beside its state: what it is not given, what it does not take, what it sends back.
 
 use super::about::About;
-use super::device;
 use crate::diagnose::facts::routes::route_to;
 use crate::diagnose::facts::scene::Scene;
+use crate::diagnose::fix::device;
 use crate::diagnose::report::{Cause, Finding, Point, Severity};
 use crate::event::host::{BridgePort, Link, Network};
 use std::net::IpAddr;

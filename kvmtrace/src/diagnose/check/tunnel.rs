@@ -1,9 +1,9 @@
 //! A tunnel whose packets, with what is wrapped around them, do not fit the device that carries them.
 
 use super::about::About;
-use super::device;
 use crate::diagnose::facts::scene::Scene;
 use crate::diagnose::facts::tunnel::{overhead, underlay};
+use crate::diagnose::fix::device;
 use crate::diagnose::report::{Cause, Finding, Fix, Point, Severity};
 use crate::event::host::{Link, LinkKind};
 
