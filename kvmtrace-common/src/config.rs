@@ -55,6 +55,8 @@ pub mod global {
     pub const SKB_PKT_TYPE: &str = "SKB_PKT_TYPE";
     /// `net_device.ifindex`
     pub const DEV_IFINDEX: &str = "DEV_IFINDEX";
+    /// `net_device.type`
+    pub const DEV_TYPE: &str = "DEV_TYPE";
     /// `net_device.nd_net.net`
     pub const DEV_NET: &str = "DEV_NET";
     /// `net.ns.inum`

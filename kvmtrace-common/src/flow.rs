@@ -85,7 +85,7 @@ impl FlowFlags {
 pub struct FlowCounters {
     /// Packets.
     pub packets: u64,
-    /// Bytes with the Ethernet header.
+    /// Bytes with the Ethernet header, where the device has one.
     pub bytes: u64,
     /// When the first packet was seen.
     pub first_ns: u64,
@@ -107,9 +107,9 @@ pub struct FlowCounters {
     pub tcp_fin: u32,
     /// See [`FlowFlags`].
     pub flags: u32,
-    /// Source MAC address of the first packet.
+    /// Source MAC address of the first packet; zero where the device has no Ethernet header.
     pub source_mac: [u8; 6],
-    /// Destination MAC address of the first packet.
+    /// Destination MAC address of the first packet; zero where the device has no Ethernet header.
     pub destination_mac: [u8; 6],
     /// TTL or hop limit of the first packet.
     pub time_to_live: u8,

@@ -27,6 +27,10 @@ pub const LOG: &str = "AYA_LOGS";
 pub const TC_INGRESS: &str = "kvmtrace_in";
 /// tc program, egress.
 pub const TC_EGRESS: &str = "kvmtrace_out";
+/// tc program, ingress of a device whose packets have no Ethernet header.
+pub const TC_INGRESS_RAW: &str = "kvmtrace_in_l3";
+/// tc program, egress of such a device.
+pub const TC_EGRESS_RAW: &str = "kvmtrace_out_l3";
 /// `tp_btf/kfree_skb`.
 pub const KFREE_SKB: &str = "kvmtrace_drop";
 /// XDP program of `kvmtrace probe`, for test runs alone.

@@ -14,11 +14,27 @@ use crate::flow::{Direction, Family, FlowKey, NO_VLAN};
 /// `EtherType`s that matter here (IEEE 802).
 pub mod ether_type {
     #![allow(missing_docs, reason = "the names are IEEE's")]
+    /// `ETH_P_ALL`, which packet sockets leave behind: no protocol at all.
+    pub const ALL: u16 = 0x0003;
     pub const IPV4: u16 = 0x0800;
     pub const ARP: u16 = 0x0806;
     pub const VLAN: u16 = 0x8100;
     pub const IPV6: u16 = 0x86dd;
     pub const SERVICE_VLAN: u16 = 0x88a8;
+}
+
+/// Hardware types of devices (`net_device.type`, `ARPHRD_*` in `if_arp.h`).
+pub mod hardware {
+    #![allow(missing_docs, reason = "the names are the kernel's")]
+    pub const ETHER: u16 = 1;
+    pub const LOOPBACK: u16 = 772;
+}
+
+/// Frames of a device of this hardware type begin with an Ethernet header. Tun, WireGuard, PPP, IPIP, SIT, GRE, VTI and
+/// XFRM devices have types of their own: their packets begin at layer 3.
+#[inline(always)]
+pub const fn has_ethernet_header(hardware_type: u16) -> bool {
+    matches!(hardware_type, hardware::ETHER | hardware::LOOPBACK)
 }
 
 /// IP protocol numbers that matter here (IANA).
@@ -150,6 +166,35 @@ pub fn network(header: &Header, available: usize, offset: usize, ether_type: u16
     parsed.clear(vlan);
     let available = unknown(available);
     network_layer(header, available, offset, ether_type, parsed);
+}
+
+/// Parses a packet of a device without a link-layer header. `protocol` is what the socket buffer says (`skb->protocol`);
+/// where that names none (a raw packet socket's packet), the version in the IP header does.
+#[inline(always)]
+pub fn raw(header: &Header, available: usize, protocol: u16, vlan: u16, parsed: &mut Parsed) {
+    let [first, ..] = header.bytes;
+    let ether_type = match (protocol, first >> 4) {
+        (0 | ether_type::ALL, 4) => ether_type::IPV4,
+        (0 | ether_type::ALL, 6) => ether_type::IPV6,
+        _ => protocol,
+    };
+    network(header, available, 0, ether_type, vlan, parsed);
+    if parsed.key.family == Family::ETHERNET {
+        // No MAC addresses, and of an IP header that is cut short no address for one.
+        parsed.key.source = [0; 16];
+        parsed.key.destination = [0; 16];
+    }
+}
+
+/// The length of the whole packet as the IP header at the beginning of `header` gives it; 0 when it gives none.
+#[inline(always)]
+pub fn length_at_layer_3(header: &Header) -> u32 {
+    let [first, _, length_high, length_low, payload_high, payload_low, ..] = header.bytes;
+    match first >> 4 {
+        4 => u32::from(u16::from_be_bytes([length_high, length_low])),
+        6 => u32::from(u16::from_be_bytes([payload_high, payload_low])) + 40,
+        _ => 0,
+    }
 }
 
 impl Parsed {

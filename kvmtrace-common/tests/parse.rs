@@ -18,6 +18,16 @@ fn parsed(frame: &[u8]) -> Parsed {
     parsed
 }
 
+/// The same without its Ethernet header.
+fn parsed_raw(packet: &[u8], protocol: u16) -> Parsed {
+    let mut header = Header { bytes: [0xa5; HEADER_BYTES] };
+    let available = packet.len().min(HEADER_BYTES);
+    header.bytes[..available].copy_from_slice(&packet[..available]);
+    let mut parsed = Parsed::EMPTY;
+    parse::raw(&header, available, protocol, NO_VLAN, &mut parsed);
+    parsed
+}
+
 fn v4(a: u8, b: u8, c: u8, d: u8) -> [u8; 16] {
     let mut address = [0; 16];
     address[..4].copy_from_slice(&[a, b, c, d]);
@@ -194,7 +204,77 @@ fn a_cut_packet_keeps_the_layers_that_were_whole() {
     assert_eq!(parsed(&[]).facts.malformed, 1);
 }
 
+#[test]
+fn a_packet_without_an_ethernet_header_is_parsed_from_layer_3() {
+    let mut packet = Vec::new();
+    PacketBuilder::ipv4([10, 0, 0, 1], [10, 0, 0, 2], 61).udp(40_000, 53).write(&mut packet, &[0; 100]).unwrap();
+    let parsed = parsed_raw(&packet, 0x0800);
+    assert_eq!((parsed.key.source, parsed.key.destination), (v4(10, 0, 0, 1), v4(10, 0, 0, 2)));
+    assert_eq!((parsed.key.family, parsed.key.protocol), (Family::IPV4, 17));
+    assert_eq!((parsed.key.source_port, parsed.key.destination_port), (40_000, 53));
+    assert_eq!((parsed.facts.network_offset, parsed.facts.network_length, parsed.facts.header_length), (0, 128, 28));
+}
+
+#[test]
+fn the_version_counts_where_the_socket_buffer_names_no_protocol() {
+    let mut packet = Vec::new();
+    PacketBuilder::ipv6([1; 16], [2; 16], 61).udp(1, 2).write(&mut packet, &[]).unwrap();
+    for protocol in [0, 3, 0x86dd] {
+        assert_eq!(parsed_raw(&packet, protocol).key.family, Family::IPV6, "protocol {protocol:#x}");
+    }
+    // What the socket buffer does name is what the kernel goes by.
+    let foreign = parsed_raw(&packet, 0x8847);
+    assert_eq!((foreign.key.family, foreign.key.source_port), (Family::ETHERNET, 0x8847));
+    assert_eq!(parsed_raw(&packet, 0x0800).facts.malformed, 1);
+}
+
+#[test]
+fn the_ip_header_tells_how_long_the_packet_is() {
+    let length = |packet: &[u8]| {
+        let mut header = Header { bytes: [0; HEADER_BYTES] };
+        header.bytes[..packet.len()].copy_from_slice(packet);
+        parse::length_at_layer_3(&header)
+    };
+    assert_eq!(length(&[0x45, 0, 1, 2]), 258);
+    assert_eq!(length(&[0x60, 0, 9, 9, 1, 2]), 258 + 40);
+    assert_eq!(length(&[0xff; 40]), 0);
+}
+
+#[test]
+fn only_ethernet_and_loopback_devices_have_an_ethernet_header() {
+    // ARPHRD_*: Ethernet, loopback.
+    for hardware in [1, 772] {
+        assert!(parse::has_ethernet_header(hardware), "{hardware}");
+    }
+    // None (tun, WireGuard, XFRM), void, raw IP, PPP, tunnel, tunnel6, SIT, GRE, GRE over IPv6, InfiniBand.
+    for hardware in [0xfffe, 0xffff, 519, 512, 768, 769, 776, 778, 823, 32] {
+        assert!(!parse::has_ethernet_header(hardware), "{hardware}");
+    }
+}
+
 proptest! {
+    #[test]
+    fn a_packet_is_parsed_alike_with_and_without_its_ethernet_header(
+        bytes in prop::collection::vec(any::<u8>(), HEADER_BYTES),
+        cut in 14..=HEADER_BYTES,
+        ether_type in prop::sample::select(vec![0x0800_u16, 0x86dd]),
+        version in prop::sample::select(vec![0x45_u8, 0x46, 0x4f, 0x60, 0x00, 0xff]),
+        next in prop::sample::select(vec![0_u8, 1, 6, 17, 43, 44, 51, 58, 60, 132, 255]),
+    ) {
+        let mut frame = bytes;
+        frame[12..14].copy_from_slice(&ether_type.to_be_bytes());
+        frame[14] = version;
+        frame[if version == 0x60 { 20 } else { 23 }] = next;
+        let frame = &frame[..cut];
+        let (mut framed, raw) = (parsed(frame), parsed_raw(&frame[14..], ether_type));
+        if framed.key.family == Family::ETHERNET {
+            // The frame is known by its MAC addresses, the packet has none.
+            (framed.key.source, framed.key.destination) = ([0; 16], [0; 16]);
+        }
+        framed.facts.network_offset = 0;
+        prop_assert_eq!(framed, raw);
+    }
+
     #[test]
     fn any_bytes_cut_anywhere_are_parsed_by_what_is_there_alone(
         bytes in prop::collection::vec(any::<u8>(), HEADER_BYTES),

@@ -123,11 +123,11 @@ pub(crate) fn count_known(words: &KeyWords, cpu: u16, facts: &Facts, size: &Size
     true
 }
 
-/// Adds one packet to its flow at its observation point.
+/// Adds one packet to its flow at its observation point. `ethernet`: its header begins with the MAC addresses.
 #[inline(always)]
-pub(crate) fn count(workspace: &mut Workspace, size: &Size) -> Result<Counted, Error> {
+pub(crate) fn count(workspace: &mut Workspace, size: &Size, ethernet: bool) -> Result<Counted, Error> {
     let Workspace { header, parsed, counters } = workspace;
-    let [destination_mac, source_mac] = macs(header);
+    let [destination_mac, source_mac] = if ethernet { macs(header) } else { [[0; 6]; 2] };
     let words = parsed.key.words();
     let mut hot = hot(&words, parsed.key.cpu);
     if let Some(entry) = &mut hot

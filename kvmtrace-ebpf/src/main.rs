@@ -40,6 +40,18 @@ pub fn kvmtrace_out(context: TcContext) -> i32 {
     pass(&context, probe::tc::packet(&context, Direction::EGRESS))
 }
 
+/// What a device without an Ethernet header received.
+#[classifier]
+pub fn kvmtrace_in_l3(context: TcContext) -> i32 {
+    pass(&context, probe::tc::raw_packet(&context, Direction::INGRESS))
+}
+
+/// What a device without an Ethernet header sends.
+#[classifier]
+pub fn kvmtrace_out_l3(context: TcContext) -> i32 {
+    pass(&context, probe::tc::raw_packet(&context, Direction::EGRESS))
+}
+
 /// What the kernel drops.
 #[btf_tracepoint(function = "kfree_skb")]
 pub fn kvmtrace_drop(context: BtfTracePointContext) -> i32 {

@@ -4,6 +4,7 @@
 
 use aya_ebpf::Global;
 use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use kvmtrace_common::parse::has_ethernet_header;
 
 macro_rules! globals {
     ($($name:ident),* $(,)?) => {
@@ -41,6 +42,7 @@ globals!(
     SKB_VLAN_PROTO,
     SKB_PKT_TYPE,
     DEV_IFINDEX,
+    DEV_TYPE,
     DEV_NET,
     NET_INUM,
     SOCK_NET,
@@ -106,8 +108,8 @@ impl SocketBuffer {
     /// The facts about it.
     #[inline(always)]
     pub(crate) fn facts(self) -> Facts {
-        // SAFETY: the offsets are of members of sk_buff, of these types on every kernel since 5.10 (mac_header and
-        // network_header are u16, end is an offset on 64-bit kernels).
+        // SAFETY: the offsets are of members of sk_buff and net_device, of these types on every kernel since 5.10
+        // (mac_header, network_header and the device's type are u16, end is an offset on 64-bit kernels).
         unsafe {
             let head: u64 = load(self.0, &SKB_HEAD);
             let data: u64 = load(self.0, &SKB_DATA);
@@ -118,7 +120,11 @@ impl SocketBuffer {
             let vlan_tci: u16 = load(self.0, &SKB_VLAN_TCI);
             let data_offset = data.wrapping_sub(head) as u32;
             let network = if network == 0 { data_offset } else { network };
-            let ethernet = if mac == NO_MAC_HEADER { 0 } else { network.wrapping_sub(u32::from(mac)) };
+            // Before the inner packet of a tunnel without Ethernet lies what was the outer one's header: IPsec moves that
+            // up to it (skb_mac_header_rebuild), GRE leaves its own there (skb_pop_mac_header).
+            let device: *const u8 = load(self.0, &SKB_DEV);
+            let may_have_one = device.is_null() || has_ethernet_header(load(device, &DEV_TYPE));
+            let ethernet = if mac == NO_MAC_HEADER || !may_have_one { 0 } else { network.wrapping_sub(u32::from(mac)) };
             Facts {
                 head,
                 end,

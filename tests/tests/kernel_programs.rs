@@ -10,7 +10,7 @@ use kvmtrace_common::event::{HEADER_BYTES, Header};
 use kvmtrace_common::flow::NO_VLAN;
 use kvmtrace_common::parse::{self, Parsed};
 use kvmtrace_tests::object::{self, TABLES, Table, switch};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// `TC_ACT_UNSPEC`, which is `TCX_NEXT`: the next program decides.
 const NEXT: u32 = u32::MAX;
@@ -31,7 +31,7 @@ fn load_waiting(table: Table) -> Option<Ebpf> {
     let path = std::env::var("KVMTRACE_BPF_OBJECT")
         .unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bpf/object/kvmtrace.bpf.o").to_owned());
     let mut ebpf = object::load(path.as_ref(), table).expect("the object of `cargo xtask ebpf`");
-    for name in ["kvmtrace_in", "kvmtrace_out"] {
+    for name in ["kvmtrace_in", "kvmtrace_out", "kvmtrace_in_l3", "kvmtrace_out_l3"] {
         program(&mut ebpf, name).load().expect("the verifier accepts it");
     }
     Some(ebpf)
@@ -46,8 +46,8 @@ fn run(ebpf: &mut Ebpf, name: &str, packet: &[u8]) -> u32 {
     program(ebpf, name).test_run(options).expect("BPF_PROG_TEST_RUN").return_value
 }
 
-/// Table, flow key (without place and CPU: the first 40 bytes) and packets of each flow, and empties both tables.
-fn flows_anywhere(ebpf: &mut Ebpf) -> Vec<(Table, [u8; 40], u64)> {
+/// All entries of both tables, key and counters; empties both.
+fn entries(ebpf: &mut Ebpf) -> Vec<(Table, Vec<u8>)> {
     let mut map: HashMap<_, [u8; 48], [u8; 80]> =
         HashMap::try_from(ebpf.map_mut("FLOWS").expect("FLOWS")).expect("a hash");
     let in_map: Vec<([u8; 48], [u8; 80])> = map.iter().filter_map(Result::ok).collect();
@@ -63,8 +63,17 @@ fn flows_anywhere(ebpf: &mut Ebpf) -> Vec<(Table, [u8; 40], u64)> {
             hot.set(index, [0; 128], 0).expect("it can be cleared");
         }
     }
-    let number = |bytes: &[u8]| u64::from_ne_bytes(bytes.try_into().expect("8 bytes"));
-    all.into_iter()
+    all
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    u64::from_ne_bytes(bytes.try_into().expect("8 bytes"))
+}
+
+/// Table, flow key (without place and CPU: the first 40 bytes) and packets of each flow, and empties both tables.
+fn flows_anywhere(ebpf: &mut Ebpf) -> Vec<(Table, [u8; 40], u64)> {
+    entries(ebpf)
+        .into_iter()
         .map(|(table, entry)| (table, entry[..40].try_into().expect("40 bytes"), number(&entry[48..56])))
         .collect()
 }
@@ -84,6 +93,29 @@ fn expected(packet: &[u8]) -> [u8; 40] {
     header.bytes[..available].copy_from_slice(&packet[..available]);
     let mut parsed = Parsed::EMPTY;
     parse::ethernet(&header, available, NO_VLAN, &mut parsed);
+    parsed.key.as_bytes()[..40].try_into().expect("40 bytes")
+}
+
+/// The same of a packet without its Ethernet header. What follows the IP header is the packet's as far as that says.
+fn expected_raw(frame: &[u8]) -> [u8; 40] {
+    use zerocopy::IntoBytes as _;
+    let packet = &frame[14..];
+    let mut header = Header { bytes: [0; HEADER_BYTES] };
+    let available = packet.len().min(128);
+    header.bytes[..available].copy_from_slice(&packet[..available]);
+    let said = parse::length_at_layer_3(&header) as usize;
+    let available = match available {
+        128 => 128,
+        most if (20..=most).contains(&said) => said,
+        _ => 20,
+    };
+    // A number that is no type but a length: ETH_P_802_2 (eth_type_trans).
+    let protocol = match u16::from_be_bytes([frame[12], frame[13]]) {
+        0 => 4,
+        protocol => protocol,
+    };
+    let mut parsed = Parsed::EMPTY;
+    parse::raw(&header, available, protocol, NO_VLAN, &mut parsed);
     parsed.key.as_bytes()[..40].try_into().expect("40 bytes")
 }
 
@@ -121,13 +153,39 @@ fn each_packet_is_counted_in(table: Table) {
 }
 
 #[test]
+fn without_an_ethernet_header_there_are_no_mac_addresses_and_lengths_begin_at_layer_3() {
+    let Some(mut ebpf) = load(Table::Hot) else { return };
+    for name in ["kvmtrace_in_l3", "kvmtrace_out_l3"] {
+        // The test run's packet has an Ethernet header before it, as a tunnel's has the outer headers.
+        let frame = udp_frame();
+        assert_eq!(run(&mut ebpf, name, &frame), NEXT);
+        let entries = entries(&mut ebpf);
+        let [(_, entry)] = entries.as_slice() else { panic!("one flow, not {}", entries.len()) };
+        assert_eq!(entry[..40], expected(&frame), "{name}");
+        assert_eq!((number(&entry[48..56]), number(&entry[56..64])), (1, 46), "packets and bytes, {name}");
+        assert_eq!(u32::from_ne_bytes(entry[84..88].try_into().expect("4 bytes")), 46, "largest, {name}");
+        // FlowCounters::source_mac and destination_mac.
+        assert_eq!(entry[108..120], [0; 12], "{name}");
+    }
+}
+
+#[test]
 fn any_bytes_of_any_length_are_parsed_as_on_the_host_and_let_pass() {
     for table in TABLES {
         any_bytes_are_parsed_with(table);
     }
 }
 
+#[test]
+fn any_bytes_are_parsed_from_layer_3_where_there_is_no_ethernet_header() {
+    any_bytes_are_parsed_by(Table::Hot, ("kvmtrace_in_l3", "kvmtrace_out_l3"), expected_raw);
+}
+
 fn any_bytes_are_parsed_with(table: Table) {
+    any_bytes_are_parsed_by(table, ("kvmtrace_in", "kvmtrace_out"), expected);
+}
+
+fn any_bytes_are_parsed_by(table: Table, programs: (&str, &str), expected: fn(&[u8]) -> [u8; 40]) {
     let Some(mut ebpf) = load(table) else { return };
     // A fixed sequence of pseudo-random packets (a linear congruential generator) that mostly look like something.
     let mut state = 1_u64;
@@ -138,7 +196,7 @@ fn any_bytes_are_parsed_with(table: Table) {
     let types = [0x0800_u16, 0x86dd, 0x0806, 0x8100, 0x88a8, 0x88cc, 0];
     let protocols = [0_u8, 1, 6, 17, 43, 44, 51, 58, 60, 132, 255];
     for batch in 0..20 {
-        let mut expected_packets = BTreeMap::new();
+        let (mut expected_packets, mut fragments) = (BTreeMap::new(), BTreeSet::new());
         for round in 0..100 {
             // The kernel's test run takes no frame without an Ethernet header, and no IP frame without a whole IP header.
             let length = 14 + 40 + next() as usize % 120;
@@ -152,15 +210,16 @@ fn any_bytes_are_parsed_with(table: Table) {
             if packet[14] >> 4 == 4 {
                 packet[20..22].copy_from_slice(&[0x40, 0]);
             }
-            let name = if round % 2 == 0 { "kvmtrace_in" } else { "kvmtrace_out" };
+            let name = if round % 2 == 0 { programs.0 } else { programs.1 };
             // The second is one of a flow that is known: it may go another way.
             for _ in 0..2 {
                 assert_eq!(run(&mut ebpf, name, &packet), NEXT, "{packet:02x?}");
             }
             let key = expected(&packet);
             let is_fragment = protocol == 44 || key[39] == 44 || packet[54..].first() == Some(&44);
-            if !is_fragment {
-                expected_packets.insert(key, 2);
+            *expected_packets.entry(key).or_insert(0) += 2;
+            if is_fragment {
+                fragments.insert(key);
             }
         }
         let mut packets = BTreeMap::new();
@@ -170,6 +229,7 @@ fn any_bytes_are_parsed_with(table: Table) {
             *packets.entry(key).or_insert(0) += count;
         }
         assert_eq!(all, 200, "batch {batch}, {table:?}");
+        expected_packets.retain(|key, _| !fragments.contains(key));
         packets.retain(|key, _| expected_packets.contains_key(key));
         assert_eq!(packets, expected_packets, "batch {batch}, {table:?}");
     }

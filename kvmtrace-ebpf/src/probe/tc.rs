@@ -2,6 +2,7 @@
 
 use crate::error::Error;
 use crate::flow::Size;
+use crate::packet::Workspace;
 use crate::{emit, filter, flow, gate, packet};
 use aya_ebpf::Global;
 use aya_ebpf::programs::TcContext;
@@ -47,16 +48,63 @@ pub(crate) fn packet(context: &TcContext, direction: u8) -> Result<(), Error> {
     }
     let (workspace, available) = packet::from_tc(context)?;
     parse::ethernet(&workspace.header, available as usize, vlan, &mut workspace.parsed);
-    let parsed = &mut workspace.parsed;
-    flow::join_fragments(parsed);
-    parsed.key.ifindex = ifindex;
-    parsed.key.cpu = cpu;
-    parsed.key.direction = direction;
-    if !filter::wants(&parsed.key, &workspace.header, true) {
+    let seen = Seen { ifindex, direction, cpu, length, available, layer: Layer::ETHERNET, gso_size, gso_segments };
+    count_and_tell(context, workspace, &seen)
+}
+
+/// One packet at a tc hook of a device without an Ethernet header.
+#[inline(always)]
+pub(crate) fn raw_packet(context: &TcContext, direction: u8) -> Result<(), Error> {
+    let skb = context.skb.skb;
+    // SAFETY: as above.
+    let (ifindex, vlan_present, vlan_tci, protocol, gso_size, gso_segments) = unsafe {
+        ((*skb).ifindex, (*skb).vlan_present, (*skb).vlan_tci, (*skb).protocol, (*skb).gso_size, (*skb).gso_segs)
+    };
+    if !gate::is_open_for(ifindex) {
         return Ok(());
     }
-    let size = Size::new(length, parsed.facts.network_offset, &parsed.facts, gso_size, gso_segments);
-    let counted = flow::count(workspace, &size)?;
+    let vlan = if vlan_present == 0 { NO_VLAN } else { (vlan_tci & 0x0fff) as u16 };
+    let (workspace, available) = packet::from_tc_at_layer_3(context)?;
+    let protocol = (protocol as u16).swap_bytes();
+    parse::raw(&workspace.header, available as usize, protocol, vlan, &mut workspace.parsed);
+    // The hook's length includes outer headers that a tunnel has left before the packet: its own header knows better.
+    let (whole, own) = (context.len(), workspace.parsed.facts.network_length);
+    let length = if own != 0 && own < whole { own } else { whole };
+    let cpu = flow::this_cpu();
+    let seen = Seen { ifindex, direction, cpu, length, available, layer: Layer::NETWORK, gso_size, gso_segments };
+    count_and_tell(context, workspace, &seen)
+}
+
+/// A packet at a hook, beside what its headers say.
+struct Seen {
+    ifindex: u32,
+    direction: u8,
+    cpu: u16,
+    /// Length in bytes from `layer` on.
+    length: u32,
+    /// How many of its bytes are in the workspace.
+    available: u32,
+    /// See [`Layer`].
+    layer: u8,
+    gso_size: u32,
+    gso_segments: u32,
+}
+
+/// Counts a packet that has been parsed, and makes a record of an exception.
+#[inline(always)]
+fn count_and_tell(context: &TcContext, workspace: &mut Workspace, seen: &Seen) -> Result<(), Error> {
+    let Seen { length, gso_size, .. } = *seen;
+    let ethernet = seen.layer == Layer::ETHERNET;
+    let parsed = &mut workspace.parsed;
+    flow::join_fragments(parsed);
+    parsed.key.ifindex = seen.ifindex;
+    parsed.key.cpu = seen.cpu;
+    parsed.key.direction = seen.direction;
+    if !filter::wants(&parsed.key, &workspace.header, ethernet) {
+        return Ok(());
+    }
+    let size = Size::new(length, parsed.facts.network_offset, &parsed.facts, gso_size, seen.gso_segments);
+    let counted = flow::count(workspace, &size, ethernet)?;
     let parsed = &workspace.parsed;
     let kind = if EVERY_PACKET.load() == 1 {
         RecordKind::PACKET
@@ -71,6 +119,7 @@ pub(crate) fn packet(context: &TcContext, direction: u8) -> Result<(), Error> {
     } else {
         return Ok(());
     };
+    let skb = context.skb.skb;
     // SAFETY: as above.
     let (input_ifindex, packet_type, protocol) = unsafe { ((*skb).ingress_ifindex, (*skb).pkt_type, (*skb).protocol) };
     emit::packet(
@@ -87,8 +136,8 @@ pub(crate) fn packet(context: &TcContext, direction: u8) -> Result<(), Error> {
             gso_size: gso_size as u16,
             segments: size.packets as u16,
             ether_type: (protocol as u16).swap_bytes(),
-            header_length: available as u16,
-            layer: Layer::ETHERNET,
+            header_length: seen.available as u16,
+            layer: seen.layer,
             packet_type: packet_type as u8,
             _pad: [0; 2],
         },

@@ -65,6 +65,10 @@ pub struct Link {
     pub up: bool,
     /// It has a carrier (`IFF_LOWER_UP`).
     pub carrier: bool,
+    /// Its frames begin with an Ethernet header (by its hardware type, `ARPHRD_*`). Those of tun, WireGuard, PPP, IPIP,
+    /// SIT, GRE, VTI and XFRM devices have none: nothing of layer 2 can be said of them.
+    #[serde(default = "has_ethernet")]
+    pub ethernet: bool,
     /// It takes no part in ARP (`IFF_NOARP`).
     #[serde(default)]
     pub arp_off: bool,
@@ -89,6 +93,11 @@ pub struct Link {
     pub addresses: Vec<Network>,
     /// Its counters.
     pub statistics: LinkStatistics,
+}
+
+/// Of devices in recordings that don't say.
+fn has_ethernet() -> bool {
+    true
 }
 
 /// An address or network with its prefix length.
@@ -128,7 +137,8 @@ impl std::fmt::Display for Network {
 pub enum LinkKind {
     /// The loopback device.
     Loopback,
-    /// A tap (or tun) device.
+    /// A tap: its other end is a process, for instance a guest's. A tun device, whose packets have no Ethernet header and
+    /// which is a VPN's as a rule, is `Other("tun")`.
     Tun,
     /// A bridge.
     Bridge(BridgeState),

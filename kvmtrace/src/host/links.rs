@@ -4,6 +4,7 @@ use super::bridge;
 use super::netlink::{Attributes, Message, Netlink, attribute, read_u16, read_u32, read_u64};
 use crate::event::IfIndex;
 use crate::event::host::{BridgePort, Link, LinkKind, LinkStatistics, Network, PortState};
+use kvmtrace_common::parse::has_ethernet_header;
 use nix::libc;
 use std::collections::BTreeMap;
 use std::io;
@@ -12,6 +13,8 @@ use std::io;
 const LINK_HEADER: usize = 16;
 /// `struct ifaddrmsg`
 const ADDRESS_HEADER: usize = 8;
+/// `IFLA_TUN_TYPE`: `IFF_TUN` or `IFF_TAP`
+const IFLA_TUN_TYPE: u16 = 3;
 // RFC 2863's states of a device.
 const IF_OPER_DOWN: u8 = 2;
 const IF_OPER_LOWERLAYERDOWN: u8 = 3;
@@ -94,18 +97,20 @@ fn link(message: &Message) -> Option<Link> {
     let flags = read_u32(&header[8..])?;
     let set = |flag: i32| flags & flag.cast_unsigned() != 0;
     let info = attributes.nested(libc::IFLA_LINKINFO);
-    let kind = if hardware == libc::ARPHRD_LOOPBACK { LinkKind::Loopback } else { kind(info) };
+    let ethernet = has_ethernet_header(hardware);
+    let kind = if hardware == libc::ARPHRD_LOOPBACK { LinkKind::Loopback } else { kind(info, ethernet) };
     let related = related(&kind, info, attributes);
     let is_veth = matches!(kind, LinkKind::Veth);
     let is_port = info.text(libc::IFLA_INFO_SLAVE_KIND).as_deref() == Some("bridge");
     Some(Link {
         index: index(&header[4..])?,
         name: attributes.text(libc::IFLA_IFNAME)?,
-        // Tun devices and tunnels have no Ethernet address.
-        mac: attributes.mac(libc::IFLA_ADDRESS).filter(|mac| !mac.is_zero()),
+        // What is the address of an IPIP device is an IP address; that of PPP and WireGuard is empty.
+        mac: attributes.mac(libc::IFLA_ADDRESS).filter(|mac| ethernet && !mac.is_zero()),
         mtu: attributes.u32(libc::IFLA_MTU).unwrap_or(0),
         up: set(libc::IFF_UP),
         carrier: set(libc::IFF_LOWER_UP),
+        ethernet,
         arp_off: set(libc::IFF_NOARP),
         master: attributes.u32(libc::IFLA_MASTER).and_then(IfIndex::from_kernel),
         lower: related.filter(|_| !is_veth),
@@ -133,11 +138,15 @@ fn link(message: &Message) -> Option<Link> {
     })
 }
 
-fn kind(info: Attributes<'_>) -> LinkKind {
+fn kind(info: Attributes<'_>, ethernet: bool) -> LinkKind {
     let data = info.nested(libc::IFLA_INFO_DATA);
     let Some(kind) = info.text(libc::IFLA_INFO_KIND) else { return LinkKind::Physical };
     match kind.as_str() {
-        "tun" => LinkKind::Tun,
+        // One driver for both (IFLA_TUN_TYPE, Linux 4.20): a tap carries Ethernet frames, a tun device never does, whatever
+        // hardware type it has been given (TUNSETLINK).
+        "tun" if ethernet && data.u8(IFLA_TUN_TYPE).is_none_or(|kind| i32::from(kind) == libc::IFF_TAP) => {
+            LinkKind::Tun
+        }
         "bridge" => LinkKind::Bridge(bridge::state(data)),
         "veth" => LinkKind::Veth,
         "bond" => LinkKind::Bond,
@@ -228,6 +237,48 @@ fn address(message: &Message) -> Option<(IfIndex, Network)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// `RTM_NEWLINK` of a device of this hardware type, kind and data, with this `IFLA_ADDRESS`.
+    fn new_link(hardware: u16, kind: &str, data: &[u8], address: &[u8]) -> Link {
+        let mut body = vec![0; LINK_HEADER];
+        body[2..4].copy_from_slice(&hardware.to_ne_bytes());
+        body[4..8].copy_from_slice(&7_u32.to_ne_bytes());
+        let info = [attribute(libc::IFLA_INFO_KIND, kind.as_bytes()), attribute(libc::IFLA_INFO_DATA, data)].concat();
+        body.extend(attribute(libc::IFLA_IFNAME, b"dev7\0"));
+        body.extend(attribute(libc::IFLA_ADDRESS, address));
+        body.extend(attribute(libc::IFLA_LINKINFO, &info));
+        link(&Message { kind: libc::RTM_NEWLINK, body }).unwrap()
+    }
+
+    #[test]
+    fn a_tun_device_is_no_tap_and_has_no_ethernet_header() {
+        let kind = |kind: i32| attribute(IFLA_TUN_TYPE, &[kind as u8]);
+        let mac = [2, 0, 0, 0, 0, 7];
+        let tap = new_link(libc::ARPHRD_ETHER, "tun", &kind(libc::IFF_TAP), &mac);
+        assert_eq!((&tap.kind, tap.ethernet, tap.mac.is_some()), (&LinkKind::Tun, true, true));
+        let tun = new_link(libc::ARPHRD_NONE, "tun", &kind(libc::IFF_TUN), &[]);
+        assert_eq!((&tun.kind, tun.ethernet, tun.mac), (&LinkKind::Other("tun".to_owned()), false, None));
+        // Its hardware type is whatever its owner likes (TUNSETLINK): that decides where its packets begin, and no more.
+        let named_ethernet = new_link(libc::ARPHRD_ETHER, "tun", &kind(libc::IFF_TUN), &mac);
+        assert_eq!((&named_ethernet.kind, named_ethernet.ethernet), (&LinkKind::Other("tun".to_owned()), true));
+    }
+
+    #[test]
+    fn tunnels_without_ethernet_have_no_mac_address() {
+        for (hardware, kind, address) in [
+            (libc::ARPHRD_NONE, "wireguard", &[][..]),
+            (libc::ARPHRD_TUNNEL, "ipip", &[192, 0, 2, 1]),
+            (libc::ARPHRD_TUNNEL6, "ip6tnl", &[0xfd; 16]),
+            (libc::ARPHRD_PPP, "ppp", &[]),
+            // Six bytes are no MAC address either.
+            (libc::ARPHRD_NONE, "xfrm", &[2, 0, 0, 0, 0, 7]),
+        ] {
+            let link = new_link(hardware, kind, &[], address);
+            assert_eq!((&link.kind, link.ethernet, link.mac), (&LinkKind::Other(kind.to_owned()), false, None));
+        }
+        let tap = new_link(libc::ARPHRD_ETHER, "gretap", &[], &[2, 0, 0, 0, 0, 7]);
+        assert!(tap.ethernet && tap.mac.is_some(), "gretap carries Ethernet frames");
+    }
 
     #[test]
     fn a_carrier_is_news_until_the_operational_state_has_followed_it() {

@@ -260,6 +260,22 @@ mod tests {
     }
 
     #[test]
+    fn a_routed_guest_is_traced_at_tunnels_that_routes_of_any_table_lead_to() {
+        let mut host = host();
+        for (index, name, kind) in [(40, "tun0", "tun"), (41, "wg0", "wireguard"), (42, "tun1", "tun")] {
+            let tunnel = with(link(index, name, LinkKind::Other(kind.to_owned())), |link| {
+                (link.ethernet, link.mac) = (false, None);
+            });
+            host.links.insert(IfIndex(index), tunnel);
+        }
+        host.routes.push(route("10.66.0.0/24", 40));
+        host.routes.push(Route { table: 51820, ..route("0.0.0.0/0", 41) });
+        let way = |guest: &str| names(&host, &Scope { guests: vec![guest.to_owned()], ..Scope::default() }).join(" ");
+        assert_eq!(way("web2"), "eth2 br1 tap2 tun0 wg0");
+        assert_eq!(way("web5"), "eth3 macvtap0");
+    }
+
+    #[test]
     fn a_nic_stands_for_the_guests_whose_way_leads_over_it() {
         let scope = Scope { devices: vec!["eth3".to_owned()], ..Scope::default() };
         assert_eq!(names(&host(), &scope), ["eth3", "macvtap0"]);

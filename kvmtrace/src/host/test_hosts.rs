@@ -13,6 +13,7 @@ pub(crate) fn link(index: u32, name: &str, kind: LinkKind) -> Link {
         mtu: 1500,
         up: true,
         carrier: true,
+        ethernet: true,
         arp_off: false,
         master: None,
         lower: None,

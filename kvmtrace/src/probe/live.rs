@@ -4,7 +4,7 @@
 use super::counters::Reader;
 use super::inject::{InjectError, Injector};
 use super::kernel_log::KernelLog;
-use super::loader::{Attached, ProbeError, Programs, Settings, clean};
+use super::loader::{Attached, Frames, ProbeError, Programs, Settings, clean};
 use super::rule_trace::{self, RuleTrace, RuleTraceError, Watched};
 use crate::event::{Degraded, Event, EventKind, HostState, IfIndex, Started, decode};
 use crate::filter::Filter;
@@ -202,21 +202,29 @@ impl Live {
             Err(error) if must => return Err(error.into()),
             Err(_) => Vec::new(),
         };
-        let gone: Vec<IfIndex> =
-            self.attached.keys().copied().filter(|index| !self.host.links.contains_key(index)).collect();
+        // A tun device may change what it is while it is down (TUNSETLINK): then it needs the other programs.
+        let fits = |index: &IfIndex, attached: &Attached| {
+            self.host.link(*index).is_some_and(|link| Frames::of(link) == attached.frames())
+        };
+        let gone: Vec<IfIndex> = self
+            .attached
+            .iter()
+            .filter(|(index, (_, attached))| !fits(index, attached))
+            .map(|(index, _)| *index)
+            .collect();
         for (_, attached) in gone.into_iter().filter_map(|index| self.attached.remove(&index)) {
             self.programs.detach(attached);
         }
-        let new: Vec<(IfIndex, String)> = wanted
+        let new: Vec<(IfIndex, String, Frames)> = wanted
             .into_iter()
             .filter(|index| !self.attached.contains_key(index))
-            .filter_map(|index| Some((index, self.host.link(index)?.name.clone())))
+            .filter_map(|index| self.host.link(index).map(|link| (index, link.name.clone(), Frames::of(link))))
             .collect();
         // The new devices begin at one moment too, while the others go on. One that was moved here may have a low index: then
         // nobody waits.
         let later = new
             .iter()
-            .map(|(index, _)| *index)
+            .map(|(index, ..)| *index)
             .min()
             .filter(|first| !must && self.attached.last_key_value().is_none_or(|(last, _)| last < first));
         if let Some(first) = later {
@@ -229,9 +237,9 @@ impl Live {
         attached
     }
 
-    fn attach_all(&mut self, devices: Vec<(IfIndex, String)>, must: bool) -> anyhow::Result<()> {
-        for (index, name) in devices {
-            match self.programs.attach(&name) {
+    fn attach_all(&mut self, devices: Vec<(IfIndex, String, Frames)>, must: bool) -> anyhow::Result<()> {
+        for (index, name, frames) in devices {
+            match self.programs.attach(&name, frames) {
                 Ok(attached) => {
                     self.attached.insert(index, (name, attached));
                 }

@@ -1,6 +1,7 @@
 //! Loading and attaching.
 
 use super::kernel_log::{self, KernelLog};
+use crate::event::host::Link;
 use crate::event::{Degraded, IfIndex};
 use crate::filter::Filter;
 use crate::kernel::Kernel;
@@ -20,7 +21,7 @@ use kvmtrace_common::names;
 use std::io;
 
 /// The kernel's offsets, each with the frozen constant that it goes to.
-const OFFSETS: [(&str, &str); 20] = [
+const OFFSETS: [(&str, &str); 21] = [
     (global::SKB_DEV, "sk_buff.dev"),
     (global::SKB_SK, "sk_buff.sk"),
     (global::SKB_LEN, "sk_buff.len"),
@@ -35,6 +36,7 @@ const OFFSETS: [(&str, &str); 20] = [
     (global::SKB_VLAN_PROTO, "sk_buff.vlan_proto"),
     (global::SKB_PKT_TYPE, "sk_buff.pkt_type"),
     (global::DEV_IFINDEX, "net_device.ifindex"),
+    (global::DEV_TYPE, "net_device.type"),
     (global::DEV_NET, "net_device.nd_net.net"),
     (global::NET_INUM, "net.ns.inum"),
     (global::SOCK_NET, "sock.__sk_common.skc_net.net"),
@@ -127,10 +129,42 @@ pub(super) struct Programs {
     degraded: Vec<Degraded>,
 }
 
+/// Where the packets of a device begin: there is a pair of programs for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Frames {
+    /// At an Ethernet header.
+    Ethernet,
+    /// At layer 3.
+    Raw,
+}
+
+impl Frames {
+    /// Those of a device.
+    pub(super) fn of(link: &Link) -> Self {
+        if link.ethernet { Self::Ethernet } else { Self::Raw }
+    }
+
+    /// The programs for ingress and egress.
+    fn programs(self) -> [&'static str; 2] {
+        match self {
+            Self::Ethernet => [names::TC_INGRESS, names::TC_EGRESS],
+            Self::Raw => [names::TC_INGRESS_RAW, names::TC_EGRESS_RAW],
+        }
+    }
+}
+
 /// Both hooks of one device.
 pub(super) struct Attached {
+    frames: Frames,
     ingress: SchedClassifierLinkId,
     egress: SchedClassifierLinkId,
+}
+
+impl Attached {
+    /// What its programs take its packets for.
+    pub(super) fn frames(&self) -> Frames {
+        self.frames
+    }
 }
 
 impl std::fmt::Debug for Programs {
@@ -178,7 +212,7 @@ impl Programs {
             let mut map: Array<_, FilterProgram> = Array::try_from(map).map_err(ProbeError::load)?;
             map.set(0, FilterProgram(*filter.program()), 0).map_err(ProbeError::load)?;
         }
-        for name in [names::TC_INGRESS, names::TC_EGRESS] {
+        for name in Frames::Ethernet.programs() {
             classifier(&mut ebpf, name)?.load().map_err(ProbeError::load)?;
         }
         let mut programs = Self { ebpf, gate, hot_entries, tcx: kernel.version >= TCX, degraded: Vec::new() };
@@ -229,7 +263,15 @@ impl Programs {
     }
 
     /// Attaches to both sides of a device.
-    pub(super) fn attach(&mut self, device: &str) -> Result<Attached, ProbeError> {
+    pub(super) fn attach(&mut self, device: &str, frames: Frames) -> Result<Attached, ProbeError> {
+        let [ingress, egress] = frames.programs();
+        for name in [ingress, egress] {
+            let program = classifier(&mut self.ebpf, name)?;
+            // Most hosts have no device of the other kind: its programs are loaded when there is one.
+            if program.fd().is_err() {
+                program.load().map_err(ProbeError::load)?;
+            }
+        }
         if !self.tcx {
             // Exists already: fine. It can't be had: attaching will say so.
             if let Err(error) = aya::programs::tc::qdisc_add_clsact(device) {
@@ -238,9 +280,9 @@ impl Programs {
         }
         // First on the way in: a packet is counted before another program can drop it. Last on the way out: it is counted
         // when all others have let it pass.
-        let ingress = self.attach_hook(device, names::TC_INGRESS, TcAttachType::Ingress, LinkOrder::first())?;
-        let egress = self.attach_hook(device, names::TC_EGRESS, TcAttachType::Egress, LinkOrder::last())?;
-        Ok(Attached { ingress, egress })
+        let ingress = self.attach_hook(device, ingress, TcAttachType::Ingress, LinkOrder::first())?;
+        let egress = self.attach_hook(device, egress, TcAttachType::Egress, LinkOrder::last())?;
+        Ok(Attached { frames, ingress, egress })
     }
 
     fn attach_hook(
@@ -259,7 +301,7 @@ impl Programs {
         classifier(&mut self.ebpf, name)?.attach_with_options(device, hook, options).map_err(|error| {
             ProbeError::Attach {
                 device: device.to_owned(),
-                hook: if name == names::TC_EGRESS { "egress" } else { "ingress" },
+                hook: if matches!(hook, TcAttachType::Ingress) { "ingress" } else { "egress" },
                 reason: reason(&error),
             }
         })
@@ -306,7 +348,7 @@ impl Programs {
 
     /// Detaches from a device; one that is gone has detached itself.
     pub(super) fn detach(&mut self, attached: Attached) {
-        for (name, link) in [(names::TC_INGRESS, attached.ingress), (names::TC_EGRESS, attached.egress)] {
+        for (name, link) in attached.frames.programs().into_iter().zip([attached.ingress, attached.egress]) {
             if let Ok(program) = classifier(&mut self.ebpf, name)
                 && let Err(error) = program.detach(link)
             {
@@ -325,13 +367,18 @@ impl Programs {
             return None;
         }
         let mut cost = ProgramCost::default();
+        let (mut received, mut sent) = (0, 0);
         for (name, program) in self.ebpf.programs() {
-            let info = program.info().ok()?;
+            // Not loaded, so nothing has run.
+            let Ok(info) = program.info() else { continue };
             cost.nanoseconds += u64::try_from(info.run_time().as_nanos()).unwrap_or(u64::MAX);
-            if [names::TC_INGRESS, names::TC_EGRESS].contains(&name) {
-                cost.packets = cost.packets.max(info.run_count());
+            match name {
+                names::TC_INGRESS | names::TC_INGRESS_RAW => received += info.run_count(),
+                names::TC_EGRESS | names::TC_EGRESS_RAW => sent += info.run_count(),
+                _ => {}
             }
         }
+        cost.packets = u64::max(received, sent);
         Some(cost)
     }
 
@@ -352,8 +399,13 @@ pub fn clean<'a>(devices: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     devices
         .filter(|device| {
             let remove = |name, hook| aya::programs::tc::qdisc_detach_program(device, hook, name).is_ok();
-            let ingress = remove(names::TC_INGRESS, TcAttachType::Ingress);
-            remove(names::TC_EGRESS, TcAttachType::Egress) || ingress
+            let remove_both = |frames: Frames| {
+                let [ingress, egress] = frames.programs();
+                let removed = remove(ingress, TcAttachType::Ingress);
+                remove(egress, TcAttachType::Egress) || removed
+            };
+            let removed = remove_both(Frames::Ethernet);
+            remove_both(Frames::Raw) || removed
         })
         .collect()
 }

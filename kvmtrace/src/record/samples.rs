@@ -215,6 +215,7 @@ fn link(index: u32, name: &str, kind: LinkKind, master: Option<u32>, port: Optio
         mtu: if index == 2 { 1500 } else { 9000 },
         up: true,
         carrier: true,
+        ethernet: true,
         arp_off: false,
         master: master.map(IfIndex),
         lower: None,

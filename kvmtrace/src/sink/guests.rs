@@ -131,6 +131,7 @@ mod tests {
             mtu,
             up: true,
             carrier: true,
+            ethernet: true,
             arp_off: false,
             master: master.map(IfIndex),
             lower: None,

@@ -143,6 +143,7 @@ mod tests {
             mtu: 1500,
             up: true,
             carrier: true,
+            ethernet: true,
             arp_off: false,
             master: None,
             lower: None,

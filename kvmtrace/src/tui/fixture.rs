@@ -336,6 +336,7 @@ pub(super) fn link(index: u32, name: &str, kind: LinkKind) -> Link {
         mtu: 1_500,
         up: true,
         carrier: true,
+        ethernet: true,
         arp_off: false,
         master: None,
         lower: None,

@@ -187,6 +187,7 @@ fn link(index: IfIndex, name: &str, kind: LinkKind, last: u8) -> Link {
         mtu: 1500,
         up: true,
         carrier: true,
+        ethernet: true,
         arp_off: false,
         master: (!is_bridge).then_some(BRIDGE),
         lower: None,

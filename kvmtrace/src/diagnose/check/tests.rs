@@ -32,6 +32,7 @@ fn link(index: u32, name: &str, kind: LinkKind, master: Option<u32>) -> Link {
         mtu: 1_500,
         up: true,
         carrier: true,
+        ethernet: true,
         arp_off: false,
         master: master.map(IfIndex),
         lower: None,

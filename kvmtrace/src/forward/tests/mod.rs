@@ -35,6 +35,7 @@ pub(super) fn link(index: IfIndex, name: &str, kind: LinkKind) -> Link {
         mtu: 1500,
         up: true,
         carrier: true,
+        ethernet: true,
         arp_off: false,
         master: None,
         lower: None,

@@ -34,9 +34,9 @@ fn interface_kind(link: &Link) -> Option<&'static str> {
     if link.name.starts_with(crate::host::OWN_DEVICES) {
         return None;
     }
+    // A tun device is no tap: without Ethernet it is a VPN's.
     if matches!(link.kind, LinkKind::Tun) {
-        // A tun device without Ethernet is a VPN's.
-        return link.mac.map(|_| "tap");
+        return Some("tap");
     }
     open_taps::is_macvtap(&link.kind).then_some("macvtap")
 }
@@ -198,8 +198,7 @@ mod tests {
 
     #[test]
     fn a_tap_that_nobody_reads_is_a_guest_without_a_process_but_a_vpn_is_none() {
-        let mut vpn = link(3, "tun0", LinkKind::Tun);
-        vpn.mac = None;
+        let vpn = link(3, "tun0", LinkKind::Other("tun".to_owned()));
         let state = state([link(2, "vnet0", LinkKind::Tun), vpn]);
         let guests = assemble(&state, &[], &BTreeMap::new());
         assert_eq!(names(&guests), ["vnet0"]);

@@ -18,6 +18,7 @@ pub(in crate::diagnose) fn link(index: u32, name: &str, kind: LinkKind) -> Link 
         mtu: 1_500,
         up: true,
         carrier: true,
+        ethernet: true,
         arp_off: false,
         master: None,
         lower: None,
