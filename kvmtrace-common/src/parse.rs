@@ -30,7 +30,7 @@ pub mod hardware {
     pub const LOOPBACK: u16 = 772;
 }
 
-/// Frames of a device of this hardware type begin with an Ethernet header. Tun, WireGuard, PPP, IPIP, SIT, GRE, VTI and
+/// Frames of a device of this hardware type begin with an Ethernet header. Tun, `WireGuard`, PPP, IPIP, SIT, GRE, VTI and
 /// XFRM devices have types of their own: their packets begin at layer 3.
 #[inline(always)]
 pub const fn has_ethernet_header(hardware_type: u16) -> bool {

@@ -65,7 +65,7 @@ pub struct Link {
     pub up: bool,
     /// It has a carrier (`IFF_LOWER_UP`).
     pub carrier: bool,
-    /// Its frames begin with an Ethernet header (by its hardware type, `ARPHRD_*`). Those of tun, WireGuard, PPP, IPIP,
+    /// Its frames begin with an Ethernet header (by its hardware type, `ARPHRD_*`). Those of tun, `WireGuard`, PPP, IPIP,
     /// SIT, GRE, VTI and XFRM devices have none: nothing of layer 2 can be said of them.
     #[serde(default = "has_ethernet")]
     pub ethernet: bool,

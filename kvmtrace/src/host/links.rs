@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn a_tun_device_is_no_tap_and_has_no_ethernet_header() {
-        let kind = |kind: i32| attribute(IFLA_TUN_TYPE, &[kind as u8]);
+        let kind = |kind: i32| attribute(IFLA_TUN_TYPE, &kind.to_le_bytes()[..1]);
         let mac = [2, 0, 0, 0, 0, 7];
         let tap = new_link(libc::ARPHRD_ETHER, "tun", &kind(libc::IFF_TAP), &mac);
         assert_eq!((&tap.kind, tap.ethernet, tap.mac.is_some()), (&LinkKind::Tun, true, true));

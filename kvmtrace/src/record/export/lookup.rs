@@ -2,23 +2,33 @@
 
 use crate::diagnose::report::{FlowReport, Report};
 use crate::event::{Event, EventKind, FlowKey, IfIndex};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-/// Names of devices, as the last host state has them.
+/// Names of devices and what their packets begin with, as the last host state has them.
 #[derive(Debug, Default)]
-pub(super) struct DeviceNames(HashMap<IfIndex, String>);
+pub(super) struct DeviceNames {
+    names: HashMap<IfIndex, String>,
+    without_ethernet: HashSet<IfIndex>,
+}
 
 impl DeviceNames {
     /// Learns from an event.
     pub(super) fn learn(&mut self, event: &Event) {
         if let EventKind::Host(host) = &event.kind {
-            self.0 = host.links.values().map(|link| (link.index, link.name.clone())).collect();
+            let links = host.links.values();
+            self.without_ethernet = links.clone().filter(|link| !link.ethernet).map(|link| link.index).collect();
+            self.names = links.map(|link| (link.index, link.name.clone())).collect();
         }
     }
 
     /// The name of a device, or `if7` when it is not known.
     pub(super) fn get(&self, device: IfIndex) -> String {
-        self.0.get(&device).cloned().unwrap_or_else(|| device.to_string())
+        self.names.get(&device).cloned().unwrap_or_else(|| device.to_string())
+    }
+
+    /// Its packets are known to begin at layer 3.
+    pub(super) fn has_no_ethernet(&self, device: IfIndex) -> bool {
+        self.without_ethernet.contains(&device)
     }
 }
 

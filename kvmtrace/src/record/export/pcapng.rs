@@ -1,12 +1,13 @@
 //! Packets as pcapng (draft-ietf-opsawg-pcapng): an interface for each observation point, the guests' names, and what
 //! kvmtrace says of a packet as its comment.
 //!
-//! Every interface is Ethernet. A packet that the kernel had as a layer-3 packet when it dropped it gets an Ethernet
-//! header with addresses of zero, and its comment says so.
+//! An interface is Ethernet, or raw IP where the device has no Ethernet header (tun, `WireGuard`, GRE, …). A packet of an
+//! Ethernet device that the kernel had as a layer-3 packet when it dropped it gets an Ethernet header with addresses of
+//! zero, and its comment says so: most tools read no file with two link types, and few hosts need one.
 
 use super::lookup::{DeviceNames, Verdicts};
 use super::{Context, Exporter, columns};
-use crate::event::{Event, EventKind, HostState, PacketCause, PacketRecord};
+use crate::event::{Address, Event, EventKind, HostState, PacketCause, PacketRecord};
 use bytes::BufMut as _;
 use std::collections::{BTreeMap, HashMap};
 use std::io::Write;
@@ -24,12 +25,18 @@ const INTERFACE_NAME: u16 = 2;
 const INTERFACE_DESCRIPTION: u16 = 3;
 const INTERFACE_RESOLUTION: u16 = 9;
 
-const ETHERNET: u16 = 1;
+/// What an interface's packets begin with: the numbers are tcpdump.org's (`LINKTYPE_…`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum LinkType {
+    Ethernet = 1,
+    /// An IPv4 or IPv6 header.
+    Raw = 101,
+}
 /// Longer names are cut.
 const LONGEST_NAME: usize = 250;
 /// Options are counted in 16 bits.
 const LONGEST_TEXT: usize = 60_000;
-/// More points than this on one host mean a hostile file: they share the last one.
+/// More points than this on one host mean a hostile file: they share the last one of their link type.
 const INTERFACES: u32 = 65_536;
 
 /// Writes a capture.
@@ -37,7 +44,9 @@ pub(super) struct Capture {
     output: Box<dyn Write>,
     verdicts: Verdicts,
     devices: DeviceNames,
-    interfaces: HashMap<String, u32>,
+    interfaces: HashMap<(String, LinkType), u32>,
+    /// The interface that was made last, of each link type.
+    last: HashMap<LinkType, u32>,
     names: BTreeMap<IpAddr, String>,
 }
 
@@ -59,6 +68,7 @@ impl Capture {
             verdicts: Verdicts::new(&context.report),
             devices: DeviceNames::default(),
             interfaces: HashMap::new(),
+            last: HashMap::new(),
             names: BTreeMap::new(),
         })
     }
@@ -92,8 +102,22 @@ impl Capture {
         write_block(&mut self.output, NAME_RESOLUTION, &body)
     }
 
+    /// What the packet is written as: raw only where the device has no Ethernet header and the packet is IP.
+    fn link_type(&self, packet: &PacketRecord) -> LinkType {
+        let device = match &packet.cause {
+            PacketCause::Dropped { site, .. } => site.device,
+            PacketCause::First | PacketCause::IcmpError | PacketCause::MacChanged | PacketCause::Wanted => {
+                packet.place.map(|place| place.device)
+            }
+        };
+        let is_ip = matches!(packet.header.first().map(|byte| byte >> 4), Some(4 | 6))
+            && matches!(packet.flow.source, Address::Ip(_));
+        let has_no_ethernet = device.is_some_and(|device| self.devices.has_no_ethernet(device));
+        if !packet.ethernet && is_ip && has_no_ethernet { LinkType::Raw } else { LinkType::Ethernet }
+    }
+
     /// The interface of a packet's observation point.
-    fn interface(&mut self, packet: &PacketRecord) -> std::io::Result<u32> {
+    fn interface(&mut self, packet: &PacketRecord, link_type: LinkType) -> std::io::Result<u32> {
         let (name, description) = if let PacketCause::Dropped { site, .. } = &packet.cause {
             let device = site.device.map_or_else(|| "no device".to_owned(), |device| self.devices.get(device));
             (format!("{device} drop"), format!("packets that the kernel dropped at {device}"))
@@ -113,26 +137,30 @@ impl Capture {
                 None => ("unknown".to_owned(), "packets seen at an unknown place".to_owned()),
             }
         };
-        if let Some(number) = self.interfaces.get(&name) {
+        let key = (name, link_type);
+        if let Some(number) = self.interfaces.get(&key) {
             return Ok(*number);
         }
         let number = self.interfaces.len() as u32;
-        if number == INTERFACES {
-            return Ok(number - 1);
+        if number >= INTERFACES
+            && let Some(last) = self.last.get(&link_type)
+        {
+            return Ok(*last);
         }
         let mut body = Vec::new();
-        body.put_u16_le(ETHERNET);
+        body.put_u16_le(link_type as u16);
         body.put_bytes(0, 6);
-        option(&mut body, INTERFACE_NAME, &name);
+        option(&mut body, INTERFACE_NAME, &key.0);
         option(&mut body, INTERFACE_DESCRIPTION, &description);
         option_bytes(&mut body, INTERFACE_RESOLUTION, &[9]);
         end_of_options(&mut body);
         write_block(&mut self.output, INTERFACE, &body)?;
-        self.interfaces.insert(name, number);
+        self.interfaces.insert(key, number);
+        self.last.insert(link_type, number);
         Ok(number)
     }
 
-    fn comment(&self, packet: &PacketRecord) -> String {
+    fn comment(&self, packet: &PacketRecord, made_up: bool) -> String {
         let mut parts = vec![columns::cause(&packet.cause).to_owned()];
         if let PacketCause::Dropped { site, .. } = &packet.cause {
             parts.push(format!(
@@ -152,22 +180,24 @@ impl Capture {
                 parts.push(format!("guest {guest}"));
             }
         }
-        if !packet.ethernet {
+        if made_up {
             parts.push("Ethernet header made up".to_owned());
         }
         parts.join("; ")
     }
 
     fn packet(&mut self, event: &Event, packet: &PacketRecord) -> std::io::Result<()> {
-        let interface = self.interface(packet)?;
+        let link_type = self.link_type(packet);
+        let interface = self.interface(packet, link_type)?;
+        let made_up = link_type == LinkType::Ethernet && !packet.ethernet;
         let mut bytes = Vec::with_capacity(packet.header.len() + 14);
-        if !packet.ethernet {
+        if made_up {
             bytes.put_bytes(0, 12);
             bytes.put_u16(packet.ether_type);
         }
         bytes.put_slice(&packet.header);
-        let made_up = bytes.len() - packet.header.len();
-        let length = packet.length.saturating_add(made_up as u32).max(bytes.len() as u32);
+        let added = bytes.len() - packet.header.len();
+        let length = packet.length.saturating_add(added as u32).max(bytes.len() as u32);
         let mut body = Vec::new();
         body.put_u32_le(interface);
         body.put_u32_le((event.time.0 >> 32) as u32);
@@ -176,7 +206,7 @@ impl Capture {
         body.put_u32_le(length);
         body.put_slice(&bytes);
         pad(&mut body);
-        option(&mut body, COMMENT, &self.comment(packet));
+        option(&mut body, COMMENT, &self.comment(packet, made_up));
         end_of_options(&mut body);
         write_block(&mut self.output, ENHANCED_PACKET, &body)
     }

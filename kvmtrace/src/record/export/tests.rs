@@ -1,6 +1,7 @@
 //! Exports, read back by the programs that they are for.
 
 use super::*;
+use crate::event::{Direction, EventKind, IfIndex, PacketCause, PacketRecord, Place};
 use crate::record::samples::trace;
 use crate::record::{Destination, Options, Writer};
 use serde_json::Value;
@@ -11,12 +12,16 @@ struct Sample(PathBuf);
 
 impl Sample {
     fn new(name: &str) -> Self {
+        Self::of(name, &trace())
+    }
+
+    fn of(name: &str, events: &[Event]) -> Self {
         let path = std::env::temp_dir().join(format!("kvmtrace-export-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
         let sample = Self(path);
         let mut writer = Writer::create(&Destination::new(&sample.recording(), false), Options::default()).unwrap();
-        for event in trace() {
-            writer.write(&event).unwrap();
+        for event in events {
+            writer.write(event).unwrap();
         }
         writer.finish().unwrap();
         sample
@@ -58,7 +63,7 @@ fn tshark_reads_the_packets_the_points_and_the_comments() {
     arguments.extend(fields.iter().flat_map(|field| ["-e", field]));
     let Some(text) = output("tshark", &arguments) else { return };
     let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split('\t').collect()).collect();
-    let packets = trace().iter().filter(|event| matches!(event.kind, crate::event::EventKind::Packet(_))).count();
+    let packets = trace().iter().filter(|event| matches!(event.kind, EventKind::Packet(_))).count();
     assert_eq!(rows.len(), packets);
     assert_eq!(rows[0][..3], ["vnet0 ingress", "4014", "9000"]);
     assert_eq!(rows[1][..3], ["eth0 drop", "4014", "9000"]);
@@ -69,6 +74,65 @@ fn tshark_reads_the_packets_the_points_and_the_comments() {
     assert_eq!(names.lines().next(), Some("web1"));
     let section = output("capinfos", &[path.to_str().unwrap()]).unwrap_or_default();
     assert!(section.is_empty() || section.contains("Linux 6.18.44"), "{section}");
+}
+
+/// The blocks of a capture: kind and body.
+fn blocks(mut capture: &[u8]) -> Vec<(u32, &[u8])> {
+    let word = |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+    let mut blocks = Vec::new();
+    while !capture.is_empty() {
+        let length = word(capture, 4) as usize;
+        blocks.push((word(capture, 0), &capture[8..length - 4]));
+        capture = &capture[length..];
+    }
+    blocks
+}
+
+#[test]
+fn a_device_without_ethernet_is_an_interface_of_raw_packets() {
+    const TUNNEL: IfIndex = IfIndex(7);
+    let mut events = trace();
+    let dropped = events.iter().find_map(|event| {
+        let EventKind::Packet(packet) = &event.kind else { return None };
+        (!packet.ethernet).then(|| (event.time, (**packet).clone()))
+    });
+    let (time, packet) = dropped.unwrap();
+    for event in &mut events {
+        if let EventKind::Host(host) = &mut event.kind {
+            host.links.get_mut(&TUNNEL).unwrap().ethernet = false;
+        }
+    }
+    let sent = PacketRecord {
+        cause: PacketCause::First,
+        place: Some(Place { device: TUNNEL, direction: Direction::Egress }),
+        ..packet.clone()
+    };
+    // No IP packet, so it can't be a raw one.
+    let foreign = PacketRecord { header: vec![0xff; 40], ether_type: 0x8847, ..sent.clone() };
+    for packet in [&sent, &foreign] {
+        events.push(Event { time, kind: EventKind::Packet(Box::new(packet.clone())) });
+    }
+    let sample = Sample::of("pcapng-raw", &events);
+    let capture = std::fs::read(sample.export(Form::Pcapng, "trace.pcapng")).unwrap();
+    let blocks = blocks(&capture);
+    let link_types: Vec<u16> =
+        blocks.iter().filter(|(kind, _)| *kind == 1).map(|(_, body)| u16::from_le_bytes([body[0], body[1]])).collect();
+    // LINKTYPE_ETHERNET and LINKTYPE_RAW: the tap's and the NIC's points, then both of the tunnel.
+    assert_eq!(link_types.iter().filter(|number| **number == 101).count(), 1, "{link_types:?}");
+    let packets: Vec<(u16, &[u8])> = blocks
+        .iter()
+        .filter(|(kind, _)| *kind == 6)
+        .map(|(_, body)| {
+            let word = |at: usize| u32::from_le_bytes(body[at..at + 4].try_into().unwrap()) as usize;
+            (link_types[word(0)], &body[20..20 + word(12)])
+        })
+        .collect();
+    let raw: Vec<_> = packets.iter().filter(|(link_type, _)| *link_type == 101).collect();
+    assert_eq!(raw, [&(101, sent.header.as_slice())], "the packet as it is");
+    assert!(packets.iter().any(|(link_type, bytes)| *link_type == 1 && bytes.ends_with(&foreign.header)));
+    // The NIC has an Ethernet header: its dropped packet gets one.
+    let made_up = [&[0; 12][..], &[8, 0], &packet.header].concat();
+    assert!(packets.iter().any(|(link_type, bytes)| *link_type == 1 && *bytes == made_up));
 }
 
 #[test]
