@@ -7,7 +7,6 @@ use super::walker::{Position, Task, Walker};
 use crate::event::host::{Link, LinkKind};
 use crate::event::ruleset::Hook;
 use crate::event::{Direction, IfIndex, MacAddress};
-use crate::topology::is_ethernet;
 
 const RECEIVE: &[&str] = &["__netif_receive_skb_core"];
 const TRANSMIT: &[&str] = &["__dev_queue_xmit"];
@@ -288,8 +287,7 @@ impl<'a> Walker<'a, '_> {
                     Outcome::Arrives(Arrival::Guest(link.index))
                 }
             }
-            None if is_ethernet(link) => Outcome::Arrives(Arrival::Guest(link.index)),
-            None => Outcome::Arrives(Arrival::Uplink(link.index)),
+            None => Outcome::Arrives(Arrival::Guest(link.index)),
         };
         self.step(task, Stage::Guest, Some(link.index), &["tun_net_xmit"], Vec::new(), outcome);
     }
@@ -370,7 +368,7 @@ impl<'a> Walker<'a, '_> {
 
 /// `eth_type_trans` compares the destination with the device's own address.
 fn receiver(link: &Link, packet: &Packet) -> Receiver {
-    if !is_ethernet(link) || link.kind == LinkKind::Loopback {
+    if !link.ethernet || link.kind == LinkKind::Loopback {
         return Receiver::Own;
     }
     match packet.destination_mac {

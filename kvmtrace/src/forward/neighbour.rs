@@ -9,7 +9,6 @@ use super::walker::{Position, Task, Walker};
 use crate::event::MacAddress;
 use crate::event::host::Link;
 use crate::event::ruleset::{Hook, Layer};
-use crate::topology::is_ethernet;
 use crate::topology::routing::Question;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -26,10 +25,10 @@ impl<'a> Walker<'a, '_> {
     ) {
         let mut packet = task.packet.clone();
         packet.tags.clear();
-        packet.source_mac = if is_ethernet(link) { link.mac } else { None };
+        packet.source_mac = if link.ethernet { link.mac } else { None };
         packet.destination_mac = None;
         let mut decisions = Vec::new();
-        if is_ethernet(link) && !link.arp_off {
+        if link.ethernet && !link.arp_off {
             if next_hop.is_multicast() {
                 packet.destination_mac = Some(group_mac(next_hop));
             } else if self.topology.is_broadcast(next_hop) {

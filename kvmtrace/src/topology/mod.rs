@@ -172,23 +172,3 @@ impl<'a> Topology<'a> {
         self.sysctl(&format!("net.{family}.conf.{}.{key}", link.name))
     }
 }
-
-/// The device's frames begin with an Ethernet header (`ARPHRD_ETHER`, `ARPHRD_LOOPBACK`).
-pub fn is_ethernet(link: &Link) -> bool {
-    match &link.kind {
-        LinkKind::Other(kind) => !matches!(
-            kind.as_str(),
-            "wireguard" | "ipip" | "gre" | "sit" | "ip6tnl" | "ip6gre" | "ppp" | "vti" | "vti6" | "xfrm" | "tun"
-        ),
-        LinkKind::Loopback
-        | LinkKind::Tun
-        | LinkKind::Bridge(_)
-        | LinkKind::Veth
-        | LinkKind::Vxlan { .. }
-        | LinkKind::Macvtap { .. }
-        | LinkKind::Macvlan
-        | LinkKind::Vlan { .. }
-        | LinkKind::Bond
-        | LinkKind::Physical => true,
-    }
-}
