@@ -3,7 +3,7 @@
 //! killed one is a guest that is gone.
 
 use super::process;
-use super::tap::{open_macvtap, open_tap};
+use super::tap::{open_macvtap, open_tap, open_tun};
 use anyhow::{Context as _, Result};
 use nix::sched::{CloneFlags, setns};
 use serde::{Deserialize, Serialize};
@@ -106,6 +106,18 @@ impl Relay {
         carry(host, guest);
         Ok(())
     }
+}
+
+/// Joins the tun device called `device` with the one of this name in another namespace, as a VPN without encryption does,
+/// until killed.
+pub fn join_tun_devices(device: &str, far_namespace: &str) -> Result<()> {
+    let near = open_tun(device)?;
+    enter(far_namespace)?;
+    let far = open_tun(device)?;
+    let (from_near, to_far) = (near.try_clone()?, far.try_clone()?);
+    thread::spawn(move || carry(from_near, to_far));
+    carry(far, near);
+    Ok(())
 }
 
 /// Enters a named network namespace.

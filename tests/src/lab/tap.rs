@@ -1,4 +1,4 @@
-//! TAP and macvtap devices, opened as QEMU opens them.
+//! TAP and macvtap devices, opened as QEMU opens them, and tun devices, opened as a VPN opens them.
 
 use anyhow::{Context as _, Result};
 use nix::libc;
@@ -24,20 +24,33 @@ pub fn open_macvtap(path: &Path) -> Result<File> {
     prepare(open(path)?, "")
 }
 
+/// Opens the tun device called `name` in the caller's network namespace: IP packets, with nothing before them.
+pub fn open_tun(name: &str) -> Result<File> {
+    let file = open(Path::new("/dev/net/tun"))?;
+    attach(&file, name, libc::IFF_TUN | libc::IFF_NO_PI)?;
+    Ok(file)
+}
+
 fn open(path: &Path) -> Result<File> {
     OpenOptions::new().read(true).write(true).open(path).with_context(|| format!("cannot open {}", path.display()))
 }
 
-fn prepare(file: File, name: &str) -> Result<File> {
+/// Attaches the file to the device of this name.
+fn attach(file: &File, name: &str, flags: libc::c_int) -> Result<()> {
     // SAFETY: an ifreq of zeroes is a valid one, without a name.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (target, source) in request.ifr_name.iter_mut().take(libc::IFNAMSIZ - 1).zip(name.bytes()) {
         *target = source.cast_signed();
     }
-    request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as i16;
+    request.ifr_ifru.ifru_flags = flags as i16;
     // SAFETY: the descriptor is open and the request lives through the call.
     unsafe { set_interface(file.as_raw_fd(), &raw const request) }
-        .with_context(|| format!("cannot attach to tap {name}"))?;
+        .with_context(|| format!("cannot attach to {name}"))?;
+    Ok(())
+}
+
+fn prepare(file: File, name: &str) -> Result<File> {
+    attach(&file, name, libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR)?;
     // SAFETY: as above; the kernel reads one int.
     unsafe { set_header_size(file.as_raw_fd(), &raw const VNET_HEADER) }
         .context("cannot set the vnet header's size")?;

@@ -5,6 +5,7 @@ use super::Facts;
 use super::{programs_claim as claim, programs_tcp as tcp, programs_udp as udp};
 use crate::lab::bpf;
 use crate::lab::raw::FrameSocket;
+use crate::lab::relay;
 use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 use std::io::{BufWriter, Write as _};
@@ -144,6 +145,15 @@ pub enum Program {
         #[arg(long, default_value_t = 20)]
         interval: u64,
     },
+    /// Carries packets between the tun devices of one name here and in another namespace: a VPN.
+    TunPair {
+        /// The device.
+        #[arg(long)]
+        device: String,
+        /// The other namespace.
+        #[arg(long)]
+        namespace: String,
+    },
     /// Pins a BPF program that drops everything.
     PinDrop {
         /// Where it will be attached.
@@ -205,6 +215,7 @@ impl Program {
                 flow_flood(device, to, *first..first.saturating_add(*count), *rate).map(Some)
             }
             Self::Claim { device, address, interval } => claim::claim(device, *address, *interval).map(|()| None),
+            Self::TunPair { device, namespace } => relay::join_tun_devices(device, namespace).map(|()| None),
             Self::PinDrop { kind, path } => bpf::pin_drop(*kind, path).map(|()| None),
             Self::ArpStorm(exchange) => arp_storm(exchange).map(Some),
         }
