@@ -1,6 +1,12 @@
 //! What kvmtrace says in the end: the contract's `kvmtrace/verdict/1` object, and the one place that knows its JSON
 //! names. Every key is always there, null where there is nothing to say.
 
+mod cause;
+mod fix;
+
+pub use cause::Cause;
+pub use fix::{DeviceSetting, Fix, Outcome, Prediction, Setting};
+
 use crate::event::{FlowKey, Timestamp};
 use serde::Serialize;
 
@@ -250,100 +256,6 @@ pub struct Finding {
     pub fixes: Vec<Fix>,
 }
 
-/// A cure.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Fix {
-    /// One line for `sh -c` on this host; null where the cure lies in the guest or beyond the host.
-    pub command: Option<String>,
-    /// The line that takes it back.
-    pub undo: Option<String>,
-    /// What it does and why it cures; at least ten characters.
-    pub why: String,
-    /// What else it touches.
-    pub risk: Option<String>,
-    /// How to make it survive a reboot.
-    pub persist: Option<String>,
-    /// What it sets, for telling where this host keeps that.
-    #[serde(skip)]
-    pub setting: Option<Setting>,
-}
-
-impl Fix {
-    /// A command and the one that takes it back.
-    pub fn run(command: String, undo: String, why: impl Into<String>) -> Self {
-        Self { command: Some(command), undo: Some(undo), why: why.into(), risk: None, persist: None, setting: None }
-    }
-
-    /// Nothing to run here: the cure lies in the guest, in the wiring, beyond the host.
-    pub fn advice(why: impl Into<String>) -> Self {
-        Self { command: None, undo: None, why: why.into(), risk: None, persist: None, setting: None }
-    }
-
-    /// With what else it touches.
-    #[must_use]
-    pub fn risk(self, risk: impl Into<String>) -> Self {
-        Self { risk: Some(risk.into()), ..self }
-    }
-
-    /// With what it sets ([`persist::complete`] then tells where this host keeps it).
-    #[must_use]
-    pub fn setting(self, setting: Setting) -> Self {
-        Self { setting: Some(setting), ..self }
-    }
-
-    /// With how to make it last.
-    #[must_use]
-    pub fn persist(self, persist: impl Into<String>) -> Self {
-        Self { persist: Some(persist.into()), ..self }
-    }
-}
-
-/// What a cure sets.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Setting {
-    /// Something of a device.
-    Device {
-        /// Its name.
-        device: String,
-        /// What of it.
-        what: DeviceSetting,
-    },
-    /// A sysctl, by its dotted name.
-    Sysctl {
-        /// As the kernel's files name it.
-        name: String,
-        /// Its new value.
-        value: String,
-    },
-}
-
-/// What can be set of a device.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DeviceSetting {
-    /// It is brought up.
-    Up,
-    /// Its MTU.
-    Mtu(u32),
-    /// The bridge that it is a port of.
-    Bridge(String),
-    /// A flag of a bridge's port: `isolated`, `learning`, `flood`, …
-    Port {
-        /// As iproute2 names it.
-        flag: String,
-        /// On or off.
-        on: bool,
-    },
-    /// Large receive offload is switched off.
-    LargeReceiveOff,
-    /// An option of a bridge: `stp_state`, …
-    Option {
-        /// As iproute2 names it.
-        option: String,
-        /// Its value.
-        value: String,
-    },
-}
-
 /// One guest's interface, one direction; counts are of packets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Account {
@@ -369,89 +281,4 @@ pub struct Account {
     pub residue: i64,
     /// Device counters that could explain a residue.
     pub hints: Vec<String>,
-}
-
-macro_rules! causes {
-    ($($(#[doc = $doc:literal])* $name:ident = $id:literal,)*) => {
-        /// Why: the contract's cause ids.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-        pub enum Cause {
-            $($(#[doc = $doc])* #[doc = concat!("`", $id, "`")] #[serde(rename = $id)] $name,)*
-        }
-
-        impl Cause {
-            /// All of them, in the contract's order.
-            pub const ALL: &[Self] = &[$(Self::$name,)*];
-
-            /// The id, as in JSON.
-            pub fn id(self) -> &'static str {
-                match self { $(Self::$name => $id,)* }
-            }
-        }
-    };
-}
-
-causes! {
-    BridgeMtuExceeded = "bridge-mtu-exceeded",
-    RouteMtuExceeded = "route-mtu-exceeded",
-    PmtuBlackHole = "pmtu-black-hole",
-    FragmentedByHost = "fragmented-by-host",
-    FragmentedByBridge = "fragmented-by-bridge",
-    FragmentedByGuest = "fragmented-by-guest",
-    FragmentsLost = "fragments-lost",
-    TunnelMtuExceeded = "tunnel-mtu-exceeded",
-    NetfilterForward = "netfilter-forward",
-    NetfilterBridgedIp = "netfilter-bridged-ip",
-    NetfilterBridge = "netfilter-bridge",
-    NetfilterArp = "netfilter-arp",
-    NetfilterInput = "netfilter-input",
-    NetfilterOutput = "netfilter-output",
-    NetfilterPrerouting = "netfilter-prerouting",
-    NetfilterPostrouting = "netfilter-postrouting",
-    NetfilterIngress = "netfilter-ingress",
-    NetfilterReject = "netfilter-reject",
-    ConntrackFull = "conntrack-full",
-    ForwardingDisabled = "forwarding-disabled",
-    NoRoute = "no-route",
-    RouteBlackhole = "route-blackhole",
-    RouteProhibited = "route-prohibited",
-    ReversePathFilter = "reverse-path-filter",
-    MartianSource = "martian-source",
-    TtlExpired = "ttl-expired",
-    NatMissing = "nat-missing",
-    BridgePortBlocked = "bridge-port-blocked",
-    BridgePortDetached = "bridge-port-detached",
-    BridgePortDown = "bridge-port-down",
-    BridgeDown = "bridge-down",
-    BridgeVlanFiltered = "bridge-vlan-filtered",
-    BridgePortIsolated = "bridge-port-isolated",
-    BridgePortLocked = "bridge-port-locked",
-    BridgeFloodDisabled = "bridge-flood-disabled",
-    BridgeFdbMisdirected = "bridge-fdb-misdirected",
-    BridgeMulticastPruned = "bridge-multicast-pruned",
-    BridgeLinkLocal = "bridge-link-local",
-    LinkDown = "link-down",
-    NoCarrier = "no-carrier",
-    GuestNotReading = "guest-not-reading",
-    GuestGone = "guest-gone",
-    QdiscLimit = "qdisc-limit",
-    TcDrop = "tc-drop",
-    XdpDrop = "xdp-drop",
-    MacvtapHostUnreachable = "macvtap-host-unreachable",
-    InvalidSourceMac = "invalid-source-mac",
-    NeighbourUnresolved = "neighbour-unresolved",
-    AddressConflict = "address-conflict",
-    MacConflict = "mac-conflict",
-    MacSpoofed = "mac-spoofed",
-    ArpSpoofed = "arp-spoofed",
-    ArpStorm = "arp-storm",
-    BridgeLoop = "bridge-loop",
-    PortClosed = "port-closed",
-    ListenOverflow = "listen-overflow",
-    SocketBufferFull = "socket-buffer-full",
-    ChecksumBad = "checksum-bad",
-    TunnelUnknownVni = "tunnel-unknown-vni",
-    TunnelNoRemote = "tunnel-no-remote",
-    NoReply = "no-reply",
-    Unclassified = "unclassified",
 }

@@ -7,6 +7,7 @@
 
 mod bridge;
 mod device;
+pub mod effect;
 pub mod firewall;
 mod local;
 mod neighbour;

@@ -207,7 +207,9 @@ pub fn mtu_report(seconds: u64) -> Report {
                     .to_owned(),
             ),
             persist: Some("Set it where the device is configured (netplan, NetworkManager, ifupdown, systemd-networkd; for a guest's tap in the guest's definition).".to_owned()),
+            prediction: None,
             setting: None,
+            effects: Vec::new(),
         },
         Fix {
             command: None,
@@ -216,7 +218,9 @@ pub fn mtu_report(seconds: u64) -> Report {
                 .to_owned(),
             risk: None,
             persist: None,
+            prediction: None,
             setting: None,
+            effects: Vec::new(),
         },
     ];
     report.flows.insert(0, flow);
@@ -234,7 +238,9 @@ pub fn mtu_report(seconds: u64) -> Report {
             why: "Gives the ring the kernel's ordinary length; it counts from the guest's next start.".to_owned(),
             risk: None,
             persist: None,
+            prediction: None,
             setting: None,
+            effects: Vec::new(),
         }],
     });
     report
@@ -319,7 +325,9 @@ pub fn hostile_report(names: &[&str]) -> Report {
             why: (*name).to_owned(),
             risk: Some((*name).to_owned()),
             persist: None,
+            prediction: None,
             setting: None,
+            effects: Vec::new(),
         }];
         report.flows.insert(0, flow);
     }

@@ -12,7 +12,9 @@ use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Fix, Point, Verdict, Where};
 use crate::diagnose::shell::quote;
 use crate::diagnose::words;
+use crate::event::bridge::PortVlan;
 use crate::event::host::{FdbEntry, Link, LinkKind, PortState};
+use crate::forward::effect::Effect;
 
 /// Both ports are isolated: the bridge forwards nothing from the one to the other (`should_deliver` in
 /// `net/bridge/br_forward.c`).
@@ -201,7 +203,8 @@ pub fn misdirected(case: &Case<'_>, bridge: &Link) -> Option<Judgement> {
         ),
         "Removes the wrong entry; the bridge then learns where the address really is.",
     )
-    .persist("Remove it from what sets it (a script, the guest's definition, the SDN agent).");
+    .persist("Remove it from what sets it (a script, the guest's definition, the SDN agent).")
+    .effect(Effect::FdbDelete(entry.device, entry.mac, entry.vlan));
     let place = at(scene, port.index, Point::BridgeForward);
     Some(
         Judgement::dropped(Cause::BridgeFdbMisdirected, place, explanation)
@@ -247,6 +250,7 @@ pub fn not_in_vlan(case: &Case<'_>, port: &Link, bridge: &Link) -> Judgement {
                 } else {
                     "The device behind the port joins that VLAN."
                 })
-                .persist("Set it where the port is made: libvirt's <vlan>, Proxmox' tag, systemd-networkd's [BridgeVLAN], ifupdown's bridge-vids."),
+                .persist("Set it where the port is made: libvirt's <vlan>, Proxmox' tag, systemd-networkd's [BridgeVLAN], ifupdown's bridge-vids.")
+                .effect(Effect::VlanAdd(port.index, PortVlan { id: wanted, last: None, pvid: untagged, untagged })),
         )
 }

@@ -14,6 +14,7 @@ use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Fix, Point};
 use crate::diagnose::shell::quote;
 use crate::event::host::{Link, Network, Route};
+use crate::forward::effect::Effect;
 use std::net::IpAddr;
 
 /// A route that leads nowhere on purpose.
@@ -113,7 +114,8 @@ fn route_fixes(scene: &Scene<'_>, to: IpAddr) -> Vec<Fix> {
             let name = scene.name(route.device?);
             let why = "Sets the route again that was there when the trace began.";
             let fix =
-                Fix::run(device::route_command("add", route, &name), device::route_command("del", route, &name), why);
+                Fix::run(device::route_command("add", route, &name), device::route_command("del", route, &name), why)
+                    .effect(Effect::RouteAdd(route.clone()));
             Some(
                 fix.risk("Whoever removed it may have had a reason: a failover, a routing daemon.").persist(
                     "It lasts if it is still configured (netplan, NetworkManager, ifupdown, systemd-networkd, a routing daemon): look there.",
@@ -131,11 +133,12 @@ fn route_fixes(scene: &Scene<'_>, to: IpAddr) -> Vec<Fix> {
     let on_link = uplinks().find(|link| link.addresses.iter().any(|network| network.contains(to)));
     if let (Some(link), true) = (on_link, fixes.is_empty()) {
         let command = |verb: &str| format!("ip{family} route {verb} {to}/{prefix} dev {}", quote(&link.name));
-        fixes.push(Fix::run(
+        let fix = Fix::run(
             command("add"),
             command("del"),
             format!("{to} is in a network of {}: it can be reached there directly.", link.name),
-        ));
+        );
+        fixes.push(fix.effect(host_route(to, None, link)));
     }
     let neighbours: Vec<(&IpAddr, &Link)> = host
         .neighbours
@@ -153,11 +156,27 @@ fn route_fixes(scene: &Scene<'_>, to: IpAddr) -> Vec<Fix> {
                 command("del"),
                 format!("{gateway} is the only neighbour seen on {}: the likely next hop.", link.name),
             )
-            .risk("A guess from the neighbour table: check that this is the router."),
+            .risk("A guess from the neighbour table: check that this is the router.")
+            .effect(host_route(to, Some(**gateway), link)),
         );
     }
     fixes.push(Fix::advice(format!("Add a route to {to}, or a default route, by the right next hop; and set it in the network configuration so that it lasts.")));
     fixes
+}
+
+/// A route to one address.
+fn host_route(to: IpAddr, gateway: Option<IpAddr>, link: &Link) -> Effect {
+    let prefix = if to.is_ipv6() { 128 } else { 32 };
+    Effect::RouteAdd(Route {
+        destination: Network { address: to, prefix },
+        gateway,
+        device: Some(link.index),
+        source: None,
+        table: MAIN,
+        metric: 0,
+        kind: "unicast".to_owned(),
+        mtu: None,
+    })
 }
 
 /// The address is a guest's, in none of this host's networks: it is to be found behind the guest's device.
@@ -173,7 +192,8 @@ fn guest_route(scene: &Scene<'_>, to: IpAddr) -> Option<Vec<Fix>> {
         format!("{guest} has the address {to}, which is in no network of this host's: it is behind {}.", link.name);
     Some(vec![
         Fix::run(command("add"), command("del"), why)
-            .persist("Set the route in the network configuration that sets the device up."),
+            .persist("Set the route in the network configuration that sets the device up.")
+            .effect(host_route(to, None, link)),
         Fix::advice(format!(
             "Or give {guest} an address of the network of {} ({}).",
             link.name,

@@ -7,7 +7,8 @@ use crate::diagnose::facts::scene::Scene;
 use crate::diagnose::report::Fix;
 use crate::diagnose::shell::{nft_chain, nft_delete, quote};
 use crate::event::HostState;
-use crate::event::host::{Backend, Chain};
+use crate::event::host::{Backend, Chain, Rule};
+use crate::forward::effect::Effect;
 use std::net::IpAddr;
 
 /// Lets this conversation through a chain that drops, both ways where both pass it.
@@ -37,6 +38,12 @@ pub(in crate::diagnose) fn accept_ways(scene: &Scene<'_>, chain: &Chain, ways: &
         [Some(_), ..] => format!("Lets {what}, past the rules of the chain that drops it."),
         _ => format!("Lets {what} pass the chain that drops them."),
     };
+    let index = scene.host.netfilter.chains.iter().position(|other| std::ptr::eq(other, chain));
+    let effects = |ways: &[Option<Conversation>]| -> Vec<Effect> {
+        let rule = |way: &Option<Conversation>| accepting_rule(chain, way.as_ref());
+        let inserted = ways.iter().map(rule).filter_map(|rule| Some(Effect::RuleInsert(index?, Box::new(rule))));
+        inserted.collect()
+    };
     let fix = match chain.backend {
         Backend::Nft => nft_accept(chain, ways, why).unwrap_or_else(|| {
             Fix::advice(format!(
@@ -46,25 +53,13 @@ pub(in crate::diagnose) fn accept_ways(scene: &Scene<'_>, chain: &Chain, ways: &
         }),
         Backend::IptablesNft | Backend::IptablesLegacy => iptables_accept(chain, ways, why),
     };
-    fix.risk(risk).persist(format!("Add the rule to {}.", boot_file(scene.host, chain)))
+    let effects = if fix.command.is_some() { effects(ways) } else { Vec::new() };
+    fix.risk(risk).persist(format!("Add the rule to {}.", boot_file(scene.host, chain))).effects(effects)
 }
 
 fn nft_accept(chain: &Chain, ways: &[Option<Conversation>], why: String) -> Option<Fix> {
     let place = nft_chain(chain)?;
-    let tests = |wanted: &Conversation| {
-        let mut tests = Vec::new();
-        for (side, address) in [("saddr", wanted.source), ("daddr", wanted.destination)] {
-            tests.extend(address.map(|address| format!("{} {side} {address}", nft_family(address))));
-        }
-        tests.extend(match (wanted.protocol, wanted.port) {
-            (Some(protocol), Some(Port::Destination(port))) => Some(format!("{protocol} dport {port}")),
-            (Some(protocol), Some(Port::Source(port))) => Some(format!("{protocol} sport {port}")),
-            (Some(protocol), None) => Some(format!("meta l4proto {protocol}")),
-            (None, _) => None,
-        });
-        tests.join(" ") + " "
-    };
-    let tests: Vec<String> = ways.iter().map(|way| way.as_ref().map(tests).unwrap_or_default()).collect();
+    let tests: Vec<String> = ways.iter().map(|way| way.as_ref().map(nft_tests).unwrap_or_default()).collect();
     // The comment finds the rule again, and no other of ours.
     let comment = match tests.first().map(|tests| tests.trim_end()) {
         Some(tests) if !tests.is_empty() => format!("kvmtrace: {tests}"),
@@ -77,28 +72,56 @@ fn nft_accept(chain: &Chain, ways: &[Option<Conversation>], why: String) -> Opti
     Some(Fix::run(commands.join(" && "), nft_delete(&place, &comment), why))
 }
 
+/// The tests of nft that take these packets, with a blank behind.
+fn nft_tests(wanted: &Conversation) -> String {
+    let mut tests = Vec::new();
+    for (side, address) in [("saddr", wanted.source), ("daddr", wanted.destination)] {
+        tests.extend(address.map(|address| format!("{} {side} {address}", nft_family(address))));
+    }
+    tests.extend(match (wanted.protocol, wanted.port) {
+        (Some(protocol), Some(Port::Destination(port))) => Some(format!("{protocol} dport {port}")),
+        (Some(protocol), Some(Port::Source(port))) => Some(format!("{protocol} sport {port}")),
+        (Some(protocol), None) => Some(format!("meta l4proto {protocol}")),
+        (None, _) => None,
+    });
+    tests.join(" ") + " "
+}
+
+/// The options of iptables that take these packets, with a blank before.
+fn iptables_tests(wanted: &Conversation) -> String {
+    let mut tests = String::new();
+    for (flag, address) in [("-s", wanted.source), ("-d", wanted.destination)] {
+        tests += &address.map(|address| format!(" {flag} {address}")).unwrap_or_default();
+    }
+    tests += &wanted.protocol.map(|protocol| format!(" -p {protocol}")).unwrap_or_default();
+    tests
+        + &match wanted.port {
+            Some(Port::Destination(port)) => format!(" --dport {port}"),
+            Some(Port::Source(port)) => format!(" --sport {port}"),
+            None => String::new(),
+        }
+}
+
+/// The rule that the command inserts, as it would be listed.
+fn accepting_rule(chain: &Chain, way: Option<&Conversation>) -> Rule {
+    let text = match chain.backend {
+        Backend::Nft => format!("{}counter accept", way.map(nft_tests).unwrap_or_default()),
+        Backend::IptablesNft | Backend::IptablesLegacy => {
+            format!("-A {}{} -j ACCEPT", chain.name, way.map(iptables_tests).unwrap_or_default())
+        }
+    };
+    Rule { handle: None, number: 0, text, packets: None, verdict: Some("accept".to_owned()) }
+}
+
 fn nft_family(address: IpAddr) -> &'static str {
     if address.is_ipv6() { "ip6" } else { "ip" }
 }
 
 fn iptables_accept(chain: &Chain, ways: &[Option<Conversation>], why: String) -> Fix {
     let tool = format!("{} -t {}", tool(chain), quote(&chain.table));
-    let tests = |wanted: &Conversation| {
-        let mut tests = String::new();
-        for (flag, address) in [("-s", wanted.source), ("-d", wanted.destination)] {
-            tests += &address.map(|address| format!(" {flag} {address}")).unwrap_or_default();
-        }
-        tests += &wanted.protocol.map(|protocol| format!(" -p {protocol}")).unwrap_or_default();
-        tests
-            + &match wanted.port {
-                Some(Port::Destination(port)) => format!(" --dport {port}"),
-                Some(Port::Source(port)) => format!(" --sport {port}"),
-                None => String::new(),
-            }
-    };
     let all = |verb: &str, joint: &str| {
         let command = |way: &Option<Conversation>| {
-            let tests = way.as_ref().map(tests).unwrap_or_default();
+            let tests = way.as_ref().map(iptables_tests).unwrap_or_default();
             format!("{tool} {verb} {}{tests} -j ACCEPT", quote(&chain.name))
         };
         ways.iter().map(command).collect::<Vec<_>>().join(joint)

@@ -5,6 +5,7 @@ use crate::diagnose::report::{DeviceSetting, Fix, Setting};
 use crate::diagnose::shell::quote;
 use crate::event::host::{Link, LinkKind, Network, Qdisc, Route};
 use crate::event::{HostState, MacAddress};
+use crate::forward::effect::{BridgeOption, Effect, PortFlag};
 use std::net::IpAddr;
 
 const PERSIST_LINK: &str = "Set it where the device is configured (netplan, NetworkManager, ifupdown, systemd-networkd; for a guest's tap in the guest's definition).";
@@ -36,6 +37,7 @@ pub fn up(host: &HostState, before: &HostState, link: &Link) -> Fix {
     let routes: Vec<String> =
         lost.iter().map(|route| format!(" && {}", route_command("add", route, &link.name))).collect();
     let routes = routes.concat();
+    let lost_effects: Vec<Effect> = lost.iter().map(|route| Effect::RouteAdd((*route).clone())).collect();
     // The kernel takes IPv6 addresses off what goes down (`addrconf_ifdown`), unless keep_addr_on_down is set.
     let lost = before.link(link.index).map_or(&[][..], |before| before.addresses.as_slice()).iter();
     let addresses: Vec<String> = lost
@@ -51,6 +53,8 @@ pub fn up(host: &HostState, before: &HostState, link: &Link) -> Fix {
     .risk("Static routes and IPv6 addresses that the kernel removed when it went down, before this trace, have to be set again.")
     .persist(PERSIST_LINK)
     .setting(of(link, DeviceSetting::Up))
+    .effect(Effect::Up(link.index, true))
+    .effects(lost_effects)
 }
 
 /// The kernel makes these by itself.
@@ -74,6 +78,7 @@ pub fn mtu(link: &Link, mtu: u32, why: impl Into<String>) -> Fix {
         .risk("The switch and everything behind it must carry frames of that size too; some NICs reset the link.")
         .persist(PERSIST_LINK)
         .setting(of(link, DeviceSetting::Mtu(mtu)))
+        .effect(Effect::Mtu(link.index, mtu))
 }
 
 /// Sets the MTU of a device on the way to a guest. A bridge whose MTU nobody has set takes the smallest of its ports
@@ -97,6 +102,7 @@ pub fn mtu_before(host: &HostState, link: &Link, port: Option<&Link>, mtu: u32, 
     }
     .risk(risk)
     .setting(of(port, DeviceSetting::Mtu(mtu)))
+    .effect(Effect::Mtu(port.index, mtu))
 }
 
 /// Takes the MTU off a route: the one of its device holds then.
@@ -112,6 +118,8 @@ pub fn route_mtu(route: &Route, device: &str, mtu: u32) -> Fix {
     )
     .risk("Other attributes of the route (its protocol, a window, a lock of the MTU) are not kept.")
     .persist("Remove the MTU where the route is set (netplan, NetworkManager, ifupdown, systemd-networkd, a routing daemon).")
+    .effect(Effect::RouteDelete(route.clone()))
+    .effect(Effect::RouteAdd(Route { mtu: None, ..route.clone() }))
 }
 
 /// Makes a device a port of a bridge.
@@ -124,6 +132,7 @@ pub fn enslave(link: &Link, bridge: &Link, why: impl Into<String>) -> Fix {
     Fix::run(format!("ip link set dev {name} master {}", quote(&bridge.name)), undo, why)
         .persist(PERSIST_LINK)
         .setting(of(link, DeviceSetting::Bridge(bridge.name.clone())))
+        .effect(Effect::Master(link.index, Some(bridge.index)))
 }
 
 /// Gives the addresses of a bridge's port to the bridge, and with them the routes by gateways; none where it has no address.
@@ -169,13 +178,43 @@ pub fn port_flag(link: &Link, flag: &str, on: bool, why: impl Into<String>) -> F
     Fix::run(command(on), command(!on), why)
         .persist(PERSIST_LINK)
         .setting(of(link, DeviceSetting::Port { flag: flag.to_owned(), on }))
+        .effects(port_flag_effect(link, flag, on))
 }
 
 /// Sets a bridge's option by `ip link set dev … type bridge`.
 pub fn bridge_option(bridge: &Link, option: &str, value: &str, before: &str, why: impl Into<String>) -> Fix {
     let command = |value: &str| format!("ip link set dev {} type bridge {option} {value}", quote(&bridge.name));
     let setting = DeviceSetting::Option { option: option.to_owned(), value: value.to_owned() };
-    Fix::run(command(value), command(before), why).persist(PERSIST_LINK).setting(of(bridge, setting))
+    Fix::run(command(value), command(before), why)
+        .persist(PERSIST_LINK)
+        .setting(of(bridge, setting))
+        .effects(option_effect(bridge, option, value))
+}
+
+fn port_flag_effect(link: &Link, flag: &str, on: bool) -> Option<Effect> {
+    let flag = match flag {
+        "isolated" => PortFlag::Isolated,
+        "locked" => PortFlag::Locked,
+        "flood" => PortFlag::Flood,
+        "mcast_flood" => PortFlag::MulticastFlood,
+        "bcast_flood" => PortFlag::BroadcastFlood,
+        "learning" => PortFlag::Learning,
+        "hairpin" => PortFlag::Hairpin,
+        _ => return None,
+    };
+    Some(Effect::PortFlag(link.index, flag, on))
+}
+
+fn option_effect(bridge: &Link, option: &str, value: &str) -> Option<Effect> {
+    let on = value != "0";
+    let option = match option {
+        "stp_state" => BridgeOption::Stp(on),
+        "vlan_filtering" => BridgeOption::VlanFiltering(on),
+        "mcast_snooping" => BridgeOption::Snooping(on),
+        "group_fwd_mask" => BridgeOption::GroupForwardMask(value.parse().ok()?),
+        _ => return None,
+    };
+    Some(Effect::Bridge(bridge.index, option))
 }
 
 /// Qdiscs with classes, each of which may have a qdisc of its own.
@@ -214,6 +253,7 @@ fn classes_delete(name: &str, note: &str, qdisc: &Qdisc, why: impl Into<String>)
     Fix::run(command, undo, why)
         .risk(format!("All classes of this {} go, also those that limit nobody; its filters are not restored by the undo (tc filter show dev {name} lists them).", qdisc.kind))
         .persist("Remove or raise the limit where it is set (libvirt: the interface's <bandwidth>; a tc script; the network configuration).")
+    .effect(Effect::QdiscDelete(qdisc.device))
 }
 
 /// Removes a device's root qdisc.
@@ -233,6 +273,7 @@ pub fn qdisc_delete(link: &Link, qdisc: &Qdisc, why: impl Into<String>) -> Fix {
     Fix::run(command, undo, why)
     .risk(format!("The {} limit of this device is gone; classes and filters below it are not restored by the undo.", qdisc.kind))
     .persist("Remove or raise the limit where it is set (libvirt: the interface's <bandwidth>; a tc script; the network configuration).")
+    .effect(Effect::QdiscDelete(qdisc.device))
 }
 
 /// Switches it off.

@@ -12,6 +12,8 @@ use crate::diagnose::report::Fix;
 use crate::diagnose::shell::{nft_chain, quote};
 use crate::event::HostState;
 use crate::event::host::{Backend, Chain, Rule};
+use crate::event::ruleset::RuleReference;
+use crate::forward::effect::Effect;
 
 /// Commands that let the packet through. `behind` would drop it when the suspects are gone.
 pub fn fixes(
@@ -94,7 +96,8 @@ fn accept_past_all(
         let joined = |all: Option<String>, one: Option<String>, joint| Some(all? + joint + &one?);
         let command = joined(all.command, one.command, " && ")?;
         let undo = joined(all.undo, one.undo, "; ")?;
-        Some(Fix { command: Some(command), undo: Some(undo), ..all })
+        let effects = all.effects.iter().chain(&one.effects).cloned().collect();
+        Some(Fix { command: Some(command), undo: Some(undo), effects, ..all })
     })
 }
 
@@ -137,6 +140,12 @@ fn delete_rule(host: &HostState, chain: &Chain, rule: &Rule) -> Option<Fix> {
             .persist(format!("Remove it from {}.", boot_file(host, chain)))
         }
     };
+    let chains = &host.netfilter.chains;
+    let reference = chains.iter().position(|other| std::ptr::eq(other, chain)).and_then(|index| {
+        let rule = chain.rules.iter().position(|other| std::ptr::eq(other, rule))?;
+        Some(RuleReference { chain: index, rule: Some(rule) })
+    });
+    let fix = fix.effects(reference.map(Effect::RuleDelete));
     Some(fix.risk("Whatever else the rule was meant to keep out comes in too."))
 }
 

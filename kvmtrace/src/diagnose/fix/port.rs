@@ -6,6 +6,7 @@ use crate::diagnose::facts::scene::Scene;
 use crate::diagnose::report::Fix;
 use crate::diagnose::shell::quote;
 use crate::event::host::{Link, LinkKind, PortState};
+use crate::forward::effect::Effect;
 
 /// Lets a port forward. Where spanning tree runs, it alone sets states (`br_set_port_state`: busy), and what it has begun
 /// goes on without it (`br_forward_delay_timer_expired`).
@@ -29,6 +30,7 @@ pub fn let_forward(port: &Link, bridge: &Link) -> Fix {
     Fix::run(command(3), command(number), format!("Lets {} forward at once.", port.name))
         .risk("If the port was blocked to break a loop, the loop comes back.")
         .persist("The state is set at run time only: find what sets it (a script, a spanning tree of user space).")
+        .effect(Effect::PortState(port.index, PortState::Forwarding))
 }
 
 /// To the bridge that it was a port of, or that the other guests hang on.

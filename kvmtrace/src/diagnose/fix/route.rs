@@ -4,6 +4,7 @@ use crate::diagnose::facts::routes;
 use crate::diagnose::report::Fix;
 use crate::event::PolicyRule;
 use crate::event::host::Route;
+use crate::forward::effect::Effect;
 
 /// Without it.
 pub fn delete_rule(rule: &PolicyRule) -> Fix {
@@ -18,6 +19,7 @@ pub fn delete_rule(rule: &PolicyRule) -> Fix {
     Fix::run(command("del"), command("add"), "Removes the very rule that forbids these packets.")
         .risk("Whoever set this rule may have meant it.")
         .persist("Remove it from the network configuration that sets it.")
+        .effect(Effect::PolicyRuleDelete(rule.clone()))
 }
 
 /// Without a route that leads nowhere on purpose.
@@ -27,4 +29,5 @@ pub fn delete_route(route: &Route, why: String) -> Fix {
     Fix::run(format!("ip{family} route del {spec}"), format!("ip{family} route add {spec}"), why)
         .risk("Whoever set this route may have meant it.")
         .persist("Remove it from the network configuration that sets it.")
+        .effect(Effect::RouteDelete(route.clone()))
 }

@@ -7,6 +7,7 @@ use crate::diagnose::report::Fix;
 use crate::diagnose::shell::{is_plain, quote};
 use crate::event::HostState;
 use crate::event::host::{Chain, Rule};
+use crate::forward::effect::Effect;
 use std::net::IpAddr;
 
 /// Takes the address out of the set that the rule drops, or puts it into the one that it spares.
@@ -34,12 +35,17 @@ pub(in crate::diagnose) fn change_members(
         let line = |verb: &str| format!("ipset {verb} {} {address}", quote(&set.name));
         (line("del"), line("add"))
     };
+    let index = host.netfilter.sets.iter().position(|other| std::ptr::eq(other, set));
     let fix = if asked.negated {
         let why = format!("Puts {address} into the set {}, which the rule spares; the rule stays.", set.name);
-        Fix::run(into, out, why).risk(format!("All that the set opens is open to {address}."))
+        Fix::run(into, out, why)
+            .risk(format!("All that the set opens is open to {address}."))
+            .effects(index.map(|index| Effect::SetElement(index, address.to_string(), true)))
     } else {
         let why = format!("Takes {address} out of the set {}, whose members the rule drops; the rule stays.", set.name);
-        Fix::run(out, into, why).risk(format!("Somebody had a reason to put {address} there, and may do so again."))
+        Fix::run(out, into, why)
+            .risk(format!("Somebody had a reason to put {address} there, and may do so again."))
+            .effects(index.map(|index| Effect::SetElement(index, address.to_string(), false)))
     };
     Some(fix.persist(format!(
         "Change what fills the set {}: the file that it is loaded from, or the program that keeps it (fail2ban, CrowdSec, a script).",

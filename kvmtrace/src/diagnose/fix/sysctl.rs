@@ -3,6 +3,7 @@
 use crate::diagnose::report::{Fix, Setting};
 use crate::diagnose::shell::quote;
 use crate::event::HostState;
+use crate::forward::effect::Effect;
 
 /// Sets a sysctl; the undo sets what it is now.
 pub fn set(host: &HostState, name: &str, value: &str, why: impl Into<String>) -> Fix {
@@ -12,6 +13,7 @@ pub fn set(host: &HostState, name: &str, value: &str, why: impl Into<String>) ->
     Fix::run(assign(value), assign(before), why)
         .persist(format!("Write \"{path} = {value}\" to /etc/sysctl.d/90-kvmtrace.conf."))
         .setting(Setting::Sysctl { name: name.to_owned(), value: value.to_owned() })
+        .effect(Effect::Sysctl(name.to_owned(), value.to_owned()))
 }
 
 /// A device's name may hold dots, which sysctl takes for separators: then slashes separate.

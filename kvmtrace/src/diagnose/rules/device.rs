@@ -81,7 +81,9 @@ fn tc(link: &Link, place: Where, what: &str, egress: bool) -> Judgement {
         ),
         risk: Some("All filters of that side go, also those that do not drop; note them first.".to_owned()),
         persist: Some("Remove it where it is set: libvirt's <filterref>, a CNI plugin, a script.".to_owned()),
+        prediction: None,
         setting: None,
+        effects: Vec::new(),
     };
     Judgement::dropped(Cause::TcDrop, place, explanation).fix(fix)
 }

@@ -165,7 +165,9 @@ fn conntrack_full(case: &Case<'_>, drop: &Dropped<'_>, stage: &Stage) -> Option<
         why: "Empties the table at once; it fills again if the cause remains.".to_owned(),
         risk: Some("Established connections through NAT or a stateful firewall break.".to_owned()),
         persist: None,
+        prediction: None,
         setting: None,
+        effects: Vec::new(),
     };
     Some(
         Judgement::dropped(Cause::ConntrackFull, at(case.scene, device, stage.point()).of(drop), explanation)

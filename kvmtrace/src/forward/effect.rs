@@ -1,0 +1,263 @@
+//! The effect of a command on the host's tables: applied to a copy of the host, so that a walk can say beforehand what the
+//! command would do to a packet.
+
+use crate::event::bridge::{PortState, PortVlan};
+use crate::event::host::{FdbEntry, HostState, Link, LinkKind, Network, Route, Rule};
+use crate::event::ruleset::RuleReference;
+use crate::event::{IfIndex, MacAddress, PolicyRule};
+use std::net::IpAddr;
+
+/// One change of the host's tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// A device goes up, or down. Its carrier stays.
+    Up(IfIndex, bool),
+    /// A device's MTU in bytes.
+    Mtu(IfIndex, u32),
+    /// A device becomes a port of a bridge, or of none.
+    Master(IfIndex, Option<IfIndex>),
+    /// A flag of a bridge port.
+    PortFlag(IfIndex, PortFlag, bool),
+    /// STP state of a bridge port.
+    PortState(IfIndex, PortState),
+    /// An option of a bridge.
+    Bridge(IfIndex, BridgeOption),
+    /// A VLAN membership of a port, or of the bridge itself, is added.
+    VlanAdd(IfIndex, PortVlan),
+    /// A sysctl is set.
+    Sysctl(String, String),
+    /// A route is added.
+    RouteAdd(Route),
+    /// A route is deleted.
+    RouteDelete(Route),
+    /// A rule of policy routing is deleted.
+    PolicyRuleDelete(PolicyRule),
+    /// An entry of the neighbour table is deleted, or resolved anew.
+    NeighbourDelete(IfIndex, IpAddr),
+    /// This host answers ARP or ND for an address on a device.
+    ProxyAdd(IpAddr, IfIndex),
+    /// An entry of a forwarding database is deleted.
+    FdbDelete(IfIndex, MacAddress, Option<u16>),
+    /// An entry of a forwarding database is added.
+    FdbAdd(FdbEntry),
+    /// A firewall rule is deleted.
+    RuleDelete(RuleReference),
+    /// A firewall rule is put before all others of its chain.
+    RuleInsert(usize, Box<Rule>),
+    /// A firewall rule is put behind all others of its chain.
+    RuleAppend(usize, Box<Rule>),
+    /// The policy of a chain becomes `accept`.
+    PolicyAccept(usize),
+    /// An element is put into a named set, or taken out.
+    SetElement(usize, String, bool),
+    /// An XDP program is detached.
+    XdpOff(IfIndex),
+    /// A device takes part in ARP.
+    ArpOn(IfIndex),
+    /// An address is given to a device.
+    AddressAdd(IfIndex, Network),
+    /// An address is taken off a device.
+    AddressDelete(IfIndex, Network),
+    /// A queueing discipline is removed: the model knows no queues, so no walk changes.
+    QdiscDelete(IfIndex),
+}
+
+/// A flag of a bridge port that fixes set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "bridge(8)'s own names")]
+pub enum PortFlag {
+    Isolated,
+    Locked,
+    Flood,
+    MulticastFlood,
+    BroadcastFlood,
+    Learning,
+    Hairpin,
+}
+
+/// An option of a bridge that fixes set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BridgeOption {
+    /// `stp_state`
+    Stp(bool),
+    /// `vlan_filtering`
+    VlanFiltering(bool),
+    /// `mcast_snooping`
+    Snooping(bool),
+    /// `group_fwd_mask`
+    GroupForwardMask(u16),
+    /// `nf_call_iptables`, `nf_call_ip6tables`, `nf_call_arptables`
+    NetfilterIp(bool),
+}
+
+impl Effect {
+    /// Makes the change in a copy of the host. What it names and is not there changes nothing.
+    pub fn apply(&self, host: &mut HostState) {
+        match self {
+            Self::Up(device, up) => with(host, *device, |link| link.up = *up),
+            Self::Mtu(device, mtu) => with(host, *device, |link| link.mtu = *mtu),
+            Self::Master(device, master) => enslave(host, *device, *master),
+            Self::PortFlag(device, flag, on) => with_port(host, *device, |port| match flag {
+                PortFlag::Isolated => port.isolated = *on,
+                PortFlag::Locked => port.locked = *on,
+                PortFlag::Flood => port.flood = *on,
+                PortFlag::MulticastFlood => port.multicast_flood = *on,
+                PortFlag::BroadcastFlood => port.broadcast_flood = *on,
+                PortFlag::Learning => port.learning = *on,
+                PortFlag::Hairpin => port.hairpin = *on,
+            }),
+            Self::PortState(device, state) => with_port(host, *device, |port| port.state = *state),
+            Self::Bridge(bridge, option) => bridge_option(host, *bridge, *option),
+            Self::VlanAdd(device, vlan) => add_vlan(host, *device, *vlan),
+            Self::Sysctl(name, value) => set_sysctl(host, name, value),
+            Self::RouteAdd(route) => host.routes.push(route.clone()),
+            Self::RouteDelete(route) => host.routes.retain(|other| other != route),
+            Self::PolicyRuleDelete(rule) => host.policy_rules.retain(|other| other != rule),
+            Self::NeighbourDelete(device, address) => {
+                host.neighbours.retain(|entry| entry.device != *device || entry.address != *address);
+            }
+            Self::ProxyAdd(address, device) => host.proxies.push((*address, *device)),
+            Self::FdbDelete(device, mac, vlan) => host
+                .forwarding
+                .retain(|entry| entry.device != *device || entry.mac != *mac || vlan.is_some() && entry.vlan != *vlan),
+            Self::FdbAdd(entry) => host.forwarding.push(entry.clone()),
+            Self::RuleDelete(reference) => {
+                if let (Some(chain), Some(rule)) = (host.netfilter.chains.get_mut(reference.chain), reference.rule)
+                    && rule < chain.rules.len()
+                {
+                    chain.rules.remove(rule);
+                }
+            }
+            Self::RuleInsert(chain, rule) => {
+                if let Some(chain) = host.netfilter.chains.get_mut(*chain) {
+                    chain.rules.insert(0, (**rule).clone());
+                }
+            }
+            Self::RuleAppend(chain, rule) => {
+                if let Some(chain) = host.netfilter.chains.get_mut(*chain) {
+                    chain.rules.push((**rule).clone());
+                }
+            }
+            Self::PolicyAccept(chain) => {
+                if let Some(chain) = host.netfilter.chains.get_mut(*chain) {
+                    chain.policy = Some("accept".to_owned());
+                }
+            }
+            Self::SetElement(set, element, add) => {
+                if let Some(set) = host.netfilter.sets.get_mut(*set) {
+                    set.elements.retain(|other| other != element);
+                    if *add {
+                        set.elements.push(element.clone());
+                    }
+                }
+            }
+            Self::XdpOff(device) => with(host, *device, |link| link.xdp = None),
+            Self::ArpOn(device) => with(host, *device, |link| link.arp_off = false),
+            Self::AddressAdd(device, network) => with(host, *device, |link| link.addresses.push(*network)),
+            Self::AddressDelete(device, network) => {
+                with(host, *device, |link| link.addresses.retain(|other| other != network));
+            }
+            Self::QdiscDelete(device) => host.qdiscs.retain(|qdisc| qdisc.device != *device || qdisc.parent != "root"),
+        }
+    }
+}
+
+fn with(host: &mut HostState, device: IfIndex, change: impl FnOnce(&mut Link)) {
+    if let Some(link) = host.links.get_mut(&device) {
+        change(link);
+    }
+}
+
+fn with_port(host: &mut HostState, device: IfIndex, change: impl FnOnce(&mut crate::event::bridge::BridgePort)) {
+    if let Some(port) = host.links.get_mut(&device).and_then(|link| link.port.as_mut()) {
+        change(port);
+    }
+}
+
+/// A new port forwards, floods and learns, and is a member of the bridge's default VLAN (`br_add_if`, `new_nbp`, `nbp_vlan_init`).
+fn enslave(host: &mut HostState, device: IfIndex, master: Option<IfIndex>) {
+    let pvid = master
+        .and_then(|master| host.link(master))
+        .and_then(|bridge| if let LinkKind::Bridge(state) = &bridge.kind { Some(state.default_pvid) } else { None });
+    with(host, device, |link| {
+        link.master = master;
+        link.port = pvid.map(|pvid| crate::event::bridge::BridgePort {
+            state: PortState::Forwarding,
+            isolated: false,
+            locked: false,
+            flood: true,
+            multicast_flood: true,
+            broadcast_flood: true,
+            learning: true,
+            hairpin: false,
+            bpdu_guard: false,
+            vlans: (pvid != 0)
+                .then_some(PortVlan { id: pvid, last: None, pvid: true, untagged: true })
+                .into_iter()
+                .collect(),
+        });
+    });
+    // del_nbp: the entries of a port go with it.
+    host.forwarding.retain(|entry| entry.device != device || entry.bridge.is_none() || entry.bridge == master);
+}
+
+fn bridge_option(host: &mut HostState, bridge: IfIndex, option: BridgeOption) {
+    let Some(LinkKind::Bridge(state)) = host.links.get_mut(&bridge).map(|link| &mut link.kind) else { return };
+    match option {
+        BridgeOption::VlanFiltering(on) => state.vlan_filtering = on,
+        BridgeOption::Snooping(on) => state.multicast_snooping = on,
+        BridgeOption::GroupForwardMask(mask) => state.group_forward_mask = mask,
+        BridgeOption::NetfilterIp(on) => {
+            (state.netfilter_ip, state.netfilter_ip6, state.netfilter_arp) = (on, on, on);
+        }
+        BridgeOption::Stp(on) => {
+            state.stp = on;
+            // br_stp_stop: every port that is up forwards.
+            if !on {
+                for port in host.links.values_mut().filter(|link| link.master == Some(bridge)) {
+                    if let Some(port) = &mut port.port {
+                        port.state = PortState::Forwarding;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A PVID moves to the VLAN that is added with one (`br_vlan_add`).
+fn add_vlan(host: &mut HostState, device: IfIndex, vlan: PortVlan) {
+    let put = |vlans: &mut Vec<PortVlan>| {
+        if vlan.pvid {
+            for other in vlans.iter_mut() {
+                other.pvid = false;
+            }
+        }
+        vlans.retain(|other| other.id != vlan.id || other.last.is_some());
+        vlans.push(vlan);
+    };
+    with(host, device, |link| match (&mut link.port, &mut link.kind) {
+        (Some(port), _) => put(&mut port.vlans),
+        (None, LinkKind::Bridge(state)) => put(&mut state.vlans),
+        (None, _) => {}
+    });
+}
+
+/// `ip_forward` and `conf.all.forwarding` set every device's (`inet_forward_change`, `addrconf_fixup_forwarding`).
+fn set_sysctl(host: &mut HostState, name: &str, value: &str) {
+    let family = match name {
+        "net.ipv4.ip_forward" | "net.ipv4.conf.all.forwarding" => Some("net.ipv4.conf."),
+        "net.ipv6.conf.all.forwarding" => Some("net.ipv6.conf."),
+        _ => None,
+    };
+    if let Some(family) = family {
+        let each =
+            host.sysctls.iter_mut().filter(|(name, _)| name.starts_with(family) && name.ends_with(".forwarding"));
+        for (_, old) in each {
+            value.clone_into(old);
+        }
+        if family == "net.ipv4.conf." {
+            host.sysctls.insert("net.ipv4.ip_forward".to_owned(), value.to_owned());
+        }
+    }
+    host.sysctls.insert(name.to_owned(), value.to_owned());
+}
