@@ -31,12 +31,13 @@ impl Trial {
 
 /// The oldest, without drop reasons; one with clsact, whose hooks outlive a killed run; one with tcx.
 const TRIALS: &[Trial] = &[
-    Trial { version: "5.10", tests: &[PROGRAMS], scenarios: &["mtu/bridge-uplink"] },
-    Trial { version: "6.1", tests: &[PROGRAMS, ("cli", LEFT_BEHIND)], scenarios: SCENARIOS },
-    Trial { version: "6.12", tests: &[PROGRAMS, ("check", "machine")], scenarios: SCENARIOS },
+    Trial { version: "5.10", tests: &[PROGRAMS, FUNCTIONS], scenarios: &["mtu/bridge-uplink"] },
+    Trial { version: "6.1", tests: &[PROGRAMS, FUNCTIONS, ("cli", LEFT_BEHIND)], scenarios: SCENARIOS },
+    Trial { version: "6.12", tests: &[PROGRAMS, FUNCTIONS, ("check", "machine")], scenarios: SCENARIOS },
 ];
 
 const PROGRAMS: (&str, &str) = ("kernel_programs", "");
+const FUNCTIONS: (&str, &str) = ("kernel_functions", "");
 const LEFT_BEHIND: &str = "a_killed_run_leaves_no_program_behind the_next_run_removes_what_a_killed_one_has_left";
 const SCENARIOS: &[&str] = &[
     "healthy/bridge-ipv4",

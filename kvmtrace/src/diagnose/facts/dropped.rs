@@ -2,6 +2,7 @@
 //! rules ask for sets of both; where a kernel tells no reason (before 5.17, or at a site that still had none), the
 //! function decides together with the host's state.
 
+use super::sites::Site;
 use crate::event::{DropSite, FlowKey, IfIndex, PacketRecord};
 use crate::track::{DropTotals, Flow};
 
@@ -58,18 +59,18 @@ impl<'a> Dropped<'a> {
     }
 
     /// It died in one of these functions.
-    pub fn within(&self, functions: &[&str]) -> bool {
-        functions.contains(&self.function())
+    pub fn within(&self, site: Site) -> bool {
+        site.has(self.function())
     }
 
     /// One of these functions is on the stack, or is where it died.
-    pub fn through(&self, functions: &[&str]) -> bool {
-        self.within(functions) || self.totals.stack().iter().any(|name| functions.contains(&plain(name)))
+    pub fn through(&self, site: Site) -> bool {
+        self.within(site) || self.totals.stack().iter().any(|name| site.has(plain(name)))
     }
 
     /// One of these functions, with one of these reasons or none told.
-    pub fn is(&self, reasons: &[&str], functions: &[&str]) -> bool {
-        self.within(functions) && (self.is_unspecified() || self.because(reasons))
+    pub fn is(&self, reasons: &[&str], site: Site) -> bool {
+        self.within(site) && (self.is_unspecified() || self.because(reasons))
     }
 
     /// How the kernel came there.

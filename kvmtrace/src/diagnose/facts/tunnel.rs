@@ -3,12 +3,13 @@
 use super::dropped::Dropped;
 use super::routes;
 use super::scene::Scene;
+use crate::diagnose::facts::sites::Site;
 use crate::event::host::{Link, LinkKind};
 use crate::event::{HostState, Protocol};
 
 pub(in crate::diagnose) fn is_unknown_vni(drop: &Dropped<'_>) -> bool {
     drop.because(&["VXLAN_VNI_NOT_FOUND", "TUNNEL_VNI_NOT_FOUND"])
-        || drop.within(&["vxlan_rcv"]) && drop.is_unspecified() && drop.key().protocol == Protocol::Udp
+        || drop.within(Site::VxlanReceive) && drop.is_unspecified() && drop.key().protocol == Protocol::Udp
 }
 
 /// The VNI of each tunnel of this host.

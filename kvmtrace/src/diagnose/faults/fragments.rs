@@ -2,6 +2,7 @@
 
 use crate::diagnose::facts::dropped::Dropped;
 use crate::diagnose::facts::place::beyond;
+use crate::diagnose::facts::sites::Site;
 use crate::diagnose::fix::sysctl;
 use crate::diagnose::flows::case::Case;
 use crate::diagnose::judgement::Judgement;
@@ -20,12 +21,12 @@ pub const CONNTRACK_IPV6: Memory = Memory { bound: "net.netfilter.nf_conntrack_f
 /// Where a datagram gets no place any more, its pieces are freed without a reason: `ip_defrag` (`ip_find`) and
 /// `ipv6_frag_rcv` (`fq_find`). Pieces that contradict each other die in the same functions (`ip_frag_queue`).
 pub(in crate::diagnose) fn memory_of(drop: &Dropped<'_>) -> Option<Memory> {
-    let memory = match drop.function() {
-        "ip_defrag" | "ip_frag_queue" => Memory { bound: "net.ipv4.ipfrag_high_thresh", used: Some("FRAG.memory") },
-        "ipv6_frag_rcv" | "ip6_frag_queue" => {
-            Memory { bound: "net.ipv6.ip6frag_high_thresh", used: Some("FRAG6.memory") }
-        }
-        _ => return None,
+    let memory = if drop.within(Site::FragmentsIpv4) {
+        Memory { bound: "net.ipv4.ipfrag_high_thresh", used: Some("FRAG.memory") }
+    } else if drop.within(Site::FragmentsIpv6) {
+        Memory { bound: "net.ipv6.ip6frag_high_thresh", used: Some("FRAG6.memory") }
+    } else {
+        return None;
     };
     drop.is_unspecified().then_some(memory)
 }

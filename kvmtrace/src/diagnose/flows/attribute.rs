@@ -12,7 +12,7 @@
 use super::both_ends;
 use super::group::{Group, macs, untagged};
 use crate::diagnose::facts::scene::{Role, Scene};
-use crate::diagnose::facts::sites::{BRIDGE_INGRESS, NO_MEMBER};
+use crate::diagnose::facts::sites::Site;
 use crate::diagnose::facts::{bridge, dropped};
 use crate::diagnose::report::FlowDirection;
 use crate::event::{Direction, FlowKey, IfIndex, MacAddress, Place, Protocol};
@@ -97,7 +97,7 @@ fn pruned(scene: &Scene<'_>, flow: &Flow) -> Option<IfIndex> {
     let wide = bridge::is_wide_group(flow.key.destination.ip()?);
     let site = flow.drops.keys().find(|site| {
         let function = site.function.as_deref().map_or("", dropped::plain);
-        wide && NO_MEMBER.contains(&function)
+        wide && Site::BridgeNoMember.has(function)
     })?;
     let device = site.device?;
     let bridge = scene.bridge_of(device).map_or(device, |bridge| bridge.index);
@@ -113,7 +113,7 @@ fn turned_away(scene: &Scene<'_>, flow: &Flow) -> Option<IfIndex> {
     let address = flow.target.or(flow.key.destination.ip())?;
     let site = flow.drops.keys().find(|site| {
         let function = site.function.as_deref().map_or("", dropped::plain);
-        BRIDGE_INGRESS.contains(&function)
+        Site::BridgeIngress.has(function)
     })?;
     let device = site.device.filter(|device| scene.interface(*device).is_none())?;
     let bridge = scene.bridge_of(device)?;
@@ -192,11 +192,10 @@ fn sender(scene: &Scene<'_>, flow: &Flow, source_mac: Option<MacAddress>) -> Opt
     }
     // Seen at no hook: dropped at the tap before the hook, or after it under a key of its own.
     if flow.places.is_empty() {
-        let received = ["tun_get_user", "tun_chr_write_iter", "do_xdp_generic", "__netif_receive_skb_core"];
         let at_tap = flow.drops.keys().find_map(|site| {
             let function = site.function.as_deref().unwrap_or_default();
             let device = site.device.filter(|device| scene.interface(*device).is_some())?;
-            received.iter().any(|name| function.starts_with(name)).then_some(device)
+            Site::TapReceive.has(dropped::plain(function)).then_some(device)
         });
         return at_tap.or_else(|| scene.guest_by_address(flow.key.source));
     }

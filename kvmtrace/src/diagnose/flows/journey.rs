@@ -2,7 +2,7 @@
 
 use super::case::Case;
 use crate::diagnose::facts::scene::Role;
-use crate::diagnose::facts::sites::BRIDGE_EGRESS_LENGTH;
+use crate::diagnose::facts::sites::Site;
 use crate::diagnose::report::Hop;
 use crate::event::{Direction, FlowCounters, Place, Timestamp};
 
@@ -74,7 +74,7 @@ pub fn path(case: &Case<'_>) -> Vec<Hop> {
         .collect();
     // The egress that it died at before it was counted there.
     if let Some(device) = case.focus.as_ref().and_then(|drop| drop.device())
-        && case.focus.as_ref().is_some_and(|drop| drop.within(BRIDGE_EGRESS_LENGTH))
+        && case.focus.as_ref().is_some_and(|drop| drop.within(Site::BridgeEgressLength))
         && !case.hops.iter().any(|(place, _)| place.device == device && place.direction == Direction::Egress)
     {
         let device = case.scene.name(device);

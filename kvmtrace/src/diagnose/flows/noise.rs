@@ -4,7 +4,7 @@ use super::case::Case;
 use super::frame;
 use crate::diagnose::facts::dropped::Dropped;
 use crate::diagnose::facts::scene::Role;
-use crate::diagnose::facts::sites::{FAR_END, NO_MEMBER};
+use crate::diagnose::facts::sites::Site;
 use crate::event::Protocol;
 use crate::event::host::{Link, LinkKind};
 
@@ -13,60 +13,9 @@ use crate::event::host::{Link, LinkKind};
 const TCP_FAULTS: &[&str] =
     &["TCP_CSUM", "TCP_LISTEN_OVERFLOW", "TCP_REQQFULLDROP", "TCP_MD5NOTFOUND", "TCP_MD5UNEXPECTED", "TCP_MD5FAILURE"];
 
-/// What a socket frees when it is closed, and what the kernel frees for its own ends.
-const HOUSEKEEPING: &[&str] = &[
-    "skb_rbtree_purge",
-    "skb_queue_purge",
-    "skb_queue_purge_reason",
-    "__skb_queue_purge",
-    "tcp_disconnect",
-    "tcp_write_queue_purge",
-    "inet_sock_destruct",
-    "netif_napi_add_weight_locked",
-    "netif_napi_add_weight",
-    "stp_pdu_rcv",
-    "ping_rcv",
-    "icmpv6_rcv",
-    "icmp_rcv",
-    "igmp_rcv",
-    "raw_local_deliver",
-    "skb_release_head_state",
-    "netlink_broadcast_filtered",
-    "unix_stream_connect",
-];
-
-/// Where the host's own stack decides that a group's packet is not for it.
-const NOT_FOR_US: &[&str] = &[
-    "ip_rcv_finish_core",
-    "ip_rcv_finish",
-    "ip_error",
-    "ip6_mc_input",
-    "ip6_input_finish",
-    "ip_rcv_core",
-    "ip6_rcv_core",
-    "ip6_pkt_drop",
-    "ip6_pkt_discard",
-    "__udp4_lib_rcv",
-    "__udp6_lib_rcv",
-    "udp_rcv",
-    "udpv6_rcv",
-    "__udp4_lib_mcast_deliver",
-    "ip_protocol_deliver_rcu",
-    "ip6_protocol_deliver_rcu",
-    "arp_rcv",
-    "arp_process",
-    "ndisc_rcv",
-    "ip_forward",
-    "ip6_forward",
-    "br_handle_frame_finish",
-    "br_dev_xmit",
-    "br_flood",
-    "br_multicast_flood",
-];
-
 /// The drop is no fault of the flow.
 pub fn is_noise(case: &Case<'_>, drop: &Dropped<'_>) -> bool {
-    if drop.within(HOUSEKEEPING) && !drop.because(&["ICMP_CSUM"])
+    if drop.within(Site::Housekeeping) && !drop.because(&["ICMP_CSUM"])
         || drop.because(&["QUEUE_PURGE", "SOCKET_CLOSE", "CONSUMED", "SKB_CONSUMED", "DUP_FRAG"])
     {
         return true;
@@ -78,7 +27,7 @@ pub fn is_noise(case: &Case<'_>, drop: &Dropped<'_>) -> bool {
         return true;
     }
     // A repeated request that meets its half-open connection, or one that is just being closed.
-    if drop.because(&["NOT_SPECIFIED"]) && drop.within(&["tcp_v4_rcv", "tcp_v6_rcv"]) && !case.answers.is_empty() {
+    if drop.because(&["NOT_SPECIFIED"]) && drop.within(Site::TcpReceive) && !case.answers.is_empty() {
         return true;
     }
     if drop.because(&["IPV6DISABLED", "INVALID_PROTO"]) || drop.because(&["OTHERHOST"]) && !is_detached_tap(case, drop)
@@ -92,14 +41,14 @@ pub fn is_noise(case: &Case<'_>, drop: &Dropped<'_>) -> bool {
         return true;
     }
     case.is_multicast()
-        && drop.within(NOT_FOR_US)
+        && drop.within(Site::NotForUs)
         && !matches!(case.key().protocol, Protocol::Arp { .. })
         && !pruned(case, drop)
 }
 
 /// A group with no member behind the bridge may be a fault (snooping without a report).
 fn pruned(case: &Case<'_>, drop: &Dropped<'_>) -> bool {
-    drop.within(NO_MEMBER) && frame::is_group_traffic(case)
+    drop.within(Site::BridgeNoMember) && frame::is_group_traffic(case)
 }
 
 /// Segments of a connection that was once set up, or the resets that end it.
@@ -146,14 +95,14 @@ fn is_link_local(case: &Case<'_>) -> bool {
 fn is_redirect_for_translated(case: &Case<'_>, drop: &Dropped<'_>) -> bool {
     let redirect = matches!(case.key().protocol, Protocol::Icmp { kind: 5, .. } | Protocol::Icmpv6 { kind: 137, .. });
     let own = case.key().source.ip().is_some_and(|source| case.scene.is_host_address(source));
-    redirect && own && drop.because(&["NETFILTER_DROP", "NOT_SPECIFIED"]) && drop.within(&["nf_hook_slow"])
+    redirect && own && drop.because(&["NETFILTER_DROP", "NOT_SPECIFIED"]) && drop.within(Site::HookSlow)
 }
 
 /// The other end of a veth pair, in another namespace, refuses what it is handed though it is up: its MTU is smaller, and
 /// this host can't see that.
 fn is_beyond(case: &Case<'_>, drop: &Dropped<'_>) -> bool {
     let link = drop.device().and_then(|device| case.scene.link(device));
-    drop.within(FAR_END)
+    drop.within(Site::FarEnd)
         && drop.is_unspecified()
         && link.is_some_and(|link| link.kind == LinkKind::Veth && link.peer.is_none() && link.up && link.carrier)
 }
@@ -164,6 +113,5 @@ fn is_bystander(case: &Case<'_>, drop: &Dropped<'_>) -> bool {
     let other_tap = matches!(case.scene.role(device), Role::Tap | Role::Macvtap)
         && Some(device) != case.group.device
         && Some(device) != case.group.peer;
-    let delivery = ["tun_net_xmit", "tap_handle_frame", "br_dev_queue_push_xmit", "__dev_queue_xmit", "dev_queue_xmit"];
-    other_tap && drop.within(&delivery)
+    other_tap && drop.within(Site::FloodedCopy)
 }

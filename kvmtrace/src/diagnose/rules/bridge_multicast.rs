@@ -1,7 +1,7 @@
 //! `bridge-multicast-pruned`: with snooping and a querier, a bridge sends a group only to ports that reported a member.
 
 use crate::diagnose::facts::place::at;
-use crate::diagnose::facts::sites::NO_MEMBER;
+use crate::diagnose::facts::sites::Site;
 use crate::diagnose::fix::device;
 use crate::diagnose::flows::case::Case;
 use crate::diagnose::flows::frame::is_group_traffic;
@@ -12,7 +12,7 @@ use crate::event::host::LinkKind;
 /// See the module.
 pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let drop = case.focus.as_ref()?;
-    let there = drop.within(NO_MEMBER);
+    let there = drop.within(Site::BridgeNoMember);
     if !(there && (drop.because(&["NO_TX_TARGET"]) || drop.is_unspecified()) && is_group_traffic(case)) {
         return None;
     }

@@ -6,7 +6,7 @@
 
 use crate::diagnose::facts::dropped::Dropped;
 use crate::diagnose::facts::place::at;
-use crate::diagnose::facts::sites::BRIDGE_INGRESS;
+use crate::diagnose::facts::sites::Site;
 use crate::diagnose::faults::bridge::{blocked_port, bridge_down, isolated};
 use crate::diagnose::faults::{bridge, bridge_lone, port};
 use crate::diagnose::fix::device;
@@ -19,9 +19,6 @@ use crate::diagnose::shell::quote;
 use crate::event::MacAddress;
 use crate::event::host::{Link, LinkKind, PortState};
 
-const FINISH: &[&str] =
-    &["br_dev_xmit", "br_handle_frame_finish", "br_forward", "__br_forward", "maybe_deliver", "br_flood"];
-
 /// See the module.
 pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let drop = case.focus.as_ref()?;
@@ -29,8 +26,8 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         return link_local(case, drop);
     }
     let stp = drop.because(&["BRIDGE_INGRESS_STP_STATE"]);
-    if !(drop.within(BRIDGE_INGRESS)
-        || drop.within(FINISH)
+    if !(drop.within(Site::BridgeIngress)
+        || drop.within(Site::BridgeForward)
         || stp
         || drop.because(&["BRIDGE_NON_FORWARDING_STATE", "VLAN_FILTER", "MAC_INVALID_SOURCE"]))
     {
@@ -40,7 +37,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     // Before 6.14 without a reason.
     let source = || drop.example().and_then(group::macs).map(|(source, _)| source);
     let group_source =
-        || drop.is_unspecified() && drop.within(&["br_handle_frame"]) && source().is_some_and(MacAddress::is_multicast);
+        || drop.is_unspecified() && drop.within(Site::BridgeHandle) && source().is_some_and(MacAddress::is_multicast);
     if drop.because(&["MAC_INVALID_SOURCE"]) || group_source() {
         return Some(invalid_source(case, drop, link));
     }
@@ -55,7 +52,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     }
     let state = port.and_then(|port| port.port.as_ref()).map(|port| port.state);
     let blocked = state.is_some_and(|state| !matches!(state, PortState::Forwarding));
-    if let (Some(port), true) = (port, stp || blocked && drop.within(BRIDGE_INGRESS)) {
+    if let (Some(port), true) = (port, stp || blocked && drop.within(Site::BridgeIngress)) {
         let place = at(case.scene, port.index, Point::BridgeIngress).of(drop);
         return Some(blocked_port(case, port, bridge, place));
     }
@@ -69,7 +66,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         return port::exit_port(case, own, bridge, Some(drop));
     }
     let port = port?;
-    if !drop.within(FINISH) && !drop.within(BRIDGE_INGRESS) {
+    if !drop.within(Site::BridgeForward) && !drop.within(Site::BridgeIngress) {
         return None;
     }
     if port.port.as_ref().is_some_and(|flags| flags.locked) && !is_known_source(case, port) {

@@ -2,6 +2,7 @@
 
 use crate::diagnose::facts::place::at;
 use crate::diagnose::facts::scene::Role;
+use crate::diagnose::facts::sites::Site;
 use crate::diagnose::faults::{bridge, port};
 use crate::diagnose::fix::device;
 use crate::diagnose::fix::port::attach;
@@ -19,9 +20,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let ingress = case.scene.role(link.index) == Role::Tap && case.is_from_guest();
     let point = if ingress { Point::TapIngress } else { nic_point(case, link) };
     let place = at(case.scene, link.index, point).of(drop);
-    if drop.within(&["tun_get_user", "tun_chr_write_iter", "tun_xdp_one", "tap_get_user"])
-        && (!link.up || drop.because(&["DEV_READY"]))
-    {
+    if drop.within(Site::GuestSends) && (!link.up || drop.because(&["DEV_READY"])) {
         let explanation =
             format!("{what} were sent by the guest on {}, which is administratively down on the host.", link.name);
         return Some(Judgement::dropped(Cause::LinkDown, place, explanation).fix(device::up(
@@ -30,21 +29,18 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
             link,
         )));
     }
-    if drop.because(&["XDP"]) || drop.within(&["do_xdp_generic", "netif_receive_generic_xdp", "tun_build_skb"]) {
+    if drop.because(&["XDP"]) || drop.within(Site::GenericXdp) {
         return Some(xdp(case, link, place));
     }
     if drop.because(&["TC_INGRESS", "TC_EGRESS", "TC_CHAIN_NOTFOUND", "TC_RECLASSIFY_LOOP"])
-        || drop.within(&["sch_handle_ingress", "sch_handle_egress", "tcf_action_exec"])
+        || drop.within(Site::TrafficControl)
     {
-        return Some(tc(link, place, &what, drop.because(&["TC_EGRESS"]) || drop.within(&["sch_handle_egress"])));
+        return Some(tc(link, place, &what, drop.because(&["TC_EGRESS"]) || drop.within(Site::TrafficControlEgress)));
     }
-    if drop.because(&["OTHERHOST"]) || drop.within(&["ip_rcv_core", "ip6_rcv_core"]) && link.master.is_none() && ingress
-    {
+    if drop.because(&["OTHERHOST"]) || drop.within(Site::IpReceive) && link.master.is_none() && ingress {
         return detached(case, link, place, &what);
     }
-    if drop.within(&["__dev_forward_skb2", "dev_forward_skb", "veth_xmit", "__dev_forward_skb"])
-        || drop.because(&["DEV_READY", "DEV_HDR"])
-    {
+    if drop.within(Site::FarEnd) || drop.because(&["DEV_READY", "DEV_HDR"]) {
         return Some(port::dead_link(case, link, place));
     }
     None

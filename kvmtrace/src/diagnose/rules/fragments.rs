@@ -3,6 +3,7 @@
 
 use crate::diagnose::facts::place::{at, beyond};
 use crate::diagnose::facts::scene::Role;
+use crate::diagnose::facts::sites::Site;
 use crate::diagnose::faults::fragments::{avoid, memory_of, not_kept};
 use crate::diagnose::fix::device;
 use crate::diagnose::flows::case::{Case, Way};
@@ -15,11 +16,10 @@ use crate::event::{Direction, FlowCounters, Place};
 pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let drop = case.focus.as_ref()?;
     let timeout = drop.because(&["FRAG_REASM_TIMEOUT", "FRAG_TOO_FAR"])
-        || drop.is_unspecified()
-            && drop.within(&["ip_expire", "ip6_frag_expire", "ip6frag_expire_frag_queue", "inet_frag_destroy"]);
+        || drop.is_unspecified() && drop.within(Site::FragmentsExpired);
     if !timeout {
         let memory = memory_of(drop)?;
-        let early = drop.through(&["ipv4_conntrack_defrag", "nf_ct_ipv4_gather_frags", "nf_hook_slow"]);
+        let early = drop.through(Site::ConntrackDefragments);
         let point = if early { Point::NetfilterPrerouting } else { Point::HostInput };
         return Some(not_kept(case, drop, memory, point));
     }

@@ -3,6 +3,7 @@
 //! `tun_net_xmit` drops with `FULL_RING`; with `DEV_READY` when no file is attached. macvtap: `tap_handle_frame`.
 
 use crate::diagnose::facts::place::at;
+use crate::diagnose::facts::sites::Site;
 use crate::diagnose::faults::guest::{gone, guest_behind};
 use crate::diagnose::flows::case::{Case, Way};
 use crate::diagnose::judgement::Judgement;
@@ -20,20 +21,11 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let to_stack = matches!(link.kind, LinkKind::Macvtap { .. })
         && Some(link.index) == case.device()
         && !case.is_from_guest()
-        && drop.within(&[
-            "ip_error",
-            "ip_rcv_core",
-            "ip_rcv_finish_core",
-            "ip6_rcv_core",
-            "ip6_forward",
-            "ip6_pkt_drop",
-            "ip6_pkt_discard",
-            "ip6_mc_input",
-        ]);
+        && drop.within(Site::MacvtapToStack);
     if to_stack {
         return Some(gone(case, link, at(case.scene, link.index, Point::TapEgress).of(drop)));
     }
-    if !drop.within(&["tun_net_xmit", "tap_handle_frame"]) {
+    if !drop.within(Site::GuestRing) {
         return None;
     }
     let full = drop.because(&["FULL_RING"]) || drop.is_unspecified() && link.carrier;

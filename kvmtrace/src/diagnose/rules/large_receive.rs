@@ -8,18 +8,17 @@
 
 use crate::diagnose::facts::offload::{large_receive_evidence, merging};
 use crate::diagnose::facts::place::at;
+use crate::diagnose::facts::sites::Site;
 use crate::diagnose::fix::device::large_receive_off;
 use crate::diagnose::flows::case::Case;
 use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Point};
 use crate::event::{Direction, Protocol};
 
-const FUNCTIONS: &[&str] = &["ip_forward", "ip6_forward"];
-
 /// See the module.
 pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let drop = case.focus.as_ref()?;
-    if case.key().protocol != Protocol::Tcp || drop.is_in_tunnel() || !drop.is(&["PKT_TOO_BIG"], FUNCTIONS) {
+    if case.key().protocol != Protocol::Tcp || drop.is_in_tunnel() || !drop.is(&["PKT_TOO_BIG"], Site::Forward) {
         return None;
     }
     let came_in = case.hops.iter().find(|(place, _)| place.direction == Direction::Ingress)?.0.device;

@@ -4,7 +4,7 @@
 //! is checked in `br_nf_dev_queue_xmit`. Neither has a drop reason. GSO frames are let through.
 
 use crate::diagnose::facts::place::at;
-use crate::diagnose::facts::sites::{BRIDGE_EGRESS_LENGTH, FAR_END};
+use crate::diagnose::facts::sites::Site;
 use crate::diagnose::fix::device;
 use crate::diagnose::flows::case::Case;
 use crate::diagnose::judgement::Judgement;
@@ -15,7 +15,7 @@ use crate::event::Direction;
 /// See the module.
 pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let drop = case.focus.as_ref()?;
-    if !drop.is(&["PKT_TOO_BIG"], BRIDGE_EGRESS_LENGTH) {
+    if !drop.is(&["PKT_TOO_BIG"], Site::BridgeEgressLength) {
         return None;
     }
     let link = case.scene.link(drop.device()?)?;
@@ -59,7 +59,7 @@ pub fn judge_far_end(case: &Case<'_>) -> Option<Judgement> {
     let near = case.scene.link(drop.device()?)?;
     let far = near.peer.and_then(|peer| case.scene.link(peer))?;
     let largest = drop.totals.largest;
-    if !drop.within(FAR_END) || !far.up || largest <= far.mtu {
+    if !drop.within(Site::FarEnd) || !far.up || largest <= far.mtu {
         return None;
     }
     let explanation = format!(

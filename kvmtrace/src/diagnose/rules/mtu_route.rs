@@ -6,6 +6,7 @@
 use crate::diagnose::facts::dropped::Dropped;
 use crate::diagnose::facts::place::at;
 use crate::diagnose::facts::routes;
+use crate::diagnose::facts::sites::Site;
 use crate::diagnose::faults::firewall;
 use crate::diagnose::fix::device;
 use crate::diagnose::flows::case::Case;
@@ -15,23 +16,13 @@ use crate::event::Direction;
 use crate::event::host::{Link, Route};
 use crate::track::IcmpError;
 
-const FUNCTIONS: &[&str] = &[
-    "ip_forward",
-    "ip6_forward",
-    "ip_fragment",
-    "ip_do_fragment",
-    "ip6_fragment",
-    "ip_finish_output",
-    "ip6_finish_output",
-];
-
 /// See the module.
 pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let drop = case.focus.as_ref()?;
     let told = case.errors.iter().find(|error| error.about.is_too_big());
     // IP_INHDR and others share ip_forward: without a reason, only a packet larger than some egress counts.
-    if !(drop.because(&["PKT_TOO_BIG"]) && drop.within(FUNCTIONS)
-        || drop.is_unspecified() && drop.within(FUNCTIONS) && told.is_some())
+    if !(drop.because(&["PKT_TOO_BIG"]) && drop.within(Site::ForwardLength)
+        || drop.is_unspecified() && drop.within(Site::ForwardLength) && told.is_some())
     {
         return None;
     }

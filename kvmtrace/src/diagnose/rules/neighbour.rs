@@ -5,6 +5,7 @@
 
 use crate::diagnose::facts::place::{at, beyond};
 use crate::diagnose::facts::scene::Role;
+use crate::diagnose::facts::sites::Site;
 use crate::diagnose::faults::{macvtap, port};
 use crate::diagnose::fix::device::move_addresses;
 use crate::diagnose::flows::case::Case;
@@ -12,22 +13,11 @@ use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict};
 use crate::diagnose::words;
 
-const FUNCTIONS: &[&str] = &[
-    "neigh_invalidate",
-    "__neigh_event_send",
-    "neigh_timer_handler",
-    "arp_error_report",
-    "ndisc_error_report",
-    "neigh_resolve_output",
-    "neigh_flush_dev",
-    "neigh_probe",
-];
-
 /// See the module.
 pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let drop = case.focus.as_ref()?;
     if !(drop.because(&["NEIGH_FAILED", "NEIGH_QUEUEFULL", "NEIGH_DEAD", "NEIGH_CREATEFAIL", "NEIGH_HH_FILLFAIL"])
-        || drop.is_unspecified() && drop.within(FUNCTIONS))
+        || drop.is_unspecified() && drop.within(Site::Neighbour))
     {
         return None;
     }

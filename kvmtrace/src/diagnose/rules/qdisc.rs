@@ -1,6 +1,7 @@
 //! `qdisc-limit`: a queueing discipline's limit, or a NIC that has none to send with (`noop`, no carrier).
 
 use crate::diagnose::facts::place::at;
+use crate::diagnose::facts::sites::Site;
 use crate::diagnose::faults::port;
 use crate::diagnose::fix::device;
 use crate::diagnose::flows::case::Case;
@@ -19,21 +20,10 @@ const REASONS: &[&str] = &[
     "QDISC_BURST_DROP",
 ];
 
-const FUNCTIONS: &[&str] = &[
-    "__dev_queue_xmit",
-    "dev_queue_xmit",
-    "__dev_xmit_skb",
-    "kfree_skb_list_reason",
-    "kfree_skb_list",
-    "tbf_enqueue",
-    "qdisc_drop",
-    "enqueue_to_backlog",
-];
-
 /// See the module.
 pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let drop = case.focus.as_ref()?;
-    if !(drop.because(REASONS) || drop.is_unspecified() && drop.within(FUNCTIONS)) {
+    if !(drop.because(REASONS) || drop.is_unspecified() && drop.within(Site::Queue)) {
         return None;
     }
     let link = case.scene.link(drop.device()?)?;

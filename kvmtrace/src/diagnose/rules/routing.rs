@@ -8,6 +8,7 @@ use crate::diagnose::facts::dropped::Dropped;
 use crate::diagnose::facts::place::at;
 use crate::diagnose::facts::routes;
 use crate::diagnose::facts::routes::{Question, lookup, special_cause};
+use crate::diagnose::facts::sites::Site;
 use crate::diagnose::faults::route::{downed_uplink, no_route, special_route};
 use crate::diagnose::fix::route::delete_rule;
 use crate::diagnose::fix::sysctl;
@@ -18,30 +19,15 @@ use crate::event::HostState;
 use crate::event::host::{Link, Route};
 use std::net::IpAddr;
 
-const FUNCTIONS: &[&str] = &[
-    "ip_error",
-    "ip6_pkt_drop",
-    "ip6_pkt_discard",
-    "ip6_pkt_prohibit",
-    "dst_discard",
-    "dst_discard_out",
-    "ip6_forward",
-    "ip_rcv_finish_core",
-    "ip_forward",
-    "ip_route_input_noref",
-    "__ip_rcv_finish",
-    "ip6_rcv_finish",
-];
-
 /// See the module.
 pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let drop = case.focus.as_ref()?;
-    if !drop.within(FUNCTIONS) {
+    if !drop.within(Site::Routing) {
         return None;
     }
     let to = case.key().destination.ip()?;
     let input = input_device(case, drop)?;
-    let in_error = drop.within(&["ip_error", "ip6_forward"]);
+    let in_error = drop.within(Site::NotForwarded);
     if drop.because(&["IP_INADDRERRORS"]) && in_error
         || in_error && drop.is_unspecified() && !forwards(case.scene.host, &input.name, to)
     {
@@ -84,20 +70,13 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
 /// "administratively prohibited" or nothing, each for its own kind; IPv6 has a function for each.
 fn kind_told(case: &Case<'_>, drop: &Dropped<'_>) -> Option<&'static str> {
     let told = |test: fn(&crate::track::Quoted) -> bool| case.errors.iter().any(|error| test(&error.about));
-    if !drop.within(&[
-        "ip_error",
-        "ip6_pkt_drop",
-        "ip6_pkt_discard",
-        "ip6_pkt_prohibit",
-        "dst_discard",
-        "dst_discard_out",
-    ]) {
+    if !drop.within(Site::RouteKind) {
         return drop.because(&["IP_INNOROUTES", "IP6_INNOROUTES"]).then_some("unreachable");
     }
-    if drop.through(&["ip6_pkt_prohibit"]) || drop.is_unspecified() && told(crate::track::Quoted::is_prohibited) {
+    if drop.through(Site::RouteProhibit) || drop.is_unspecified() && told(crate::track::Quoted::is_prohibited) {
         Some("prohibit")
-    } else if drop.within(&["dst_discard", "dst_discard_out"])
-        || drop.within(&["ip_error"]) && drop.is_unspecified() && !told(crate::track::Quoted::is_unreachable)
+    } else if drop.within(Site::RouteDiscard)
+        || drop.within(Site::RouteError) && drop.is_unspecified() && !told(crate::track::Quoted::is_unreachable)
     {
         Some("blackhole")
     } else {

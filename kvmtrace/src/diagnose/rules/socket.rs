@@ -1,6 +1,7 @@
 //! The end of the way: `port-closed`, `listen-overflow`, `socket-buffer-full`, and what an ICMP error or a reset tells.
 
 use crate::diagnose::facts::place::{at, beyond};
+use crate::diagnose::facts::sites::Site;
 use crate::diagnose::fix::sysctl;
 use crate::diagnose::flows::case::{Case, Way};
 use crate::diagnose::judgement::Judgement;
@@ -16,8 +17,8 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let what = case.dropped_share();
     let port =
         drop.flow.key.destination_port.map_or_else(String::new, |port| format!(" {} {port}", drop.flow.key.protocol));
-    let overflow = drop.because(&["TCP_LISTEN_OVERFLOW", "TCP_REQQFULLDROP", "TCP_MINTTL_LISTEN"])
-        || drop.within(&["cookie_v4_check", "cookie_v6_check"]);
+    let overflow =
+        drop.because(&["TCP_LISTEN_OVERFLOW", "TCP_REQQFULLDROP", "TCP_MINTTL_LISTEN"]) || drop.within(Site::SynCookie);
     if overflow {
         let explanation = format!(
             "{what} met a full accept queue: the service on port{port} of this host does not accept connections as fast as they come."
@@ -25,8 +26,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         return Some(backlog_fixes(case, Judgement::dropped(Cause::ListenOverflow, place, explanation)));
     }
     if drop.because(&["SOCKET_RCVBUFF", "SOCKET_BACKLOG", "PROTO_MEM", "UDP_RCVBUF"])
-        || drop.within(&["udp_queue_rcv_one_skb", "udpv6_queue_rcv_one_skb", "__udp_enqueue_schedule_skb"])
-            && !drop.because(&["NO_SOCKET", "SOCKET_FILTER", "UDP_CSUM"])
+        || drop.within(Site::UdpQueue) && !drop.because(&["NO_SOCKET", "SOCKET_FILTER", "UDP_CSUM"])
     {
         let name = "net.core.rmem_max";
         let now = case.scene.host.sysctl(name).and_then(|value| value.parse::<u64>().ok()).unwrap_or(212_992);
@@ -55,7 +55,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let closed = drop.because(&["NO_SOCKET"])
         // A kernel without reasons: later ones tell what else ends there.
         || drop.site.reason.is_none()
-            && drop.within(&["tcp_v4_rcv", "tcp_v6_rcv", "__udp4_lib_rcv", "__udp6_lib_rcv", "udp_rcv", "udpv6_rcv"]);
+            && drop.within(Site::NoSocket);
     if !closed || !matches!(case.key().protocol, Protocol::Tcp | Protocol::Udp | Protocol::Sctp) {
         return None;
     }

@@ -5,6 +5,7 @@
 
 use crate::diagnose::facts::place::at;
 use crate::diagnose::facts::routes::{Answer, reverse_path_filter, route_text, way_back};
+use crate::diagnose::facts::sites::Site;
 use crate::diagnose::fix::sysctl;
 use crate::diagnose::flows::case::{Case, Way};
 use crate::diagnose::judgement::Judgement;
@@ -18,9 +19,6 @@ use std::net::IpAddr;
 const MARTIAN: &[&str] =
     &["IP_LOCALNET", "IP_LOCAL_SOURCE", "IP_INVALID_SOURCE", "IP_INVALID_DEST", "INVALID_SRC", "IP6_INVALID_SOURCE"];
 
-const FUNCTIONS: &[&str] =
-    &["ip_rcv_finish_core", "ip_rcv_finish", "ip_route_input_slow", "ip_route_input_noref", "ip_error"];
-
 /// See the module.
 pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let drop = case.focus.as_ref()?;
@@ -29,8 +27,8 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let place = at(case.scene, input.index, Point::Routing).of(drop);
     let what = case.dropped_share();
     let odd_source = is_odd_source(case, from);
-    let in_receive = drop.within(&["ip6_rcv_core"]) && !drop.because(&["OTHERHOST", "CSUM", "PKT_TOO_SMALL"]);
-    if drop.because(MARTIAN) || odd_source && (drop.is_unspecified() && drop.within(FUNCTIONS) || in_receive) {
+    let in_receive = drop.within(Site::Ipv6Receive) && !drop.because(&["OTHERHOST", "CSUM", "PKT_TOO_SMALL"]);
+    if drop.because(MARTIAN) || odd_source && (drop.is_unspecified() && drop.within(Site::SourceCheck) || in_receive) {
         let why = if case.scene.is_host_address(from) {
             format!("{from} is this host's own address")
         } else {
@@ -44,7 +42,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let strict = reverse_path_filter(case.scene.host, input) == 1;
     let back = way_back(case.scene.host, from, drop.key().destination.ip());
     if !(drop.because(&["IP_RPFILTER"])
-        || drop.is_unspecified() && drop.within(FUNCTIONS) && strict && elsewhere(&back, input))
+        || drop.is_unspecified() && drop.within(Site::SourceCheck) && strict && elsewhere(&back, input))
     {
         return None;
     }

@@ -2,6 +2,7 @@
 
 use crate::diagnose::facts::place::at;
 use crate::diagnose::facts::routes;
+use crate::diagnose::facts::sites::Site;
 use crate::diagnose::flows::case::Case;
 use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict};
@@ -12,7 +13,7 @@ use crate::event::Direction;
 pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let drop = case.focus.as_ref()?;
     let told = case.errors.iter().any(|error| error.about.is_time_exceeded());
-    let in_forward = drop.within(&["ip_forward", "ip6_forward"]);
+    let in_forward = drop.within(Site::Forward);
     if !(in_forward && (drop.because(&["IP_INHDR", "IPV6_HOP_LIMIT"]) || drop.is_unspecified() && told)) {
         return None;
     }

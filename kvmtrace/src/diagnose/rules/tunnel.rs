@@ -9,6 +9,7 @@ use crate::diagnose::facts::dropped::Dropped;
 use crate::diagnose::facts::place::at;
 use crate::diagnose::facts::routes;
 use crate::diagnose::facts::scene::{Role, Scene};
+use crate::diagnose::facts::sites::Site;
 use crate::diagnose::facts::tunnel::{is_unknown_vni, overhead, underlay, unknown_vni};
 use crate::diagnose::faults::{port, route};
 use crate::diagnose::fix::device;
@@ -22,24 +23,16 @@ use crate::event::{Direction, Protocol};
 use crate::track::Flow;
 use std::net::IpAddr;
 
-/// Where a packet is cut up, or dropped because it must not be.
-const FRAGMENTING: &[&str] = &[
-    "ip_fragment",
-    "ip_do_fragment",
-    "ip6_fragment",
-    "ip_finish_output",
-    "ip6_finish_output",
-    "__ip_finish_output",
-    "__ip6_finish_output",
-];
-
 /// What died in the tunnel, or as a tunnel's packet.
 pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let drop = case.focus.as_ref()?;
     if is_unknown_vni(drop) {
         return unknown_network(case, drop);
     }
-    if drop.is_in_tunnel() && drop.within(FRAGMENTING) && (drop.is_unspecified() || drop.because(&["PKT_TOO_BIG"])) {
+    if drop.is_in_tunnel()
+        && drop.within(Site::TunnelLength)
+        && (drop.is_unspecified() || drop.because(&["PKT_TOO_BIG"]))
+    {
         return too_big(case, Some(drop));
     }
     // A tunnel that is down has closed its socket.
@@ -48,7 +41,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         let link = case.scene.host.links.values().filter(ours).find(|link| !link.up)?;
         return Some(port::dead_link(case, link, at(case.scene, link.index, Point::Tunnel).of(drop)));
     }
-    let in_tunnel = drop.function().starts_with("vxlan_xmit") || drop.function().starts_with("geneve_xmit");
+    let in_tunnel = drop.within(Site::TunnelTransmit);
     if !in_tunnel {
         return None;
     }
@@ -62,7 +55,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     }
     // Before 6.13 without a reason, as whatever else goes wrong there (`vxlan_xmit_one`, `tx_error`): the routes decide.
     let is_unreachable = || remote_hint(case.scene, link).is_some_and(|to| routes::has_no_way(case.scene, to));
-    if drop.is_unspecified() && drop.within(&["vxlan_xmit_one"]) && is_unreachable() {
+    if drop.is_unspecified() && drop.within(Site::VxlanTransmitOne) && is_unreachable() {
         return no_underlay(case, drop, link);
     }
     Some(no_remote(case, drop, link))
