@@ -290,6 +290,13 @@ pub struct Set {
     pub elements: Vec<String>,
     /// All elements are here, and none was of a kind that is not kept.
     pub complete: bool,
+    /// What its elements are, as its tool writes it: `ipv4_addr . inet_service`, `hash:ip,port`; null in recordings that
+    /// lack it.
+    #[serde(default)]
+    pub kind: Option<String>,
+    /// For a map: the answer of each element, as nft writes it. Empty for a set.
+    #[serde(default)]
+    pub answers: Vec<String>,
 }
 
 /// Which tool owns a chain.

@@ -344,6 +344,8 @@ fn host() -> HostState {
                 name: "closed".to_owned(),
                 elements: vec!["10.0.0.7".to_owned()],
                 complete: true,
+                kind: Some("ipv4_addr".to_owned()),
+                answers: vec!["drop".to_owned()],
             }],
         },
         guests: vec![Guest {

@@ -89,6 +89,8 @@ fn cures(name: &str, guest: &str) -> Vec<Fix> {
         name: name.to_owned(),
         elements: vec!["10.0.0.7".to_owned()],
         complete: true,
+        kind: None,
+        answers: Vec::new(),
     };
     host.netfilter.sets = vec![set(Some("filter")), set(None)];
     let mut track = Track::default();

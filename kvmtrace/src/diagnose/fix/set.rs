@@ -66,6 +66,8 @@ mod tests {
             name: "closed".to_owned(),
             elements: elements.iter().map(|element| (*element).to_owned()).collect(),
             complete,
+            kind: None,
+            answers: Vec::new(),
         };
         let mut host = HostState::default();
         host.netfilter.sets.push(set);

@@ -8,22 +8,51 @@ use std::collections::HashMap;
 const MOST_OF_ONE: usize = 4096;
 const MOST_OF_ALL: usize = 32_768;
 
-/// The sets among what `nft -j list ruleset` lists.
+/// The sets and maps among what `nft -j list ruleset` lists.
 pub(super) fn of_nft(items: &[Value]) -> Vec<Set> {
     let set = |item: &Value| {
-        let item = item.get("set")?;
+        let is_map = item.get("map").is_some();
+        let item = item.get("set").or_else(|| item.get("map"))?;
         let string = |name: &str| item.get(name)?.as_str().map(str::to_owned);
         let elements = item.get("elem").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-        let known: Vec<String> = elements.iter().take(MOST_OF_ONE).filter_map(element).collect();
+        let known = elements.iter().take(MOST_OF_ONE).filter_map(|entry| {
+            if is_map {
+                Some((element(entry.get(0)?)?, answer(entry.get(1)?)?))
+            } else {
+                Some((element(entry)?, String::new()))
+            }
+        });
+        let (known, answers): (Vec<_>, Vec<_>) = known.unzip();
         Some(Set {
             family: string("family")?,
             table: Some(string("table")?),
             name: string("name")?,
             complete: known.len() == elements.len(),
             elements: known,
+            kind: item.get("type").and_then(kind),
+            answers: if is_map { answers } else { Vec::new() },
         })
     };
     bounded(items.iter().filter_map(set).collect())
+}
+
+/// `ipv4_addr`, or of a concatenation `ipv4_addr . inet_service`.
+fn kind(value: &Value) -> Option<String> {
+    match value {
+        Value::String(kind) => Some(kind.clone()),
+        Value::Array(parts) => Some(parts.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" . ")),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => None,
+    }
+}
+
+/// What a map answers, as nft writes it: a verdict or a value.
+fn answer(value: &Value) -> Option<String> {
+    let verdict = value.as_object().and_then(|parts| parts.iter().next()).map(|(name, of)| (name.as_str(), of));
+    match verdict {
+        Some((verdict @ ("jump" | "goto"), of)) => Some(format!("{verdict} {}", of.get("target")?.as_str()?)),
+        Some((verdict @ ("accept" | "drop" | "return" | "continue"), _)) => Some(verdict.to_owned()),
+        _ => element(value),
+    }
 }
 
 /// An element as nft writes it; none where it is of a kind that no packet is looked up by here.
@@ -57,7 +86,7 @@ pub(super) fn of_ipset(text: &str) -> Vec<Set> {
     for line in text.lines() {
         let words: Vec<_> = line.split_whitespace().collect();
         match words.as_slice() {
-            ["create", name, _, rest @ ..] => {
+            ["create", name, kind, rest @ ..] => {
                 let six = rest.windows(2).any(|pair| pair == ["family", "inet6"]);
                 places.insert(*name, sets.len());
                 sets.push(Set {
@@ -66,6 +95,8 @@ pub(super) fn of_ipset(text: &str) -> Vec<Set> {
                     name: (*name).to_owned(),
                     elements: Vec::new(),
                     complete: true,
+                    kind: Some((*kind).to_owned()),
+                    answers: Vec::new(),
                 });
             }
             ["add", name, element, rest @ ..] => {
@@ -89,6 +120,7 @@ fn bounded(mut sets: Vec<Set>) -> Vec<Set> {
     for set in &mut sets {
         set.complete &= set.elements.len() <= room;
         set.elements.truncate(room);
+        set.answers.truncate(room);
         room -= set.elements.len();
     }
     sets
