@@ -3,10 +3,12 @@
 #![forbid(unsafe_code)]
 
 pub mod routing;
+pub mod rules;
 
 use crate::event::host::{FdbEntry, Guest, GuestInterface, Link, LinkKind, Neighbour, Network};
 use crate::event::{HostState, IfIndex, MacAddress};
 use routing::Routes;
+use rules::Rules;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
@@ -17,6 +19,8 @@ pub struct Topology<'a> {
     pub host: &'a HostState,
     /// Routes and rules of policy routing.
     pub routes: Routes<'a>,
+    /// The firewall's rules, read.
+    pub rules: Rules,
     ports: BTreeMap<IfIndex, Vec<&'a Link>>,
     uppers: BTreeMap<IfIndex, Vec<&'a Link>>,
     names: HashMap<&'a str, &'a Link>,
@@ -35,6 +39,7 @@ impl<'a> Topology<'a> {
         let mut topology = Self {
             host,
             routes: Routes::new(host),
+            rules: Rules::new(host),
             ports: BTreeMap::new(),
             uppers: BTreeMap::new(),
             names: HashMap::new(),

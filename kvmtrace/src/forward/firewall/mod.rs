@@ -1,73 +1,55 @@
 //! The one evaluator of firewall rules.
 
-use crate::event::IfIndex;
-use crate::event::ruleset::{Hook, Layer, RuleReference};
+mod fact;
+mod nat;
+mod ruling;
+mod run;
+mod test;
+
+#[cfg(test)]
+mod tests;
+
+pub use ruling::{At, Fate, Ruling};
+
 use crate::forward::packet::Packet;
 use crate::topology::Topology;
-
-/// Where a packet meets rules.
-#[derive(Clone, Copy, Debug)]
-pub struct At {
-    /// The family of hooks that the kernel calls: `NF_INET` of IPv4 or IPv6 (chains of `ip`/`ip6` and `inet` together), bridge,
-    /// ARP, or the device (netdev, and `inet` ingress).
-    pub layer: Layer,
-    /// Which hook.
-    pub hook: Hook,
-    /// `meta iif`; the bridge for a routed packet that came in by a bridge.
-    pub input: Option<IfIndex>,
-    /// `meta oif`.
-    pub output: Option<IfIndex>,
-    /// The bridge ports for `physdev` and the bridge family, where the frame is bridged.
-    pub input_port: Option<IfIndex>,
-    /// See `input_port`.
-    pub output_port: Option<IfIndex>,
-}
-
-/// What the rules of a hook do with a packet.
-#[derive(Clone, Debug)]
-pub struct Ruling {
-    /// What becomes of it.
-    pub fate: Fate,
-    /// The packet afterwards: marks, translated addresses, MAC addresses, connection state (`notrack`).
-    pub packet: Packet,
-    /// Rules that surely took it in order: what accepted, jumped, translated or marked.
-    pub taken: Vec<RuleReference>,
-}
-
-/// The fate of a packet at a hook.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// All chains of the hook let it pass.
-    Accepted,
-    /// A rule or policy drops it.
-    Dropped(RuleReference),
-    /// A rule rejects it.
-    Rejected(RuleReference),
-    /// A rule hands it to a queue of user space: queue number, and whether it bypasses where nobody listens.
-    Queued(RuleReference, u16, bool),
-    /// A rule that may or may not match would decide: which, and what is not known.
-    Unknown(RuleReference, String),
-}
+use crate::topology::rules::nat_priority;
+use run::Run;
 
 /// The rules of a hook, asked about a packet.
+///
+/// Chains are asked in the order of their priorities. `accept` ends its chain only, `drop` is final. Conntrack looks at the packet at
+/// its own place ([`CONNTRACK`]), and addresses are translated at NAT's ([`nat_priority`]). A test that can't be answered leaves both
+/// outcomes open; where all open outcomes of a chain are alike, that is the answer.
 pub fn hook(topology: &Topology<'_>, at: &At, packet: &Packet) -> Ruling {
-    let families: &[&str] = match at.layer {
-        Layer::Ipv4 => &["ip", "inet"],
-        Layer::Ipv6 => &["ip6", "inet"],
-        Layer::Arp => &["arp"],
-        Layer::Bridge => &["bridge"],
-        Layer::Device => &["netdev"],
-    };
-    let hook = format!("{:?}", at.hook).to_lowercase();
-    let chains = topology.host.netfilter.chains.iter().enumerate();
-    let mut here = chains.filter(|(_, chain)| {
-        families.contains(&chain.family.as_str())
-            && chain.hook.as_deref() == Some(&hook)
-            && (!chain.rules.is_empty() || chain.policy.as_deref() == Some("drop"))
-    });
-    let fate = match here.next() {
-        None => Fate::Accepted,
-        Some((chain, _)) => Fate::Unknown(RuleReference { chain, rule: None }, "rules are not read".to_owned()),
-    };
-    Ruling { fate, packet: packet.clone(), taken: Vec::new() }
+    let mut run = Run::new(topology, at, packet);
+    let (mut conntrack, mut translated) = (!run.starts_untracked(), false);
+    let nat = nat_priority(at.hook);
+    for index in topology.rules.at(at.layer, at.hook) {
+        let Some(base) = topology.rules.chain(*index).and_then(|chain| chain.base.as_ref()) else { continue };
+        if !conntrack && base.priority.0 >= CONNTRACK {
+            conntrack = true;
+            run.track();
+        }
+        if !translated && base.priority.0 >= nat {
+            translated = true;
+            run.restore();
+        }
+        if base.nat && !run.asks_nat() || !run.is_of(base) {
+            continue;
+        }
+        if run.base(*index, base) {
+            break;
+        }
+    }
+    if !conntrack {
+        run.track();
+    }
+    if !translated {
+        run.restore();
+    }
+    run.ruling()
 }
+
+/// `NF_IP_PRI_CONNTRACK`: in prerouting and output conntrack's hook, before which no connection is known.
+const CONNTRACK: i32 = -200;

@@ -1,0 +1,49 @@
+//! Where a packet meets rules, and what they do with it.
+
+use crate::event::IfIndex;
+use crate::event::ruleset::{Hook, Layer, RuleReference};
+use crate::forward::packet::Packet;
+
+/// Where a packet meets rules.
+#[derive(Clone, Copy, Debug)]
+pub struct At {
+    /// The family of hooks that the kernel calls: `NF_INET` of IPv4 or IPv6 (chains of `ip`/`ip6` and `inet` together), bridge,
+    /// ARP, or the device (netdev, and `inet` ingress).
+    pub layer: Layer,
+    /// Which hook.
+    pub hook: Hook,
+    /// `meta iif`; the bridge for a routed packet that came in by a bridge.
+    pub input: Option<IfIndex>,
+    /// `meta oif`.
+    pub output: Option<IfIndex>,
+    /// The bridge ports for `physdev` and the bridge family, where the frame is bridged.
+    pub input_port: Option<IfIndex>,
+    /// See `input_port`.
+    pub output_port: Option<IfIndex>,
+}
+
+/// What the rules of a hook do with a packet.
+#[derive(Clone, Debug)]
+pub struct Ruling {
+    /// What becomes of it.
+    pub fate: Fate,
+    /// The packet afterwards: marks, translated addresses, MAC addresses, connection state (`notrack`).
+    pub packet: Packet,
+    /// Rules that surely took it in order: what accepted, jumped, translated or marked.
+    pub taken: Vec<RuleReference>,
+}
+
+/// The fate of a packet at a hook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// All chains of the hook let it pass.
+    Accepted,
+    /// A rule or policy drops it.
+    Dropped(RuleReference),
+    /// A rule rejects it.
+    Rejected(RuleReference),
+    /// A rule hands it to a queue of user space: queue number, and whether it bypasses where nobody listens.
+    Queued(RuleReference, u16, bool),
+    /// A rule that may or may not match would decide: which, and what is not known.
+    Unknown(RuleReference, String),
+}
