@@ -78,7 +78,7 @@ fn event(number: u64) -> Event {
             all: true,
             filter: String::new(),
         }),
-        1 => EventKind::Host(Box::new(HostState { name: "bench".to_owned(), ..HostState::default() })),
+        1 => EventKind::Host(std::sync::Arc::new(HostState { name: "bench".to_owned(), ..HostState::default() })),
         _ if number.is_multiple_of(100) => {
             EventKind::Flow(FlowSample { flow, place, counters: counters(packets, time) })
         }

@@ -22,6 +22,7 @@ use session::{End, Extras, Session};
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// How a command ended in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -220,7 +221,7 @@ async fn check(cli: &Cli, options: &Check) -> anyhow::Result<Outcome> {
     };
     let time = crate::kernel::clock::Clock::read().now();
     let mut pipeline = Pipeline::default();
-    for kind in [EventKind::Started(started), EventKind::Host(Box::new(host)), EventKind::Ended] {
+    for kind in [EventKind::Started(started), EventKind::Host(Arc::new(host)), EventKind::Ended] {
         pipeline.take(&Event { time, kind });
     }
     show(cli, &pipeline.check(), options.json, sink::check::report)

@@ -61,5 +61,5 @@ fn the_longest_list_takes_no_more_memory_than_is_promised() {
 fn the_largest_host_takes_no_more_memory_than_is_promised() {
     let sysctls = (0..520_000).map(|number| (format!("{number:x}"), "1".to_owned())).collect();
     let host = HostState { sysctls, ..HostState::default() };
-    assert!(taken(EventKind::Host(Box::new(host))) < reader::MEMORY);
+    assert!(taken(EventKind::Host(std::sync::Arc::new(host))) < reader::MEMORY);
 }

@@ -21,6 +21,7 @@ pub use policy::PolicyRule;
 pub use units::{IfIndex, MacAddress, Nanoseconds, Timestamp};
 
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// Something that the trace learnt, and when.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -38,7 +39,7 @@ pub enum EventKind {
     /// The first event of every trace: everything is attached from here on.
     Started(Started),
     /// The host's network as it is now: once right after `Started`, again on each change, and once before `Ended`.
-    Host(Box<HostState>),
+    Host(Arc<HostState>),
     /// The counters of one flow at one place, absolute since the start.
     Flow(FlowSample),
     /// What a drop site took from one flow, absolute since the start.

@@ -18,6 +18,7 @@ use aya::maps::RingBuf;
 use kvmtrace_common::names;
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
@@ -190,7 +191,7 @@ impl Live {
     }
 
     fn tell_host(&mut self) {
-        self.tell(EventKind::Host(Box::new(self.host.clone())));
+        self.tell(EventKind::Host(Arc::new(self.host.clone())));
     }
 
     /// Attaches to all devices of the scope that are not attached yet, forgets those that are gone. At the start a device

@@ -28,7 +28,7 @@ pub(crate) fn trace() -> Vec<Event> {
                 filter: "udp".to_owned(),
             }),
         ),
-        at(1, EventKind::Host(Box::new(host()))),
+        at(1, EventKind::Host(std::sync::Arc::new(host()))),
         at(2, EventKind::Degraded(Degraded { what: "icmp errors".to_owned(), why: "no such tracepoint".to_owned() })),
     ];
     for number in 0..40_u16 {
@@ -94,7 +94,7 @@ pub(crate) fn trace() -> Vec<Event> {
     };
     events.push(at(2_000_000_050, EventKind::RuleDrop(RuleDrop { flow: flow(1), rule, packets: 2 })));
     events.push(at(2_000_000_100, EventKind::Loss(Loss { ring_events: 3, map_full: 1, ..Loss::default() })));
-    events.push(at(2_000_000_200, EventKind::Host(Box::new(host()))));
+    events.push(at(2_000_000_200, EventKind::Host(std::sync::Arc::new(host()))));
     events.push(at(2_000_000_300, EventKind::Ended));
     events
 }
@@ -114,7 +114,7 @@ pub(crate) fn conversation(name: &str, out: bool, clock: u64, times: [u64; 4]) -
     let started = Started { version: "0.1.0".to_owned(), all: true, ..started() };
     let mut events = vec![
         at(clock, EventKind::Started(started)),
-        at(clock, EventKind::Host(Box::new(HostState { name: name.to_owned(), ..host() }))),
+        at(clock, EventKind::Host(std::sync::Arc::new(HostState { name: name.to_owned(), ..host() }))),
     ];
     for ((flow, device, direction), time) in sightings.into_iter().zip(times) {
         let EventKind::Flow(mut sample) = sample(0, Place { device, direction }, 1) else { unreachable!() };

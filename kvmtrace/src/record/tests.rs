@@ -328,6 +328,7 @@ fn two_hosts_recordings_of_a_conversation_become_one_path() {
         let mut events = theirs("kvm1", clock);
         for event in &mut events {
             if let EventKind::Host(host) = &mut event.kind {
+                let host = std::sync::Arc::make_mut(host);
                 host.links.values_mut().for_each(|link| link.mac = Some(MacAddress([2, 0, 0, 0, 1, mac])));
             }
         }

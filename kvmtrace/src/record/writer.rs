@@ -14,6 +14,7 @@ use crate::event::{Event, EventKind, HostState, PacketCause, Timestamp, bounds};
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// A batch of this size is written at once.
 const BATCH: usize = 512 << 10;
@@ -172,10 +173,10 @@ impl Writer {
         }
     }
 
-    fn write_smaller(&mut self, time: Timestamp, mut host: Box<HostState>) -> Result<(), WriteError> {
+    fn write_smaller(&mut self, time: Timestamp, mut host: Arc<HostState>) -> Result<(), WriteError> {
         let mut room = bounds::ROOM;
         loop {
-            host.bound(room);
+            Arc::make_mut(&mut host).bound(room);
             room /= 2;
             match self.write_whole(&Event { time, kind: EventKind::Host(host.clone()) }) {
                 Err(WriteError::TooLarge(_)) if room > 0 => {}

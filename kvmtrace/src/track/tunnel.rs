@@ -219,7 +219,7 @@ mod tests {
         let PacketCause::Dropped { site, .. } = &outer.cause else { unreachable!() };
         let mut track = crate::track::Track::default();
         let event = |kind| crate::event::Event { time: crate::event::Timestamp(1), kind };
-        track.apply(&event(crate::event::EventKind::Host(Box::new(host()))));
+        track.apply(&event(crate::event::EventKind::Host(std::sync::Arc::new(host()))));
         track.apply(&event(crate::event::EventKind::Packet(Box::new(outer.clone()))));
         let first = crate::event::Timestamp(1);
         let sample =
@@ -243,7 +243,7 @@ mod tests {
         for records in [[&whole, &later], [&later, &whole]] {
             let mut track = crate::track::Track::default();
             let mut take = |kind| track.apply(&crate::event::Event { time: crate::event::Timestamp(1), kind });
-            take(crate::event::EventKind::Host(Box::new(host())));
+            take(crate::event::EventKind::Host(std::sync::Arc::new(host())));
             for record in records {
                 take(crate::event::EventKind::Packet(Box::new(record.clone())));
             }

@@ -388,7 +388,7 @@ fn host_state() -> HostState {
 fn log(report: &Report) -> Log {
     let mut log = Log::default();
     log.push(&started(at(0)));
-    log.push(&Event { time: at(0), kind: EventKind::Host(Box::new(host_state())) });
+    log.push(&Event { time: at(0), kind: EventKind::Host(Arc::new(host_state())) });
     let flow = FlowKey {
         protocol: Protocol::Udp,
         source: Address::Ip([10, 99, 0, 11].into()),

@@ -99,7 +99,7 @@ impl LogEntry {
 pub struct Log {
     entries: VecDeque<Arc<LogEntry>>,
     serial: u64,
-    host: Option<Box<HostState>>,
+    host: Option<Arc<HostState>>,
     loss: Loss,
     /// Whose the flows are, with the entry that told it; forgotten with that entry. A packet that dies behind the bridge
     /// or in the firewall bears no guest's device any more.

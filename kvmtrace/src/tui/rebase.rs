@@ -8,6 +8,7 @@ use crate::event::{
 use crate::track::DEGRADATIONS;
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::sync::Arc;
 
 /// Keys remembered at most, of flows and of drops: a guest that makes up flows must not bloat the program.
 const LIMIT: usize = 131_072;
@@ -42,7 +43,7 @@ impl<K: Eq + Hash, V> Remembered<K, V> {
 #[derive(Clone, Debug, Default)]
 pub struct Latest {
     started: Option<Started>,
-    host: Option<Box<HostState>>,
+    host: Option<Arc<HostState>>,
     degraded: Vec<Degraded>,
     loss: Loss,
     flows: Remembered<(FlowKey, Place), FlowCounters>,

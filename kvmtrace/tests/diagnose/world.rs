@@ -142,12 +142,12 @@ impl World {
         let mut pipeline = Pipeline::default();
         let mut take = |time, kind| pipeline.take(&Event { time: Timestamp(time), kind });
         take(SECOND, EventKind::Started(started));
-        take(SECOND, EventKind::Host(Box::new(self.host.clone())));
+        take(SECOND, EventKind::Host(std::sync::Arc::new(self.host.clone())));
         for kind in &self.events {
             take(5 * SECOND, kind.clone());
         }
         if let Some(end) = &self.end {
-            take(6 * SECOND, EventKind::Host(Box::new(end.clone())));
+            take(6 * SECOND, EventKind::Host(std::sync::Arc::new(end.clone())));
         }
         take(6 * SECOND, EventKind::Ended);
         pipeline.report()

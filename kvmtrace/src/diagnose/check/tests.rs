@@ -77,7 +77,7 @@ fn host() -> HostState {
 
 fn causes(host: HostState) -> Vec<(Cause, Option<String>)> {
     let mut track = Track::default();
-    track.apply(&Event { time: Timestamp(1), kind: EventKind::Host(Box::new(host)) });
+    track.apply(&Event { time: Timestamp(1), kind: EventKind::Host(std::sync::Arc::new(host)) });
     let place = |finding: &Finding| finding.place.as_ref().and_then(|place| place.device.clone());
     findings(&track).iter().map(|finding| (finding.cause, place(finding))).collect()
 }
@@ -251,7 +251,7 @@ fn a_private_network_without_masquerade_is_told_where_nobody_can_know_the_way_ba
     let mut track = Track::default();
     let mut private = host();
     routed(&mut private, "192.168.7.1", "10.1.1.7");
-    track.apply(&Event { time: Timestamp(1), kind: EventKind::Host(Box::new(private)) });
+    track.apply(&Event { time: Timestamp(1), kind: EventKind::Host(std::sync::Arc::new(private)) });
     let found = findings(&track);
     assert_eq!(found.iter().map(|finding| finding.severity).collect::<Vec<_>>(), [Severity::Info]);
     // Public guests, a rule that translates them, a network that the firewall closes.
@@ -349,7 +349,7 @@ fn a_port_in_no_vlan_joins_the_one_of_new_ports() {
         change(&mut host, index, |link| link.port.as_mut().unwrap().vlans.push(member));
     }
     let mut track = Track::default();
-    track.apply(&Event { time: Timestamp(1), kind: EventKind::Host(Box::new(host)) });
+    track.apply(&Event { time: Timestamp(1), kind: EventKind::Host(std::sync::Arc::new(host)) });
     let found = findings(&track);
     let commands: Vec<_> = found.iter().map(|finding| (finding.cause, finding.fixes[0].command.as_deref())).collect();
     assert_eq!(commands, [(Cause::BridgeVlanFiltered, Some("bridge vlan add dev tap-a vid 7 pvid untagged"))]);

@@ -94,7 +94,7 @@ fn cures(name: &str, guest: &str) -> Vec<Fix> {
     };
     host.netfilter.sets = vec![set(Some("filter")), set(None)];
     let mut track = Track::default();
-    track.apply(&Event { time: Timestamp(1), kind: EventKind::Host(Box::new(host)) });
+    track.apply(&Event { time: Timestamp(1), kind: EventKind::Host(std::sync::Arc::new(host)) });
     let scene = Scene::new(&track);
     let network = Network { address: [10, 0, 0, 0].into(), prefix: 24 };
     let route = Route {

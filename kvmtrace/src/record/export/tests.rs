@@ -99,7 +99,7 @@ fn a_device_without_ethernet_is_an_interface_of_raw_packets() {
     let (time, packet) = dropped.unwrap();
     for event in &mut events {
         if let EventKind::Host(host) = &mut event.kind {
-            host.links.get_mut(&TUNNEL).unwrap().ethernet = false;
+            std::sync::Arc::make_mut(host).links.get_mut(&TUNNEL).unwrap().ethernet = false;
         }
     }
     let sent = PacketRecord {

@@ -65,7 +65,7 @@ fn cpu_time() -> i64 {
 /// The host's state of the sample trace.
 fn host() -> HostState {
     let EventKind::Host(host) = trace()[1].kind.clone() else { unreachable!() };
-    *host
+    HostState::clone(&host)
 }
 
 fn route(number: u32) -> Route {
@@ -83,11 +83,11 @@ fn route(number: u32) -> Route {
 
 /// What the recording of one host's state tells of it.
 fn recorded(host: &HostState) -> HostState {
-    let event = Event { time: Timestamp(1), kind: EventKind::Host(Box::new(host.clone())) };
+    let event = Event { time: Timestamp(1), kind: EventKind::Host(std::sync::Arc::new(host.clone())) };
     let (events, damage) = read(&record(&[event])).unwrap();
     assert_eq!(damage, Damage::default());
     let EventKind::Host(host) = events[0].kind.clone() else { unreachable!() };
-    *host
+    HostState::clone(&host)
 }
 
 #[test]
@@ -172,7 +172,7 @@ fn devices_that_come_and_go_do_not_add_up() {
         state.links.insert(index, link);
         state.guests[0].name = format!("web{number}");
         state.guests[0].interfaces[0].device = index;
-        track.apply(&Event { time: Timestamp(1), kind: EventKind::Host(Box::new(state)) });
+        track.apply(&Event { time: Timestamp(1), kind: EventKind::Host(std::sync::Arc::new(state)) });
     }
     let (links, guests) = (&track.host().links, &track.host().guests);
     assert!(
@@ -213,7 +213,7 @@ fn a_small_file_takes_little_time_whatever_it_unpacks_to() {
     let small = HostState { links: [].into(), ..HostState::default() };
     let events = [
         Event { time: Timestamp(0), kind: EventKind::Ended },
-        Event { time: Timestamp(0), kind: EventKind::Host(Box::new(small)) },
+        Event { time: Timestamp(0), kind: EventKind::Host(std::sync::Arc::new(small)) },
         trace()[4].clone(),
     ];
     for event in events {
@@ -222,7 +222,7 @@ fn a_small_file_takes_little_time_whatever_it_unpacks_to() {
         let mut reader = Reader::new(bytes.as_slice(), "bomb").unwrap();
         let mut pipeline = crate::pipeline::Pipeline::default();
         // A host with much, so that taking in another is no small thing.
-        pipeline.take(&Event { time: Timestamp(0), kind: EventKind::Host(Box::new(host())) });
+        pipeline.take(&Event { time: Timestamp(0), kind: EventKind::Host(std::sync::Arc::new(host())) });
         let mut events = 0_u64;
         while let Some(event) = reader.next_event().unwrap() {
             pipeline.take(&event);

@@ -31,7 +31,7 @@ fn told(change: impl FnOnce(&mut HostState)) -> Vec<Finding> {
     let mut host = host();
     change(&mut host);
     let mut track = Track::default();
-    track.apply(&Event { time: Timestamp(1), kind: EventKind::Host(Box::new(host)) });
+    track.apply(&Event { time: Timestamp(1), kind: EventKind::Host(std::sync::Arc::new(host)) });
     findings(&track)
 }
 

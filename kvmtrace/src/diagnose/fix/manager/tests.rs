@@ -165,7 +165,7 @@ fn cure(chains: Vec<Chain>, hook: &'static str, chain: &str, rule: Option<u32>) 
     let mut track = Track::default();
     let mut host = HostState::default();
     host.netfilter.chains = chains;
-    track.apply(&Event { time: Timestamp(1), kind: EventKind::Host(Box::new(host)) });
+    track.apply(&Event { time: Timestamp(1), kind: EventKind::Host(std::sync::Arc::new(host)) });
     let scene = Scene::new(&track);
     let chain = scene.host.netfilter.chains.iter().find(|known| known.name == chain).unwrap();
     let rule = rule.map(|number| chain.rules.iter().find(|rule| rule.number == number).unwrap());
