@@ -152,7 +152,8 @@ impl HostState {
             Table::Links => {
                 let mut links: Vec<Link> = std::mem::take(&mut self.links).into_values().collect();
                 keep(&mut links, most, |link: &Link| {
-                    let plain = matches!(link.kind, LinkKind::Veth | LinkKind::Other(_));
+                    // A tunnel without Ethernet is a way out, as a NIC is.
+                    let plain = matches!(link.kind, LinkKind::Veth | LinkKind::Other(_)) && link.ethernet;
                     (!devices.contains(&link.index), plain, link.index)
                 });
                 self.links = links.into_iter().map(|link| (link.index, link)).collect();

@@ -3,7 +3,7 @@
 use super::format::{COMPRESSED, LARGEST_RATIO};
 use super::*;
 use crate::event::bounds::{MOST, ROOM};
-use crate::event::host::{FdbEntry, Neighbour, Network, PortVlan, Route, Rule};
+use crate::event::host::{FdbEntry, Link, LinkKind, Neighbour, Network, PortVlan, Route, Rule};
 use crate::event::{HostState, IfIndex, MacAddress};
 use std::net::Ipv4Addr;
 
@@ -136,10 +136,15 @@ fn a_host_that_is_too_large_in_every_way_is_recorded_all_the_same() {
         );
         huge.netfilter.chains[0].rules.push(Rule { handle: None, number, text, packets: None, verdict: None });
         let index = IfIndex(100 + number);
-        huge.links.insert(index, crate::event::host::Link { index, name: format!("veth{number}"), ..port.clone() });
+        let name = format!("veth{number}");
+        huge.links.insert(index, Link { index, name, kind: LinkKind::Veth, ..port.clone() });
         huge.sysctls.insert(format!("net.ipv4.conf.veth{number}.rp_filter"), "1".to_owned());
     }
+    let tunnel = IfIndex(20_000);
+    let kind = LinkKind::Other("wireguard".to_owned());
+    huge.links.insert(tunnel, Link { index: tunnel, name: "wg0".to_owned(), kind, ethernet: false, ..port.clone() });
     let kept = recorded(&huge);
+    assert!(kept.links.contains_key(&tunnel), "what leads out stays");
     assert!(kept.forwarding.iter().any(|entry| entry.mac == guest_mac), "what concerns a guest stays");
     assert!(kept.links.contains_key(&IfIndex(3)) && kept.guests == huge.guests);
     assert!(kept.routes.len() > 500 && kept.links.len() > 500 && kept.netfilter.chains[0].rules.len() > 500);
@@ -157,7 +162,7 @@ fn trunks_of_all_vlans_take_no_room() {
     link.port.as_mut().unwrap().vlans.push(run);
     for number in 0..1000 {
         let index = IfIndex(100 + number);
-        trunks.links.insert(index, crate::event::host::Link { index, ..link.clone() });
+        trunks.links.insert(index, Link { index, ..link.clone() });
     }
     assert_eq!(recorded(&trunks), trunks);
 }
@@ -168,7 +173,7 @@ fn devices_that_come_and_go_do_not_add_up() {
     for number in 0..1200 {
         let mut state = host();
         let index = IfIndex(100 + number);
-        let link = crate::event::host::Link { index, ..state.links[&IfIndex(3)].clone() };
+        let link = Link { index, ..state.links[&IfIndex(3)].clone() };
         state.links.insert(index, link);
         state.guests[0].name = format!("web{number}");
         state.guests[0].interfaces[0].device = index;
