@@ -5,6 +5,7 @@
 //! has answers [`step::Outcome::Unknown`] and the walk goes on as if the packet had passed.
 #![forbid(unsafe_code)]
 
+pub mod asked;
 mod bridge;
 mod device;
 pub mod effect;
