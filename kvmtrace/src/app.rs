@@ -3,6 +3,8 @@
 
 mod elsewhere;
 mod metrics;
+mod probe;
+mod question;
 mod ready;
 mod record;
 mod screen;
@@ -14,7 +16,6 @@ use crate::event::{Event, EventKind, Started};
 use crate::host;
 use crate::kernel::privilege;
 use crate::pipeline::Pipeline;
-use crate::probe;
 use crate::sink;
 use crate::source::Source as _;
 use anyhow::Context as _;
@@ -108,6 +109,7 @@ async fn run(cli: &Cli) -> anyhow::Result<Outcome> {
     match &cli.command {
         Command::Guests { json } => guests(cli, *json).await,
         Command::Check(options) => check(cli, options).await,
+        Command::Probe(options) => probe::probe(cli, options).await,
         Command::Watch(options) => watch(cli, options).await,
         Command::Verdict(options) => verdict(cli, options).await,
         Command::Live(command) => screen::live(cli, command).await,
@@ -231,7 +233,7 @@ async fn check(cli: &Cli, options: &Check) -> anyhow::Result<Outcome> {
 async fn clean(cli: &Cli) -> anyhow::Result<Outcome> {
     privilege::check()?;
     let host = host::snapshot().await?;
-    let cleaned = probe::clean(host.links.values().map(|link| link.name.as_str()));
+    let cleaned = crate::probe::clean(host.links.values().map(|link| link.name.as_str()));
     if !cli.common.quiet {
         let mut out = std::io::stdout().lock();
         match cleaned.as_slice() {

@@ -20,7 +20,8 @@ pub struct Cli {
     pub common: Common,
 }
 
-const EXIT_STATUS: &str = "Exit status: 0 no fault found, 1 faults found (verdict, report, check), 2 could not run.";
+const EXIT_STATUS: &str =
+    "Exit status: 0 no fault found, 1 faults found (verdict, report, check, probe), 2 could not run.";
 
 /// Options of all commands.
 #[derive(Args, Clone, Debug)]
@@ -58,6 +59,8 @@ pub enum Command {
     },
     /// Find faults in the host's configuration alone: traces nothing, sends nothing
     Check(Check),
+    /// Send a few packets as if a guest had, trace them there and back, and give the verdict
+    Probe(Probe),
     /// Show drops, fragments and layer-2 events as they happen, a line each
     Watch(Watch),
     /// Trace for a while, then tell a verdict per flow
@@ -272,6 +275,82 @@ pub struct Check {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+/// A packet, in words: `explain` and `probe` ask about one.
+#[derive(Args, Clone, Debug)]
+pub struct PacketWords {
+    /// The guest: its name, its UUID or one of its devices
+    pub guest: String,
+    /// to TARGET: an address, a name that resolves on this host, a guest, `gateway` or `host`; then icmp (the default), tcp PORT,
+    /// udp PORT, arp, dhcp or nd
+    #[arg(value_name = "to TARGET [PROTOCOL [PORT]]")]
+    pub words: Vec<String>,
+    /// Length of the packet from the IP header on, in bytes
+    #[arg(long, value_name = "N")]
+    pub size: Option<u32>,
+    /// The packet must not be fragmented
+    #[arg(long)]
+    pub df: bool,
+    /// The packet comes from this address, to the guest
+    #[arg(long, value_name = "ADDRESS")]
+    pub from: Option<IpAddr>,
+    /// The guest's own address, where this host does not know it
+    #[arg(long, value_name = "ADDRESS")]
+    pub source: Option<IpAddr>,
+    /// The guest's MAC address, where this host does not know it
+    #[arg(long, value_name = "MAC")]
+    pub mac: Option<String>,
+    /// The guest's next hop, where this host does not know it
+    #[arg(long, value_name = "ADDRESS")]
+    pub via: Option<IpAddr>,
+}
+
+/// `kvmtrace probe`
+#[derive(Args, Clone, Debug)]
+#[command(override_usage = "kvmtrace probe [OPTIONS] GUEST [to TARGET] [PROTOCOL [PORT]]", after_help = PROBE_HELP)]
+pub struct Probe {
+    /// The packet.
+    #[command(flatten)]
+    pub packet: PacketWords,
+    /// Find the largest packet that passes, up to --size, and what stops the next
+    #[arg(long)]
+    pub sweep: bool,
+    /// Packets to send, ten a second
+    #[arg(short, long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub count: u16,
+    /// Exit with 0 only if this is the outcome, whatever it is
+    #[arg(long, value_enum, value_name = "OUTCOME")]
+    pub expect: Option<Expect>,
+    /// Tracing of rules.
+    #[command(flatten)]
+    pub rules: RuleTrace,
+    /// Don't ask before sending
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+const PROBE_HELP: &str = "Without a target: the guest's gateway, this host and a neighbour are probed, after a question. With --from ADDRESS the \
+packets enter by the uplink, as if that address had sent them to the guest. docs/probe.md says how others recognise them.";
+
+/// Outcomes of a probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Expect {
+    /// The answer came back
+    Answered,
+    /// It went out to its receiver; an answer neither came nor was due
+    Delivered,
+    /// The answer says no
+    Refused,
+    /// It left this host as it should, and no answer came
+    Unanswered,
+    /// It entered and never left; no drop was seen
+    Lost,
+    /// It, or the answer to it, was dropped on this host
+    Dropped,
 }
 
 /// `kvmtrace watch`

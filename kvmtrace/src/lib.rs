@@ -5,6 +5,7 @@
 
 pub mod app;
 pub mod cli;
+pub mod craft;
 pub mod diagnose;
 pub mod event;
 pub mod filter;

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 /// and may import all of them; nothing may import those.
 const LAYERS: &[(&str, &[&str])] = &[
     ("cli", &[]),
+    ("craft", &["event", "forward"]),
     ("diagnose", &["event", "forward", "topology", "track"]),
     ("event", &[]),
     ("filter", &["event"]),
@@ -44,6 +45,7 @@ const PARTS: &[(&str, &[&str])] = &[
     ("diagnose/judgement", &["report"]),
     ("diagnose/ledger", &["facts", "flows", "report"]),
     ("diagnose/notice", &["facts", "flows", "report", "rules"]),
+    ("diagnose/probe", &["flows", "report"]),
     ("diagnose/report", &[]),
     ("diagnose/rules", &["facts", "faults", "fix", "flows", "judgement", "report", "shell", "words"]),
     ("diagnose/shell", &[]),
@@ -60,7 +62,7 @@ const CRATES: &[(&str, &[&str])] =
     &[("aya", &["probe"]), ("aya_obj", &["probe"]), ("ratatui", &["tui"]), ("crossterm", &["tui"])];
 
 /// Modules that forbid unsafe code at their top.
-const SAFE: &[&str] = &["event", "track", "topology", "forward", "diagnose", "record", "sink", "tui"];
+const SAFE: &[&str] = &["craft", "event", "track", "topology", "forward", "diagnose", "record", "sink", "tui"];
 
 /// A file longer than this says why, in its head.
 const LONGEST: usize = 500;

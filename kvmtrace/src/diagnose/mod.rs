@@ -26,6 +26,7 @@ pub mod guests;
 pub mod judgement;
 pub mod ledger;
 pub mod notice;
+pub mod probe;
 pub mod report;
 pub mod rules;
 pub mod shell;
@@ -174,6 +175,7 @@ fn flow_report(case: &Case<'_>, judgement: Option<Judgement>) -> FlowReport {
         guest: case.device().and_then(|device| scene.guest_name(device)),
         device: case.device().map(|device| scene.name(device)),
         direction: case.group.direction,
+        probe: probe::is_of_probe(case),
         protocol: key.protocol.to_string(),
         source: key.source.to_string(),
         source_port: key.source_port,

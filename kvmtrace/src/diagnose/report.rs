@@ -153,6 +153,8 @@ pub struct FlowReport {
     pub guest: Option<String>,
     pub device: Option<String>,
     pub direction: FlowDirection,
+    /// An addition to the contract: `kvmtrace probe` sent it, or it answers such packets ([`crate::event::probe`]).
+    pub probe: bool,
     pub protocol: String,
     pub source: String,
     pub source_port: Option<u16>,

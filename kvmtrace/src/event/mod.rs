@@ -12,6 +12,7 @@ pub mod decode;
 pub mod host;
 pub mod packet;
 pub mod policy;
+pub mod probe;
 pub mod ruleset;
 pub mod units;
 

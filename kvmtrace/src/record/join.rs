@@ -256,6 +256,7 @@ fn one(ours: FlowReport, theirs: FlowReport, latency: &impl Fn(&Name, bool) -> O
     let judge = if beyond || rank(&second) > rank(&first) { &second } else { &first };
     FlowReport {
         direction,
+        probe: first.probe || second.probe,
         verdict: judge.verdict,
         cause: judge.cause,
         severity: judge.severity,

@@ -6,6 +6,7 @@ pub mod escape;
 pub mod guests;
 pub mod json;
 pub mod metrics;
+pub mod probe;
 pub mod style;
 pub mod text;
 

@@ -71,7 +71,7 @@ fn grouped<'a>(faults: &[&'a FlowReport]) -> Vec<Vec<&'a FlowReport>> {
     groups
 }
 
-fn fault(flow: &FlowReport, others: &[&FlowReport], style: Style, out: &mut impl Write) -> io::Result<()> {
+pub(super) fn fault(flow: &FlowReport, others: &[&FlowReport], style: Style, out: &mut impl Write) -> io::Result<()> {
     headline(flow, style, out)?;
     path(&flow.path, flow.place.as_ref(), style, out)?;
     paragraph(&flow.explanation, out)?;
@@ -150,8 +150,9 @@ fn line(flow: &FlowReport) -> String {
         Verdict::Refused => format!("refused, {} sent", flow.packets),
         Verdict::Lost => format!("lost, {} sent", flow.packets),
     };
+    let probe = if flow.probe { " (probe)" } else { "" };
     format!(
-        "{guest}{} {} → {}{vlan}{}  {fate}",
+        "{guest}{} {} → {}{vlan}{}  {fate}{probe}",
         escape(&flow.protocol),
         end(&flow.source, flow.source_port),
         end(&flow.destination, flow.destination_port),

@@ -98,6 +98,7 @@ fn delivered(
         guest: Some(guest.to_owned()),
         device: Some(tap.clone()),
         direction: FlowDirection::FromGuest,
+        probe: false,
         protocol: protocol.to_owned(),
         source: format!("10.99.0.{}", 11 + number),
         source_port: Some(source_port),
@@ -127,6 +128,7 @@ fn answer(flow: &FlowReport) -> FlowReport {
     FlowReport {
         key: flow.key.reverse(),
         direction: FlowDirection::ToGuest,
+        probe: false,
         source: flow.destination.clone(),
         source_port: flow.destination_port,
         destination: flow.source.clone(),

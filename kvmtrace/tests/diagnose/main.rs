@@ -3,6 +3,7 @@
 
 mod astray;
 mod both_ends;
+mod probe;
 mod rule_text;
 mod rule_trace;
 mod silence;

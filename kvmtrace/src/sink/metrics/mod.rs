@@ -12,7 +12,7 @@ mod exposition;
 pub mod server;
 
 use super::id;
-use crate::diagnose::report::{Report, Severity, Where};
+use crate::diagnose::report::{FlowReport, Report, Severity, Where};
 use crate::event::{Direction, Event, EventKind, FlowKey, FlowSample, IfIndex, Timestamp};
 use crate::track::Track;
 use exposition::{Exposition, Kind};
@@ -123,7 +123,7 @@ impl Meters {
             told.insert(flow.key, flow.dropped.max(before.unwrap_or(0)));
             if new > 0 {
                 let cause = flow.cause.map_or("none", |cause| cause.id());
-                let labels = place(flow.guest.as_deref(), &id(flow.direction), cause, flow.place.as_ref());
+                let labels = place(flow.guest.as_deref(), &direction(flow), cause, flow.place.as_ref());
                 *bounded(&mut self.dropped, labels) += new;
             }
         }
@@ -217,6 +217,11 @@ fn named<'a, const N: usize>(names: [&'static str; N], values: &'a [String; N]) 
     names.into_iter().zip(values.iter().map(String::as_str)).collect()
 }
 
+/// A probe is not the guest's traffic.
+fn direction(flow: &FlowReport) -> String {
+    if flow.probe { "probe".to_owned() } else { id(flow.direction) }
+}
+
 fn place(guest: Option<&str>, direction: &str, cause: &str, place: Option<&Where>) -> Dropped {
     let device = place.and_then(|place| place.device.clone()).unwrap_or_default();
     let point = place.map(|place| id(place.point)).unwrap_or_default();
@@ -235,7 +240,7 @@ fn faults(now: Timestamp, report: &Report, track: &Track) -> BTreeMap<Fault, u64
         if now.since(last).0 > RECENT_NS {
             continue;
         }
-        let labels = place(flow.guest.as_deref(), &id(flow.direction), cause.id(), flow.place.as_ref());
+        let labels = place(flow.guest.as_deref(), &direction(flow), cause.id(), flow.place.as_ref());
         *bounded(&mut faults, with_severity(labels, flow.severity)) += 1;
     }
     faults
