@@ -53,6 +53,7 @@ pub fn report(track: &Track) -> Report {
 fn completed(mut report: Report, track: &Track) -> Report {
     let flows = report.flows.iter_mut().flat_map(|flow| &mut flow.fixes);
     for fix in flows.chain(report.findings.iter_mut().flat_map(|finding| &mut finding.fixes)) {
+        fix::stack::complete(track.host(), fix);
         fix::persist::complete(track.host(), fix);
     }
     report

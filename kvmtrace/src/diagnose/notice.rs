@@ -1,6 +1,6 @@
 //! What an onlooker should hear of at once: one line of `kvmtrace watch`.
 
-use super::flows::{attribute, group};
+use super::flows::attribute;
 use super::report::{Cause, FlowDirection, Point, Where};
 use crate::diagnose::facts::layer2::Layer2;
 use crate::diagnose::facts::scene::Scene;
@@ -62,7 +62,7 @@ pub fn notice(event: &Event, track: &Track) -> Option<Notice> {
             PacketCause::MacChanged => {
                 let scene = Scene::of_host(track);
                 let place = record.place?;
-                let (mac, _) = group::macs(record)?;
+                let (mac, _) = crate::diagnose::facts::dropped::macs(record)?;
                 let text = format!("another MAC address, {mac}, sends {} at {}", record.flow, scene.name(place.device));
                 Some(plain(event.time, NoticeKind::MacChanged, &scene, record.flow, record.count, text, place))
             }

@@ -3,6 +3,7 @@
 
 mod astray;
 mod both_ends;
+mod harm;
 mod probe;
 mod rule_text;
 mod rule_trace;
@@ -145,7 +146,7 @@ fn the_caller_of_the_hook_tells_which_one_dropped() {
 }
 
 #[test]
-fn the_rule_that_fits_the_packet_is_deleted_by_its_handle_and_put_back_in_its_place() {
+fn the_rule_that_fits_the_packet_is_passed_and_can_be_deleted_by_its_handle_and_put_back_in_its_place() {
     let mut world = World::new();
     let rule = |number, text: &str, verdict: &str| Rule {
         handle: Some(40 + u64::from(number)),
@@ -173,9 +174,12 @@ fn the_rule_that_fits_the_packet_is_deleted_by_its_handle_and_put_back_in_its_pl
     });
     let stack = ["nft_do_chain_inet", "nf_hook_slow", "ip_forward"];
     let flow = dropped(&mut world, ("NETFILTER_DROP", "nft_do_chain", BRIDGE), &stack);
-    assert_eq!(flow.fixes[0].command.as_deref(), Some("nft 'delete rule inet filter forward handle 42'"));
+    let first = flow.fixes[0].command.as_deref().unwrap();
+    let narrow = "insert rule inet filter forward position 42 ip saddr 10.0.0.11 ip daddr 10.0.0.100 meta l4proto icmp";
+    assert!(first.contains(narrow), "{first}");
+    assert_eq!(flow.fixes[1].command.as_deref(), Some("nft 'delete rule inet filter forward handle 42'"));
     let undo = "nft 'insert rule inet filter forward index 1 ip saddr 10.0.0.0/24 drop'";
-    assert_eq!(flow.fixes[0].undo.as_deref(), Some(undo));
+    assert_eq!(flow.fixes[1].undo.as_deref(), Some(undo));
 }
 
 /// Two rules that fit the packet, which have counted so much, and the chain that drops the rest.
@@ -226,7 +230,7 @@ fn what_has_counted_during_the_trace_dropped_it_and_old_counters_prove_nothing()
     // Without it the policy would drop: a rule of its own comes first.
     let commands: Vec<&str> = fixes.iter().filter_map(|fix| fix.command.as_deref()).collect();
     let command = "iptables-nft -t filter -D FORWARD -s 10.0.0.0/24 -m comment --comment 'no; $(it)' -j DROP";
-    assert!(commands[0].starts_with("iptables-nft -t filter -I FORWARD -s 10.0.0.11 "), "{commands:?}");
+    assert!(commands[0].starts_with("iptables-nft -t filter -I FORWARD 2 -s 10.0.0.11 "), "{commands:?}");
     assert_eq!(commands[1..], [command]);
     // None of the rules has: the policy did.
     let (explanation, evidence, _) = told(counting(9_000, 5, 7), Some(counting(9_000, 5, 11)));

@@ -65,11 +65,11 @@ fn of_two_equal_chains_the_one_that_the_trace_named_is_opened() {
     let blind = told(equal_chains(), &STACK, Vec::new());
     assert_eq!(command(&blind), "", "the map of verdicts hides both chains: {blind:?}");
     let flow = told(equal_chains(), &STACK, vec![traced("c", "two", Some(6), 3)]);
-    assert_eq!(command(&flow), "nft 'delete rule inet fw two handle 6'");
-    assert_eq!(
-        flow.fixes.first().and_then(|fix| fix.undo.as_deref()),
-        Some("nft 'add rule inet fw two meta l4proto icmp drop'")
-    );
+    assert!(command(&flow).starts_with("nft 'insert rule inet fw two position 6 "), "{}", command(&flow));
+    let deleted =
+        flow.fixes.iter().find(|fix| fix.command.as_deref() == Some("nft 'delete rule inet fw two handle 6'"));
+    let undo = deleted.and_then(|fix| fix.undo.as_deref());
+    assert_eq!(undo, Some("nft 'add rule inet fw two meta l4proto icmp drop'"));
     let line = "nft's trace: 3 packets ended by rule \"meta l4proto icmp drop\" in nft inet fw two handle 6, reached from chain c";
     assert!(flow.evidence.iter().any(|evidence| evidence == line), "{:?}", flow.evidence);
     assert!(!flow.explanation.contains("or one of"), "{}", flow.explanation);
@@ -78,7 +78,7 @@ fn of_two_equal_chains_the_one_that_the_trace_named_is_opened() {
 #[test]
 fn a_verdict_that_a_map_holds_is_cured_by_a_rule_of_its_own_and_the_map_stays() {
     let flow = told(equal_chains(), &STACK, vec![traced("c", "c", Some(9), 1)]);
-    assert!(command(&flow).starts_with("nft 'insert rule inet fw c ip saddr"), "{}", command(&flow));
+    assert!(command(&flow).starts_with("nft 'insert rule inet fw c position "), "{}", command(&flow));
     assert!(flow.evidence.iter().any(|line| line.contains("ip daddr vmap @way")), "{:?}", flow.evidence);
 }
 
@@ -107,7 +107,7 @@ fn the_trace_is_right_about_the_hook_where_the_stack_was_misread() {
 fn the_rule_that_was_seen_most_often_comes_first() {
     let trace = vec![traced("c", "one", Some(5), 1), traced("c", "two", Some(6), 7)];
     let flow = told(equal_chains(), &STACK, trace);
-    assert_eq!(command(&flow), "nft 'delete rule inet fw two handle 6'");
+    assert!(command(&flow).starts_with("nft 'insert rule inet fw two position 6 "), "{}", command(&flow));
     assert!(flow.explanation.contains("(and 1 more)"), "{}", flow.explanation);
 }
 
@@ -130,5 +130,5 @@ fn where_no_handles_are_known_the_rule_is_sought_as_without_the_trace() {
     let site = RuleSite { family: name("ip"), table: name("fw"), base: name("c"), chain: name("c"), handle: Some(3) };
     let trace = EventKind::RuleDrop(RuleDrop { flow: echo(GUEST, LAN), rule: site, packets: 1 });
     let flow = told(vec![only], &STACK, vec![trace]);
-    assert_eq!(command(&flow), "iptables-nft -t fw -D c -p icmp -j DROP");
+    assert!(command(&flow).starts_with("iptables-nft -t fw -I c "), "{}", command(&flow));
 }

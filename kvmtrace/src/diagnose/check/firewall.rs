@@ -4,8 +4,8 @@ use super::about::About;
 use crate::diagnose::facts::firewall::stage::Stage;
 use crate::diagnose::facts::firewall::suspects::Suspect;
 use crate::diagnose::facts::scene::Scene;
-use crate::diagnose::fix::conversation::Conversation;
-use crate::diagnose::fix::manager::{Manager, manager_of};
+use crate::diagnose::fix::conversation::{Conversation, Service};
+use crate::diagnose::fix::manager::{Manager, filters_bridged, manager_of};
 use crate::diagnose::fix::{netfilter, sysctl};
 use crate::diagnose::report::{Cause, Finding, Fix, Point, Severity};
 use crate::diagnose::shell::quote;
@@ -20,7 +20,12 @@ pub(super) fn bridged(scene: &Scene<'_>, bridge: &Link) -> Option<Finding> {
             return None;
         }
         let chain = closed(scene, bridge, family)?;
-        let fix = sysctl::set(scene.host, name, "0", "Lets bridged frames pass beside the IP rules.");
+        let fix = match filters_bridged(scene.host) {
+            Some(who) => Fix::advice(format!(
+                "{who} filters the guests of bridges by these rules: let what they need through there. `kvmtrace verdict` reports the narrowest rule for each flow that dies."
+            )),
+            None => sysctl::set(scene.host, name, "0", "Lets bridged frames pass beside the IP rules."),
+        };
         let finding = about(scene, bridge, Cause::NetfilterBridgedIp).say(
             format!(
                 "Frames that {} forwards pass the IP FORWARD chain (br_netfilter), whose policy is drop and which lets no connection of theirs begin.",
@@ -36,16 +41,15 @@ pub(super) fn bridged(scene: &Scene<'_>, bridge: &Link) -> Option<Finding> {
 /// The bridges' own family (nft, ebtables).
 pub(super) fn of_bridges(scene: &Scene<'_>, bridge: &Link) -> Option<Finding> {
     let chain = closed(scene, bridge, "bridge")?;
-    let stage = Stage { cause: Cause::NetfilterBridge, hook: "forward", family: "bridge", by_nft: true };
-    let wanted = Conversation { source: None, destination: None, protocol: None, port: None };
-    let suspect = Suspect { chain: Some(chain), base: None, rule: None, grown: None, traced: None };
     Some(about(scene, bridge, Cause::NetfilterBridge).say(
         format!(
             "Nothing passes from one port of {} to another: the policy of the bridges' FORWARD chain is drop, and no rule lets anything through there.",
             bridge.name
         ),
         text(chain),
-        netfilter::fixes(scene, &stage, &[suspect], &[], &wanted),
+        vec![Fix::advice(
+            "Let what the guests need through that chain: `kvmtrace verdict` reports the narrowest rule for each flow that dies.",
+        )],
     ))
 }
 
@@ -88,7 +92,13 @@ fn open(scene: &Scene<'_>, bridge: &Link, chain: &Chain, family: &'static str, n
         }
         (None | Some(Manager::Docker), Some(guest)) => {
             let stage = Stage { cause: Cause::NetfilterForward, hook: "forward", family, by_nft: true };
-            let wanted = Conversation { source: Some(guest), destination: None, protocol: None, port: None };
+            let wanted = Conversation {
+                source: Some(guest),
+                destination: None,
+                service: Service::AnyIp,
+                port: None,
+                answered: true,
+            };
             let suspect = Suspect { chain: Some(chain), base: None, rule: None, grown: None, traced: None };
             netfilter::fixes(scene, &stage, &[suspect], &[], &wanted)
         }

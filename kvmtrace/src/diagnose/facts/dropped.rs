@@ -3,7 +3,7 @@
 //! function decides together with the host's state.
 
 use super::sites::Site;
-use crate::event::{DropSite, FlowKey, IfIndex, PacketRecord};
+use crate::event::{DropSite, FlowKey, IfIndex, MacAddress, PacketRecord};
 use crate::track::{DropTotals, Flow};
 
 /// One drop site of one flow.
@@ -22,7 +22,20 @@ pub fn plain(function: &str) -> &str {
     function.split('.').next().unwrap_or(function)
 }
 
+/// Source and destination of a record that has an Ethernet header.
+pub fn macs(record: &PacketRecord) -> Option<(MacAddress, MacAddress)> {
+    let destination: &[u8; 6] = record.header.get(..6)?.try_into().ok()?;
+    let source: &[u8; 6] = record.header.get(6..12)?.try_into().ok()?;
+    (record.ethernet && *source != [0; 6]).then_some((MacAddress(*source), MacAddress(*destination)))
+}
+
 impl<'a> Dropped<'a> {
+    /// Source and destination MAC address of the frame: as one of the packets died, else as the flow came in.
+    pub fn macs(&self) -> Option<(MacAddress, MacAddress)> {
+        let entered = || self.flow.entry().map(|(_, counters)| (counters.source_mac, counters.destination_mac));
+        self.example().and_then(macs).or_else(entered).filter(|(source, _)| !source.is_zero())
+    }
+
     /// The key that it died with: a tunnel's, for what was inside its packet.
     pub fn key(&self) -> FlowKey {
         self.totals.outer.unwrap_or(self.flow.key)

@@ -11,5 +11,6 @@ pub mod place;
 pub mod routes;
 pub mod scene;
 pub mod sites;
+pub mod standing;
 pub mod tunnel;
 pub mod xdp;

@@ -4,9 +4,9 @@
 //! used with the interface's own MAC address count, few of them, and what the host knows comes first.
 
 use crate::event::host::{Guest, GuestInterface, Link, LinkKind};
-use crate::event::{Address, Direction, FlowCounters, HostState, IfIndex, MacAddress, Place, Protocol};
+use crate::event::{Address, Direction, FlowCounters, FlowKey, HostState, IfIndex, MacAddress, Place, Protocol};
 use crate::track::{Flow, Track};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// Addresses that are learnt per interface.
@@ -38,6 +38,10 @@ pub struct Scene<'a> {
     guest_macs: BTreeMap<MacAddress, IfIndex>,
     guest_addresses: BTreeMap<IpAddr, IfIndex>,
     learnt: BTreeMap<IfIndex, Vec<IpAddr>>,
+    /// A guest's interface sends from the address and gets answers there.
+    answered: BTreeSet<(IpAddr, IfIndex)>,
+    /// A guest, by its first interface, was sent packets from the address.
+    received: BTreeSet<(IpAddr, IfIndex)>,
     advertised: BTreeMap<IpAddr, Vec<&'a Flow>>,
 }
 
@@ -64,6 +68,8 @@ impl<'a> Scene<'a> {
             guest_macs: BTreeMap::new(),
             guest_addresses: BTreeMap::new(),
             learnt: BTreeMap::new(),
+            answered: BTreeSet::new(),
+            received: BTreeSet::new(),
             advertised: BTreeMap::new(),
         };
         for (guest, interface) in
@@ -110,12 +116,54 @@ impl<'a> Scene<'a> {
                 self.guest_macs.entry(mac).or_insert(device);
             }
         }
-        sources.sort_unstable();
+        self.learn_talk();
+        // Who is answered has the address sooner than who only sends from it.
+        sources.sort_by_key(|(first, device, mac, address)| {
+            (!self.is_answered(*device, *address), *first, *device, *mac, *address)
+        });
         for (_, device, mac, address) in sources {
-            if self.guest_macs.get(&mac) == Some(&device) && !self.is_host_address(address) {
+            let own = self.guest_macs.get(&mac) == Some(&device) && !self.is_host_address(address);
+            if own && !self.forwards(device, address) {
                 self.know(device, address);
             }
         }
+    }
+
+    /// Which sources guests are answered under, and which they were sent packets from.
+    fn learn_talk(&mut self) {
+        let (mut answered, mut received) = (BTreeSet::new(), BTreeSet::new());
+        for flow in self.track.flows() {
+            let Some(source) = flow.key.source.ip() else { continue };
+            for (place, counters) in &flow.places {
+                if self.is_exit(*place) && self.guest_by_mac(counters.destination_mac) == Some(place.device) {
+                    received.extend(self.first_interface(place.device).map(|guest| (source, guest)));
+                } else if self.is_entry(*place) && self.guest_by_mac(counters.source_mac) == Some(place.device) {
+                    let here =
+                        |flow: &Flow| flow.places.keys().any(|exit| exit.device == place.device && self.is_exit(*exit));
+                    let back = flow.key.reverse();
+                    let answers = [back, FlowKey { vlan: None, ..back }];
+                    if answers.iter().any(|back| self.track.get(back).is_some_and(here)) {
+                        answered.insert((source, place.device));
+                    }
+                }
+            }
+        }
+        (self.answered, self.received) = (answered, received);
+    }
+
+    /// The first interface of the guest that has this one.
+    fn first_interface(&self, device: IfIndex) -> Option<IfIndex> {
+        self.interfaces.get(&device)?.0.interfaces.first().map(|interface| interface.device)
+    }
+
+    /// The interface sends from the address and gets answers there.
+    pub fn is_answered(&self, device: IfIndex, address: IpAddr) -> bool {
+        self.answered.contains(&(address, device))
+    }
+
+    /// The guest was sent packets from the address: what it sends from it, it forwards (a router, a nested guest's host).
+    pub fn forwards(&self, device: IfIndex, address: IpAddr) -> bool {
+        self.first_interface(device).is_some_and(|guest| self.received.contains(&(address, guest)))
     }
 
     /// A guest's packets come in here.
@@ -213,6 +261,11 @@ impl<'a> Scene<'a> {
     /// What is dead below a device that is up without a carrier: a device that stands on another has the carrier of that one,
     /// a bundle that of its parts. The device itself where nothing below explains it.
     pub fn dead_below(&self, link: &'a Link) -> &'a Link {
+        // A VLAN device goes down with the one that it stands on (`vlan_device_event`).
+        if let (false, LinkKind::Vlan { .. }) = (link.up, &link.kind) {
+            let lower = link.lower.and_then(|lower| self.link(lower)).filter(|lower| !lower.up);
+            return lower.map_or(link, |lower| self.dead_below(lower));
+        }
         if !link.up || link.carrier || matches!(link.kind, LinkKind::Vxlan { .. } | LinkKind::Bridge(_)) {
             return link;
         }

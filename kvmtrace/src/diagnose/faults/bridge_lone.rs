@@ -34,13 +34,20 @@ pub fn lone_bridge(case: &Case<'_>, drop: Option<&Dropped<'_>>) -> Option<Judgem
         bridge.name
     );
     let master = |bridge: &Link| format!("ip link set dev {} master {}", quote(&own.name), quote(&bridge.name));
-    let fix = Fix::run(
-        master(other),
-        master(bridge),
-        format!("Makes {} a port of {}, which leads on.", own.name, other.name),
-    )
-    .risk(format!("Check that {} is the guest's network: it may be kept apart on purpose.", other.name))
-    .persist("Set the bridge in the guest's definition (libvirt: the interface's <source>).");
+    let fix = if Some(other.index) == before {
+        Fix::run(
+            master(other),
+            master(bridge),
+            format!("Makes {} a port of {} again, as it was when the trace began.", own.name, other.name),
+        )
+        .risk(format!("Check that {} is the guest's network: it may be kept apart on purpose.", other.name))
+        .persist("Set the bridge in the guest's definition (libvirt: the interface's <source>).")
+    } else {
+        Fix::advice(format!(
+            "Find out which network the guest belongs to: {} leads on, {} does not. The guest's definition names its bridge (libvirt: the interface's <source>); it may be kept apart on purpose.",
+            other.name, bridge.name
+        ))
+    };
     let judgement = Judgement::dropped(Cause::BridgePortDetached, place, explanation)
         .evidence([format!("{}: master {}; {}: one port", own.name, bridge.name, bridge.name)])
         .fix(fix);

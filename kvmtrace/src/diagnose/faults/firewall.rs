@@ -1,6 +1,7 @@
 //! The rules that may have dropped a packet, and what lets it through.
 
 use crate::diagnose::facts::dropped::Dropped;
+use crate::diagnose::facts::firewall::fit::may_take_answers;
 use crate::diagnose::facts::firewall::stage::{Stage, stage};
 use crate::diagnose::facts::firewall::suspects::{Suspect, behind, suspects};
 use crate::diagnose::facts::firewall::traced::known;
@@ -39,5 +40,11 @@ pub(in crate::diagnose) fn cures(
         [only] => behind(scene, stage, key, drop, only),
         _ => Vec::new(),
     };
-    cure::fixes(scene, stage, suspects, &behind, &Conversation::of(scene, key))
+    let wanted = Conversation::of(scene, key);
+    let one_way = |suspect: &Suspect<'_>| match (suspect.rule, suspect.base.or(suspect.chain)) {
+        (Some(rule), Some(base)) => !may_take_answers(scene, key, drop, rule, base),
+        _ => false,
+    };
+    let answered = wanted.answered && !suspects.iter().chain(&behind).all(one_way);
+    cure::fixes(scene, stage, suspects, &behind, &Conversation { answered, ..wanted })
 }

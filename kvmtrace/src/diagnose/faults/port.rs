@@ -52,6 +52,7 @@ fn stray_uplink<'a>(case: &Case<'a>, bridge: &Link) -> Option<&'a Link> {
                 LinkKind::Physical | LinkKind::Veth | LinkKind::Bond | LinkKind::Vlan { .. } | LinkKind::Vxlan { .. }
             )
             && !host.links.values().any(|upper| upper.lower == Some(link.index))
+            && !host.routes.iter().any(|route| route.device == Some(link.index) && route.gateway.is_some())
     };
     let before = case.scene.track.first_host().ports(bridge.index).map(|port| port.index).collect::<Vec<_>>();
     let was_port = host.links.values().filter(free).find(|link| before.contains(&link.index));
@@ -79,8 +80,11 @@ pub fn exit_port(case: &Case<'_>, port: &Link, bridge: &Link, drop: Option<&Drop
     let bridge = other.and_then(|other| scene.link(other)).unwrap_or(near);
     let judgement = if !port.up || !port.carrier {
         Some(dead_link(case, port, place))
-    } else if port.master != Some(bridge.index) {
+    } else if port.master.is_none() {
         Some(detached(case, port, point))
+    } else if port.master != Some(bridge.index) {
+        // It belongs elsewhere: what is behind it is in another network.
+        None
     } else if let Some(flags) = &port.port {
         if flags.state != PortState::Forwarding {
             Some(blocked_port(case, port, bridge, at(scene, port.index, Point::BridgeEgress)))
@@ -108,7 +112,13 @@ pub fn with_drop(judgement: Judgement, drop: Option<&Dropped<'_>>) -> Judgement 
 /// A device that should be a port of the guest's bridge.
 pub fn detached(case: &Case<'_>, link: &Link, point: Point) -> Judgement {
     let explanation = format!("{} can't pass {}: it is a port of no bridge.", case.dropped_share(), link.name);
+    let before = case.scene.track.first_host().link(link.index).and_then(|link| link.master);
     let fixes = match case.bridge() {
+        Some(bridge) if before.is_some_and(|before| before != bridge.index) => vec![Fix::advice(format!(
+            "{} was a port of {} when the trace began: find out what took it from there.",
+            link.name,
+            before.map(|before| case.scene.name(before)).unwrap_or_default()
+        ))],
         Some(bridge) => vec![
             device::enslave(link, bridge, format!("Makes {} an uplink of {}.", link.name, bridge.name))
                 .risk("An address configured on the device itself stops working there: it belongs on the bridge."),
@@ -208,7 +218,8 @@ fn loose_end(case: &Case<'_>, bridge: &Link, near: &Link, far: &Link) -> Judgeme
     let ports = |other: &Link| host.ports(other.index).count();
     let other =
         others().find(|other| Some(other.index) == before).or_else(|| others().max_by_key(|other| ports(other)));
-    let fix = match other {
+    let known = before.is_some() || others().count() == 1;
+    let fix = match other.filter(|_| known) {
         Some(other) => device::enslave(
             far,
             other,

@@ -6,6 +6,7 @@ use crate::diagnose::facts::place::at;
 use crate::diagnose::facts::routes;
 use crate::diagnose::facts::routes::{Answer, MAIN, Question, lookup, route_text, special_cause};
 use crate::diagnose::facts::scene::{Role, Scene};
+use crate::diagnose::facts::standing::Standing;
 use crate::diagnose::fix::device;
 use crate::diagnose::fix::device::no_carrier_advice;
 use crate::diagnose::fix::route::delete_route;
@@ -188,6 +189,14 @@ fn guest_route(scene: &Scene<'_>, to: IpAddr) -> Option<Vec<Fix>> {
     let network = link.addresses.iter().find(of_family)?;
     let (family, prefix) = if to.is_ipv6() { (" -6", 128) } else { ("", 32) };
     let command = |verb: &str| format!("ip{family} route {verb} {to}/{prefix} dev {}", quote(&link.name));
+    if scene.standing(device, to) < Standing::Resolved {
+        return Some(vec![Fix::advice(format!(
+            "{guest} says that it has {to}, which is in no network of this host's. If it is meant to: set a route to it by {}; else give {guest} an address of the network of {} ({}).",
+            link.name,
+            link.name,
+            routes::network_of(*network)
+        ))]);
+    }
     let why =
         format!("{guest} has the address {to}, which is in no network of this host's: it is behind {}.", link.name);
     Some(vec![

@@ -1,8 +1,10 @@
-//! A rule that lets one conversation through a chain that drops.
+//! A rule that lets one conversation through a chain that drops: its own addresses, protocol and port, in the words of
+//! each family, before the rule that drops.
 
-use super::conversation::{Conversation, Port};
+use super::conversation::{Carried, Conversation, Port, Service};
 use crate::diagnose::facts::firewall::stage::Stage;
 use crate::diagnose::facts::firewall::suspects::tool;
+use crate::diagnose::facts::firewall::words::words;
 use crate::diagnose::facts::scene::Scene;
 use crate::diagnose::report::Fix;
 use crate::diagnose::shell::{nft_chain, nft_delete, quote};
@@ -11,122 +13,172 @@ use crate::event::host::{Backend, Chain, Rule};
 use crate::forward::effect::Effect;
 use std::net::IpAddr;
 
-/// Lets this conversation through a chain that drops, both ways where both pass it.
-pub(in crate::diagnose) fn accept(scene: &Scene<'_>, chain: &Chain, stage: &Stage, wanted: &Conversation) -> Fix {
-    let by_ip = is_by_ip(stage, wanted);
-    let both_ways = matches!(stage.hook, "forward" | "prerouting" | "postrouting");
-    let ways = match (by_ip, both_ways) {
-        (false, _) => vec![None],
-        (true, true) => vec![Some(*wanted), Some(wanted.reverse())],
-        (true, false) => vec![Some(*wanted)],
-    };
-    accept_ways(scene, chain, &ways)
+/// Lets this conversation through a chain that drops, both ways where both pass it; before a rule, where that is the one
+/// that drops, so that the checks in front of it stay.
+pub(in crate::diagnose) fn accept(
+    scene: &Scene<'_>,
+    chain: &Chain,
+    stage: &Stage,
+    wanted: &Conversation,
+    before: Option<&Rule>,
+) -> Fix {
+    let both_ways = wanted.answered && matches!(stage.hook, "forward" | "prerouting" | "postrouting");
+    let ways = if both_ways { vec![*wanted, wanted.reverse()] } else { vec![*wanted] };
+    accept_ways(scene, chain, &ways, before)
 }
 
-/// The chain tells packets by their IP addresses.
-pub(in crate::diagnose) fn is_by_ip(stage: &Stage, wanted: &Conversation) -> bool {
-    matches!(stage.family, "ip" | "ip6") && (wanted.source.is_some() || wanted.destination.is_some())
-}
-
-/// Lets these through; none stands for everything.
-pub(in crate::diagnose) fn accept_ways(scene: &Scene<'_>, chain: &Chain, ways: &[Option<Conversation>]) -> Fix {
-    let (what, risk) = match ways.first() {
-        Some(Some(wanted)) => (wanted.text(), wanted.risk()),
-        _ => ("all packets".to_owned(), "Everything passes the chain; narrow it to what is needed.".to_owned()),
+/// Lets these through, the first of which is the one that was dropped.
+pub(in crate::diagnose) fn accept_ways(
+    scene: &Scene<'_>,
+    chain: &Chain,
+    ways: &[Conversation],
+    before: Option<&Rule>,
+) -> Fix {
+    let Some(wanted) = ways.first() else { return Fix::advice("Let this flow through the chain that drops it.") };
+    let what = wanted.text();
+    let why = format!("Lets {what}, past the rules of the chain that drops it.");
+    let fix = match chain.backend {
+        Backend::Nft => nft_accept(chain, ways, before, why),
+        Backend::IptablesNft | Backend::IptablesLegacy => iptables_accept(chain, ways, before, why),
     };
-    let why = match ways {
-        [Some(_), ..] => format!("Lets {what}, past the rules of the chain that drops it."),
-        _ => format!("Lets {what} pass the chain that drops them."),
+    let persist = format!("Add the rule to {}.", boot_file(scene.host, chain));
+    let Some(fix) = fix else {
+        return Fix::advice(format!(
+            "Let {what} pass {} {} {}: its tool has no words for such a rule.",
+            chain.family, chain.table, chain.name
+        ));
     };
     let index = scene.host.netfilter.chains.iter().position(|other| std::ptr::eq(other, chain));
-    let effects = |ways: &[Option<Conversation>]| -> Vec<Effect> {
-        let rule = |way: &Option<Conversation>| accepting_rule(chain, way.as_ref());
-        let inserted = ways.iter().map(rule).filter_map(|rule| Some(Effect::RuleInsert(index?, Box::new(rule))));
-        inserted.collect()
-    };
-    let fix = match chain.backend {
-        Backend::Nft => nft_accept(chain, ways, why).unwrap_or_else(|| {
-            Fix::advice(format!(
-                "Let {what} pass {} {} {}, whose name nft has no way to write.",
-                chain.family, chain.table, chain.name
-            ))
-        }),
-        Backend::IptablesNft | Backend::IptablesLegacy => iptables_accept(chain, ways, why),
-    };
-    let effects = if fix.command.is_some() { effects(ways) } else { Vec::new() };
-    fix.risk(risk).persist(format!("Add the rule to {}.", boot_file(scene.host, chain))).effects(effects)
+    let rule = |way: &Conversation| Some(Effect::RuleInsert(index?, Box::new(accepting_rule(chain, way)?)));
+    fix.risk(wanted.risk()).persist(persist).effects(ways.iter().filter_map(rule).collect::<Vec<_>>())
 }
 
-fn nft_accept(chain: &Chain, ways: &[Option<Conversation>], why: String) -> Option<Fix> {
+fn nft_accept(chain: &Chain, ways: &[Conversation], before: Option<&Rule>, why: String) -> Option<Fix> {
     let place = nft_chain(chain)?;
-    let tests: Vec<String> = ways.iter().map(|way| way.as_ref().map(nft_tests).unwrap_or_default()).collect();
-    // The comment finds the rule again, and no other of ours.
-    let comment = match tests.first().map(|tests| tests.trim_end()) {
-        Some(tests) if !tests.is_empty() => format!("kvmtrace: {tests}"),
-        _ => "kvmtrace".to_owned(),
-    };
-    let insert = |tests: &String| {
-        format!("nft {}", quote(&format!("insert rule {place} {tests}counter accept comment \"{comment}\"")))
-    };
-    let commands: Vec<String> = tests.iter().map(insert).collect();
+    let at = before.and_then(|rule| rule.handle).map(|handle| format!(" position {handle}")).unwrap_or_default();
+    let tests: Vec<String> = ways.iter().map(nft_tests).collect();
+    // The comment finds the rule again, and no other of ours; the kernel keeps 128 bytes of it (`NFT_USERDATA_MAXLEN`).
+    let comment: String = format!("kvmtrace: {}", tests.first()?).chars().take(120).collect();
+    let commands: Vec<String> = tests
+        .iter()
+        .zip(ways)
+        .enumerate()
+        .map(|(way, (tests, _))| {
+            let device = before.filter(|_| way == 0).and_then(input_test).unwrap_or_default();
+            format!(
+                "nft {}",
+                quote(&format!("insert rule {place}{at} {device}{tests} counter accept comment \"{comment}\""))
+            )
+        })
+        .collect();
     Some(Fix::run(commands.join(" && "), nft_delete(&place, &comment), why))
 }
 
-/// The tests of nft that take these packets, with a blank behind.
+/// The device that the rule asks for is asked for again, so that no other port may send these packets.
+fn input_test(rule: &Rule) -> Option<String> {
+    let words = words(&rule.text);
+    let at = words.iter().position(|word| word.plain() == "iifname")?;
+    let name = words.get(at + 1)?.plain();
+    let plain = !name.is_empty() && name != "!=" && !name.contains(['"', '\\', '*', '@']);
+    plain.then(|| format!("iifname \"{name}\" "))
+}
+
 fn nft_tests(wanted: &Conversation) -> String {
-    let mut tests = Vec::new();
-    for (side, address) in [("saddr", wanted.source), ("daddr", wanted.destination)] {
-        tests.extend(address.map(|address| format!("{} {side} {address}", nft_family(address))));
+    if let Service::Frames(source, destination, kind) = wanted.service {
+        return format!("ether saddr {source} ether daddr {destination} ether type {kind:#06x}");
     }
-    tests.extend(match (wanted.protocol, wanted.port) {
+    let mut tests = Vec::new();
+    let arp = wanted.service == Service::Arp;
+    for (side, address) in [("saddr", wanted.source), ("daddr", wanted.destination)] {
+        tests.extend(address.map(|address| match address {
+            _ if arp => format!("arp {side} ip {address}"),
+            IpAddr::V4(_) => format!("ip {side} {address}"),
+            IpAddr::V6(_) => format!("ip6 {side} {address}"),
+        }));
+    }
+    let v4 = [wanted.source, wanted.destination].into_iter().flatten().next().is_some_and(|address| address.is_ipv4());
+    tests.extend(match (wanted.service.over_ip(), wanted.port) {
         (Some(protocol), Some(Port::Destination(port))) => Some(format!("{protocol} dport {port}")),
         (Some(protocol), Some(Port::Source(port))) => Some(format!("{protocol} sport {port}")),
+        (Some(Carried::Number(number)), None) if v4 => Some(format!("ip protocol {number}")),
         (Some(protocol), None) => Some(format!("meta l4proto {protocol}")),
         (None, _) => None,
     });
-    tests.join(" ") + " "
+    tests.join(" ")
 }
 
-/// The options of iptables that take these packets, with a blank before.
-fn iptables_tests(wanted: &Conversation) -> String {
+/// The rule that the command inserts, as it would be listed.
+fn accepting_rule(chain: &Chain, way: &Conversation) -> Option<Rule> {
+    let text = match chain.backend {
+        Backend::Nft => format!("{} counter accept", nft_tests(way)),
+        Backend::IptablesNft | Backend::IptablesLegacy => {
+            format!("-A {}{} -j ACCEPT", chain.name, table_tests(chain)(way)?)
+        }
+    };
+    Some(Rule { handle: None, number: 0, text, packets: None, verdict: Some("accept".to_owned()) })
+}
+
+/// How the tool of a chain writes the tests.
+fn table_tests(chain: &Chain) -> fn(&Conversation) -> Option<String> {
+    match chain.family.as_str() {
+        "bridge" => ebtables_tests,
+        "arp" => arptables_tests,
+        _ => iptables_tests,
+    }
+}
+
+fn iptables_accept(chain: &Chain, ways: &[Conversation], before: Option<&Rule>, why: String) -> Option<Fix> {
+    let tool = format!("{} -t {}", tool(chain), quote(&chain.table));
+    let ways: Vec<String> = ways.iter().map(table_tests(chain)).collect::<Option<_>>()?;
+    let name = quote(&chain.name);
+    let at = before.map(|rule| format!(" {}", rule.number)).unwrap_or_default();
+    let all = |verb: &str, at: &str, joint: &str| {
+        let commands = ways.iter().map(|tests| format!("{tool} {verb} {name}{at}{tests} -j ACCEPT"));
+        commands.collect::<Vec<_>>().join(joint)
+    };
+    Some(Fix::run(all("-I", &at, " && "), all("-D", "", "; "), why))
+}
+
+fn iptables_tests(wanted: &Conversation) -> Option<String> {
+    if matches!(wanted.service, Service::Arp | Service::Frames(..)) {
+        return None;
+    }
     let mut tests = String::new();
     for (flag, address) in [("-s", wanted.source), ("-d", wanted.destination)] {
         tests += &address.map(|address| format!(" {flag} {address}")).unwrap_or_default();
     }
-    tests += &wanted.protocol.map(|protocol| format!(" -p {protocol}")).unwrap_or_default();
-    tests
-        + &match wanted.port {
-            Some(Port::Destination(port)) => format!(" --dport {port}"),
-            Some(Port::Source(port)) => format!(" --sport {port}"),
-            None => String::new(),
-        }
+    tests += &wanted.service.over_ip().map(|protocol| format!(" -p {protocol}")).unwrap_or_default();
+    Some(
+        tests
+            + &match wanted.port {
+                Some(Port::Destination(port)) => format!(" --dport {port}"),
+                Some(Port::Source(port)) => format!(" --sport {port}"),
+                None => String::new(),
+            },
+    )
 }
 
-/// The rule that the command inserts, as it would be listed.
-fn accepting_rule(chain: &Chain, way: Option<&Conversation>) -> Rule {
-    let text = match chain.backend {
-        Backend::Nft => format!("{}counter accept", way.map(nft_tests).unwrap_or_default()),
-        Backend::IptablesNft | Backend::IptablesLegacy => {
-            format!("-A {}{} -j ACCEPT", chain.name, way.map(iptables_tests).unwrap_or_default())
-        }
+fn arptables_tests(wanted: &Conversation) -> Option<String> {
+    let (source, destination) = (wanted.source?, wanted.destination?);
+    (wanted.service == Service::Arp).then(|| format!(" -s {source} -d {destination}"))
+}
+
+fn ebtables_tests(wanted: &Conversation) -> Option<String> {
+    if let Service::Frames(source, destination, kind) = wanted.service {
+        return Some(format!(" -p {kind:#06x} -s {source} -d {destination}"));
+    }
+    let (source, destination) = (wanted.source?, wanted.destination?);
+    if wanted.service == Service::Arp {
+        return Some(format!(" -p ARP --arp-ip-src {source} --arp-ip-dst {destination}"));
+    }
+    let (kind, ip) = if source.is_ipv6() { ("IPv6", "ip6") } else { ("IPv4", "ip") };
+    let protocol = wanted.service.over_ip().map(|protocol| format!(" --{ip}-proto {protocol}")).unwrap_or_default();
+    let port = match wanted.port {
+        Some(Port::Destination(port)) => format!(" --{ip}-dport {port}"),
+        Some(Port::Source(port)) => format!(" --{ip}-sport {port}"),
+        None => String::new(),
     };
-    Rule { handle: None, number: 0, text, packets: None, verdict: Some("accept".to_owned()) }
-}
-
-fn nft_family(address: IpAddr) -> &'static str {
-    if address.is_ipv6() { "ip6" } else { "ip" }
-}
-
-fn iptables_accept(chain: &Chain, ways: &[Option<Conversation>], why: String) -> Fix {
-    let tool = format!("{} -t {}", tool(chain), quote(&chain.table));
-    let all = |verb: &str, joint: &str| {
-        let command = |way: &Option<Conversation>| {
-            let tests = way.as_ref().map(iptables_tests).unwrap_or_default();
-            format!("{tool} {verb} {}{tests} -j ACCEPT", quote(&chain.name))
-        };
-        ways.iter().map(command).collect::<Vec<_>>().join(joint)
-    };
-    Fix::run(all("-I", " && "), all("-D", "; "), why)
+    Some(format!(" -p {kind} --{ip}-src {source} --{ip}-dst {destination}{protocol}{port}"))
 }
 
 /// From where this host loads a chain at boot.

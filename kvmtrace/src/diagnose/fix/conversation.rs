@@ -1,20 +1,79 @@
 //! What a firewall is to let through: one service of one host for another, no more.
 
 use crate::diagnose::facts::scene::Scene;
-use crate::event::{FlowKey, Protocol};
+use crate::event::{Address, FlowKey, MacAddress, Protocol};
+use std::fmt;
 use std::net::IpAddr;
 
 /// Who sends to whom, and by which service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conversation {
-    /// Who sends.
+    /// Who sends; none for anybody.
     pub source: Option<IpAddr>,
-    /// To whom.
+    /// To whom; none for anybody.
     pub destination: Option<IpAddr>,
-    /// The protocol, as firewalls call it; none where it has no such name.
-    pub protocol: Option<&'static str>,
+    /// What is sent.
+    pub service: Service,
     /// The port of the service.
     pub port: Option<Port>,
+    /// Answers come back the same way, and have to be let through as well.
+    pub answered: bool,
+}
+
+/// What a packet carries, as far as firewalls have words for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// Any IP packet.
+    AnyIp,
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+    /// ICMP.
+    Icmp,
+    /// `ICMPv6`.
+    Icmpv6,
+    /// Another protocol over IP, by its number.
+    Ip(u8),
+    /// ARP; the addresses are those that it is about.
+    Arp,
+    /// Other frames between two stations, by their type.
+    Frames(MacAddress, MacAddress, u16),
+}
+
+impl Service {
+    /// The protocol over IP, as firewalls call it.
+    pub fn over_ip(self) -> Option<Carried> {
+        match self {
+            Self::Tcp => Some(Carried::Named("tcp")),
+            Self::Udp => Some(Carried::Named("udp")),
+            Self::Sctp => Some(Carried::Named("sctp")),
+            Self::Icmp => Some(Carried::Named("icmp")),
+            Self::Icmpv6 => Some(Carried::Named("ipv6-icmp")),
+            Self::Ip(number) => Some(Carried::Number(number)),
+            Self::AnyIp | Self::Arp | Self::Frames(..) => None,
+        }
+    }
+}
+
+/// A protocol over IP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carried {
+    /// By its name in `/etc/protocols`.
+    Named(&'static str),
+    /// By its number.
+    Number(u8),
+}
+
+impl fmt::Display for Carried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Named(name) => f.write_str(name),
+            Self::Number(number) => number.fmt(f),
+        }
+    }
 }
 
 /// At which end the service is.
@@ -29,13 +88,18 @@ pub enum Port {
 impl Conversation {
     /// The one that a packet belongs to.
     pub fn of(scene: &Scene<'_>, key: &FlowKey) -> Self {
-        let protocol = match key.protocol {
-            Protocol::Tcp => Some("tcp"),
-            Protocol::Udp => Some("udp"),
-            Protocol::Sctp => Some("sctp"),
-            Protocol::Icmp { .. } => Some("icmp"),
-            Protocol::Icmpv6 { .. } => Some("ipv6-icmp"),
-            Protocol::Arp { .. } | Protocol::Ip(_) | Protocol::Ethernet(_) => None,
+        let service = match (key.protocol, key.source, key.destination) {
+            (Protocol::Tcp, ..) => Service::Tcp,
+            (Protocol::Udp, ..) => Service::Udp,
+            (Protocol::Sctp, ..) => Service::Sctp,
+            (Protocol::Icmp { .. }, ..) => Service::Icmp,
+            (Protocol::Icmpv6 { .. }, ..) => Service::Icmpv6,
+            (Protocol::Ip(number), ..) => Service::Ip(number),
+            (Protocol::Arp { .. }, ..) => Service::Arp,
+            (Protocol::Ethernet(kind), Address::Mac(source), Address::Mac(destination)) => {
+                Service::Frames(source, destination, kind)
+            }
+            (Protocol::Ethernet(_), ..) => Service::AnyIp,
         };
         let flow = scene.track.get(key);
         // Pieces after the first have no ports, so a rule with one would not let them through.
@@ -47,7 +111,13 @@ impl Conversation {
             (Some(port), _) if is_answer => Some(Port::Source(port)),
             (_, port) => port.map(Port::Destination),
         };
-        Self { source: key.source.ip(), destination: key.destination.ip(), protocol, port }
+        let (source, destination) = (key.source.ip(), key.destination.ip());
+        let to_many = |address: IpAddr| match address {
+            IpAddr::V4(v4) => v4.is_multicast() || v4.is_broadcast(),
+            IpAddr::V6(v6) => v6.is_multicast(),
+        };
+        let answered = !destination.is_some_and(to_many) && !source.is_some_and(|source| source.is_unspecified());
+        Self { source, destination, service, port, answered }
     }
 
     /// What comes back.
@@ -57,15 +127,26 @@ impl Conversation {
             Port::Destination(port) => Port::Source(port),
             Port::Source(port) => Port::Destination(port),
         });
-        Self { source: self.destination, destination: self.source, port, ..self }
+        let service = if let Service::Frames(source, destination, kind) = self.service {
+            Service::Frames(destination, source, kind)
+        } else {
+            self.service
+        };
+        Self { source: self.destination, destination: self.source, service, port, ..self }
     }
 
     /// As a part of a sentence: `10.0.0.7 send udp to port 53 of 10.0.0.1`.
     pub fn text(&self) -> String {
         let name =
             |address: Option<IpAddr>| address.map_or_else(|| "anybody".to_owned(), |address| address.to_string());
-        let protocol = self.protocol.unwrap_or("packets");
         let (source, destination) = (name(self.source), name(self.destination));
+        let protocol = match (self.service, self.service.over_ip()) {
+            (Service::Arp, _) => return format!("{source} ask and answer {destination} by ARP"),
+            (Service::Frames(from, to, kind), _) => return format!("{from} send frames of type {kind:#06x} to {to}"),
+            (_, Some(Carried::Number(number))) => format!("IP protocol {number}"),
+            (_, Some(Carried::Named(name))) => name.to_owned(),
+            (_, None) => "packets".to_owned(),
+        };
         match self.port {
             Some(Port::Destination(port)) => format!("{source} send {protocol} to port {port} of {destination}"),
             Some(Port::Source(port)) => format!("{source} answer {destination} from {protocol} port {port}"),
@@ -75,10 +156,12 @@ impl Conversation {
 
     /// What such a rule opens besides.
     pub fn risk(&self) -> String {
-        match (self.port, self.protocol) {
-            (Some(_), _) => "Whatever uses this service between the two is let through.".to_owned(),
-            (None, Some(protocol)) => format!("All {protocol} between the two is let through."),
-            (None, None) => "All traffic between the two is let through; narrow it to what is needed.".to_owned(),
+        match (self.service, self.port, self.service.over_ip()) {
+            (Service::Arp, ..) => "Each may answer the other's ARP, whatever MAC address it gives.".to_owned(),
+            (Service::Frames(..), ..) => "All frames of this type between the two are let through.".to_owned(),
+            (_, Some(_), _) => "Whatever uses this service between the two is let through.".to_owned(),
+            (_, None, Some(protocol)) => format!("All {protocol} between the two is let through."),
+            (_, None, None) => "All traffic between the two is let through; narrow it to what is needed.".to_owned(),
         }
     }
 }

@@ -122,9 +122,18 @@ pub fn route_mtu(route: &Route, device: &str, mtu: u32) -> Fix {
     .effect(Effect::RouteAdd(Route { mtu: None, ..route.clone() }))
 }
 
-/// Makes a device a port of a bridge.
+/// Makes a device a port of a bridge. One that is in use (a port of another, or with addresses of its own) is left to
+/// whoever knows what it is for.
 pub fn enslave(link: &Link, bridge: &Link, why: impl Into<String>) -> Fix {
     let name = quote(&link.name);
+    let has_master = link.master.is_some_and(|master| master != bridge.index);
+    if has_master || link.addresses.iter().any(|network| !is_link_local(network)) {
+        let use_ = if has_master { "belongs to another device" } else { "has addresses of its own" };
+        return Fix::advice(format!(
+            "{} {use_} on this host: find out whether it is meant to be a port of {} before it is taken from there.",
+            link.name, bridge.name
+        ));
+    }
     let undo = match link.master {
         Some(master) if master == bridge.index => format!("ip link set dev {name} master {}", quote(&bridge.name)),
         _ => format!("ip link set dev {name} nomaster"),

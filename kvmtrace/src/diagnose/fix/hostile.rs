@@ -1,7 +1,7 @@
 //! Every builder of cures, with the worst names that the kernel takes: what they print is run by a shell whose programs only
 //! write down what they were called with.
 
-use super::conversation::{Conversation, Port};
+use super::conversation::{Conversation, Port, Service};
 use super::manager::{Manager, fixes as manager_fixes};
 use super::masquerade::masquerade;
 use super::{device, netfilter, sysctl};
@@ -129,7 +129,8 @@ fn cures(name: &str, guest: &str) -> Vec<Fix> {
         masquerade(&scene, &port, network, None),
     ];
     let [source, destination] = [[10, 0, 0, 7], [10, 1, 0, 1]].map(|address| Some(address.into()));
-    let wanted = Conversation { source, destination, protocol: Some("udp"), port: Some(Port::Destination(53)) };
+    let wanted =
+        Conversation { source, destination, service: Service::Udp, port: Some(Port::Destination(53)), answered: true };
     for chain in &scene.host.netfilter.chains {
         for hook in ["forward", "input"] {
             let stage = Stage { cause: Cause::NetfilterForward, hook, family: "ip", by_nft: true };
@@ -137,9 +138,15 @@ fn cures(name: &str, guest: &str) -> Vec<Fix> {
                 let suspect = Suspect { chain: Some(chain), base: None, rule, grown: None, traced: None };
                 cures.extend(netfilter::fixes(&scene, &stage, &[suspect], &[], &wanted));
             }
-            for manager in [Manager::Ufw, Manager::Firewalld, Manager::Docker, Manager::Libvirt, Manager::LibvirtFilter]
-            {
-                cures.extend(manager_fixes(manager, &scene, chain, &stage, &wanted));
+            for manager in [
+                Manager::Ufw,
+                Manager::Firewalld,
+                Manager::Docker,
+                Manager::Libvirt,
+                Manager::LibvirtFilter,
+                Manager::Proxmox,
+            ] {
+                cures.extend(manager_fixes(manager, &scene, chain, &stage, &wanted, chain.rules.first()));
             }
         }
     }

@@ -3,12 +3,15 @@
 
 pub mod firewalld;
 mod nwfilter;
+mod proxmox;
 
 use super::accept::{accept, accept_ways};
-use super::conversation::{Conversation, Port};
+use super::conversation::{Conversation, Port, Service};
+use crate::diagnose::facts::firewall::protection::{Protection, protection};
 use crate::diagnose::facts::firewall::stage::Stage;
 use crate::diagnose::facts::scene::Scene;
 use crate::diagnose::report::Fix;
+use crate::event::HostState;
 use crate::event::host::{Backend, Chain, Rule};
 
 /// Who writes a chain.
@@ -24,8 +27,54 @@ pub enum Manager {
     Libvirt,
     /// libvirt's filters of a guest's interface: `libvirt-I-vnet0`, `I-vnet0-…`, `FI-vnet0`.
     LibvirtFilter,
-    /// Proxmox VE: chains `PVEFW-…`.
+    /// Proxmox VE: chains `PVEFW-…` and, per interface of a guest, `tap100i0-IN`, `tap100i0-OUT`; nft's tables
+    /// `proxmox-firewall…`.
     Proxmox,
+    /// OpenStack Neutron: chains `neutron-…`.
+    Neutron,
+    /// Incus and LXD: nft's tables `incus` and `lxd`, with chains `fwd.NAME.DEVICE`.
+    Incus,
+    /// Kubernetes: chains `KUBE-…`, nft's table `kube-proxy`.
+    Kubernetes,
+    /// Calico: chains `cali-…`, nft's table `calico`.
+    Calico,
+    /// Cilium: chains `CILIUM_…`.
+    Cilium,
+}
+
+impl Manager {
+    /// As people call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ufw => "ufw",
+            Self::Firewalld => "firewalld",
+            Self::Docker => "Docker",
+            Self::Libvirt | Self::LibvirtFilter => "libvirt",
+            Self::Proxmox => "Proxmox",
+            Self::Neutron => "Neutron",
+            Self::Incus => "Incus",
+            Self::Kubernetes => "Kubernetes",
+            Self::Calico => "Calico",
+            Self::Cilium => "Cilium",
+        }
+    }
+
+    /// It filters what a bridge forwards by the IP rules that br_netfilter shows it.
+    fn filters_bridged(self) -> bool {
+        !matches!(self, Self::Firewalld | Self::Libvirt)
+    }
+}
+
+/// Who filters bridged frames by IP rules on this host: without `bridge-nf-call-iptables` all of that is off.
+pub(in crate::diagnose) fn filters_bridged(host: &HostState) -> Option<&'static str> {
+    let chains = &host.netfilter.chains;
+    let by_ip = |chain: &&Chain| matches!(chain.family.as_str(), "ip" | "ip6" | "inet");
+    let managers = chains.iter().filter(by_ip).filter_map(|chain| manager_of(chains, chain, chain.rules.first()));
+    let found = managers.into_iter().find(|manager| manager.filters_bridged()).map(Manager::name);
+    let by_port = |rule: &Rule| rule.text.contains("--physdev-");
+    found.or_else(|| {
+        chains.iter().any(|chain| chain.rules.iter().any(by_port)).then_some("A rule that asks for a port of a bridge")
+    })
 }
 
 /// The manager of what drops in `chain`: a rule, or the chain's policy.
@@ -35,6 +84,10 @@ pub fn manager_of(chains: &[Chain], chain: &Chain, rule: Option<&Rule>) -> Optio
         "firewalld" => return Some(Manager::Firewalld),
         "libvirt_network" => return Some(Manager::Libvirt),
         "docker-bridges" => return Some(Manager::Docker),
+        "incus" | "lxd" => return Some(Manager::Incus),
+        "kube-proxy" => return Some(Manager::Kubernetes),
+        "calico" => return Some(Manager::Calico),
+        table if table.starts_with("proxmox-firewall") => return Some(Manager::Proxmox),
         _ if chain.backend == Backend::Nft => return None,
         _ => {}
     }
@@ -51,6 +104,15 @@ pub fn manager_of(chains: &[Chain], chain: &Chain, rule: Option<&Rule>) -> Optio
     if name.starts_with("ufw-") || name.starts_with("ufw6-") {
         return Some(Manager::Ufw);
     }
+    let prefixes = [
+        ("neutron-", Manager::Neutron),
+        ("KUBE-", Manager::Kubernetes),
+        ("cali-", Manager::Calico),
+        ("CILIUM_", Manager::Cilium),
+    ];
+    if let Some((_, manager)) = prefixes.into_iter().find(|(prefix, _)| name.starts_with(prefix)) {
+        return Some(manager);
+    }
     if name.starts_with("LIBVIRT_") {
         return Some(Manager::Libvirt);
     }
@@ -62,7 +124,10 @@ pub fn manager_of(chains: &[Chain], chain: &Chain, rule: Option<&Rule>) -> Optio
     if nwfilter::owns(chain) && has_filters() {
         return Some(Manager::LibvirtFilter);
     }
-    if name.starts_with("PVEFW-") || name.starts_with("GROUP-") && beside("PVEFW-FORWARD") {
+    if proxmox::guest(chain).is_some() && beside("PVEFW-FORWARD")
+        || name.starts_with("PVEFW-")
+        || name.starts_with("GROUP-") && beside("PVEFW-FORWARD")
+    {
         return Some(Manager::Proxmox);
     }
     let zones = |name: &str| beside(&format!("{name}_ZONES")) || beside(&format!("{name}_IN_ZONES"));
@@ -92,6 +157,7 @@ pub(in crate::diagnose) fn fixes(
     chain: &Chain,
     stage: &Stage,
     wanted: &Conversation,
+    rule: Option<&Rule>,
 ) -> Vec<Fix> {
     match manager {
         Manager::Ufw => ufw(chain, stage, wanted).into_iter().collect(),
@@ -99,8 +165,25 @@ pub(in crate::diagnose) fn fixes(
         Manager::Docker => docker(scene, chain, stage, wanted).into_iter().collect(),
         Manager::Libvirt => vec![libvirt(scene, chain, wanted)],
         Manager::LibvirtFilter => vec![nwfilter::fix(scene, chain, wanted)],
-        Manager::Proxmox => Vec::new(),
+        Manager::Proxmox => proxmox::fixes(scene, chain, stage, wanted, rule),
+        Manager::Neutron => vec![neutron(chain, wanted, rule)],
+        // They write their chains from what is allowed elsewhere; a rule of ours lasts until they write them again.
+        Manager::Incus | Manager::Kubernetes | Manager::Calico | Manager::Cilium => Vec::new(),
     }
+}
+
+/// Neutron's ports and security groups are the tenant's, whose credentials this host does not have.
+fn neutron(chain: &Chain, wanted: &Conversation, rule: Option<&Rule>) -> Fix {
+    if rule.and_then(protection) == Some(Protection::Source) || chain.name.contains("-s") {
+        let from = wanted.source.map_or_else(|| "ADDRESS".to_owned(), |source| source.to_string());
+        return Fix::advice(format!(
+            "Neutron keeps the port to its own addresses. If {from} is meant to be the guest's: openstack port set --allowed-address ip-address={from} PORT (with mac-address=MAC where the guest sends by another); else give the guest the address that it may have."
+        ));
+    }
+    Fix::advice(format!(
+        "Let {}, by a rule of the port's security group: openstack security group rule create (--ingress or --egress, --protocol, --dst-port, --remote-ip) GROUP.",
+        wanted.text()
+    ))
 }
 
 /// The policy has to be passed both ways: only what belongs to containers is let back by Docker itself.
@@ -109,7 +192,7 @@ fn docker(scene: &Scene<'_>, chain: &Chain, stage: &Stage, wanted: &Conversation
         other.name == "DOCKER-USER"
             && (other.backend, &other.family, &other.table) == (chain.backend, &chain.family, &chain.table)
     })?;
-    let fix = accept(scene, user, stage, wanted);
+    let fix = accept(scene, user, stage, wanted, None);
     let why = format!("{} DOCKER-USER is the chain that Docker leaves to you.", fix.why);
     Some(Fix { why, ..fix }.persist(
         "Docker keeps DOCKER-USER while it runs, not over a reboot: run the command from a unit that starts after docker.service.",
@@ -118,7 +201,7 @@ fn docker(scene: &Scene<'_>, chain: &Chain, stage: &Stage, wanted: &Conversation
 
 /// libvirt lets answers through by itself.
 fn libvirt(scene: &Scene<'_>, chain: &Chain, wanted: &Conversation) -> Fix {
-    let fix = accept_ways(scene, chain, &[Some(*wanted)]);
+    let fix = accept_ways(scene, chain, &[*wanted], None);
     let why = format!("{} libvirt lets nobody outside open connections to guests of a NAT network.", fix.why);
     Fix { why, ..fix }.persist(
         "libvirt makes its chains anew when the network starts: run the command from /etc/libvirt/hooks/network, or set <forward mode='open'/> (no rules by libvirt) in the network's XML.",
@@ -138,7 +221,17 @@ fn ufw(chain: &Chain, stage: &Stage, wanted: &Conversation) -> Option<Fix> {
     };
     let (source, destination) = (wanted.source?, wanted.destination?);
     // ufw knows ports of these, and no ICMP.
-    let protocol = wanted.protocol.filter(|protocol| matches!(*protocol, "tcp" | "udp"));
+    let protocol = match wanted.service {
+        Service::Tcp => Some("tcp"),
+        Service::Udp => Some("udp"),
+        Service::AnyIp
+        | Service::Sctp
+        | Service::Icmp
+        | Service::Icmpv6
+        | Service::Ip(_)
+        | Service::Arp
+        | Service::Frames(..) => None,
+    };
     let with = protocol.map(|protocol| format!("proto {protocol} ")).unwrap_or_default();
     let (from, to) = match wanted.port.filter(|_| protocol.is_some()) {
         Some(Port::Destination(port)) => (String::new(), format!(" port {port}")),
@@ -174,6 +267,15 @@ pub(in crate::diagnose) fn persist(manager: Manager) -> &'static str {
         Manager::Proxmox => {
             "pve-firewall writes these chains anew every ten seconds: allow it in the guest's firewall (/etc/pve/firewall/VMID.fw) instead."
         }
+        Manager::Neutron => "Neutron's agent writes these chains anew: allow it in the port's security group instead.",
+        Manager::Incus => {
+            "Incus writes these chains anew when the guest starts: run the command from a hook then, or change the device's security.*_filtering or its network ACL."
+        }
+        Manager::Kubernetes => "kube-proxy writes these chains anew: allow it by a NetworkPolicy, or mend the Service.",
+        Manager::Calico => {
+            "Calico's agent writes these chains anew: allow it by a NetworkPolicy or GlobalNetworkPolicy."
+        }
+        Manager::Cilium => "Cilium's agent writes these chains anew: allow it by a CiliumNetworkPolicy.",
     }
 }
 

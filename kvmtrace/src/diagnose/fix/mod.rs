@@ -12,4 +12,5 @@ pub mod persist;
 pub mod port;
 pub mod route;
 mod set;
+pub mod stack;
 pub mod sysctl;

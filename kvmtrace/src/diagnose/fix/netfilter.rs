@@ -1,12 +1,14 @@
 //! The command that lets a packet through a firewall: past the rule that drops it, or beside it.
 
-use super::accept::{accept, boot_file, is_by_ip};
+use super::accept::{accept, boot_file};
 use super::conversation::Conversation;
 use super::manager::manager_of;
 use super::{manager, set};
+use crate::diagnose::facts::firewall::protection::protection;
 use crate::diagnose::facts::firewall::sets;
 use crate::diagnose::facts::firewall::stage::Stage;
 use crate::diagnose::facts::firewall::suspects::{Suspect, tool};
+use crate::diagnose::facts::firewall::words::words;
 use crate::diagnose::facts::scene::Scene;
 use crate::diagnose::report::Fix;
 use crate::diagnose::shell::{nft_chain, quote};
@@ -24,6 +26,7 @@ pub fn fixes(
     wanted: &Conversation,
 ) -> Vec<Fix> {
     let mut fixes: Vec<Fix> = Vec::from_iter(accept_past_all(scene, stage, suspects, behind, wanted));
+    let past_all = !fixes.is_empty();
     for suspect in suspects.iter().take(3) {
         if suspect.is_unlisted() {
             fixes.push(Fix::advice(format!(
@@ -34,24 +37,11 @@ pub fn fixes(
         }
         let Some(chain) = suspect.chain else { continue };
         let manager = manager_of(&scene.host.netfilter.chains, chain, suspect.rule);
-        let theirs = manager.map(|manager| manager::fixes(manager, scene, chain, stage, wanted)).unwrap_or_default();
-        let own = || {
-            let fix = match suspect.rule {
-                Some(rule) if decides_alone(rule) => match set::change_members(scene.host, chain, rule, wanted) {
-                    Some(fix) => fix,
-                    // It keeps out all that the set holds.
-                    None if sets::names_a_set(rule) && is_by_ip(stage, wanted) => accept(scene, chain, stage, wanted),
-                    None => delete_rule(scene.host, chain, rule)?,
-                },
-                // A map of verdicts, or a rule that jumps: it does more than drop.
-                Some(_) | None => accept(scene, chain, stage, wanted),
-            };
-            Some(match manager {
-                Some(manager) => fix.persist(manager::persist(manager)),
-                None => fix,
-            })
-        };
-        let found = if theirs.is_empty() { own().into_iter().collect() } else { theirs };
+        let theirs = manager
+            .map(|manager| manager::fixes(manager, scene, chain, stage, wanted, suspect.rule))
+            .unwrap_or_default();
+        let found =
+            if theirs.is_empty() { own(scene, chain, stage, suspect, wanted, manager, past_all) } else { theirs };
         for fix in found {
             if !fixes.iter().any(|known| known.command == fix.command) {
                 fixes.push(fix);
@@ -65,6 +55,53 @@ pub fn fixes(
         )));
     }
     fixes
+}
+
+/// A rule of our own before the one that drops, which opens no more than this flow needs. To take the rule away comes first
+/// only where it concerns nothing but this flow, and is not proposed for one that protects. Where the flow is let past all
+/// suspects already (`past_all`), a rule of its own for each would open no more.
+fn own(
+    scene: &Scene<'_>,
+    chain: &Chain,
+    stage: &Stage,
+    suspect: &Suspect<'_>,
+    wanted: &Conversation,
+    manager: Option<manager::Manager>,
+    past_all: bool,
+) -> Vec<Fix> {
+    let narrow = accept(scene, chain, stage, wanted, suspect.rule);
+    if let Some(manager) = manager {
+        return vec![narrow.persist(manager::persist(manager))];
+    }
+    // A map of verdicts, or a rule that jumps, does more than drop.
+    let Some(rule) = suspect.rule.filter(|rule| decides_alone(rule)) else { return vec![narrow] };
+    if let Some(protection) = protection(rule) {
+        return vec![narrow.risk(format!("{} {}", protection.what(), wanted.risk()))];
+    }
+    let delete = delete_rule(scene.host, chain, rule);
+    let narrow = Some(narrow).filter(|_| !past_all);
+    if is_exact(rule, wanted) {
+        return delete.into_iter().chain(narrow).collect();
+    }
+    let members = set::change_members(scene.host, chain, rule, wanted);
+    let sets = sets::names_a_set(rule);
+    [narrow, members, delete.filter(|_| !sets)].into_iter().flatten().collect()
+}
+
+/// The rule names both ends of the conversation, each by its whole address, and drops nothing else.
+fn is_exact(rule: &Rule, wanted: &Conversation) -> bool {
+    let words = words(&rule.text);
+    let names = |address: Option<std::net::IpAddr>| {
+        let address = address.map(|address| address.to_string());
+        address.is_some_and(|address| {
+            words.iter().any(|word| {
+                let word = word.plain();
+                word.strip_suffix("/32").or(word.strip_suffix("/128")).unwrap_or(word) == address
+            })
+        })
+    };
+    let negated = words.iter().any(|word| matches!(word.plain(), "!" | "!="));
+    names(wanted.source) && names(wanted.destination) && !negated
 }
 
 /// Where one rule less may not do (others that fit can't be told from it, or wait behind it), the packet is let past all of
@@ -81,16 +118,28 @@ fn accept_past_all(
     let is_clear = behind.is_empty() && (suspects.len() < 2 || suspects.iter().any(|suspect| suspect.traced.is_some()));
     let is_managed =
         |suspect: &Suspect<'_>| suspect.chain.is_some_and(|chain| manager_of(chains, chain, suspect.rule).is_some());
-    if is_clear || !is_by_ip(stage, wanted) || all().any(|suspect| suspect.is_unlisted() || is_managed(suspect)) {
+    if is_clear || all().any(|suspect| suspect.is_unlisted() || is_managed(suspect)) {
         return None;
     }
-    let mut bases: Vec<&Chain> = Vec::new();
-    for base in all().filter_map(|suspect| suspect.base.or(suspect.chain)) {
-        if base.hook.is_some() && !bases.iter().any(|known| std::ptr::eq(*known, base)) {
-            bases.push(base);
+    // In each base chain before the first rule that may drop; where that is in a chain further in, at the head.
+    let mut bases: Vec<(&Chain, Option<&Rule>)> = Vec::new();
+    for suspect in all() {
+        let Some(base) = suspect.base.or(suspect.chain).filter(|base| base.hook.is_some()) else { continue };
+        let is_within = suspect.chain.is_some_and(|chain| std::ptr::eq(chain, base));
+        let number = |rule: Option<&Rule>| rule.map_or(u32::MAX, |rule| rule.number);
+        match bases.iter_mut().find(|(known, _)| std::ptr::eq(*known, base)) {
+            // The policy comes after every rule.
+            Some(_) if is_within && suspect.rule.is_none() => {}
+            Some((_, first)) if is_within => {
+                if first.is_some() && number(suspect.rule) < number(*first) {
+                    *first = suspect.rule;
+                }
+            }
+            Some((_, first)) => *first = None,
+            None => bases.push((base, suspect.rule.filter(|_| is_within))),
         }
     }
-    let mut fixes = bases.into_iter().map(|base| accept(scene, base, stage, wanted));
+    let mut fixes = bases.into_iter().map(|(base, rule)| accept(scene, base, stage, wanted, rule));
     let first = fixes.next()?;
     fixes.try_fold(first, |all, one| {
         let joined = |all: Option<String>, one: Option<String>, joint| Some(all? + joint + &one?);

@@ -41,12 +41,17 @@ pub fn attach(scene: &Scene<'_>, link: &Link) -> Vec<Fix> {
     let mut bridges: Vec<&Link> = host.links.values().filter(|link| matches!(link.kind, LinkKind::Bridge(_))).collect();
     let ports = |bridge: &Link| host.ports(bridge.index).count();
     bridges.sort_by_key(|bridge| std::cmp::Reverse(ports(bridge)));
-    let bridge = before.or_else(|| bridges.first().copied());
+    // Of several bridges nobody knows which it belongs to.
+    let bridge = before.or_else(|| bridges.first().copied().filter(|_| bridges.len() == 1));
     match bridge {
         Some(bridge) => vec![
             device::enslave(link, bridge, format!("Makes {} a port of {} again.", link.name, bridge.name))
                 .risk("Check that this is the right bridge for it; the address of the device itself, if any, belongs on the bridge."),
         ],
-        None => vec![Fix::advice(format!("Make {} a port of the guest's bridge; there is no bridge on this host now.", link.name))],
+        None if bridges.is_empty() => vec![Fix::advice(format!("Make {} a port of the guest's bridge; there is no bridge on this host now.", link.name))],
+        None => vec![Fix::advice(format!(
+            "Make {} a port of the bridge that the guest's definition names: of several on this host, none is known to be it.",
+            link.name
+        ))],
     }
 }

@@ -97,8 +97,9 @@ mod tests {
     const WANTED: Conversation = Conversation {
         source: Some(IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 11))),
         destination: Some(IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 100))),
-        protocol: Some("udp"),
+        service: crate::diagnose::fix::conversation::Service::Udp,
         port: None,
+        answered: true,
     };
 
     #[rstest]

@@ -10,7 +10,8 @@
 //!    the same flow.
 
 use super::both_ends;
-use super::group::{Group, macs, untagged};
+use super::group::{Group, untagged};
+use crate::diagnose::facts::dropped::macs;
 use crate::diagnose::facts::scene::{Role, Scene};
 use crate::diagnose::facts::sites::Site;
 use crate::diagnose::facts::{bridge, dropped};

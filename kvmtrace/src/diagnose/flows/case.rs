@@ -1,6 +1,5 @@
 //! A flow with everything that a rule may ask of it.
 
-use super::group;
 use super::group::Group;
 use crate::diagnose::facts::dropped::Dropped;
 use crate::diagnose::facts::layer2::Layer2;
@@ -119,7 +118,7 @@ impl<'a> Case<'a> {
     pub fn destination_mac(&self) -> Option<MacAddress> {
         let seen = self.group.main.entry().map(|(_, counters)| counters.destination_mac);
         let mut drops = self.group.flows().flat_map(|flow| flow.drops.values());
-        let mut dropped = || drops.find_map(|drop| group::macs(drop.example.as_deref()?));
+        let mut dropped = || drops.find_map(|drop| crate::diagnose::facts::dropped::macs(drop.example.as_deref()?));
         seen.filter(|mac| !mac.is_zero()).or_else(|| dropped().map(|(_, destination)| destination))
     }
 

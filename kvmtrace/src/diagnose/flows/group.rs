@@ -1,7 +1,7 @@
 //! A flow with its other forms, as one verdict reports it.
 
 use crate::diagnose::report::FlowDirection;
-use crate::event::{FlowKey, IfIndex, MacAddress, PacketRecord};
+use crate::event::{FlowKey, IfIndex};
 use crate::track::Flow;
 
 /// A flow as one verdict will tell it.
@@ -28,13 +28,6 @@ impl<'a> Group<'a> {
     pub fn flows(&self) -> impl Iterator<Item = &'a Flow> {
         std::iter::once(self.main).chain(self.others.iter().copied())
     }
-}
-
-/// Source and destination of a record that has an Ethernet header.
-pub fn macs(record: &PacketRecord) -> Option<(MacAddress, MacAddress)> {
-    let destination: &[u8; 6] = record.header.get(..6)?.try_into().ok()?;
-    let source: &[u8; 6] = record.header.get(6..12)?.try_into().ok()?;
-    (record.ethernet && *source != [0; 6]).then_some((MacAddress(*source), MacAddress(*destination)))
 }
 
 /// The key without its VLAN.

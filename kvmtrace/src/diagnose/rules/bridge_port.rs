@@ -12,7 +12,6 @@ use crate::diagnose::faults::{bridge, bridge_lone, port};
 use crate::diagnose::fix::device;
 use crate::diagnose::flows::case::Case;
 use crate::diagnose::flows::frame::{is_known_source, is_vlan_filtered, target_port};
-use crate::diagnose::flows::group;
 use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Fix, Point, Severity, Where};
 use crate::diagnose::shell::quote;
@@ -35,7 +34,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     }
     let link = case.scene.link(drop.device()?)?;
     // Before 6.14 without a reason.
-    let source = || drop.example().and_then(group::macs).map(|(source, _)| source);
+    let source = || drop.example().and_then(crate::diagnose::facts::dropped::macs).map(|(source, _)| source);
     let group_source =
         || drop.is_unspecified() && drop.within(Site::BridgeHandle) && source().is_some_and(MacAddress::is_multicast);
     if drop.because(&["MAC_INVALID_SOURCE"]) || group_source() {
@@ -144,7 +143,7 @@ fn locked(case: &Case<'_>, port: &Link, place: Where) -> Judgement {
 }
 
 fn invalid_source(case: &Case<'_>, drop: &Dropped<'_>, link: &Link) -> Judgement {
-    let source = drop.example().and_then(group::macs).map(|(source, _)| source);
+    let source = drop.example().and_then(crate::diagnose::facts::dropped::macs).map(|(source, _)| source);
     let source = source.or_else(|| case.entry().map(|(_, counters)| counters.source_mac));
     let source = source.map_or_else(|| "a group address".to_owned(), |mac| mac.to_string());
     let explanation = format!(

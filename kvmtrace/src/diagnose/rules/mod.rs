@@ -24,6 +24,7 @@ pub mod routing;
 pub mod silent_l2;
 pub mod socket;
 pub mod source_check;
+pub mod spoofed;
 pub mod ttl;
 pub mod tunnel;
 pub mod unclassified;
@@ -44,6 +45,7 @@ pub const DROPS: &[(&str, Rule)] = &[
     ("tunnel", tunnel::judge),
     ("route MTU", mtu_route::judge),
     ("fragments", fragments::judge),
+    ("spoofed source", spoofed::judge),
     ("netfilter", netfilter::judge),
     ("bridge port", bridge_port::judge),
     ("bridge multicast", bridge_multicast::judge),

@@ -56,6 +56,9 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         Judgement::dropped(Cause::NeighbourUnresolved, at(case.scene, device, Point::Neighbour).of(drop), explanation)
             .evidence(state.map(|neighbour| format!("neighbour {hop} on {name}: {}", neighbour.state)))
             .evidence(answer.caveat())
+            .fixes(move_up.is_some().then(|| {
+                Fix::advice("Give the address to the bridge instead of its port, in the network configuration.")
+            }))
             .fixes(move_up)
             .fix(advice(&hop.to_string())),
     )

@@ -7,7 +7,7 @@ use crate::diagnose::facts::place::at;
 use crate::diagnose::faults::firewall::{culprits, cures};
 use crate::diagnose::faults::fragments::CONNTRACK_IPV6;
 use crate::diagnose::faults::{fragments, nat_ports};
-use crate::diagnose::fix::manager::manager_of;
+use crate::diagnose::fix::manager::filters_bridged;
 use crate::diagnose::fix::{device, sysctl};
 use crate::diagnose::flows::case::Case;
 use crate::diagnose::judgement::Judgement;
@@ -70,14 +70,12 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     }
     let judgement = judgement.evidence(bridge_sysctls(case.scene.host));
     let beside = bridged_fix(case, &stage);
-    // Who has a firewall keeps it; but neighbour discovery would have to be let through as well.
-    let chains = &case.scene.host.netfilter.chains;
-    let is_managed = suspects.first().and_then(|suspect| manager_of(chains, suspect.chain?, suspect.rule)).is_some();
-    Some(if is_managed && stage.family == "ip" {
-        judgement.fixes(fixes).fix(beside)
-    } else {
-        judgement.fix(beside).fixes(fixes)
-    })
+    // Who filters bridged frames keeps the firewall of all guests.
+    let Some(who) = filters_bridged(case.scene.host) else { return Some(judgement.fix(beside).fixes(fixes)) };
+    let scope = format!(
+        "Not by bridge-nf-call-iptables: {who} filters what bridges forward by these rules, and without it no guest is protected any more."
+    );
+    Some(judgement.fixes(fixes).fix(Fix::advice(scope)))
 }
 
 /// The sender was told: an ICMP error about the flow, or a reset in the far end's name.

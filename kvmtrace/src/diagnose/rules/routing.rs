@@ -124,6 +124,17 @@ fn forwarding_disabled(case: &Case<'_>, drop: &Dropped<'_>, input: &Link, to: Ip
         input.name,
         host.sysctl(&name).unwrap_or("off")
     );
+    // It would go out where it came in: a bridge serves that network, no routing.
+    let way = lookup(host, Question { from: case.key().source.ip(), to, input: &input.name });
+    let back = way.unicast().filter(|route| route.device == Some(input.index));
+    let bridged = host.uplinks(input.index).next().is_some();
+    if let (Some(route), true) = (back, bridged) {
+        let next = route.gateway.map_or_else(|| to.to_string(), |gateway| gateway.to_string());
+        return Judgement::dropped(Cause::ForwardingDisabled, place, explanation).evidence([format!("{name} = {}", host.sysctl(&name).unwrap_or("unknown"))]).fix(Fix::advice(format!(
+            "The guest takes this host for its router, on a network that {} bridges: let it send to {next} itself (its default gateway, or its route to {to}). This host need not route for that.",
+            input.name
+        )));
+    }
     Judgement::dropped(Cause::ForwardingDisabled, place, explanation)
         .evidence([format!("{name} = {}", host.sysctl(&name).unwrap_or("unknown"))])
         .fix(

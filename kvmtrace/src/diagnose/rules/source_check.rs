@@ -6,18 +6,17 @@
 use crate::diagnose::facts::place::at;
 use crate::diagnose::facts::routes::{Answer, reverse_path_filter, route_text, way_back};
 use crate::diagnose::facts::sites::Site;
+use crate::diagnose::facts::standing::Standing;
 use crate::diagnose::fix::sysctl;
 use crate::diagnose::flows::case::{Case, Way};
 use crate::diagnose::judgement::Judgement;
-use crate::diagnose::report::{Cause, Fix, Point, Verdict};
-use crate::diagnose::shell::quote;
+use crate::diagnose::report::{Cause, Fix, Point, Verdict, Where};
 use crate::diagnose::words;
 use crate::event::Protocol;
 use crate::event::host::Link;
 use std::net::IpAddr;
 
-const MARTIAN: &[&str] =
-    &["IP_LOCALNET", "IP_LOCAL_SOURCE", "IP_INVALID_SOURCE", "IP_INVALID_DEST", "INVALID_SRC", "IP6_INVALID_SOURCE"];
+const MARTIAN: &[&str] = &["IP_LOCALNET", "IP_LOCAL_SOURCE", "IP_INVALID_SOURCE", "INVALID_SRC", "IP6_INVALID_SOURCE"];
 
 /// See the module.
 pub fn judge(case: &Case<'_>) -> Option<Judgement> {
@@ -27,6 +26,12 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let place = at(case.scene, input.index, Point::Routing).of(drop);
     let what = case.dropped_share();
     let odd_source = is_odd_source(case, from);
+    let to = drop.flow.key.destination.ip()?;
+    let martian =
+        drop.because(&["IP_LOCALNET", "IP_INVALID_DEST"]) || drop.is_unspecified() && drop.within(Site::SourceCheck);
+    if martian && !odd_source && (to.is_loopback() || drop.because(&["IP_INVALID_DEST"])) {
+        return Some(martian_destination(case, input, to, place));
+    }
     let in_receive = drop.within(Site::Ipv6Receive) && !drop.because(&["OTHERHOST", "CSUM", "PKT_TOO_SMALL"]);
     if drop.because(MARTIAN) || odd_source && (drop.is_unspecified() && drop.within(Site::SourceCheck) || in_receive) {
         let why = if case.scene.is_host_address(from) {
@@ -93,6 +98,40 @@ pub fn judge_silent(case: &Case<'_>) -> Option<Judgement> {
     )
 }
 
+/// What came in by a device is for a loopback address (`ip_route_input_slow`: `martian_destination`), mostly because it was
+/// translated to that.
+fn martian_destination(case: &Case<'_>, input: &Link, to: IpAddr, place: Where) -> Judgement {
+    let what = case.dropped_share();
+    if !to.is_loopback() || to.is_ipv6() {
+        let explanation = format!("{what} went to {to}, which is no destination for what comes in by {}.", input.name);
+        return Judgement::dropped(Cause::MartianDestination, place, explanation)
+            .fix(Fix::advice(format!("Find out what sends to {to}, or translates to it, and correct the address.")));
+    }
+    let name = format!("net.ipv4.conf.{}.route_localnet", input.name);
+    let explanation = format!(
+        "{what} came in by {} for {to}, a loopback address: this host takes those from itself only, unless route_localnet is on.",
+        input.name
+    );
+    Judgement::dropped(Cause::MartianDestination, place, explanation)
+        .evidence(case.scene.host.sysctl(&name).map(|value| format!("{name} = {value}")))
+        .fix(
+            sysctl::set(
+                case.scene.host,
+                &name,
+                "1",
+                format!("Lets what comes in by {} reach loopback addresses; here a rule translates to {to}.", input.name),
+            )
+            .risk(format!(
+                "Whoever is behind {} may reach every service that listens on 127.0.0.0/8 by routing to it: keep those out by a rule (in prerouting: ip daddr 127.0.0.0/8 drop, before the translation).",
+                input.name
+            )),
+        )
+        .fix(Fix::advice(format!(
+            "Or translate to an address of {}, and let the service listen there.",
+            input.name
+        )))
+}
+
 fn is_odd_source(case: &Case<'_>, from: IpAddr) -> bool {
     from.is_loopback()
         || from.is_multicast()
@@ -114,6 +153,15 @@ fn state(case: &Case<'_>, input: &Link) -> Vec<String> {
 }
 
 fn fixes(case: &Case<'_>, input: &Link, from: IpAddr) -> Vec<Fix> {
+    // The filter does what it is for; a source that a guest claims opens nothing.
+    if case.is_from_guest()
+        && case.device().is_some_and(|device| case.scene.standing(device, from) == Standing::Claimed)
+    {
+        return vec![Fix::advice(format!(
+            "If {from} is meant to be behind {}: set a route to it there, or a looser filter (net.ipv4.conf.{}.rp_filter=2, which lets any source pass that this host has a route to). Else give the guest an address of its network.",
+            input.name, input.name
+        ))];
+    }
     let name = format!("net.ipv4.conf.{}.rp_filter", input.name);
     let loose = sysctl::set(
         case.scene.host,
@@ -124,13 +172,10 @@ fn fixes(case: &Case<'_>, input: &Link, from: IpAddr) -> Vec<Fix> {
     .risk("Spoofed sources that are routable are no longer filtered on this device.");
     // Loose mode wants a route too, whichever way it leads (`__fib_validate_source`).
     if from.is_ipv4() && way_back(case.scene.host, from, None).unicast().is_none() {
-        let route = |verb: &str| format!("ip route {verb} {from}/32 dev {}", quote(&input.name));
-        let why = format!("Tells this host that {from} is behind {}; now it knows no way there at all.", input.name);
-        return vec![
-            Fix::run(route("add"), route("del"), why)
-                .risk(format!("Whoever sends from {from} behind {} is believed.", input.name))
-                .persist("Set the route where the device is configured (netplan, NetworkManager, ifupdown, systemd-networkd)."),
-        ];
+        return vec![Fix::advice(format!(
+            "This host knows no way to {from} at all. If it is behind {}: set a route to it where the device is configured (netplan, NetworkManager, ifupdown, systemd-networkd); whoever sends from {from} there is believed then.",
+            input.name
+        ))];
     }
     let route = Fix::advice(format!("Or make the routing symmetric: let the route to {from} lead by {}.", input.name));
     vec![loose, route]

@@ -157,6 +157,8 @@ fn holds(packet: &Packet<'_, '_>, names: &[&str], value: &str, base: &Chain) -> 
             .map(|state| in_state(packet, state))
             .reduce(|one, other| if one == Some(true) || other == Some(true) { Some(true) } else { one.and(other) })?,
         ["ether", "type"] => is_ether(value, key),
+        ["ether", "saddr"] => is_mac(value, packet.drop.macs()?.0),
+        ["ether", "daddr"] => is_mac(value, packet.drop.macs()?.1),
         _ => None,
     }
 }
@@ -196,11 +198,19 @@ fn iptables(packet: &Packet<'_, '_>, words: &[Word<'_>], base: &Chain) -> Fit {
             negated = true;
             continue;
         }
+        // ebtables and older tools write the sign behind the flag: `-s ! MAC`.
+        if rest.first().is_some_and(|word| word.plain() == "!") && flag.starts_with('-') {
+            negated = true;
+            rest = rest.get(1..).unwrap_or_default();
+        }
         let value = rest.first().map(Word::plain).unwrap_or_default();
         let test = match flag {
             "-A" | "-m" | "--comment" => Some(true),
             // The policy of a chain that is only jumped to; what a target takes is no test either.
             "-P" | "-j" | "-g" => return fit,
+            "--mac-source" => packet.drop.macs().and_then(|(source, _)| is_mac(value, source)),
+            "-s" if base.family == "bridge" => packet.drop.macs().and_then(|(source, _)| is_mac(value, source)),
+            "-d" if base.family == "bridge" => packet.drop.macs().and_then(|(_, to)| is_mac(value, to)),
             "-s" | "--ip-src" | "--ip6-src" => key.source.ip().and_then(|ip| in_network(value, ip)),
             "-d" | "--ip-dst" | "--ip6-dst" => key.destination.ip().and_then(|ip| in_network(value, ip)),
             "--dport" | "--ip-dport" | "--ip6-dport" => in_ports(value, key.destination_port),
@@ -274,6 +284,28 @@ fn is_ether(value: &str, key: &FlowKey) -> Option<bool> {
         "ip6" => Some(!arp && key.source.ip().is_some_and(|ip| ip.is_ipv6())),
         _ => None,
     }
+}
+
+/// The answers to the packet may meet the rule as well: it asks for no device that they came in by, and for nothing that
+/// they don't have.
+pub(in crate::diagnose) fn may_take_answers(
+    scene: &Scene<'_>,
+    key: &FlowKey,
+    drop: &Dropped<'_>,
+    rule: &Rule,
+    base: &Chain,
+) -> bool {
+    let by_device = ["iifname", "iif", "-i", "--physdev-in", "ibrname", "--logical-in"];
+    let asks = words(&rule.text).iter().any(|word| by_device.contains(&word.plain()));
+    // The frames of the answers have other MAC addresses, which are not known here.
+    let by_mac = ["ether", "--mac-source"];
+    let asks = asks || words(&rule.text).iter().any(|word| by_mac.contains(&word.plain()));
+    !asks && fit(&Packet { scene, key: &key.reverse(), drop }, rule, base) != Fit::Not
+}
+
+fn is_mac(value: &str, mac: crate::event::MacAddress) -> Option<bool> {
+    let octets: Vec<u8> = value.split(':').map(|octet| u8::from_str_radix(octet, 16)).collect::<Result<_, _>>().ok()?;
+    (octets.len() == 6).then(|| octets == mac.0)
 }
 
 fn in_network(value: &str, address: IpAddr) -> Option<bool> {

@@ -1,8 +1,9 @@
 //! The firewall's rules: at which hook a packet died, and which rules may have done it.
 
-mod fit;
+pub(in crate::diagnose) mod fit;
+pub mod protection;
 pub mod sets;
 pub mod stage;
 pub mod suspects;
 pub mod traced;
-mod words;
+pub(in crate::diagnose) mod words;

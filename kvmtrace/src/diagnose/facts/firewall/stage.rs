@@ -60,7 +60,11 @@ pub fn stage(drop: &Dropped<'_>, key: &FlowKey) -> Option<Stage> {
     let by_nft = is_of_nft(drop.function()) || names.iter().take(4).any(|name| is_nft_chain(name));
     let hook =
         names.iter().find_map(|name| HOOKS.iter().find(|(_, site)| site.has(name)).map(|(hook, _)| (*hook, *name)));
-    let bridged_ip = names.iter().any(|name| is_of_br_netfilter(name));
+    // What comes in by a bridge has `br_nf_pre_routing` on its stack however it goes on: the innermost hook decides.
+    let depth = |is: &dyn Fn(&str) -> bool| names.iter().position(|name| is(name));
+    let bridged = depth(&is_of_br_netfilter).unwrap_or(usize::MAX);
+    let bridged_ip =
+        bridged < usize::MAX && hook.is_none_or(|(_, name)| depth(&|other| other == name) >= Some(bridged));
     let ip = match key.destination.ip() {
         Some(IpAddr::V6(_)) => "ip6",
         _ => "ip",

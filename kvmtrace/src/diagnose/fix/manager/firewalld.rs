@@ -24,7 +24,7 @@ pub(in crate::diagnose) fn fixes(scene: &Scene<'_>, chain: &Chain, stage: &Stage
 /// A negative priority puts it before what the zone or policy denies.
 fn rich_rule(wanted: &Conversation, source: IpAddr, destination: IpAddr) -> String {
     let family = if source.is_ipv6() { "ipv6" } else { "ipv4" };
-    let element = match (wanted.protocol, wanted.port) {
+    let element = match (wanted.service.over_ip(), wanted.port) {
         (Some(protocol), Some(Port::Destination(port))) => format!(" port port=\"{port}\" protocol=\"{protocol}\""),
         (Some(protocol), Some(Port::Source(port))) => format!(" source-port port=\"{port}\" protocol=\"{protocol}\""),
         (Some(protocol), None) => format!(" protocol value=\"{protocol}\""),

@@ -22,8 +22,18 @@ pub(in crate::diagnose) fn owns(chain: &Chain) -> bool {
 pub(in crate::diagnose) fn fix(scene: &Scene<'_>, chain: &Chain, wanted: &Conversation) -> Fix {
     let by_address = ["-ipv4-ip", "-ipv6-ip", "-arp-ip"].iter().find_map(|end| chain.name.strip_suffix(end));
     let tap = by_address.and_then(|head| scene.host.link_named(head.strip_prefix("I-")?));
+    // What a guest merely claims to be its address opens no filter.
+    let known = |tap: &Link, address: IpAddr| {
+        let interface = scene.interface(tap.index);
+        interface.is_some_and(|interface| interface.addresses.contains(&address))
+    };
     match (tap, wanted.source) {
-        (Some(tap), Some(address)) => know(scene, tap, address),
+        (Some(tap), Some(address)) if known(tap, address) => know(scene, tap, address),
+        (Some(tap), Some(address)) => Fix::advice(format!(
+            "libvirt's filter of {} does not know {address}, which the guest claims. If it is meant to be the guest's: virsh edit {}, and add <parameter name='IP' value='{address}'/> to the interface's <filterref>; else give the guest the address that it may have.",
+            tap.name,
+            quote(&scene.guest_name(tap.index).unwrap_or_else(|| tap.name.clone()))
+        )),
         _ => Fix::advice(
             "libvirt filters the guest's interface: change the filter (virsh nwfilter-list; virsh nwfilter-edit NAME), or the <filterref> of the interface in the guest's definition (virsh edit).",
         ),

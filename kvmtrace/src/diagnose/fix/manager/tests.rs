@@ -5,7 +5,7 @@ use super::{Manager, manager_of};
 use crate::diagnose::facts::firewall::stage::Stage;
 use crate::diagnose::facts::firewall::suspects::Suspect;
 use crate::diagnose::facts::scene::Scene;
-use crate::diagnose::fix::conversation::{Conversation, Port};
+use crate::diagnose::fix::conversation::{Conversation, Port, Service};
 use crate::diagnose::fix::netfilter;
 use crate::diagnose::report::{Cause, Fix};
 use crate::event::host::{Backend, Chain, Rule};
@@ -88,7 +88,16 @@ const PROXMOX: &str = ":FORWARD ACCEPT [0:0]
     :PVEFW-FORWARD - [0:0]
     :tap100i0-OUT - [0:0]
     -A FORWARD -j PVEFW-FORWARD
+    -A tap100i0-OUT -m mac ! --mac-source 52:54:00:aa:00:01 -j DROP
     -A PVEFW-FORWARD -m conntrack --ctstate INVALID -j DROP";
+
+const NEUTRON: &str = ":FORWARD ACCEPT [0:0]
+    :neutron-openvswi-sg-chain - [0:0]
+    :KUBE-FORWARD - [0:0]
+    :cali-FORWARD - [0:0]
+    -A neutron-openvswi-sg-chain -m conntrack --ctstate INVALID -j DROP
+    -A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP
+    -A cali-FORWARD -s 10.0.0.0/24 -j DROP";
 
 const PLAIN: &str = ":FORWARD DROP [0:0]
     :mine - [0:0]
@@ -108,6 +117,10 @@ const PLAIN: &str = ":FORWARD DROP [0:0]
 #[case::firewalld_end_of_the_chain(FIREWALLD, "FORWARD", Some(2), Some(Manager::Firewalld))]
 #[case::firewalld_zone(FIREWALLD, "FWDI_public", Some(1), Some(Manager::Firewalld))]
 #[case::proxmox(PROXMOX, "PVEFW-FORWARD", Some(1), Some(Manager::Proxmox))]
+#[case::interface_of_a_guest(PROXMOX, "tap100i0-OUT", Some(1), Some(Manager::Proxmox))]
+#[case::neutron(NEUTRON, "neutron-openvswi-sg-chain", Some(1), Some(Manager::Neutron))]
+#[case::kubernetes(NEUTRON, "KUBE-FORWARD", Some(1), Some(Manager::Kubernetes))]
+#[case::calico(NEUTRON, "cali-FORWARD", Some(1), Some(Manager::Calico))]
 #[case::nobody(PLAIN, "FORWARD", None, None)]
 #[case::own_chain(PLAIN, "mine", Some(1), None)]
 fn chains_tell_who_writes_them(
@@ -125,6 +138,8 @@ fn chains_tell_who_writes_them(
 #[rstest]
 #[case("firewalld", "inet", "filter_FORWARD", Some(Manager::Firewalld))]
 #[case("libvirt_network", "ip", "guest_input", Some(Manager::Libvirt))]
+#[case("incus", "bridge", "fwd.web1.eth0", Some(Manager::Incus))]
+#[case("proxmox-firewall-guests", "bridge", "vm-in", Some(Manager::Proxmox))]
 #[case("filter", "inet", "forward", None)]
 fn tables_of_nft_tell_it_too(
     #[case] table: &str,
@@ -172,7 +187,8 @@ fn cure(chains: Vec<Chain>, hook: &'static str, chain: &str, rule: Option<u32>) 
     let stage = Stage { cause: Cause::NetfilterForward, hook, family: "ip", by_nft: true };
     let suspect = Suspect { chain: Some(chain), base: None, rule, grown: None, traced: None };
     let [source, destination] = [[10, 0, 0, 7], [10, 1, 0, 1]].map(|address| Some(address.into()));
-    let wanted = Conversation { source, destination, protocol: Some("udp"), port: Some(Port::Destination(53)) };
+    let (service, port) = (Service::Udp, Some(Port::Destination(53)));
+    let wanted = Conversation { source, destination, service, port, answered: true };
     netfilter::fixes(&scene, &stage, &[suspect], &[], &wanted).remove(0)
 }
 
@@ -189,8 +205,8 @@ fn cure(chains: Vec<Chain>, hook: &'static str, chain: &str, rule: Option<u32>) 
 )]
 #[case::a_user_rule_can_not_help_against_what_ufw_does_before(
     cure(saved(UFW), "forward", "ufw-before-forward", Some(1)),
-    "iptables-nft -t filter -D ufw-before-forward -m conntrack --ctstate INVALID -j DROP",
-    "iptables-nft -t filter -I ufw-before-forward 1 -m conntrack --ctstate INVALID -j DROP"
+    "iptables-nft -t filter -I ufw-before-forward 1 -s 10.0.0.7 -d 10.1.0.1 -p udp --dport 53 -j ACCEPT && iptables-nft -t filter -I ufw-before-forward 1 -s 10.1.0.1 -d 10.0.0.7 -p udp --sport 53 -j ACCEPT",
+    "iptables-nft -t filter -D ufw-before-forward -s 10.0.0.7 -d 10.1.0.1 -p udp --dport 53 -j ACCEPT; iptables-nft -t filter -D ufw-before-forward -s 10.1.0.1 -d 10.0.0.7 -p udp --sport 53 -j ACCEPT"
 )]
 #[case::docker(
     cure(saved(DOCKER), "forward", "FORWARD", None),
@@ -227,8 +243,8 @@ fn cure(chains: Vec<Chain>, hook: &'static str, chain: &str, rule: Option<u32>) 
 )]
 #[case::nobody(
     cure(saved(PLAIN), "forward", "mine", Some(1)),
-    "iptables-nft -t filter -D mine -s 10.0.0.7/32 -j DROP",
-    "iptables-nft -t filter -I mine 1 -s 10.0.0.7/32 -j DROP"
+    "iptables-nft -t filter -I mine 1 -s 10.0.0.7 -d 10.1.0.1 -p udp --dport 53 -j ACCEPT && iptables-nft -t filter -I mine 1 -s 10.1.0.1 -d 10.0.0.7 -p udp --sport 53 -j ACCEPT",
+    "iptables-nft -t filter -D mine -s 10.0.0.7 -d 10.1.0.1 -p udp --dport 53 -j ACCEPT; iptables-nft -t filter -D mine -s 10.1.0.1 -d 10.0.0.7 -p udp --sport 53 -j ACCEPT"
 )]
 fn a_manager_is_asked_in_its_own_way(#[case] fix: Fix, #[case] command: &str, #[case] undo: &str) {
     assert_eq!(fix.command.as_deref(), Some(command));

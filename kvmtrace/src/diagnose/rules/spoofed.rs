@@ -1,0 +1,117 @@
+//! `source-spoofed`: a guest sends as another, and what protects against that stops it: an anti-spoofing rule or the
+//! reverse-path filter. Nothing on the host is to be mended, whatever the guest's packets look like.
+
+use crate::diagnose::facts::dropped::macs;
+use crate::diagnose::facts::firewall::protection::{Protection, protection};
+use crate::diagnose::facts::firewall::suspects::Suspect;
+use crate::diagnose::facts::place::at;
+use crate::diagnose::facts::routes::reverse_path_filter;
+use crate::diagnose::facts::sites::Site;
+use crate::diagnose::facts::standing::{Owner, Standing};
+use crate::diagnose::faults::firewall::culprits;
+use crate::diagnose::fix::manager::{Manager, manager_of};
+use crate::diagnose::flows::case::Case;
+use crate::diagnose::judgement::Judgement;
+use crate::diagnose::report::{Cause, Fix, Point, Severity, Where};
+use crate::event::IfIndex;
+use std::net::IpAddr;
+
+/// What the guest sends as, and whose that is.
+struct Disguise<'a> {
+    text: String,
+    owner: Option<Owner<'a>>,
+}
+
+/// A drop of what a guest sends with a source that is not its own.
+pub fn judge(case: &Case<'_>) -> Option<Judgement> {
+    let drop = case.focus.as_ref()?;
+    let device = case.device().filter(|_| case.is_from_guest())?;
+    let disguise = disguise(case, device)?;
+    let scene = case.scene;
+    if let Some((stage, suspects)) = culprits(scene, drop, &drop.key()) {
+        let first = suspects.first();
+        let checks = first.and_then(|suspect| suspect.rule).and_then(protection) == Some(Protection::Source);
+        let manager = first.and_then(|suspect| manager_of(&scene.host.netfilter.chains, suspect.chain?, suspect.rule));
+        // Who manages the addresses of its guests has a way of its own to give one more; nobody loses by that.
+        let granted = matches!(manager, Some(Manager::Proxmox | Manager::Neutron | Manager::LibvirtFilter));
+        let checks = checks || manager == Some(Manager::LibvirtFilter);
+        if disguise.owner.is_none() && (!checks || granted) {
+            return None;
+        }
+        let by = first.map_or_else(|| format!("the {} hook", stage.hook), Suspect::text);
+        let place = at(scene, drop.device().unwrap_or(device), stage.point()).of(drop);
+        let severity = if checks { Severity::Info } else { Severity::Warning };
+        let evidence = suspects.iter().take(2).map(Suspect::evidence);
+        return Some(spoofed(case, device, &disguise, place, &by).severity(severity).evidence(evidence));
+    }
+    let input = scene.link(drop.device().unwrap_or(device))?;
+    let filtered = drop.because(&["IP_RPFILTER"])
+        || drop.is_unspecified()
+            && drop.within(Site::SourceCheck)
+            && reverse_path_filter(scene.host, input) > 0
+            && disguise.owner.is_some();
+    if !filtered {
+        return None;
+    }
+    let by = format!("the reverse-path filter of {}", input.name);
+    Some(spoofed(case, device, &disguise, at(scene, input.index, Point::Routing).of(drop), &by))
+}
+
+/// The source is not the interface's own: another's, or one that the guest merely claims beside its own.
+fn disguise<'a>(case: &Case<'a>, device: IfIndex) -> Option<Disguise<'a>> {
+    let scene = case.scene;
+    let own_mac = scene.interface(device)?.mac?;
+    let example = case.focus.as_ref().and_then(|drop| drop.example()).and_then(macs).map(|(source, _)| source);
+    let entered = case.group.main.entry().map(|(_, counters)| counters.source_mac);
+    let mac = entered.or(example).filter(|mac| !mac.is_zero())?;
+    if mac != own_mac {
+        return Some(Disguise { text: format!("the MAC address {mac}"), owner: scene.mac_owner(device, mac) });
+    }
+    let source = case.key().source.ip().filter(|source| !is_of_no_one(*source))?;
+    if scene.forwards(device, source) {
+        return None;
+    }
+    let owner = scene.true_owner(device, source);
+    let known = scene.addresses_of(device).iter().any(|address| {
+        *address != source
+            && address.is_ipv4() == source.is_ipv4()
+            && scene.standing(device, *address) > Standing::Claimed
+    });
+    let claimed = known && scene.standing(device, source) == Standing::Claimed;
+    (owner.is_some() || claimed).then(|| Disguise { text: source.to_string(), owner })
+}
+
+/// Sources that anybody may use before it has an address, and the link-local one that follows from the MAC address.
+fn is_of_no_one(source: IpAddr) -> bool {
+    source.is_unspecified()
+        || source.is_multicast()
+        || matches!(source, IpAddr::V6(address) if address.is_unicast_link_local())
+}
+
+fn spoofed(case: &Case<'_>, device: IfIndex, disguise: &Disguise<'_>, place: Where, by: &str) -> Judgement {
+    let scene = case.scene;
+    let guest = scene.guest_name(device).unwrap_or_else(|| "The guest".to_owned());
+    let whose = match &disguise.owner {
+        Some(owner) => format!("which is {}'s", owner.text(scene)),
+        None => "which nothing but its own packets says to be its".to_owned(),
+    };
+    let explanation = format!(
+        "{guest} on {} sends as {}, {whose}: {} were stopped by {by}. Policy: working as configured.",
+        scene.name(device),
+        disguise.text,
+        case.dropped_share()
+    );
+    let advice = if disguise.owner.is_some() {
+        format!("Find out in {guest} what sends as {}; nothing is wrong on this host.", disguise.text)
+    } else {
+        format!(
+            "Find out in {guest} what sends as {}. If that is meant (an address of its own, a nested guest, VRRP), it has to be allowed where {guest} and its addresses are defined; anything that {guest} sends as that is believed then.",
+            disguise.text
+        )
+    };
+    let own = scene.interface(device).and_then(|interface| interface.mac);
+    Judgement::dropped(Cause::SourceSpoofed, place, explanation)
+        .severity(Severity::Info)
+        .evidence(own.map(|mac| format!("{}: the interface of {guest} has {mac}", scene.name(device))))
+        .fix(Fix::advice(advice))
+}
