@@ -13,11 +13,13 @@ pub mod firewall;
 mod local;
 mod neighbour;
 pub mod packet;
+pub mod reading;
 mod route;
 mod source_check;
 pub mod step;
 mod tunnel;
 mod walker;
+pub mod words;
 
 use crate::event::IfIndex;
 use crate::event::host::LinkKind;
@@ -53,4 +55,4 @@ pub fn walk(topology: &Topology<'_>, packet: &Packet, entry: Entry) -> Walk {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

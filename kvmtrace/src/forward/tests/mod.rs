@@ -12,21 +12,21 @@ use crate::event::{IfIndex, MacAddress, host};
 use crate::topology::Topology;
 use std::net::IpAddr;
 
-pub(super) const GUEST1: IfIndex = IfIndex(11);
-pub(super) const GUEST2: IfIndex = IfIndex(12);
-pub(super) const UPLINK: IfIndex = IfIndex(2);
-pub(super) const BRIDGE: IfIndex = IfIndex(3);
+pub(crate) const GUEST1: IfIndex = IfIndex(11);
+pub(crate) const GUEST2: IfIndex = IfIndex(12);
+pub(crate) const UPLINK: IfIndex = IfIndex(2);
+pub(crate) const BRIDGE: IfIndex = IfIndex(3);
 
-pub(super) fn mac(last: u8) -> MacAddress {
+pub(crate) fn mac(last: u8) -> MacAddress {
     MacAddress([0x52, 0x54, 0, 0, 0, last])
 }
 
-pub(super) fn network(text: &str) -> host::Network {
+pub(crate) fn network(text: &str) -> host::Network {
     let (address, prefix) = text.split_once('/').unwrap();
     host::Network { address: address.parse().unwrap(), prefix: prefix.parse().unwrap() }
 }
 
-pub(super) fn link(index: IfIndex, name: &str, kind: LinkKind) -> Link {
+pub(crate) fn link(index: IfIndex, name: &str, kind: LinkKind) -> Link {
     Link {
         index,
         name: name.to_owned(),
@@ -50,7 +50,7 @@ pub(super) fn link(index: IfIndex, name: &str, kind: LinkKind) -> Link {
     }
 }
 
-pub(super) fn port() -> BridgePort {
+pub(crate) fn port() -> BridgePort {
     BridgePort {
         state: PortState::Forwarding,
         isolated: false,
@@ -66,7 +66,7 @@ pub(super) fn port() -> BridgePort {
 }
 
 /// br0 with two guests and, as its uplink, eth0; the host has 10.0.0.1/24 on it. FDB: all ports' own addresses and both guests.
-pub(super) fn bridged() -> HostState {
+pub(crate) fn bridged() -> HostState {
     let mut host = HostState::default();
     let mut bridge = link(BRIDGE, "br0", LinkKind::Bridge(BridgeState::default()));
     bridge.addresses.push(network("10.0.0.1/24"));
@@ -100,11 +100,11 @@ pub(super) fn bridged() -> HostState {
     host
 }
 
-pub(super) fn fdb(mac: MacAddress, device: IfIndex, permanent: bool) -> FdbEntry {
+pub(crate) fn fdb(mac: MacAddress, device: IfIndex, permanent: bool) -> FdbEntry {
     FdbEntry { mac, device, bridge: Some(BRIDGE), vlan: None, permanent, fixed: permanent, sticky: false, remote: None }
 }
 
-pub(super) fn route(destination: &str, gateway: Option<&str>, device: IfIndex) -> Route {
+pub(crate) fn route(destination: &str, gateway: Option<&str>, device: IfIndex) -> Route {
     Route {
         destination: network(destination),
         gateway: gateway.map(|gateway| gateway.parse().unwrap()),
@@ -118,7 +118,7 @@ pub(super) fn route(destination: &str, gateway: Option<&str>, device: IfIndex) -
 }
 
 /// An echo request of 84 bytes from guest 1.
-pub(super) fn ping(to: &str, destination_mac: MacAddress) -> Packet {
+pub(crate) fn ping(to: &str, destination_mac: MacAddress) -> Packet {
     Packet {
         source_mac: Some(mac(1)),
         destination_mac: Some(destination_mac),
@@ -140,7 +140,7 @@ pub(super) fn ping(to: &str, destination_mac: MacAddress) -> Packet {
     }
 }
 
-pub(super) fn who_has(target: &str) -> Packet {
+pub(crate) fn who_has(target: &str) -> Packet {
     Packet {
         destination_mac: Some(MacAddress([0xff; 6])),
         network: Network::Arp(Arp {
@@ -154,19 +154,19 @@ pub(super) fn who_has(target: &str) -> Packet {
     }
 }
 
-pub(super) fn from_guest(host: &HostState, packet: &Packet) -> Walk {
+pub(crate) fn from_guest(host: &HostState, packet: &Packet) -> Walk {
     walk(&Topology::new(host), packet, Entry::Guest(GUEST1))
 }
 
 /// Where copies that somebody takes arrive, in the order of the walk.
-pub(super) fn arrivals(walk: &Walk) -> Vec<Arrival> {
+pub(crate) fn arrivals(walk: &Walk) -> Vec<Arrival> {
     let arrival = |outcome: &Outcome| if let Outcome::Arrives(arrival) = outcome { Some(*arrival) } else { None };
     let all = walk.ends().filter_map(|(_, step)| arrival(&step.outcome));
     all.filter(|arrival| *arrival != Arrival::Ignored).collect()
 }
 
 /// Why and where copies end.
-pub(super) fn stops(walk: &Walk) -> Vec<(Option<IfIndex>, Stop)> {
+pub(crate) fn stops(walk: &Walk) -> Vec<(Option<IfIndex>, Stop)> {
     walk.ends()
         .filter_map(
             |(_, step)| {
@@ -176,11 +176,11 @@ pub(super) fn stops(walk: &Walk) -> Vec<(Option<IfIndex>, Stop)> {
         .collect()
 }
 
-pub(super) fn port_of(host: &mut HostState, device: IfIndex) -> &mut BridgePort {
+pub(crate) fn port_of(host: &mut HostState, device: IfIndex) -> &mut BridgePort {
     host.links.get_mut(&device).unwrap().port.as_mut().unwrap()
 }
 
-pub(super) fn bridge_of(host: &mut HostState) -> &mut BridgeState {
+pub(crate) fn bridge_of(host: &mut HostState) -> &mut BridgeState {
     if let LinkKind::Bridge(state) = &mut host.links.get_mut(&BRIDGE).unwrap().kind {
         state
     } else {
