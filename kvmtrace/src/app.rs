@@ -1,8 +1,12 @@
 //! The composition root: the one place that knows all the parts. Turns what was typed into a source, the pipeline and a
 //! sink, and the outcome into an exit status.
 
+mod alone;
+mod color;
 mod elsewhere;
+mod explain;
 mod metrics;
+mod outcome;
 mod probe;
 mod question;
 mod ready;
@@ -10,35 +14,21 @@ mod record;
 mod screen;
 mod session;
 
-use crate::cli::{Check, Cli, Color, Command, Verdict, Watch};
-use crate::diagnose::report::{Report, Severity};
-use crate::event::{Event, EventKind, Started};
+use crate::cli::{Check, Cli, Command, Verdict, Watch};
+use crate::diagnose::report::Report;
 use crate::host;
 use crate::kernel::privilege;
 use crate::pipeline::Pipeline;
 use crate::sink;
 use crate::source::Source as _;
+use alone::host_alone;
 use anyhow::Context as _;
+use color::colored;
+use outcome::Outcome;
 use session::{End, Extras, Session};
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
-
-/// How a command ended in order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Outcome {
-    /// No fault found.
-    Clean,
-    /// Faults found.
-    Faults,
-}
-
-impl Outcome {
-    fn of(severity: Severity) -> Self {
-        if severity >= Severity::Warning { Self::Faults } else { Self::Clean }
-    }
-}
 
 /// Runs the command. Errors are told in one line on standard error.
 pub fn main(cli: &Cli) -> ExitCode {
@@ -50,6 +40,7 @@ pub fn main(cli: &Cli) -> ExitCode {
     match runtime.block_on(run(cli)) {
         Ok(Outcome::Clean) => ExitCode::SUCCESS,
         Ok(Outcome::Faults) => ExitCode::from(1),
+        Ok(Outcome::Unknown) => ExitCode::from(2),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => failed(&elsewhere::explained(error)),
     }
@@ -91,25 +82,12 @@ fn log(cli: &Cli) {
         .init();
 }
 
-fn colored(cli: &Cli, stream: &impl std::io::IsTerminal) -> bool {
-    match cli.common.color {
-        Color::Always => true,
-        Color::Never => false,
-        Color::Auto => !unwanted_color() && stream.is_terminal(),
-    }
-}
-
-/// The environment asks for no colour.
-fn unwanted_color() -> bool {
-    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
-        || std::env::var_os("TERM").is_some_and(|value| value == "dumb")
-}
-
 async fn run(cli: &Cli) -> anyhow::Result<Outcome> {
     match &cli.command {
         Command::Guests { json } => guests(cli, *json).await,
         Command::Check(options) => check(cli, options).await,
         Command::Probe(options) => probe::probe(cli, options).await,
+        Command::Explain(options) => explain::explain(cli, options).await,
         Command::Watch(options) => watch(cli, options).await,
         Command::Verdict(options) => verdict(cli, options).await,
         Command::Live(command) => screen::live(cli, command).await,
@@ -214,18 +192,7 @@ async fn check(cli: &Cli, options: &Check) -> anyhow::Result<Outcome> {
     let host = host::snapshot().await?;
     let scope = host::path::Scope { guests: options.guests.clone(), devices: options.interfaces.clone(), all: false };
     host::path::devices_to_trace(&host, &scope)?;
-    let started = Started {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        devices: scope.devices,
-        guests: scope.guests,
-        all: false,
-        filter: String::new(),
-    };
-    let time = crate::kernel::clock::Clock::read().now();
-    let mut pipeline = Pipeline::default();
-    for kind in [EventKind::Started(started), EventKind::Host(Arc::new(host)), EventKind::Ended] {
-        pipeline.take(&Event { time, kind });
-    }
+    let pipeline = host_alone(host, scope);
     show(cli, &pipeline.check(), options.json, sink::check::report)
 }
 

@@ -61,6 +61,9 @@ pub enum Command {
     Check(Check),
     /// Send a few packets as if a guest had, trace them there and back, and give the verdict
     Probe(Probe),
+    /// Explain what this host would do with a packet of a guest: stage by stage, with the rule, route or entry that decides.
+    /// Nothing is sent or traced
+    Explain(Explain),
     /// Show drops, fragments and layer-2 events as they happen, a line each
     Watch(Watch),
     /// Trace for a while, then tell a verdict per flow
@@ -333,6 +336,18 @@ pub struct Probe {
     pub json: bool,
 }
 
+/// `kvmtrace explain`
+#[derive(Args, Clone, Debug)]
+#[command(override_usage = "kvmtrace explain [OPTIONS] GUEST to TARGET [PROTOCOL [PORT]]", after_help = EXPLAIN_STATUS)]
+pub struct Explain {
+    /// The packet.
+    #[command(flatten)]
+    pub packet: PacketWords,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
 const PROBE_HELP: &str = "Without a target: the guest's gateway, this host and a neighbour are probed, after a question. With --from ADDRESS the \
 packets enter by the uplink, as if that address had sent them to the guest. docs/probe.md says how others recognise them.";
 
@@ -352,6 +367,8 @@ pub enum Expect {
     /// It, or the answer to it, was dropped on this host
     Dropped,
 }
+
+const EXPLAIN_STATUS: &str = "Exit status: 0 the packet arrives or leaves this host, 1 it stops, 2 that can't be known or explain could not run.";
 
 /// `kvmtrace watch`
 #[derive(Args, Clone, Debug)]

@@ -4,7 +4,7 @@
 //! reads is the server's concern. Judging costs time in which the ring is not read, so it never takes more than a share
 //! of it, however often somebody asks and however many flows a guest opens.
 
-use super::Outcome;
+use super::outcome::Outcome;
 use super::session::{End, Extras, Session};
 use crate::cli::{self, Cli};
 use crate::event::Timestamp;

@@ -11,7 +11,8 @@ mod run;
 mod sweep;
 mod watch;
 
-use super::{Outcome as Status, colored};
+use super::color::colored;
+use super::outcome::Outcome as Status;
 use crate::cli::{Cli, Expect, Probe};
 use crate::diagnose::probe::{Expected, Limit, Outcome, ProbeReport, Probed, flows, narrowed, outcome};
 use crate::event::host::LinkKind;

@@ -1,7 +1,8 @@
 //! `record`, `report` and `export`: traces in files.
 
+use super::outcome::Outcome;
 use super::session::{End, Extras, Session};
-use super::{Outcome, show};
+use super::show;
 use crate::cli::{self, Cli};
 
 use crate::probe::Live;

@@ -1,7 +1,9 @@
 //! `live` and `replay`: the screen, over a running trace or over a recording.
 
+use super::color::unwanted_color;
+use super::outcome::Outcome;
+use super::record;
 use super::session::{End, Session};
-use super::{Outcome, record, unwanted_color};
 use crate::cli::{self, Cli, Color};
 use crate::event::Event;
 use crate::record::{Destination, Options, Writer, Written, recording};

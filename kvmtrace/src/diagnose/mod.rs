@@ -8,7 +8,7 @@
 //! 4. [`fix`]: commands that bring the packets through.
 //! 5. [`faults`]: what is wrong at a place, whichever rule came there.
 //! 6. [`rules`]: what a flow's drops or its silence mean. No rule knows another.
-//! 7. [`check`] and [`findings`]: facts about devices, guests and the host. `companions` give a flow that only suffers
+//! 7. [`check`] and [`findings`]: facts about devices, guests and the host; [`explain`] and [`reachability`]: walks without packets. `companions` give a flow that only suffers
 //!    the cause of the flow that it waits for, `evidence` shows what a verdict rests on.
 //!
 //! All of it is a pure function of [`Track`].
@@ -17,6 +17,7 @@
 pub mod check;
 mod companions;
 mod evidence;
+pub mod explain;
 pub mod facts;
 pub mod faults;
 pub mod findings;
@@ -27,6 +28,7 @@ pub mod judgement;
 pub mod ledger;
 pub mod notice;
 pub mod probe;
+pub mod reachability;
 pub mod report;
 pub mod rules;
 pub mod shell;
@@ -116,12 +118,20 @@ fn unfinished(track: &Track) -> Report {
         flows,
         findings,
         ledger,
+        reachability: None,
+        reachability_left_out: None,
     }
 }
 
 /// What the host's configuration alone tells: the same object, without flows.
 pub fn check(track: &Track) -> Report {
-    completed(Report { findings: check::findings(track), ..unfinished(track) }, track)
+    let wanted = |guest: &str, device| check::is_wanted(track, guest, device);
+    let found = reachability::reachability(track.host(), &wanted);
+    let mut findings = check::findings(track);
+    findings.extend(reachability::cut_off(&found.rows, &findings));
+    let (rows, left_out) = (Some(found.rows), Some(found.left_out));
+    let report = Report { findings, reachability: rows, reachability_left_out: left_out, ..unfinished(track) };
+    completed(report, track)
 }
 
 fn name(flow: &FlowReport) -> (&str, &str, Option<u16>, &str, Option<u16>, Option<u16>) {

@@ -3,12 +3,15 @@
 
 mod cause;
 mod fix;
+mod reach;
 
 pub use cause::Cause;
 pub use fix::{DeviceSetting, Fix, Outcome, Prediction, Setting};
+pub use reach::{EndReport, LeftOut, Protocol, TargetKind};
 
 use crate::event::{FlowKey, Timestamp};
 use serde::Serialize;
+use std::net::IpAddr;
 
 /// The object of `verdict --json`, `report --json` and `check --json`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -25,6 +28,32 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// An addition to the contract: per guest and direction, in = out + dropped + refused + in flight.
     pub ledger: Vec<Account>,
+    /// Of `check` alone: what gets through, by walks without packets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reachability: Option<Vec<Row>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reachability_left_out: Option<LeftOut>,
+}
+
+/// One walk there and back.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[expect(missing_docs, reason = "docs/verdict.schema.json documents the names")]
+pub struct Row {
+    pub guest: String,
+    pub device: String,
+    pub target_kind: TargetKind,
+    pub target: String,
+    pub address: Option<IpAddr>,
+    pub protocol: Protocol,
+    pub port: Option<u16>,
+    pub outcome: EndReport,
+    pub cause: Option<Cause>,
+    #[serde(rename = "where")]
+    pub place: Option<Where>,
+    pub explanation: String,
+    /// This host is the guest's gateway, and the guest can't even learn its MAC address.
+    #[serde(skip)]
+    pub cut_off: bool,
 }
 
 /// `Report::schema`.

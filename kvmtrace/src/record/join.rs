@@ -232,6 +232,8 @@ fn merge(ours: Report, theirs: Report, several: bool, latency: impl Fn(&Name, bo
         flows,
         findings,
         ledger: [ours.ledger, theirs.ledger].concat(),
+        reachability: None,
+        reachability_left_out: None,
     }
 }
 

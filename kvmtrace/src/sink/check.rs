@@ -1,6 +1,7 @@
 //! What `check` says to a person: the faults of the configuration, each once, and what was looked at.
 
 use super::escape::escape;
+use super::reachability;
 use super::style::Style;
 use super::text::{degraded, finding, plural};
 use crate::diagnose::report::{Finding, Report, Severity};
@@ -9,6 +10,7 @@ use std::io::{self, Write};
 /// Writes the report of the configuration.
 pub fn report(report: &Report, color: bool, out: &mut impl Write) -> io::Result<()> {
     let style = Style { color };
+    reachability::table(report, style, out)?;
     for group in grouped(&report.findings) {
         if let Some((first, others)) = group.split_first() {
             finding(first, others, style, out)?;

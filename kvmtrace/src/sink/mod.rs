@@ -3,10 +3,12 @@
 
 pub mod check;
 pub mod escape;
+pub mod explain;
 pub mod guests;
 pub mod json;
 pub mod metrics;
 pub mod probe;
+mod reachability;
 pub mod style;
 pub mod text;
 

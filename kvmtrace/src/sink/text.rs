@@ -85,7 +85,7 @@ pub(super) fn fault(flow: &FlowReport, others: &[&FlowReport], style: Style, out
     if others.len() > 4 {
         writeln!(out, "  and {} more flows", others.len() - 4)?;
     }
-    fixes(&flow.fixes, style, out)?;
+    fixes(&flow.fixes, WIDTH, style, out)?;
     writeln!(out)
 }
 
@@ -107,7 +107,7 @@ pub(super) fn finding(finding: &Finding, others: &[&Finding], style: Style, out:
     if others.len() > 4 {
         writeln!(out, "  and {} more", others.len() - 4)?;
     }
-    fixes(&finding.fixes, style, out)?;
+    fixes(&finding.fixes, WIDTH, style, out)?;
     writeln!(out)
 }
 
@@ -188,7 +188,8 @@ fn place(place: Option<&Where>, style: Style, out: &mut impl Write) -> io::Resul
     writeln!(out, "  where  {}", style.bold(&format!("{device}{point}{function}{reason}")))
 }
 
-fn fixes(fixes: &[Fix], style: Style, out: &mut impl Write) -> io::Result<()> {
+/// Commands, each on a line of its own to be pasted, with their undo; of the first also why, risk and where to keep it.
+pub(super) fn fixes(fixes: &[Fix], width: usize, style: Style, out: &mut impl Write) -> io::Result<()> {
     for (index, fix) in fixes.iter().enumerate() {
         let label = if index == 0 { "fix " } else { "or  " };
         match &fix.command {
@@ -202,11 +203,11 @@ fn fixes(fixes: &[Fix], style: Style, out: &mut impl Write) -> io::Result<()> {
                     let risk = fix.risk.as_deref().map(|risk| format!(" Risk: {risk}")).unwrap_or_default();
                     let persist =
                         fix.persist.as_deref().map(|persist| format!(" To keep it: {persist}")).unwrap_or_default();
-                    indented("         ", &format!("{}{risk}{persist}", fix.why), out)?;
+                    indented("         ", &format!("{}{risk}{persist}", fix.why), width, out)?;
                 }
             }
             // "Or" stands before it already.
-            None => indented(&format!("  {label}   "), fix.why.strip_prefix("Or ").unwrap_or(&fix.why), out)?,
+            None => indented(&format!("  {label}   "), fix.why.strip_prefix("Or ").unwrap_or(&fix.why), width, out)?,
         }
     }
     Ok(())
@@ -286,17 +287,17 @@ pub fn notice(notice: &Notice, color: bool, out: &mut impl Write) -> io::Result<
 }
 
 fn paragraph(text: &str, out: &mut impl Write) -> io::Result<()> {
-    indented("  ", text, out)
+    indented("  ", text, WIDTH, out)
 }
 
-/// Words in lines of at most [`WIDTH`] columns; lines after the first are set in by as much as the label is wide.
-fn indented(label: &str, text: &str, out: &mut impl Write) -> io::Result<()> {
+/// Words in lines of at most `columns` columns; lines after the first are set in by as much as the label is wide.
+pub(super) fn indented(label: &str, text: &str, columns: usize, out: &mut impl Write) -> io::Result<()> {
     let width = |text: &str| unicode_width::UnicodeWidthStr::width(text);
     let indent = " ".repeat(width(label));
     let mut line = label.to_owned();
     let mut empty = true;
     for word in escape(text).split_whitespace() {
-        if !empty && width(&line) + 1 + width(word) > WIDTH {
+        if !empty && width(&line) + 1 + width(word) > columns {
             writeln!(out, "{line}")?;
             line.clone_from(&indent);
             empty = true;

@@ -44,6 +44,8 @@ pub fn empty_report() -> Report {
         guests: Vec::new(),
         flows: Vec::new(),
         ledger: Vec::new(),
+        reachability: None,
+        reachability_left_out: None,
         findings: Vec::new(),
     }
 }

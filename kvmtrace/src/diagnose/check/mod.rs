@@ -12,6 +12,7 @@ mod routes;
 mod tables;
 mod tunnel;
 
+pub(super) use self::about::is_wanted;
 use self::about::{About, interfaces};
 use self::dead::dead_uplink;
 use super::facts::bridge;

@@ -1,6 +1,7 @@
 //! What was observed, and what this host's configuration says of it: facts that no flow's verdict has touched yet.
 
 pub mod bridge;
+pub mod cause_of_stop;
 pub mod dropped;
 pub mod firewall;
 pub mod layer2;

@@ -92,6 +92,12 @@ causes! {
     DhcpUnanswered = "dhcp-unanswered",
     RogueDhcpServer = "rogue-dhcp-server",
     GuestPaused = "guest-paused",
+    Ipv6Disabled = "ipv6-disabled",
+    IcmpIgnored = "icmp-ignored",
+    MacvtapMode = "macvtap-mode",
+    BondInactiveLeg = "bond-inactive-leg",
+    TunnelPeerMissing = "tunnel-peer-missing",
+    RateLimited = "rate-limited",
     NoReply = "no-reply",
     Unclassified = "unclassified",
 }
