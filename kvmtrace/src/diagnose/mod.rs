@@ -162,7 +162,13 @@ fn is_wanted(scene: &Scene<'_>, group: &Group<'_>) -> bool {
         return true;
     }
     let mut ends = [group.device, group.peer].into_iter().flatten();
-    let guest = ends.clone().filter_map(|device| scene.guest_name(device)).any(|name| started.guests.contains(&name));
+    let asked = |guest: &crate::event::host::Guest| {
+        let same = |asked: &String| {
+            *asked == guest.name || guest.uuid.as_deref().is_some_and(|uuid| uuid.eq_ignore_ascii_case(asked))
+        };
+        started.guests.iter().any(same)
+    };
+    let guest = ends.clone().filter_map(|device| scene.host.guest_of(device)).any(asked);
     let places = group.flows().flat_map(|flow| flow.places.keys().map(|place| place.device));
     guest
         || ends.any(|device| started.devices.contains(&scene.name(device)))

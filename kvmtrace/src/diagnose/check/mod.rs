@@ -306,14 +306,15 @@ fn bridge_state(scene: &Scene<'_>, bridge: &Link) -> Vec<Finding> {
         found.extend(tunnel::too_big(scene, uplink));
     }
     if uplinks.is_empty() && bridge.addresses.is_empty() {
-        found.push(about(Cause::BridgePortDetached, Severity::Warning, bridge.index, Point::BridgeEgress).say(
+        // A private network is made just so.
+        found.push(about(Cause::BridgePortDetached, Severity::Info, bridge.index, Point::BridgeEgress).say(
             format!(
                 "{} has no port that leads away from this host, and no address: its guests reach only each other.",
                 bridge.name
             ),
             format!("{}: guests' ports only", bridge.name),
             vec![Fix::advice(format!(
-                "Make the NIC that leads to the guests' network a port: ip link set dev NIC master {}.",
+                "If its guests are meant to reach more: make the NIC that leads there a port of {}.",
                 bridge.name
             ))],
         ));

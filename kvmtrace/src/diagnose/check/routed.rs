@@ -172,9 +172,11 @@ fn forwarding(scene: &Scene<'_>, bridge: &Link, name: &str, v6: bool, why: &str)
     // An IPv6 address may be there for the host's own talk with the guests: not where the host has a way out.
     let needed = addressed && (!v6 || default_route(scene, bridge, v6).is_some());
     let off = needed && scene.host.sysctl(name) == Some("0") && !is_closed(scene, bridge);
+    // Without a way out for the host itself the network is for its guests and the host.
+    let severity = if default_route(scene, bridge, v6).is_some() { Severity::Warning } else { Severity::Info };
     let family = if v6 { "IPv6" } else { "IPv4" };
     off.then(|| {
-        about(scene, Cause::ForwardingDisabled, Severity::Warning, bridge, Point::Routing).say(
+        about(scene, Cause::ForwardingDisabled, severity, bridge, Point::Routing).say(
             format!(
                 "{} has an {family} address and no uplink, so its guests need this host to forward; it does not.",
                 bridge.name

@@ -5,6 +5,7 @@
 pub mod bridge;
 pub mod bridge_lone;
 pub mod conflict;
+pub mod dhcp;
 pub mod firewall;
 pub mod fragments;
 pub mod guest;

@@ -14,7 +14,7 @@ use crate::diagnose::facts::scene::{Role, Scene};
 use crate::diagnose::flows::case::Case;
 use crate::diagnose::words;
 use crate::event::host::LinkKind;
-use crate::event::{Direction, IfIndex, Protocol};
+use crate::event::{Direction, IfIndex, MacAddress, Place, Protocol};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// ARP requests per second from one guest that no honest one sends.
@@ -172,8 +172,10 @@ fn loops(scene: &Scene<'_>) -> Vec<Finding> {
             .places
             .iter()
             .filter(|(place, _)| place.direction == Direction::Ingress && scene.role(place.device) == Role::Tap)
-            .filter(|(place, _)| {
-                flow.places.keys().any(|out| out.device == place.device && out.direction == Direction::Egress)
+            // What goes round has left by the port as often as it came in; what a guest sends again and again has not.
+            .filter(|(place, counters)| {
+                let left = flow.places.get(&Place { direction: Direction::Egress, ..**place });
+                left.is_some_and(|left| left.packets.saturating_mul(2) >= counters.packets)
             })
             .map(|(place, counters)| (place.device, counters.packets))
             .collect();
@@ -221,6 +223,9 @@ fn conflicts(scene: &Scene<'_>, layer2: &Layer2) -> Vec<Finding> {
     let mut found = Vec::new();
     for address in layer2.claims.keys().copied() {
         let Some(conflict) = layer2.conflict(scene, address) else { continue };
+        if !conflict.spoofed && conflict.guests.iter().all(|device| speaks_vrrp(scene, *device)) {
+            continue;
+        }
         let (cause, explanation, fix) = conflict::claimed_twice(scene, &conflict);
         found.push(Finding {
             cause,
@@ -235,6 +240,11 @@ fn conflicts(scene: &Scene<'_>, layer2: &Layer2) -> Vec<Finding> {
     }
     for mac in layer2.senders.keys().copied() {
         let Some(devices) = layer2.shared(mac) else { continue };
+        let guests = devices.iter().map(|device| scene.guest_name(*device));
+        let one_guest = guests.collect::<BTreeSet<_>>().len() == 1;
+        if one_guest || is_virtual_router(mac) && devices.iter().all(|device| speaks_vrrp(scene, *device)) {
+            continue;
+        }
         let (explanation, fix) = conflict::sent_from_several(scene, mac, &devices);
         let last = devices.last().copied();
         found.push(Finding {
@@ -255,6 +265,34 @@ fn conflicts(scene: &Scene<'_>, layer2: &Layer2) -> Vec<Finding> {
     found
 }
 
+/// The MAC address of a virtual router (RFC 9568), which moves with its role.
+fn is_virtual_router(mac: MacAddress) -> bool {
+    matches!(mac.0, [0, 0, 0x5e, 0, 1 | 2, _])
+}
+
+/// The guest takes part in VRRP, by which an address moves from one to another.
+fn speaks_vrrp(scene: &Scene<'_>, device: IfIndex) -> bool {
+    scene
+        .track
+        .flows()
+        .filter(|flow| flow.key.protocol == Protocol::Ip(112))
+        .any(|flow| flow.places.keys().any(|place| place.device == device && scene.is_entry(*place)))
+}
+
+/// The guest's own address comes from another MAC address as well. A nested guest or a container has an address of its own.
+fn sends_own_address(scene: &Scene<'_>, device: IfIndex, mac: MacAddress) -> bool {
+    let own = scene.addresses_of(device);
+    scene.track.flows().any(|flow| {
+        let ours = flow.key.source.ip().is_some_and(|source| own.contains(&source));
+        let here = flow
+            .places
+            .iter()
+            .any(|(place, counters)| place.device == device && scene.is_entry(*place) && counters.source_mac == mac);
+        let changed = flow.other_macs.iter().any(|(place, other)| place.device == device && *other == mac);
+        ours && (here || changed)
+    })
+}
+
 /// A guest that sends with a MAC address that is not its interface's.
 fn spoofed(scene: &Scene<'_>, layer2: &Layer2) -> Vec<Finding> {
     let mut found = Vec::new();
@@ -268,9 +306,12 @@ fn spoofed(scene: &Scene<'_>, layer2: &Layer2) -> Vec<Finding> {
         {
             continue;
         }
+        let host = scene.is_host_mac(*mac);
+        if !host && (is_virtual_router(*mac) || !sends_own_address(scene, *device, *mac)) {
+            continue;
+        }
         let name = scene.name(*device);
         let guest = scene.guest_name(*device).unwrap_or_default();
-        let host = scene.is_host_mac(*mac);
         let whose = if host { ", which is this host's own" } else { "" };
         let table = format!("netdev kvmtrace_mac_{}", device.0);
         let rule = format!(

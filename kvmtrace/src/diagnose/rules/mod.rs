@@ -7,6 +7,7 @@ pub mod bridge_multicast;
 pub mod bridge_port;
 pub mod checksum;
 pub mod device;
+pub mod dhcp;
 pub mod fragments;
 pub mod guest;
 pub mod hairpin;
@@ -20,6 +21,7 @@ pub mod netfilter;
 pub mod no_reply;
 pub mod path;
 pub mod qdisc;
+pub mod queue;
 pub mod routing;
 pub mod silent_l2;
 pub mod socket;
@@ -32,6 +34,7 @@ pub mod xdp;
 
 use super::judgement::Judgement;
 use super::report::Severity;
+use crate::diagnose::faults::dhcp::is_served;
 use crate::diagnose::flows::case::{Case, Way};
 
 /// A rule.
@@ -47,6 +50,7 @@ pub const DROPS: &[(&str, Rule)] = &[
     ("fragments", fragments::judge),
     ("spoofed source", spoofed::judge),
     ("netfilter", netfilter::judge),
+    ("queue of user space", queue::judge),
     ("bridge port", bridge_port::judge),
     ("bridge multicast", bridge_multicast::judge),
     ("guest's ring", guest::judge),
@@ -64,6 +68,7 @@ pub const DROPS: &[(&str, Rule)] = &[
 /// Rules about flows that vanish or stay unanswered.
 pub const SILENT: &[(&str, Rule)] = &[
     ("path", path::judge),
+    ("DHCP", dhcp::judge),
     ("stopped guest", guest::judge_stopped),
     ("macvtap without a guest", guest::judge_gone),
     ("native XDP", xdp::judge_silent),
@@ -79,6 +84,7 @@ pub const SILENT: &[(&str, Rule)] = &[
     ("fragments", fragments::judge_silent),
     ("MTU under a macvtap", mtu_bridge::judge_silent),
     ("neighbour", neighbour::judge_silent),
+    ("neighbour entry", neighbour::judge_stale),
     ("next hop", neighbour::judge_waiting),
     ("no reply", no_reply::judge),
 ];
@@ -91,6 +97,8 @@ pub const DELIVERED: &[(&str, Rule)] = &[
     ("NAT of one-way traffic", nat::judge_one_way),
     ("NAT between guests", hairpin::judge),
     ("checksums by counter", checksum::judge_silent),
+    ("neighbour entry", neighbour::judge_stale),
+    ("some replies", no_reply::judge_partial),
 ];
 
 /// Asks the rules.
@@ -140,5 +148,5 @@ fn is_lost(case: &Case<'_>) -> bool {
 
 /// It asks, and nothing came back.
 fn is_unanswered(case: &Case<'_>) -> bool {
-    case.expects_answer() && case.answered() == 0 && case.scene.sees_answers()
+    case.expects_answer() && case.answered() == 0 && case.scene.sees_answers() && !is_served(case)
 }

@@ -116,3 +116,47 @@ pub fn judge_waiting(case: &Case<'_>) -> Option<Judgement> {
             .fix(advice(&hop.to_string())),
     )
 }
+
+/// This host sends to a MAC address that the guest does not have: its neighbour entry, set by hand or left over, says so.
+/// The bridge floods such frames, and the guest passes over what is not for it.
+pub fn judge_stale(case: &Case<'_>) -> Option<Judgement> {
+    let scene = case.scene;
+    let device = case.device().filter(|_| !case.is_from_guest())?;
+    let to = case.key().destination.ip()?;
+    let own = scene.interface(device)?.mac?;
+    let fixed = |state: &str| matches!(state, "permanent" | "noarp" | "reachable" | "stale" | "delay" | "probe");
+    let entry = scene.host.neighbours.iter().find(|entry| entry.address == to && fixed(&entry.state))?;
+    let mac = entry.mac.filter(|mac| *mac != own && scene.guest_by_mac(*mac).is_none() && !scene.is_host_mac(*mac))?;
+    let bridge = scene.bridge_of(device)?;
+    let sent = case.hops.iter().any(|(place, counters)| {
+        place.direction == crate::event::Direction::Egress
+            && counters.destination_mac == mac
+            && place.device == bridge.index
+    });
+    let learnt = scene.host.forwarding.iter().any(|known| known.mac == mac && known.bridge == Some(bridge.index));
+    if entry.device != bridge.index || !sent || learnt {
+        return None;
+    }
+    let name = scene.name(entry.device);
+    let guest = scene.guest_name(device).unwrap_or_default();
+    let explanation = format!(
+        "{} for {to} went out by {name} for {mac}, which nobody has: {guest}, whose address it is, has {own}. A {} neighbour entry of this host says so.",
+        words::packets(case.packets()),
+        entry.state
+    );
+    let quoted = crate::diagnose::shell::quote(&name);
+    let family = if to.is_ipv6() { " -6" } else { "" };
+    Some(
+        Judgement::dropped(Cause::NeighbourStale, at(scene, entry.device, Point::Neighbour), explanation)
+            .verdict(Verdict::Lost)
+            .evidence([format!("neighbour {to} on {name}: {mac} {}", entry.state)])
+            .fix(
+                Fix::run(
+                    format!("ip{family} neigh del {to} dev {quoted}"),
+                    format!("ip{family} neigh replace {to} lladdr {mac} dev {quoted} nud {}", entry.state),
+                    format!("This host then asks who has {to}, and {guest} answers."),
+                )
+                .persist("Remove it from what sets it (a script, the network configuration)."),
+            ),
+    )
+}

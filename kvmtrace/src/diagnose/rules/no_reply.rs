@@ -1,6 +1,7 @@
 //! `no-reply`: the packets went their way in order and nothing came back; and what vanished on this host unexplained.
 
 use crate::diagnose::facts::place::{at, beyond};
+use crate::diagnose::faults::dhcp;
 use crate::diagnose::flows::case::{Case, Way};
 use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict};
@@ -37,6 +38,21 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         _ => Severity::Warning,
     };
     let (place, explanation, fix) = match way {
+        Way::Guest(device) if is_gateway(case, device) && dhcp::serves(case.scene, device) => {
+            let guest = case.scene.guest_name(device).unwrap_or_else(|| "a guest".to_owned());
+            let explanation = format!(
+                "{count} to {to} went to {guest} on {}, which answered the sender's request for a lease (DHCP) and is its gateway now, and forwards nothing.",
+                case.scene.name(device)
+            );
+            return Some(
+                Judgement::dropped(Cause::RogueDhcpServer, at(case.scene, device, Point::Guest), explanation)
+                    .verdict(Verdict::Unanswered)
+                    .severity(Severity::Warning)
+                    .fix(Fix::advice(format!(
+                        "Stop the DHCP server in {guest}, unless it is meant to serve this network; then let the other guests ask for a new lease. libvirt: <filterref filter='no-dhcp-server'/> keeps a guest from answering; Proxmox: its firewall does."
+                    ))),
+            );
+        }
         Way::Guest(device) => {
             let guest = case.scene.guest_name(device).unwrap_or_else(|| "the guest".to_owned());
             (
@@ -65,6 +81,49 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
             .verdict(Verdict::Unanswered)
             .severity(severity)
             .fix(Fix::advice(fix)),
+    )
+}
+
+/// What goes to this guest is not for its own addresses: the sender takes it for its router.
+fn is_gateway(case: &Case<'_>, device: crate::event::IfIndex) -> bool {
+    let to = case.key().destination.ip();
+    to.is_some_and(|to| !case.scene.addresses_of(device).contains(&to)) && !case.is_neighbour_traffic()
+}
+
+/// Some echo requests were answered and some were not, beyond what may be under way when the trace ends.
+pub fn judge_partial(case: &Case<'_>) -> Option<Judgement> {
+    let (asked, answered) = (case.packets(), case.answered());
+    let missing = asked.saturating_sub(answered);
+    let counts = case.key().protocol.is_echo_request() && !case.is_multicast() && case.dropped() == 0;
+    if !counts || !case.scene.sees_answers() || !case.is_settled() || missing < 3 || missing * 5 < asked {
+        return None;
+    }
+    // The answers' own flow says where they died on this host.
+    if case.answers.iter().any(|flow| !flow.drops.is_empty()) {
+        return None;
+    }
+    let to = case.key().destination;
+    let (place, whose) = match case.way() {
+        Way::Guest(device) => (
+            at(case.scene, device, Point::Guest),
+            case.scene.guest_name(device).unwrap_or_else(|| "the guest".to_owned()),
+        ),
+        Way::Host => (at(case.scene, case.hops.last()?.0.device, Point::HostInput), "this host".to_owned()),
+        Way::Uplink | Way::Routed | Way::Group | Way::Unknown => {
+            let out = case.last_device().map(|device| case.scene.name(device));
+            (beyond(out), "what lies beyond this host".to_owned())
+        }
+    };
+    let explanation = format!(
+        "{asked} echo requests to {to}, {answered} answered: {missing} got lost at {whose}, or their answers did."
+    );
+    Some(
+        Judgement::dropped(Cause::NoReply, place, explanation)
+            .verdict(Verdict::Unanswered)
+            .severity(Severity::Warning)
+            .fix(Fix::advice(format!(
+                "Look for partial loss on the way to {to}: a rate limit, a bad link or cable, an overloaded machine (mtr shows from which hop on)."
+            ))),
     )
 }
 

@@ -116,6 +116,10 @@ pub fn judge_told(case: &Case<'_>) -> Option<Judgement> {
     if !reset && error.is_none() || case.is_neighbour_traffic() {
         return None;
     }
+    // Clients read leases from raw sockets: their kernel knows no port 68 and says so.
+    if key.protocol == Protocol::Udp && key.source_port == Some(67) && key.destination_port == Some(68) {
+        return None;
+    }
     let from = error.map_or_else(|| key.destination.to_string(), |error| error.about.from.to_string());
     let (place, who) = teller(case, &from, error.is_none_or(|error| Some(error.about.from) == key.destination.ip()));
     let port = key.destination_port.map_or_else(String::new, |port| format!(" {} {port}", key.protocol));

@@ -26,11 +26,12 @@ struct Disguise<'a> {
 pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let drop = case.focus.as_ref()?;
     let device = case.device().filter(|_| case.is_from_guest())?;
-    let disguise = disguise(case, device)?;
     let scene = case.scene;
-    if let Some((stage, suspects)) = culprits(scene, drop, &drop.key()) {
-        let first = suspects.first();
-        let checks = first.and_then(|suspect| suspect.rule).and_then(protection) == Some(Protection::Source);
+    let culprits = culprits(scene, drop, &drop.key());
+    let first = culprits.as_ref().and_then(|(_, suspects)| suspects.first());
+    let checks = first.and_then(|suspect| suspect.rule).and_then(protection) == Some(Protection::Source);
+    let disguise = disguise(case, device, checks)?;
+    if let Some((stage, suspects)) = culprits.as_ref() {
         let manager = first.and_then(|suspect| manager_of(&scene.host.netfilter.chains, suspect.chain?, suspect.rule));
         // Who manages the addresses of its guests has a way of its own to give one more; nobody loses by that.
         let granted = matches!(manager, Some(Manager::Proxmox | Manager::Neutron | Manager::LibvirtFilter));
@@ -57,8 +58,9 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     Some(spoofed(case, device, &disguise, at(scene, input.index, Point::Routing).of(drop), &by))
 }
 
-/// The source is not the interface's own: another's, or one that the guest merely claims beside its own.
-fn disguise<'a>(case: &Case<'a>, device: IfIndex) -> Option<Disguise<'a>> {
+/// The source is not the interface's own: another's, or one that the guest merely claims beside its own, or against a rule
+/// that checks sources (`checked`).
+fn disguise<'a>(case: &Case<'a>, device: IfIndex, checked: bool) -> Option<Disguise<'a>> {
     let scene = case.scene;
     let own_mac = scene.interface(device)?.mac?;
     let example = case.focus.as_ref().and_then(|drop| drop.example()).and_then(macs).map(|(source, _)| source);
@@ -77,7 +79,7 @@ fn disguise<'a>(case: &Case<'a>, device: IfIndex) -> Option<Disguise<'a>> {
             && address.is_ipv4() == source.is_ipv4()
             && scene.standing(device, *address) > Standing::Claimed
     });
-    let claimed = known && scene.standing(device, source) == Standing::Claimed;
+    let claimed = (known || checked) && scene.standing(device, source) == Standing::Claimed;
     (owner.is_some() || claimed).then(|| Disguise { text: source.to_string(), owner })
 }
 
