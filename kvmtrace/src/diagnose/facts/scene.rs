@@ -5,9 +5,11 @@
 
 use crate::event::host::{Guest, GuestInterface, Link, LinkKind};
 use crate::event::{Address, Direction, FlowCounters, FlowKey, HostState, IfIndex, MacAddress, Place, Protocol};
+use crate::topology::Topology;
 use crate::track::{Flow, Track};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::OnceLock;
 
 /// Addresses that are learnt per interface.
 const ADDRESSES: usize = 8;
@@ -43,6 +45,7 @@ pub struct Scene<'a> {
     /// A guest, by its first interface, was sent packets from the address.
     received: BTreeSet<(IpAddr, IfIndex)>,
     advertised: BTreeMap<IpAddr, Vec<&'a Flow>>,
+    topology: OnceLock<Topology<'a>>,
 }
 
 impl<'a> Scene<'a> {
@@ -71,6 +74,7 @@ impl<'a> Scene<'a> {
             answered: BTreeSet::new(),
             received: BTreeSet::new(),
             advertised: BTreeMap::new(),
+            topology: OnceLock::new(),
         };
         for (guest, interface) in
             host.guests.iter().flat_map(|guest| guest.interfaces.iter().map(move |interface| (guest, interface)))
@@ -84,6 +88,11 @@ impl<'a> Scene<'a> {
             }
         }
         scene
+    }
+
+    /// The host's tables with their indexes and typed rules, made when first asked for.
+    pub fn topology(&self) -> &Topology<'a> {
+        self.topology.get_or_init(|| Topology::new(self.host))
     }
 
     fn know(&mut self, device: IfIndex, address: IpAddr) {
@@ -260,7 +269,7 @@ impl<'a> Scene<'a> {
 
     /// What is dead below a device that is up without a carrier: a device that stands on another has the carrier of that one,
     /// a bundle that of its parts. The device itself where nothing below explains it.
-    pub fn dead_below(&self, link: &'a Link) -> &'a Link {
+    pub fn dead_below<'l>(&'l self, link: &'l Link) -> &'l Link {
         // A VLAN device goes down with the one that it stands on (`vlan_device_event`).
         if let (false, LinkKind::Vlan { .. }) = (link.up, &link.kind) {
             let lower = link.lower.and_then(|lower| self.link(lower)).filter(|lower| !lower.up);

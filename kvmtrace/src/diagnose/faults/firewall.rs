@@ -28,12 +28,12 @@ pub fn fixes_for(case: &Case<'_>, drop: &Dropped<'_>, key: &FlowKey) -> Vec<Fix>
     cures(case.scene, drop, key, &stage, &suspects)
 }
 
-pub(in crate::diagnose) fn cures(
-    scene: &Scene<'_>,
+pub(in crate::diagnose) fn cures<'a>(
+    scene: &Scene<'a>,
     drop: &Dropped<'_>,
     key: &FlowKey,
     stage: &Stage,
-    suspects: &[Suspect<'_>],
+    suspects: &[Suspect<'a>],
 ) -> Vec<Fix> {
     // A policy is answered by a rule of ours at the head of the chain, which nothing there is behind.
     let behind = match suspects {
@@ -42,7 +42,7 @@ pub(in crate::diagnose) fn cures(
     };
     let wanted = Conversation::of(scene, key);
     let one_way = |suspect: &Suspect<'_>| match (suspect.rule, suspect.base.or(suspect.chain)) {
-        (Some(rule), Some(base)) => !may_take_answers(scene, key, drop, rule, base),
+        (Some(rule), Some(base)) => !may_take_answers(scene, stage, key, drop, rule, base),
         _ => false,
     };
     let answered = wanted.answered && !suspects.iter().chain(&behind).all(one_way);

@@ -84,7 +84,7 @@ fn own(
         return delete.into_iter().chain(narrow).collect();
     }
     let members = set::change_members(scene.host, chain, rule, wanted);
-    let sets = sets::names_a_set(rule);
+    let sets = sets::names_a_set(scene.host, rule, chain);
     [narrow, members, delete.filter(|_| !sets)].into_iter().flatten().collect()
 }
 

@@ -17,8 +17,8 @@ pub(in crate::diagnose) fn change_members(
     rule: &Rule,
     wanted: &Conversation,
 ) -> Option<Fix> {
-    let asked = asked_set(rule, chain)?;
-    let set = find(host, chain, asked.set)?;
+    let asked = asked_set(host, rule, chain)?;
+    let set = find(host, chain, &asked.set)?;
     let address = if asked.of_source { wanted.source } else { wanted.destination }?;
     let own = set.elements.iter().find(|element| element.parse::<IpAddr>() == Ok(address));
     if own.is_some() == asked.negated || asked.negated && !set.complete {
@@ -131,7 +131,7 @@ mod tests {
     #[rstest]
     #[case("-A FORWARD -m set --match-set closed src -j DROP", &["10.0.0.11"], Some(("ipset del closed 10.0.0.11", "ipset add closed 10.0.0.11")))]
     #[case("-A FORWARD -m set ! --match-set closed dst -j DROP", &[], Some(("ipset add closed 10.0.0.100", "ipset del closed 10.0.0.100")))]
-    #[case("-A FORWARD -m set --match-set closed src,dst -j DROP", &["10.0.0.11"], None)]
+    #[case("-A FORWARD -m set --match-set closed src,dst -j DROP", &["10.0.0.11,tcp:53"], None)]
     fn a_set_of_ipset_is_changed_by_ipset(
         #[case] text: &str,
         #[case] elements: &[&str],

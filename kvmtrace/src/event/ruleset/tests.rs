@@ -39,6 +39,18 @@ fn a_text_that_is_cut_is_not_understood() {
     assert!(matches!(rule.statements.as_slice(), [Statement::Unknown(_), Statement::Perhaps(_)]), "{rule:?}");
 }
 
+/// As nft 1.0.6 lists them.
+const LISTING: &str = include_str!("listing.nft");
+
+#[test]
+fn all_of_a_listing_is_understood() {
+    for line in LISTING.lines() {
+        let rule = read(Backend::Nft, "inet", line);
+        let unknown = rule.statements.iter().any(|statement| matches!(statement, Statement::Unknown(_)));
+        assert!(!unknown, "{line}: {rule:?}");
+    }
+}
+
 proptest! {
     #[test]
     fn no_text_makes_the_reader_panic(text in ".{0,60}", family in 0..4_usize) {

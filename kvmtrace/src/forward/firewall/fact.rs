@@ -1,6 +1,6 @@
 //! What a packet answers to a rule's question.
 
-use super::ruling::At;
+use super::ruling::{At, Known};
 use crate::event::host::{Link, LinkKind};
 use crate::event::ruleset::{
     ArpField, ConnectionField, Fib, FibResult, Hook, IcmpField, IpField, Key, Layer, Meta, Ports, Side, Version,
@@ -28,7 +28,8 @@ pub(super) enum Fact {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place<'a> {
     pub(super) topology: &'a Topology<'a>,
-    pub(super) at: &'a At,
+    pub(super) at: At,
+    known: Known,
     input: Option<&'a Link>,
     output: Option<&'a Link>,
     input_name: u128,
@@ -51,15 +52,16 @@ const RELATED: u128 = 4;
 const NEW: u128 = 8;
 const UNTRACKED: u128 = 64;
 
+const PORTS: &str = "the bridge port is not known";
 const CONNECTION: &str = "the state of the connection is not known";
 
 impl<'a> Place<'a> {
-    pub(super) fn new(topology: &'a Topology<'a>, at: &'a At) -> Self {
+    pub(super) fn new(topology: &'a Topology<'a>, at: At, known: Known) -> Self {
         let ports = at.layer == Layer::Bridge;
         let link = |device: Option<IfIndex>| device.and_then(|device| topology.link(device));
         let input = link(if ports { at.input_port.or(at.input) } else { at.input });
         let output = link(if ports { at.output_port.or(at.output) } else { at.output });
-        Self { topology, at, input, output, input_name: name(input), output_name: name(output) }
+        Self { topology, at, known, input, output, input_name: name(input), output_name: name(output) }
     }
 
     /// The answer of a packet. `mask` are the bits that count.
@@ -92,9 +94,14 @@ impl<'a> Place<'a> {
         }
     }
 
+    /// This host sends the packet itself.
+    fn is_own(&self) -> bool {
+        self.input.is_none() && self.known.input
+    }
+
     /// What this host sends has no Ethernet header yet, and what it receives from a device without one never has.
     fn has_no_frame(&self) -> bool {
-        matches!(self.at.layer, Layer::Ipv4 | Layer::Ipv6) && self.input.is_none()
+        self.is_own() && matches!(self.at.layer, Layer::Ipv4 | Layer::Ipv6)
     }
 
     fn ether(&self, packet: &Packet, side: Side) -> Fact {
@@ -111,6 +118,14 @@ impl<'a> Place<'a> {
 
     fn meta(&self, packet: &Packet, meta: Meta) -> Fact {
         match meta {
+            Meta::Input | Meta::InputName | Meta::InputKind | Meta::InputBridge if !self.known.input => {
+                Fact::Unknown("the incoming device is not known")
+            }
+            Meta::Output | Meta::OutputName | Meta::OutputKind | Meta::OutputBridge if !self.known.output => {
+                Fact::Unknown("the outgoing device is not known")
+            }
+            Meta::InputPort if !self.known.ports && self.at.input_port.is_none() => Fact::Unknown(PORTS),
+            Meta::OutputPort | Meta::Bridged if !self.known.ports => Fact::Unknown(PORTS),
             Meta::Input | Meta::InputName => Fact::Number(self.input_name),
             Meta::Output | Meta::OutputName => Fact::Number(self.output_name),
             Meta::InputKind => kind(self.input),
@@ -137,7 +152,9 @@ impl<'a> Place<'a> {
             Meta::PacketType => self.packet_type(packet),
             // The Ethernet header is not counted (`skb->len` behind `eth_type_trans`).
             Meta::Length => Fact::Number(packet.length.into()),
-            Meta::User if self.input.is_none() && matches!(self.at.hook, Hook::Output | Hook::Postrouting) => {
+            Meta::User
+                if (self.is_own() || !self.known.input) && matches!(self.at.hook, Hook::Output | Hook::Postrouting) =>
+            {
                 Fact::Unknown("the user of the sending process is not known")
             }
             Meta::User => Fact::Absent,
@@ -157,7 +174,7 @@ impl<'a> Place<'a> {
     fn packet_type(&self, packet: &Packet) -> Fact {
         const OTHERS: &[u128] = &[0, 3];
         const LOCAL_SENDERS: &[u128] = &[0, 4, 5];
-        if self.input.is_none() {
+        if self.is_own() {
             return Fact::OneOf(LOCAL_SENDERS, "the kind of a packet of this host's own is not known");
         }
         match packet.destination_mac {

@@ -2,6 +2,7 @@
 
 mod fact;
 mod nat;
+mod question;
 mod ruling;
 mod run;
 mod test;
@@ -9,17 +10,20 @@ mod test;
 #[cfg(test)]
 mod tests;
 
-pub use ruling::{At, Fate, Ruling};
+pub use question::Question;
+pub use ruling::{At, Fate, Known, Ruling};
+pub use test::Fit;
 
 use crate::forward::packet::Packet;
 use crate::topology::Topology;
 use crate::topology::rules::nat_priority;
+use ruling::CONNTRACK;
 use run::Run;
 
 /// The rules of a hook, asked about a packet.
 ///
 /// Chains are asked in the order of their priorities. `accept` ends its chain only, `drop` is final. Conntrack looks at the packet at
-/// its own place ([`CONNTRACK`]), and addresses are translated at NAT's ([`nat_priority`]). A test that can't be answered leaves both
+/// its own place (`NF_IP_PRI_CONNTRACK`), and addresses are translated at NAT's (`nat_priority`). A test that can't be answered leaves both
 /// outcomes open; where all open outcomes of a chain are alike, that is the answer.
 pub fn hook(topology: &Topology<'_>, at: &At, packet: &Packet) -> Ruling {
     let mut run = Run::new(topology, at, packet);
@@ -50,6 +54,3 @@ pub fn hook(topology: &Topology<'_>, at: &At, packet: &Packet) -> Ruling {
     }
     run.ruling()
 }
-
-/// `NF_IP_PRI_CONNTRACK`: in prerouting and output conntrack's hook, before which no connection is known.
-const CONNTRACK: i32 = -200;

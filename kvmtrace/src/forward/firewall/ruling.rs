@@ -22,6 +22,22 @@ pub struct At {
     pub output_port: Option<IfIndex>,
 }
 
+/// Which devices of a place are known: where they are not, `None` does not mean that there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// [`At::input`]
+    pub input: bool,
+    /// [`At::output`]
+    pub output: bool,
+    /// [`At::input_port`] and [`At::output_port`]
+    pub ports: bool,
+}
+
+impl Known {
+    /// All of them.
+    pub const ALL: Self = Self { input: true, output: true, ports: true };
+}
+
 /// What the rules of a hook do with a packet.
 #[derive(Clone, Debug)]
 pub struct Ruling {
@@ -47,3 +63,6 @@ pub enum Fate {
     /// A rule that may or may not match would decide: which, and what is not known.
     Unknown(RuleReference, String),
 }
+
+/// `NF_IP_PRI_CONNTRACK`: in prerouting and output conntrack's hook, before which no connection is known.
+pub(super) const CONNTRACK: i32 = -200;

@@ -1,7 +1,7 @@
 //! A packet's way through the chains of one hook (`nft_do_chain`, `ipt_do_table`, `ebt_do_table`).
 
 use super::fact::{Place, State};
-use super::ruling::{At, Fate, Ruling};
+use super::ruling::{At, Fate, Known, Ruling};
 use super::test::{Answers, Fit, NOT_LISTED, NOT_UNDERSTOOD, Subject};
 use crate::event::ruleset::{Assignment, Hook, Layer, MarkSource, RuleReference, Side, Statement, Verdict};
 use crate::forward::packet::{Connection, Packet};
@@ -58,8 +58,8 @@ enum Out {
 }
 
 impl<'a> Run<'a> {
-    pub(super) fn new(topology: &'a Topology<'a>, at: &'a At, packet: &Packet) -> Self {
-        let place = Place::new(topology, at);
+    pub(super) fn new(topology: &'a Topology<'a>, at: &At, packet: &Packet) -> Self {
+        let place = Place::new(topology, *at, Known::ALL);
         // The first packet's connection has no mark but what rules of this host give it.
         let first = packet.connection == Some(Connection::New) && matches!(at.hook, Hook::Prerouting | Hook::Output);
         let unmarked = first || topology.rules.connection_mark_is_zero();

@@ -6,7 +6,7 @@ use crate::forward::packet::Packet;
 
 /// Three values of a test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fit {
+pub enum Fit {
     /// It holds.
     Surely,
     /// It holds or not: what is not known.

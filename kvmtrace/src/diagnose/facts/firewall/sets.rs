@@ -1,8 +1,8 @@
 //! Sets of addresses that rules ask for by name.
 
-use super::words::{Word, words};
 use crate::event::HostState;
 use crate::event::host::{Backend, Chain, Rule, Set};
+use crate::event::ruleset::{Condition, IpField, Key, Names, Operand, Side, Statement};
 
 /// The set that a rule of this chain names.
 pub(in crate::diagnose) fn find<'a>(host: &'a HostState, chain: &Chain, name: &str) -> Option<&'a Set> {
@@ -16,53 +16,48 @@ pub(in crate::diagnose) fn find<'a>(host: &'a HostState, chain: &Chain, name: &s
     })
 }
 
-/// One of a set fits; none where that can't be known.
-pub(in crate::diagnose) fn holds_any(set: &Set, fits: impl Fn(&str) -> Option<bool>) -> Option<bool> {
-    let mut known = set.complete;
-    for element in &set.elements {
-        match fits(element) {
-            Some(true) => return Some(true),
-            Some(false) => {}
-            None => known = false,
-        }
-    }
-    known.then_some(false)
-}
-
 /// A rule asks whether an address is in a set.
-pub(in crate::diagnose) struct Asked<'r> {
-    pub(in crate::diagnose) set: &'r str,
+pub(in crate::diagnose) struct Asked {
+    pub(in crate::diagnose) set: String,
     pub(in crate::diagnose) of_source: bool,
     /// It asks whether the address is not in it.
     pub(in crate::diagnose) negated: bool,
 }
 
-pub(in crate::diagnose) fn asked_set<'r>(rule: &'r Rule, chain: &Chain) -> Option<Asked<'r>> {
-    let words: Vec<&str> = words(&rule.text).iter().map(Word::plain).collect();
-    let mut asked = words.iter().enumerate().filter_map(|(at, word)| {
-        let before = |back: usize| at.checked_sub(back).and_then(|at| words.get(at)).copied().unwrap_or_default();
-        if chain.backend == Backend::Nft {
-            let set = word.strip_prefix('@')?;
-            let negated = before(1) == "!=";
-            let side = before(1 + usize::from(negated));
-            // What is asked of two things at once has another before or behind it.
-            let alone = before(3 + usize::from(negated)) != ".";
-            (alone && matches!(side, "saddr" | "daddr") && matches!(before(2 + usize::from(negated)), "ip" | "ip6"))
-                .then_some(Asked { set, of_source: side == "saddr", negated })
-        } else {
-            let (set, side) = (words.get(at + 1)?, words.get(at + 2)?);
-            (*word == "--match-set" && matches!(*side, "src" | "dst")).then_some(Asked {
-                set,
-                of_source: *side == "src",
-                negated: before(1) == "!",
-            })
-        }
+/// The one set that a rule asks for an address.
+pub(in crate::diagnose) fn asked_set(host: &HostState, rule: &Rule, chain: &Chain) -> Option<Asked> {
+    let rule = Names::new(&host.netfilter).rule(chain, rule);
+    let mut asked = rule.statements.iter().filter_map(|statement| {
+        let Statement::Test(Condition::Is { keys, negated, set: Operand::Named(set, _) }) = statement else {
+            return None;
+        };
+        // What is asked of two things at once can't be answered by one address.
+        let [key] = keys.as_slice() else { return None };
+        let Key::Ip(_, IpField::Address(side)) = key.key else { return None };
+        Some(Asked { set: set.clone(), of_source: side == Side::Source, negated: *negated })
     });
     // Of several, none is known to be the one to change.
     asked.next().filter(|_| asked.next().is_none())
 }
 
 /// The rule asks for a set by its name.
-pub(in crate::diagnose) fn names_a_set(rule: &Rule) -> bool {
-    words(&rule.text).iter().any(|word| word.plain().starts_with('@') || word.plain() == "--match-set")
+pub(in crate::diagnose) fn names_a_set(host: &HostState, rule: &Rule, chain: &Chain) -> bool {
+    let rule = Names::new(&host.netfilter).rule(chain, rule);
+    rule.statements.iter().any(|statement| match statement {
+        Statement::Test(Condition::Is { set: Operand::Named(..), .. }) => true,
+        // A set that is not among those that were read.
+        Statement::Test(Condition::Unknown(text)) | Statement::Unknown(text) => {
+            text.contains("--match-set ") || text.contains('@')
+        }
+        Statement::Test(_)
+        | Statement::Verdict(_)
+        | Statement::Map(..)
+        | Statement::Perhaps(_)
+        | Statement::Mark(_)
+        | Statement::ConnectionMark(_)
+        | Statement::NoTrack
+        | Statement::Fill(_)
+        | Statement::SetMac(..)
+        | Statement::Nat(_) => false,
+    })
 }

@@ -6,13 +6,15 @@
 //! are told. An old counter proves nothing: rules count for months. While a trace runs the rules are not read again, so
 //! until its end only what the text says is known.
 
-use super::fit::{Fit, Packet, answers, fit};
+use super::fit::Asked;
 use super::stage::Stage;
 use crate::diagnose::facts::dropped::Dropped;
 use crate::diagnose::facts::scene::Scene;
 use crate::diagnose::words;
 use crate::event::host::{Backend, Chain, Rule};
+use crate::event::ruleset::{RuleReference, Verdict};
 use crate::event::{FlowKey, RuleSite};
+use crate::forward::firewall::Fit;
 
 /// A rule or policy that may have dropped the packet.
 #[derive(Clone, Copy, Debug)]
@@ -84,10 +86,10 @@ impl Suspect<'_> {
 
 /// All suspects, the likeliest first.
 pub fn suspects<'a>(scene: &Scene<'a>, stage: &Stage, key: &FlowKey, drop: &Dropped<'_>) -> Vec<Suspect<'a>> {
-    let packet = Packet { scene, key, drop };
     let mut found = Vec::new();
-    for base in bases(scene, stage, drop, Some(stage.by_nft)) {
-        let mut walk = Walk { packet, base, beyond: None, seen: Vec::new(), found: &mut found };
+    for (index, base) in bases(scene, stage, drop, Some(stage.by_nft)) {
+        let packet = Asked::new(scene, stage, key, drop, base);
+        let mut walk = Walk { scene, packet, base, index, beyond: None, seen: Vec::new(), found: &mut found };
         walk.whole();
     }
     // What counted enough comes before what may have, and a rule before a policy.
@@ -108,17 +110,17 @@ pub fn behind<'a>(
     drop: &Dropped<'_>,
     culprit: &Suspect<'a>,
 ) -> Vec<Suspect<'a>> {
-    let packet = Packet { scene, key, drop };
     let mut found = Vec::new();
-    for base in bases(scene, stage, drop, None) {
-        let mut walk = Walk { packet, base, beyond: Some(*culprit), seen: Vec::new(), found: &mut found };
+    for (index, base) in bases(scene, stage, drop, None) {
+        let packet = Asked::new(scene, stage, key, drop, base);
+        let mut walk = Walk { scene, packet, base, index, beyond: Some(*culprit), seen: Vec::new(), found: &mut found };
         walk.whole();
     }
     found
 }
 
 /// The chains of the drop's hook, in the order in which packets meet them.
-fn bases<'a>(scene: &Scene<'a>, stage: &Stage, drop: &Dropped<'_>, by_nft: Option<bool>) -> Vec<&'a Chain> {
+fn bases<'a>(scene: &Scene<'a>, stage: &Stage, drop: &Dropped<'_>, by_nft: Option<bool>) -> Vec<(usize, &'a Chain)> {
     let is_device = matches!(stage.hook, "ingress" | "egress");
     let family = |chain: &Chain| {
         chain.family == stage.family
@@ -133,10 +135,10 @@ fn bases<'a>(scene: &Scene<'a>, stage: &Stage, drop: &Dropped<'_>, by_nft: Optio
                 device.as_deref().is_some_and(|device| devices.split(',').any(|one| one == device))
             })
     };
-    let chains = scene.host.netfilter.chains.iter();
-    let mut bases: Vec<&Chain> =
-        chains.filter(|chain| family(chain) && backend(chain) && hook(chain) && own(chain)).collect();
-    bases.sort_by_key(|chain| chain.priority);
+    let chains = scene.host.netfilter.chains.iter().enumerate();
+    let mut bases: Vec<(usize, &Chain)> =
+        chains.filter(|(_, chain)| family(chain) && backend(chain) && hook(chain) && own(chain)).collect();
+    bases.sort_by_key(|(_, chain)| chain.priority);
     bases
 }
 
@@ -154,30 +156,33 @@ const DEEPEST: usize = 64;
 
 /// A packet's way through a base chain and what it jumps to.
 struct Walk<'w, 'a> {
-    packet: Packet<'w, 'a>,
+    scene: &'w Scene<'a>,
+    packet: Asked<'w>,
     base: &'a Chain,
+    /// Index of `base`.
+    index: usize,
     /// Asked is what would drop for certain without this one.
     beyond: Option<Suspect<'a>>,
     /// Chains that were walked through, with what comes after them.
-    seen: Vec<(&'a Chain, Fate)>,
+    seen: Vec<(usize, Fate)>,
     found: &'w mut Vec<Suspect<'a>>,
 }
 
 impl<'a> Walk<'_, 'a> {
     fn whole(&mut self) {
         let base = self.base;
-        let fate = self.through(base, 0);
+        let fate = self.through(self.index, 0);
         let is_culprit = self.beyond.is_some_and(|culprit| culprit.is(base, None));
         if fate == Fate::GoesOn && base.policy.as_deref() == Some("drop") && !is_culprit {
-            let grown = grown(self.packet.scene, base, None);
+            let grown = grown(self.scene, base, None);
             if self.beyond.is_some() || grown != Some(0) {
                 self.found.push(Suspect { chain: Some(base), base: Some(base), rule: None, grown, traced: None });
             }
         }
     }
 
-    fn through(&mut self, chain: &'a Chain, depth: usize) -> Fate {
-        if let Some((_, fate)) = self.seen.iter().find(|(seen, _)| std::ptr::eq(*seen, chain)) {
+    fn through(&mut self, chain: usize, depth: usize) -> Fate {
+        if let Some((_, fate)) = self.seen.iter().find(|(seen, _)| *seen == chain) {
             return *fate;
         }
         let at = self.seen.len();
@@ -189,28 +194,31 @@ impl<'a> Walk<'_, 'a> {
         fate
     }
 
-    fn rules(&mut self, chain: &'a Chain, depth: usize) -> Fate {
+    fn rules(&mut self, index: usize, depth: usize) -> Fate {
+        let Some(chain) = self.scene.host.netfilter.chains.get(index) else { return Fate::GoesOn };
         // A rule that sends some packets back to the caller: then no later one is every packet's end.
         let mut some_return = false;
-        for rule in &chain.rules {
-            let Some(verdict) = rule.verdict.as_deref() else { continue };
-            let fit = fit(&self.packet, rule, self.base);
+        for (number, rule) in chain.rules.iter().enumerate() {
+            let reference = RuleReference { chain: index, rule: Some(number) };
+            let fit = self.packet.fit(reference);
             if fit == Fit::Not || self.beyond.is_some_and(|culprit| culprit.is(chain, Some(rule))) {
                 continue;
             }
-            // What has counted nothing was not met, whatever its text says.
-            if self.beyond.is_none() && grown(self.packet.scene, chain, Some(rule)) == Some(0) {
+            let verdicts = self.packet.verdicts(reference);
+            // What has counted nothing was not met, whatever it asks for.
+            if verdicts.is_empty() || self.beyond.is_none() && grown(self.scene, chain, Some(rule)) == Some(0) {
                 continue;
             }
-            let (word, told) = verdict.split_once(' ').unwrap_or((verdict, ""));
-            let fate = if word == "vmap" {
-                self.map(chain, rule, told, depth)
-            } else {
-                self.answer(chain, rule, word, told, fit, depth)
+            let [verdict] = verdicts.as_slice() else {
+                // A map whose answer is not known: each may have been given, and what it does not hold goes on.
+                for verdict in &verdicts {
+                    self.answer(chain, rule, verdict, Fit::Maybe(""), depth);
+                }
+                continue;
             };
-            let Some(fate) = fate else { continue };
+            let Some(fate) = self.answer(chain, rule, verdict, fit, depth) else { continue };
             // Whether it is let through, nobody can say for certain: nothing behind would surely drop it.
-            if fit == Fit::Surely || self.beyond.is_some() && word == "accept" {
+            if fit == Fit::Surely || self.beyond.is_some() && *verdict == Verdict::Accept {
                 return if some_return { Fate::GoesOn } else { fate };
             }
             some_return |= fate == Fate::GoesOn;
@@ -218,18 +226,10 @@ impl<'a> Walk<'_, 'a> {
         Fate::GoesOn
     }
 
-    fn answer(
-        &mut self,
-        chain: &'a Chain,
-        rule: &'a Rule,
-        word: &str,
-        told: &str,
-        fit: Fit,
-        depth: usize,
-    ) -> Option<Fate> {
-        match word {
-            "drop" | "reject" => {
-                let grown = grown(self.packet.scene, chain, Some(rule));
+    fn answer(&mut self, chain: &'a Chain, rule: &'a Rule, verdict: &Verdict, fit: Fit, depth: usize) -> Option<Fate> {
+        match verdict {
+            Verdict::Drop | Verdict::Reject => {
+                let grown = grown(self.scene, chain, Some(rule));
                 let twin =
                     self.beyond.and_then(|culprit| culprit.rule).is_some_and(|culprit| culprit.text == rule.text);
                 if self.beyond.is_none() || fit == Fit::Surely || twin {
@@ -243,37 +243,13 @@ impl<'a> Walk<'_, 'a> {
                 }
                 Some(Fate::Ends)
             }
-            "accept" => Some(Fate::Ends),
-            "return" => Some(Fate::GoesOn),
-            "jump" => Some(self.jump(told, depth)).filter(|fate| *fate == Fate::Ends),
+            Verdict::Accept => Some(Fate::Ends),
+            Verdict::Return | Verdict::Goto(None) => Some(Fate::GoesOn),
+            Verdict::Jump(Some(target)) => Some(self.through(*target, depth + 1)).filter(|fate| *fate == Fate::Ends),
             // From where it was sent by goto a packet does not come back here.
-            "goto" => Some(self.jump(told, depth)),
-            _ => None,
+            Verdict::Goto(Some(target)) => Some(self.through(*target, depth + 1)),
+            Verdict::Jump(None) | Verdict::Continue | Verdict::Queue { .. } | Verdict::Taken(_) => None,
         }
-    }
-
-    /// A map of verdicts: each of its answers that fits may have been given. What it does not hold goes on.
-    fn map(&mut self, chain: &'a Chain, rule: &'a Rule, told: &str, depth: usize) -> Option<Fate> {
-        let all: Vec<&str> = told.split('|').filter(|answer| !answer.is_empty()).collect();
-        let possible = answers(&self.packet, rule, self.base, &all);
-        for answer in &possible {
-            let (word, target) = answer.split_once(' ').unwrap_or((answer, ""));
-            let fit = if possible.len() == 1 { fit(&self.packet, rule, self.base) } else { Fit::Maybe };
-            self.answer(chain, rule, word, target, fit, depth);
-        }
-        None
-    }
-
-    fn jump(&mut self, target: &str, depth: usize) -> Fate {
-        let base = self.base;
-        let beside = |other: &&'a Chain| {
-            other.name == target
-                && other.table == base.table
-                && other.family == base.family
-                && other.backend == base.backend
-        };
-        let called = self.packet.scene.host.netfilter.chains.iter().find(beside);
-        called.map_or(Fate::GoesOn, |chain| self.through(chain, depth + 1))
     }
 }
 
