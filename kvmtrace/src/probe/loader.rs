@@ -64,7 +64,7 @@ pub enum ProbeError {
     #[error("the BPF object has no {0}; it and this binary are of different versions")]
     Absent(&'static str),
     /// The network namespace has no number.
-    #[error("/proc/self/ns/net: {0}")]
+    #[error("/proc/thread-self/ns/net: {0}")]
     Namespace(#[source] nix::Error),
     /// A program could not be attached.
     #[error("attaching to {device} ({hook}): {reason}")]
@@ -434,8 +434,8 @@ fn is_locked_down() -> bool {
     std::fs::read_to_string("/sys/kernel/security/lockdown").is_ok_and(|text| text.contains("[confidentiality]"))
 }
 
-/// `net.ns.inum` of this process: the inode of its namespace (fs/nsfs.c).
+/// `net.ns.inum` of this thread: the inode of its namespace (fs/nsfs.c).
 fn network_namespace() -> Result<u32, ProbeError> {
-    let status = nix::sys::stat::stat("/proc/self/ns/net").map_err(ProbeError::Namespace)?;
+    let status = nix::sys::stat::stat("/proc/thread-self/ns/net").map_err(ProbeError::Namespace)?;
     Ok(status.st_ino as u32)
 }

@@ -3,6 +3,7 @@
 //! own in nftables.
 
 mod counters;
+mod drops;
 mod hot;
 mod inject;
 mod kernel_log;
@@ -10,6 +11,7 @@ mod live;
 mod loader;
 mod rule_trace;
 
+pub use drops::{Drops, DropsError};
 pub use inject::InjectError;
 pub use live::{Live, Plan, Stop};
 pub use loader::{ProbeError, clean};
