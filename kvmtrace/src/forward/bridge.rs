@@ -6,7 +6,7 @@ use super::packet::{Network, Packet};
 use super::step::{Arrival, Decision, Doubt, Outcome, Stage, Stop};
 use super::walker::{BridgeEgress, BridgeFrame, Position, Task, Walker};
 use crate::event::bridge::{BridgePort, BridgeState, PortState, PortVlan};
-use crate::event::host::{Link, LinkKind};
+use crate::event::host::{FdbEntry, Link, LinkKind};
 use crate::event::ruleset::{Hook, Layer};
 use crate::event::{IfIndex, MacAddress};
 
@@ -48,12 +48,12 @@ impl<'a> Walker<'a, '_> {
             // Group 0 is forwarded where STP is off; the others by the mask alone.
             let forwarded = group == 0 && !bridge.state.stp || bridge.state.group_forward_mask & (1 << group) != 0;
             if !forwarded || group == 1 {
-                end(
-                    self,
-                    &task,
-                    Some(format!("group_fwd_mask {:#x}", bridge.state.group_forward_mask)),
-                    Stop::LinkLocalGroup,
-                );
+                let decision = format!("group_fwd_mask {:#x}", bridge.state.group_forward_mask);
+                if group != 1 && !matches!(task.packet.network, Network::Other(_)) {
+                    self.reserved(task, link, &bridge, group, decision);
+                } else {
+                    end(self, &task, Some(decision), Stop::LinkLocalGroup);
+                }
                 return;
             }
         }
@@ -101,6 +101,17 @@ impl<'a> Walker<'a, '_> {
         self.forward_frame(task, &bridge, &frame);
     }
 
+    /// A reserved group that carries IP or ARP after all: the port's own stack takes it (`RX_HANDLER_PASS`), after the bridge's input
+    /// rules, which groups 0 and 14 don't meet.
+    fn reserved(&mut self, mut task: Task, link: &'a Link, bridge: &Bridge<'_>, group: u8, decision: String) {
+        let decisions = vec![Decision::Setting(decision)];
+        self.pass(&mut task, Stage::BridgeIngress, Some(link.index), INGRESS, decisions, None);
+        let mut frame = BridgeFrame { bridge: bridge.link.index, from: Some(link.index), vlan: 0, filtered: false };
+        if matches!(group, 0 | 14) || self.bridge_rules(&mut task, Hook::Input, &mut frame, None) {
+            self.protocols(task, link, false);
+        }
+    }
+
     /// `br_handle_frame_finish`: whom the frame is for.
     fn forward_frame(&mut self, mut task: Task, bridge: &Bridge<'a>, frame: &BridgeFrame) {
         let Some(destination) = task.packet.destination_mac else {
@@ -113,9 +124,23 @@ impl<'a> Walker<'a, '_> {
             return;
         }
         let entry = self.topology.fdb(frame.bridge, destination, frame.vlan);
+        if let Some(port) = frame.from.filter(|port| self.learns(*port, &task.packet, entry)) {
+            // br_fdb_update comes before the look-up: the frame's own source is behind the port that it came in by.
+            let hairpin = self.known(&task, Stage::BridgeForward, port).and_then(|link| link.port.as_ref());
+            if hairpin.is_none_or(|settings| !settings.hairpin) {
+                let decision = Decision::Setting("hairpin off".to_owned());
+                self.stop(&task, Stage::BridgeForward, port, FORWARD, vec![decision], Stop::Hairpin);
+                return;
+            }
+        }
         let own = bridge.link.mac == Some(destination);
         match entry {
-            Some(entry) if entry.permanent || entry.device == frame.bridge => {
+            // br_dev_xmit asks only for the port, which the bridge's own address has not (`br_forward`).
+            Some(entry) if frame.from.is_none() && entry.device == frame.bridge => {
+                let decisions = vec![Decision::Fdb(Box::new(entry.clone()))];
+                self.stop(&task, Stage::BridgeForward, frame.bridge, FORWARD, decisions, Stop::NoPort);
+            }
+            Some(entry) if frame.from.is_some() && (entry.permanent || entry.device == frame.bridge) => {
                 let decision = Decision::Fdb(Box::new(entry.clone()));
                 self.pass(&mut task, Stage::BridgeForward, Some(frame.bridge), FORWARD, vec![decision], None);
                 let after = task.parent.unwrap_or_default();
@@ -142,6 +167,13 @@ impl<'a> Walker<'a, '_> {
             }
             None => self.flood(task, bridge, frame, destination),
         }
+    }
+
+    /// The frame is for its own source, and the bridge has just learnt where that is (`br_fdb_update`). `entry` is what it knew before.
+    fn learns(&self, port: IfIndex, packet: &Packet, entry: Option<&FdbEntry>) -> bool {
+        let learning = self.topology.link(port).and_then(|link| link.port.as_ref()).is_some_and(|port| port.learning);
+        let moves = entry.is_none_or(|entry| !entry.permanent && !entry.sticky);
+        learning && moves && packet.source_mac.is_some() && packet.source_mac == packet.destination_mac
     }
 
     /// `br_flood`, `br_multicast_flood`: copies by every port that takes them, and one for the bridge itself where it is a group's.

@@ -174,7 +174,7 @@ impl<'a> Walker<'a, '_> {
     }
 
     /// IP, ARP and others above a device that is no port (`ip_rcv`, `arp_rcv`, `ipv6_rcv`).
-    fn protocols(&mut self, task: Task, link: &'a Link, filtered: bool) {
+    pub(super) fn protocols(&mut self, task: Task, link: &'a Link, filtered: bool) {
         let device = link.index;
         let after = task.parent.unwrap_or_default();
         if task.packet.tags.first().is_some_and(|tag| *tag != 0) {
@@ -214,6 +214,19 @@ impl<'a> Walker<'a, '_> {
         let Some(link) = self.known(&task, Stage::DeviceTransmit, device) else { return };
         if !link.up {
             self.stop(&task, Stage::DeviceTransmit, device, TRANSMIT, Vec::new(), Stop::LinkDown);
+            return;
+        }
+        let stacked = matches!(
+            link.kind,
+            LinkKind::Bridge(_)
+                | LinkKind::Vlan { .. }
+                | LinkKind::Macvlan
+                | LinkKind::Macvtap { .. }
+                | LinkKind::Vxlan { .. }
+        );
+        if stacked && !link.carrier {
+            // linkwatch puts noop_qdisc in the place of its queue (dev_deactivate).
+            self.stop(&task, Stage::DeviceTransmit, device, TRANSMIT, Vec::new(), Stop::NoCarrier);
             return;
         }
         if Self::comes_again(&mut task, device, Direction::Egress) {

@@ -5,9 +5,9 @@ use super::firewall::At as Site;
 use super::packet::{Fragment, Ip, Packet};
 use super::step::{Arrival, Decision, Doubt, Outcome, Stage, Stop};
 use super::walker::{Output, Position, Task, Walker};
-use crate::event::IfIndex;
 use crate::event::host::{Link, LinkKind, Route};
 use crate::event::ruleset::{Hook, Layer};
+use crate::event::{IfIndex, MacAddress};
 use crate::topology::routing::{Answer, Question};
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -130,6 +130,11 @@ impl<'a> Walker<'a, '_> {
 
     /// `ip_forward`, `ip6_forward`: TTL, MTU, the forward rules.
     fn forward(&mut self, mut task: Task, link: &Link, ip: &Ip, route: &Route, output: IfIndex) {
+        if task.packet.destination_mac.is_some_and(MacAddress::is_multicast) {
+            // Who sent it to a group of layer 2 has sent it to other routers as well: skb->pkt_type is not PACKET_HOST.
+            self.stop(&task, Stage::IpForward, link.index, FORWARD, Vec::new(), Stop::OtherHost);
+            return;
+        }
         if ip.time_to_live.is_some_and(|ttl| ttl <= 1) {
             self.stop(&task, Stage::IpForward, link.index, FORWARD, Vec::new(), Stop::TimeToLive);
             return;
@@ -189,36 +194,69 @@ impl<'a> Walker<'a, '_> {
                     return;
                 }
                 if task.packet.ip().map(|ip| ip.destination) == asked {
-                    let after = task.parent.unwrap_or_default();
-                    self.go(task, after, Position::Deliver(loopback.index));
+                    self.loop_back(task, loopback.index, v6);
                     return;
                 }
                 continue;
             }
-            let from = Some(ip.source).filter(|source| !source.is_unspecified());
-            let question = Question { from, to: ip.destination, input: "lo", output: None };
-            let anchor = loopback.map_or(IfIndex(1), |loopback| loopback.index);
-            let Some((route, decisions)) = self.route(&mut task, anchor, question) else { return };
-            let Some(output) = route.device else { return };
-            self.pass(
-                &mut task,
-                Stage::Route,
-                Some(output),
-                &["ip_route_output_flow", "ip6_route_output_flags"],
-                decisions,
-                None,
-            );
+            if v6 && (ip.destination.is_multicast() || is_link_local(ip.destination)) {
+                // Each device has such a route: the socket says by which.
+                let doubt = Doubt::Packet("the device that its sender chose".to_owned());
+                self.step(&task, Stage::Route, None, &["ip6_route_output_flags"], Vec::new(), Outcome::Unknown(doubt));
+                return;
+            }
+            let Some((output, next_hop, mtu)) = self.way_out(&mut task, &ip, loopback) else { return };
             let site = self.ip_site(Hook::Output, v6, None, Some(output));
             if first && !self.rules(&mut task, RULES, &site) {
                 return;
             }
             if task.packet.ip().map(|ip| ip.destination) == asked {
-                let mtu = route.mtu.unwrap_or_else(|| self.topology.link(output).map_or(u32::MAX, |link| link.mtu));
-                let next_hop = route.gateway.unwrap_or(ip.destination);
+                // ip_mc_output: this host hears what it says to everyone (RTCF_LOCAL).
+                let all_hosts = ip.destination == IpAddr::V4(Ipv4Addr::new(224, 0, 0, 1));
+                if all_hosts || self.topology.is_broadcast(ip.destination) {
+                    let outcome = Outcome::Branches;
+                    task.parent =
+                        Some(self.step(&task, Stage::Route, Some(output), &["ip_mc_output"], Vec::new(), outcome));
+                    self.loop_back(task.clone(), output, v6);
+                }
                 let after = task.parent.unwrap_or_default();
                 self.go(task, after, Position::Output(Output { device: output, next_hop, input: None, mtu }));
                 return;
             }
+        }
+    }
+
+    /// Device, next hop and MTU of this host's own packet (`ip_route_output_key_hash_rcu`, `ip6_route_output_flags`).
+    fn way_out(&mut self, task: &mut Task, ip: &Ip, loopback: Option<&Link>) -> Option<(IfIndex, IpAddr, u32)> {
+        const FUNCTIONS: &[&str] = &["ip_route_output_flow", "ip6_route_output_flags"];
+        let mtu_of = |device: IfIndex| self.topology.link(device).map_or(u32::MAX, |link| link.mtu);
+        // A group, or everyone, is asked for at the device that has the source, up or down; no route is.
+        let everyone = matches!(ip.destination, IpAddr::V4(to) if to.is_multicast() || to.is_broadcast());
+        let owner = self.topology.own(ip.source).first();
+        if let (true, Some((owner, network))) = (everyone, owner) {
+            let (device, mtu) = (owner.index, mtu_of(owner.index));
+            self.pass(task, Stage::Route, Some(device), FUNCTIONS, vec![Decision::OwnAddress(*network)], None);
+            return Some((device, ip.destination, mtu));
+        }
+        let from = Some(ip.source).filter(|source| !source.is_unspecified());
+        let question = Question { from, to: ip.destination, input: "lo", output: None };
+        let anchor = loopback.map_or(IfIndex(1), |loopback| loopback.index);
+        let (route, decisions) = self.route(task, anchor, question)?;
+        let device = route.device?;
+        self.pass(task, Stage::Route, Some(device), FUNCTIONS, decisions, None);
+        // The default route's gateway is none for a group (`__mkroute_output`).
+        let gateway = route.gateway.filter(|_| !ip.destination.is_multicast() || route.destination.prefix >= 4);
+        Some((device, gateway.unwrap_or(ip.destination), route.mtu.unwrap_or_else(|| mtu_of(device))))
+    }
+
+    /// A packet of this host's own comes back to it by a device: the rules on the way out and in (`ip_output`, `ip_rcv`), then the
+    /// stack. Its route is known already.
+    fn loop_back(&mut self, mut task: Task, device: IfIndex, v6: bool) {
+        let out = self.ip_site(Hook::Postrouting, v6, None, Some(device));
+        let back = self.ip_site(Hook::Prerouting, v6, Some(device), None);
+        if self.rules(&mut task, RULES, &out) && self.rules(&mut task, RULES, &back) {
+            let after = task.parent.unwrap_or_default();
+            self.go(task, after, Position::Deliver(device));
         }
     }
 

@@ -268,10 +268,10 @@ impl Walk {
     pub fn way(&self, step: usize) -> Vec<&Step> {
         let mut way = Vec::new();
         let mut next = Some(step);
-        while let Some(step) = next.and_then(|index| self.steps.get(index)) {
+        while let Some((index, step)) = next.and_then(|index| Some((index, self.steps.get(index)?))) {
             way.push(step);
             // Parents stand before their children, so this ends.
-            next = step.parent;
+            next = step.parent.filter(|parent| *parent < index);
         }
         way.reverse();
         way

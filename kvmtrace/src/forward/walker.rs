@@ -188,7 +188,9 @@ impl<'a, 't> Walker<'a, 't> {
 
     /// The packet goes on at a position, after a step.
     pub(super) fn go(&mut self, task: Task, after: usize, position: Position) {
-        self.tasks.push_back(Task { parent: Some(after), depth: task.depth + 1, position, ..task });
+        // No step stands before the first one of a packet of this host's own.
+        let parent = (after < self.walk.steps.len()).then_some(after);
+        self.tasks.push_back(Task { parent, depth: task.depth + 1, position, ..task });
     }
 
     /// Adds a step at which the packet passes, changed or not, and moves the task behind it.

@@ -1,6 +1,7 @@
 //! Hosts in a few lines, and where packets end on them. Each expectation follows the kernel's code that its stage names.
 
 mod bridges;
+mod fidelity;
 mod routed;
 
 use super::packet::{Arp, Fragment, Ip, Network, Packet, Translation, Transport};
