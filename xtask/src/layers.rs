@@ -75,7 +75,7 @@ pub(crate) fn check() -> Result<()> {
     let root = shell::root();
     let mut faults = Vec::new();
     let mut modules = Vec::new();
-    for member in ["kvmtrace", "kvmtrace-common", "kvmtrace-ebpf", "tests", "xtask"] {
+    for member in ["kvmtrace", "kvmtrace-common", "kvmtrace-ebpf", "tests", "fidelity", "xtask"] {
         for file in sources(&root.join(member))? {
             let text = std::fs::read_to_string(&file).with_context(|| format!("can't read {}", file.display()))?;
             let name = file.strip_prefix(&root).unwrap_or(&file).display().to_string();

@@ -59,6 +59,14 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Compare the model of the packet path with the kernel, packet by packet; `--seed N`, `--pairs N`, `--only HOST`
+    Fidelity {
+        /// Under this kernel (6.1, 6.12, …) in QEMU
+        #[arg(long, value_name = "KERNEL")]
+        vm: Option<String>,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Run a command as root under another kernel, in QEMU: `vm 6.1 -- uname -r`
     Vm {
         /// The kernel's version: 5.10, 6.1, 6.12, or a newer one that Debian has
@@ -116,6 +124,8 @@ fn run(task: Task) -> Result<ExitCode> {
             arguments.insert(0, "matrix".into());
             return product::lab(&arguments);
         }
+        Task::Fidelity { vm: Some(kernel), arguments } => return product::fidelity_in_vm(&kernel, &arguments),
+        Task::Fidelity { vm: None, arguments } => return product::fidelity(&arguments),
         Task::Kernels => {
             product::build_for_tests()?;
             kernels::check()?;

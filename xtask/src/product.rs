@@ -105,6 +105,25 @@ pub(crate) fn matrix_in_vm(kernel: &str, arguments: &[OsString]) -> Result<ExitC
     Ok(ExitCode::from(vm::status(kernel, &line.join(" "), &clock)?))
 }
 
+/// Compares the model of the packet path with this kernel.
+pub(crate) fn fidelity(arguments: &[OsString]) -> Result<ExitCode> {
+    setup::ensure(Need::Lab)?;
+    build_all()?;
+    become_command(setup::as_root(target_directory().join("debug/fidelity"))?.args(arguments))
+}
+
+/// Compares it with another kernel.
+pub(crate) fn fidelity_in_vm(kernel: &str, arguments: &[OsString]) -> Result<ExitCode> {
+    setup::ensure(Need::Lab)?;
+    ebpf::build()?;
+    shell::run(shell::cargo().args(["build", "--workspace", "--bins", "--profile", "vm"]))?;
+    let fidelity = target_directory().join("vm/fidelity");
+    let clock = vm::Clock::Instructions(vec![fidelity.clone()]);
+    let words = std::iter::once(fidelity.into()).chain(arguments.iter().cloned());
+    let line: Vec<String> = words.map(|word: OsString| shell::quoted(&word)).collect();
+    Ok(ExitCode::from(vm::status(kernel, &line.join(" "), &clock)?))
+}
+
 /// Measures what tracing costs, with an optimised kvmtrace.
 pub(crate) fn bench(arguments: &[OsString]) -> Result<ExitCode> {
     setup::ensure(Need::Lab)?;
