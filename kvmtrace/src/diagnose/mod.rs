@@ -17,6 +17,7 @@
 pub mod check;
 mod companions;
 mod evidence;
+mod expect;
 pub mod explain;
 pub mod facts;
 pub mod faults;
@@ -24,11 +25,14 @@ pub mod findings;
 pub mod fix;
 pub mod flows;
 pub mod guests;
+mod identity;
 pub mod judgement;
 pub mod ledger;
 pub mod notice;
+mod predict;
 pub mod probe;
 pub mod reachability;
+mod reconcile;
 pub mod report;
 pub mod rules;
 pub mod shell;
@@ -41,8 +45,9 @@ use crate::diagnose::flows::gather::gather;
 use crate::diagnose::flows::group::Group;
 use crate::diagnose::flows::{attribute, journey};
 use crate::diagnose::judgement::Judgement;
-use crate::diagnose::report::{FlowReport, Host, Report, SCHEMA, Severity, Totals, Translated, Verdict, Window};
+use crate::diagnose::report::{Basis, FlowReport, Host, Report, SCHEMA, Severity, Totals, Translated, Verdict, Window};
 use crate::diagnose::rules::judge;
+use crate::topology::Topology;
 use crate::track::{IcmpError, Track};
 use std::collections::BTreeMap;
 
@@ -86,8 +91,17 @@ fn unfinished(track: &Track) -> Report {
         .iter()
         .map(|judgement| judgement.as_ref().is_some_and(|judgement| judgement.verdict == Verdict::Refused))
         .collect();
-    let mut flows: Vec<FlowReport> =
-        cases.iter().zip(judgements).map(|(case, judgement)| flow_report(case, judgement)).collect();
+    let ids: Vec<String> = cases
+        .iter()
+        .map(|case| identity::flow_id(case.device().map(|device| scene.name(device)).as_deref(), &case.key()))
+        .collect();
+    let topology = Topology::new(scene.host);
+    let bases = reconcile::reconcile(&scene, &topology, &cases, &mut judgements);
+    predict::predict(&topology, &cases, &mut judgements, &ids);
+    let judged = cases.iter().zip(judgements).zip(ids.into_iter().zip(bases));
+    let mut flows: Vec<FlowReport> = judged
+        .map(|((case, judgement), (id, basis))| FlowReport { id, basis, ..flow_report(case, judgement) })
+        .collect();
     flows.sort_by(|a, b| {
         let rank = |flow: &FlowReport| {
             (std::cmp::Reverse(flow.severity), std::cmp::Reverse(flow.verdict), std::cmp::Reverse(flow.bytes))
@@ -189,6 +203,8 @@ fn flow_report(case: &Case<'_>, judgement: Option<Judgement>) -> FlowReport {
     let packets = case.packets();
     let mut flow = FlowReport {
         key,
+        id: String::new(),
+        icmp_id: identity::icmp_id(&key),
         guest: case.device().and_then(|device| scene.guest_name(device)),
         device: case.device().map(|device| scene.name(device)),
         direction: case.group.direction,
@@ -203,6 +219,7 @@ fn flow_report(case: &Case<'_>, judgement: Option<Judgement>) -> FlowReport {
         verdict: Verdict::Delivered,
         cause: None,
         severity: Severity::Ok,
+        basis: Basis::Observed,
         complete: loss.ring_events == 0 && loss.map_full == 0 && loss.flows_evicted == 0 && !waiting,
         packets,
         bytes: case.bytes(),

@@ -172,6 +172,18 @@ pub enum FlowDirection {
     Host,
 }
 
+/// What a statement rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Basis {
+    /// On what was seen of the packets.
+    Observed,
+    /// On the model of this host's packet path alone.
+    Model,
+    /// On both, and they agree.
+    Both,
+}
+
 /// A flow and its verdict.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[allow(missing_docs, reason = "the names are the contract's, which documents them")]
@@ -179,6 +191,8 @@ pub struct FlowReport {
     /// Tells flows apart that read alike, such as two pings of the same pair.
     #[serde(skip)]
     pub key: FlowKey,
+    pub id: String,
+    pub icmp_id: Option<u16>,
     pub guest: Option<String>,
     pub device: Option<String>,
     pub direction: FlowDirection,
@@ -194,6 +208,8 @@ pub struct FlowReport {
     pub verdict: Verdict,
     pub cause: Option<Cause>,
     pub severity: Severity,
+    /// What the verdict rests on.
+    pub basis: Basis,
     pub complete: bool,
     pub packets: u64,
     pub bytes: u64,

@@ -4,7 +4,7 @@
 use super::escape::escape;
 use super::style::Style;
 use crate::diagnose::notice::Notice;
-use crate::diagnose::report::{Finding, Fix, FlowReport, Hop, Report, Severity, Verdict, Where};
+use crate::diagnose::report::{Finding, Fix, FlowReport, Hop, Outcome, Prediction, Report, Severity, Verdict, Where};
 use crate::event::Direction;
 use std::io::{self, Write};
 
@@ -188,6 +188,21 @@ fn place(place: Option<&Where>, style: Style, out: &mut impl Write) -> io::Resul
     writeln!(out, "  where  {}", style.bold(&format!("{device}{point}{function}{reason}")))
 }
 
+/// The expectation of the model, in a sentence.
+fn prediction_words(prediction: &Prediction) -> String {
+    let expected = match prediction.outcome {
+        Outcome::Restores => format!("predicted to work: {}.", prediction.reason),
+        Outcome::NextObstacle => format!("predicted to meet the next obstacle: {}.", prediction.reason),
+        Outcome::Unknown => format!("not predictable, because {}.", prediction.reason),
+    };
+    let opens = prediction.opens.as_ref().map(|opens| format!(" Opens also: {opens}.")).unwrap_or_default();
+    let breaks = match prediction.breaks.len() {
+        0 => String::new(),
+        count => format!(" Breaks {count} of the flows that were delivered."),
+    };
+    expected + &opens + &breaks
+}
+
 /// Commands, each on a line of its own to be pasted, with their undo; of the first also why, risk and where to keep it.
 pub(super) fn fixes(fixes: &[Fix], width: usize, style: Style, out: &mut impl Write) -> io::Result<()> {
     for (index, fix) in fixes.iter().enumerate() {
@@ -198,6 +213,9 @@ pub(super) fn fixes(fixes: &[Fix], width: usize, style: Style, out: &mut impl Wr
                 writeln!(out, "  {label}   {}", style.command(&escape(command)))?;
                 if let Some(undo) = &fix.undo {
                     writeln!(out, "  undo   {}", style.dim(&escape(undo)))?;
+                }
+                if let Some(prediction) = &fix.prediction {
+                    indented("  model  ", &prediction_words(prediction), width, out)?;
                 }
                 if index == 0 {
                     let risk = fix.risk.as_deref().map(|risk| format!(" Risk: {risk}")).unwrap_or_default();

@@ -3,8 +3,8 @@
 
 use super::{Cost, Device, Devices, History, Log, Replay, Snapshot, Status};
 use crate::diagnose::report::{
-    Cause, Finding, Fix, FlowDirection, FlowReport, GuestReport, Hop, Host, InterfaceReport, Point, Report, SCHEMA,
-    Severity, Totals, Verdict, Where, Window,
+    Basis, Cause, Finding, Fix, FlowDirection, FlowReport, GuestReport, Hop, Host, InterfaceReport, Point, Report,
+    SCHEMA, Severity, Totals, Verdict, Where, Window,
 };
 use crate::event::host::{Guest, GuestInterface, Link, LinkKind, LinkStatistics};
 use crate::event::{
@@ -97,6 +97,8 @@ fn delivered(
     let tap = format!("vnet{number}");
     FlowReport {
         key: key(protocol, (&format!("10.99.0.{}", 11 + number), source_port), (destination, destination_port)),
+        id: format!("{number:016x}"),
+        icmp_id: None,
         guest: Some(guest.to_owned()),
         device: Some(tap.clone()),
         direction: FlowDirection::FromGuest,
@@ -111,6 +113,7 @@ fn delivered(
         verdict: Verdict::Delivered,
         cause: None,
         severity: Severity::Ok,
+        basis: Basis::Observed,
         complete: true,
         packets,
         bytes: packets * 800,

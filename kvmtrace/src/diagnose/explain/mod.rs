@@ -1,6 +1,5 @@
 //! `kvmtrace explain`: one walk as a report: the way step by step, the answer's way back, and the result with its cause and fixes.
 
-mod fixes;
 mod leg;
 pub mod report;
 
@@ -10,6 +9,7 @@ pub use report::Explanation;
 use crate::diagnose::check;
 use crate::diagnose::facts::cause_of_stop::point_of_step;
 use crate::diagnose::facts::scene::Scene;
+use crate::diagnose::fix::stop::fixes_of_stop;
 use crate::diagnose::report::{EndReport, Finding, Fix, Host, Severity, Where};
 use crate::event::host::FdbEntry;
 use crate::event::{Degraded, HostState};
@@ -159,7 +159,7 @@ fn fixes(track: &Track, decisive: Option<&Reading<'_>>, result: &ResultReport, f
     if found.iter().any(|fix| fix.command.is_some()) {
         return found;
     }
-    fixes::fixes_of_stop(&scene, step, stop, reading.packet_before(index), reading.is_bridged(index))
+    fixes_of_stop(&scene, step, stop, reading.packet_before(index), reading.is_bridged(index))
 }
 
 /// Findings about devices of the way that do not stop this packet.

@@ -13,4 +13,5 @@ pub mod port;
 pub mod route;
 mod set;
 pub mod stack;
+pub mod stop;
 pub mod sysctl;

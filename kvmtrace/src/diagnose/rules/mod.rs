@@ -128,7 +128,7 @@ fn scaled(case: &Case<'_>, judgement: Judgement) -> Judgement {
 }
 
 /// Its packets vanish, or whoever sends it waits in vain or is told no.
-fn suffers(case: &Case<'_>) -> bool {
+pub(super) fn suffers(case: &Case<'_>) -> bool {
     if case.packets() == 0 {
         return false;
     }

@@ -16,7 +16,13 @@ use crate::forward::step::{Decision, Stage, Step, Stop};
 use crate::forward::words;
 
 /// Commands that let the packet past a stop.
-pub(super) fn fixes_of_stop(scene: &Scene<'_>, step: &Step, stop: &Stop, packet: &Packet, bridged: bool) -> Vec<Fix> {
+pub(in crate::diagnose) fn fixes_of_stop(
+    scene: &Scene<'_>,
+    step: &Step,
+    stop: &Stop,
+    packet: &Packet,
+    bridged: bool,
+) -> Vec<Fix> {
     let mut fixes = raw(scene, step, stop, packet, bridged);
     for fix in &mut fixes {
         persist::complete(scene.host, fix);

@@ -1,0 +1,92 @@
+//! Lays what the model expects of a flow beside what was seen of it. Where a rule found the cause, the model agrees or has
+//! nothing to add; where no rule did and the packets went missing, the stop of the walk is the cause.
+
+use super::expect::{self, Question};
+use super::facts::cause_of_stop::{cause_of_doubt, cause_of_stop, point_of_step};
+use super::facts::scene::Scene;
+use super::fix::stop::fixes_of_stop;
+use super::flows::case::Case;
+use super::judgement::Judgement;
+use super::report::{Basis, Cause, Verdict, Where};
+use super::rules;
+use crate::forward::reading::Reading;
+use crate::forward::step::{Outcome, Step};
+use crate::forward::{walk, words};
+use crate::topology::Topology;
+
+/// Flows that are walked at most: a report stays quick under any load.
+const WALKED: usize = 512;
+
+/// Judges each flow once more with the model's answer at hand, and says what each verdict rests on.
+pub(super) fn reconcile(
+    scene: &Scene<'_>,
+    topology: &Topology<'_>,
+    cases: &[Case<'_>],
+    judgements: &mut [Option<Judgement>],
+) -> Vec<Basis> {
+    let mut walked = 0;
+    let answers = cases.iter().zip(judgements.iter_mut()).map(|(case, judgement)| {
+        let open = judgement.is_some() || rules::suffers(case);
+        if !open || walked >= WALKED {
+            return Basis::Observed;
+        }
+        walked += 1;
+        let Some(question) = expect::question(case) else { return Basis::Observed };
+        let Some(expected) = stop_of(scene, topology, case, &question) else { return Basis::Observed };
+        match judgement {
+            Some(known) if known.cause == expected.cause => Basis::Both,
+            Some(known) if !is_vague(known.cause) => Basis::Observed,
+            Some(_) | None => {
+                let seen = !case.drops.is_empty();
+                *judgement = Some(expected);
+                if seen { Basis::Both } else { Basis::Model }
+            }
+        }
+    });
+    answers.collect()
+}
+
+/// Causes that say no more than that something happened, or that nothing came back.
+fn is_vague(cause: Cause) -> bool {
+    matches!(cause, Cause::Unclassified | Cause::NoReply)
+}
+
+/// The judgement that the walk's stop amounts to; none where the walk does not surely stop.
+fn stop_of(scene: &Scene<'_>, topology: &Topology<'_>, case: &Case<'_>, question: &Question) -> Option<Judgement> {
+    let host = scene.host;
+    let walk = walk(topology, &question.packet, question.entry);
+    let reading = Reading::new(&walk, &question.packet, question.goal);
+    if let Some((_, step)) = reading.doubt() {
+        return doubted(scene, case, step);
+    }
+    let (index, step) = reading.steps().last()?;
+    let Outcome::Stops(stop) = &step.outcome else { return None };
+    let bridged = reading.is_bridged(index);
+    let cause = cause_of_stop(host, step, stop, bridged);
+    let function = case.drops.first().and_then(|drop| drop.site.function.clone());
+    let reason = case.drops.first().and_then(|drop| drop.site.reason.clone());
+    let place = Where {
+        device: step.device.map(|device| scene.name(device)),
+        point: point_of_step(host, step),
+        function,
+        reason,
+    };
+    let explanation = format!("{} end here: {}.", case.dropped_share(), words::stop(host, step.device, stop));
+    let judgement = Judgement::dropped(cause, place, explanation);
+    let verdict = if case.drops.is_empty() { Verdict::Lost } else { Verdict::Dropped };
+    let evidence = step.decisions.iter().map(|decision| words::decision(host, decision));
+    let fixes = fixes_of_stop(scene, step, stop, reading.packet_before(index), bridged);
+    Some(judgement.verdict(verdict).evidence(evidence).fixes(fixes))
+}
+
+/// A doubt that names its own cause, such as a queue of user space; none where it only leaves open what happens.
+fn doubted(scene: &Scene<'_>, case: &Case<'_>, step: &Step) -> Option<Judgement> {
+    let Outcome::Unknown(doubt) = &step.outcome else { return None };
+    let cause = cause_of_doubt(doubt)?;
+    let drop = case.drops.first()?;
+    let device = step.device.map(|device| scene.name(device));
+    let place = Where { device, point: point_of_step(scene.host, step), function: None, reason: None }.of(drop);
+    let explanation =
+        format!("{} died where the way can't be followed: {}.", case.dropped_share(), words::doubt(scene.host, doubt));
+    Some(Judgement::dropped(cause, place, explanation))
+}
