@@ -2,13 +2,13 @@
 //!
 //! What comes first knows nothing of what follows:
 //!
-//! 1. [`report`], [`words`] and [`shell`]: what is said in the end, and how.
+//! 1. [`mod@report`], [`words`] and [`shell`]: what is said in the end, and how.
 //! 2. [`facts`]: what was observed, and what this host's configuration says of it.
 //! 3. [`flows`]: whose a flow is, which flows are one after NAT, and the case that holds all that a rule may ask.
 //! 4. [`fix`]: commands that bring the packets through.
 //! 5. [`faults`]: what is wrong at a place, whichever rule came there.
 //! 6. [`rules`]: what a flow's drops or its silence mean. No rule knows another.
-//! 7. [`check`] and [`findings`]: facts about devices, guests and the host; [`explain`] and [`reachability`]: walks without packets. `companions` give a flow that only suffers
+//! 7. [`mod@check`] and [`findings`]: facts about devices, guests and the host; [`mod@explain`] and [`reachability`]: walks without packets. `companions` give a flow that only suffers
 //!    the cause of the flow that it waits for, `evidence` shows what a verdict rests on.
 //!
 //! All of it is a pure function of [`Track`].

@@ -104,7 +104,7 @@ impl Fix {
         Self { risk: Some(risk.into()), ..self }
     }
 
-    /// With what it sets ([`persist::complete`] then tells where this host keeps it).
+    /// With what it sets (`fix::persist::complete` then adds where this host keeps it).
     #[must_use]
     pub fn setting(self, setting: Setting) -> Self {
         Self { setting: Some(setting), ..self }
