@@ -38,7 +38,7 @@ struct Stopped {
     answer: bool,
 }
 
-/// Fills in the predictions of all fixes, and puts those that the model knows not to work behind the others.
+/// Fills in the predictions of all fixes.
 pub(super) fn predict(
     topology: &Topology<'_>,
     cases: &[Case<'_>],
@@ -95,17 +95,7 @@ pub(super) fn predict(
                 None => Prediction::unknown("nobody saw where these packets enter this host".to_owned()),
             });
         }
-        order(&mut judgement.fixes);
     }
-}
-
-/// Fixes that the model knows to fail, or to break a flow that was delivered, stand behind the others.
-fn order(fixes: &mut [Fix]) {
-    fixes.sort_by_key(|fix| match &fix.prediction {
-        Some(prediction) if !prediction.breaks.is_empty() => 2,
-        Some(Prediction { outcome: Outcome::NextObstacle, same: true, .. }) => 1,
-        _ => 0,
-    });
 }
 
 fn prediction(

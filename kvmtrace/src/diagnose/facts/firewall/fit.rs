@@ -5,7 +5,7 @@ use crate::diagnose::facts::dropped::Dropped;
 use crate::diagnose::facts::scene::Scene;
 use crate::event::host::Chain;
 use crate::event::ruleset::{Condition, Hook, Key, Layer, Meta, Names, Rule, RuleReference, Statement, Verdict};
-use crate::event::{FlowKey, IfIndex};
+use crate::event::{FlowKey, IfIndex, PacketRecord};
 use crate::forward::firewall::{At, Fit, Known, Question};
 use crate::forward::packet::{Fragment, Packet, TcpFlags, Transport};
 
@@ -115,11 +115,20 @@ fn packet(key: &FlowKey, drop: &Dropped<'_>) -> Packet {
             *flags = opens.then_some(TcpFlags { syn: true, ack: false, fin: false, rst: false });
         }
         // A flow without ports is one of later fragments.
-        if ip.transport.ports() == Some((None, None)) {
+        if ip.transport.ports() == Some((None, None)) || drop.example().is_some_and(is_later_fragment) {
             ip.fragment = Fragment::Later;
         }
     }
     packet
+}
+
+/// An IPv4 packet whose fragment offset is not zero (RFC 791).
+fn is_later_fragment(example: &PacketRecord) -> bool {
+    let start = if example.ethernet { 14 } else { 0 };
+    let header = example.header.get(start..).unwrap_or_default();
+    let version = header.first().map(|byte| byte >> 4);
+    let offset = header.get(6..8).and_then(|bytes| bytes.try_into().ok()).map(u16::from_be_bytes);
+    version == Some(4) && offset.is_some_and(|offset| offset & 0x1fff != 0)
 }
 
 /// The answers to the packet may meet the rule as well: it asks for no device that they came in by, for no MAC address (theirs are
