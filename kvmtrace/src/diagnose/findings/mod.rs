@@ -172,10 +172,10 @@ fn loops(scene: &Scene<'_>) -> Vec<Finding> {
             .places
             .iter()
             .filter(|(place, _)| place.direction == Direction::Ingress && scene.role(place.device) == Role::Tap)
-            // What goes round has left by the port as often as it came in; what a guest sends again and again has not.
+            // What goes round has left by the port about as often as it came in, but for losses; what a guest sends again and again has not.
             .filter(|(place, counters)| {
                 let left = flow.places.get(&Place { direction: Direction::Egress, ..**place });
-                left.is_some_and(|left| left.packets.saturating_mul(2) >= counters.packets)
+                left.is_some_and(|left| left.packets.saturating_mul(16) >= counters.packets)
             })
             .map(|(place, counters)| (place.device, counters.packets))
             .collect();
@@ -293,6 +293,16 @@ fn sends_own_address(scene: &Scene<'_>, device: IfIndex, mac: MacAddress) -> boo
     })
 }
 
+/// The interface's own MAC address sends, too: a guest that bridges or nests others has its own beside theirs.
+fn sends_with_own_mac(scene: &Scene<'_>, device: IfIndex) -> bool {
+    let own = scene.interface(device).and_then(|interface| interface.mac);
+    scene.track.flows().any(|flow| {
+        flow.places.iter().any(|(place, counters)| {
+            place.device == device && scene.is_entry(*place) && Some(counters.source_mac) == own
+        })
+    })
+}
+
 /// A guest that sends with a MAC address that is not its interface's.
 fn spoofed(scene: &Scene<'_>, layer2: &Layer2) -> Vec<Finding> {
     let mut found = Vec::new();
@@ -307,7 +317,8 @@ fn spoofed(scene: &Scene<'_>, layer2: &Layer2) -> Vec<Finding> {
             continue;
         }
         let host = scene.is_host_mac(*mac);
-        if !host && (is_virtual_router(*mac) || !sends_own_address(scene, *device, *mac)) {
+        let nested = !sends_own_address(scene, *device, *mac) && sends_with_own_mac(scene, *device);
+        if !host && (is_virtual_router(*mac) || nested) {
             continue;
         }
         let name = scene.name(*device);

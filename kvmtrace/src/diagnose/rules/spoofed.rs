@@ -63,9 +63,12 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
 fn disguise<'a>(case: &Case<'a>, device: IfIndex, checked: bool) -> Option<Disguise<'a>> {
     let scene = case.scene;
     let own_mac = scene.interface(device)?.mac?;
-    let example = case.focus.as_ref().and_then(|drop| drop.example()).and_then(macs).map(|(source, _)| source);
-    let entered = case.group.main.entry().map(|(_, counters)| counters.source_mac);
-    let mac = entered.or(example).filter(|mac| !mac.is_zero())?;
+    // Behind the guest's own device a packet may bear this host's addresses, by routing and NAT.
+    let here = case.focus.as_ref().filter(|drop| drop.device() == Some(device));
+    let example = here.and_then(|drop| drop.example()).and_then(macs).map(|(source, _)| source);
+    let mut places = case.group.main.places.iter();
+    let entered = places.find(|(place, _)| place.device == device && scene.is_entry(**place));
+    let mac = entered.map(|(_, counters)| counters.source_mac).or(example).filter(|mac| !mac.is_zero())?;
     if mac != own_mac {
         return Some(Disguise { text: format!("the MAC address {mac}"), owner: scene.mac_owner(device, mac) });
     }
