@@ -4,7 +4,9 @@ use super::stage::Stage;
 use crate::diagnose::facts::dropped::Dropped;
 use crate::diagnose::facts::scene::Scene;
 use crate::event::host::Chain;
-use crate::event::ruleset::{Condition, Hook, Key, Layer, Meta, Names, Rule, RuleReference, Statement, Verdict};
+use crate::event::ruleset::{
+    Condition, Hook, IpField, Key, Layer, Meta, Names, Rule, RuleReference, Statement, Verdict,
+};
 use crate::event::{FlowKey, IfIndex, PacketRecord};
 use crate::forward::firewall::{At, Fit, Known, Question};
 use crate::forward::packet::{Fragment, Packet, TcpFlags, Transport};
@@ -54,6 +56,9 @@ impl<'p> Asked<'p> {
         let Some(rule) = self.rule(rule) else { return Fit::Not };
         let mut fits = self.questions.iter().map(|question| question.fit(rule));
         let first = fits.next().unwrap_or(Fit::Not);
+        if first == Fit::Not && asks_for_fragments(rule) {
+            return Fit::Maybe("which fragment was dropped is not known");
+        }
         if first != Fit::Not || spares_a_device(rule) {
             return first;
         }
@@ -93,6 +98,14 @@ fn inputs(scene: &Scene<'_>, layer: Layer, input: Option<IfIndex>, dropped: Opti
     inputs
 }
 
+/// The rule asks for the fragment offset. A packet that a tunnel has wrapped may be cut up behind it, whatever the flow inside shows.
+fn asks_for_fragments(rule: &Rule) -> bool {
+    rule.statements.iter().any(|statement| {
+        matches!(statement, Statement::Test(Condition::Is { keys, .. })
+            if keys.iter().any(|key| matches!(key.key, Key::Ip(_, IpField::FragmentOffset))))
+    })
+}
+
 /// The rule is for all but some incoming devices.
 fn spares_a_device(rule: &Rule) -> bool {
     rule.statements.iter().any(|statement| {
@@ -122,13 +135,15 @@ fn packet(key: &FlowKey, drop: &Dropped<'_>) -> Packet {
     packet
 }
 
-/// An IPv4 packet whose fragment offset is not zero (RFC 791).
+/// An IPv4 packet whose fragment offset is not zero (RFC 791). Where a device's own hook drops, the record may begin at either layer.
 fn is_later_fragment(example: &PacketRecord) -> bool {
-    let start = if example.ethernet { 14 } else { 0 };
-    let header = example.header.get(start..).unwrap_or_default();
-    let version = header.first().map(|byte| byte >> 4);
-    let offset = header.get(6..8).and_then(|bytes| bytes.try_into().ok()).map(u16::from_be_bytes);
-    version == Some(4) && offset.is_some_and(|offset| offset & 0x1fff != 0)
+    let starts = if example.ethernet { [14, 0] } else { [0, 14] };
+    starts.into_iter().any(|start| {
+        let header = example.header.get(start..).unwrap_or_default();
+        let is_ipv4 = header.first().is_some_and(|byte| (0x45..=0x4f).contains(byte));
+        let offset = header.get(6..8).and_then(|bytes| bytes.try_into().ok()).map(u16::from_be_bytes);
+        is_ipv4 && offset.is_some_and(|offset| offset & 0x1fff != 0)
+    })
 }
 
 /// The answers to the packet may meet the rule as well: it asks for no device that they came in by, for no MAC address (theirs are
