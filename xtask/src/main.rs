@@ -11,6 +11,7 @@ mod packages;
 mod product;
 mod setup;
 mod shell;
+mod unpacked;
 mod vm;
 
 use anyhow::Result;

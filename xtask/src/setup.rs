@@ -40,14 +40,9 @@ pub(crate) const LAB_PROGRAMS: &[(&str, &str)] = &[
 /// What only tests use: other tools' opinion of what kvmtrace attaches and writes, and a terminal for it.
 const TEST_PROGRAMS: &[(&str, &str)] = &[("bpftool", "bpftool"), ("tmux", "tmux"), ("tshark", "tshark")];
 
-/// What runs another kernel.
-const VM_PROGRAMS: &[(&str, &str)] = &[
-    ("busybox", "busybox-static"),
-    ("modprobe", "kmod"),
-    ("qemu-system-x86_64", "qemu-system-x86"),
-    ("xz", "xz-utils"),
-    ("zstd", "zstd"),
-];
+/// What runs another kernel, beside QEMU.
+const VM_PROGRAMS: &[(&str, &str)] =
+    &[("busybox", "busybox-static"), ("modprobe", "kmod"), ("xz", "xz-utils"), ("zstd", "zstd")];
 
 /// A rustc that has `core` for BPF.
 const RUSTC_PACKAGES: &[&str] = &["rustc-web", "libstd-rust-web-dev-bpf"];
@@ -187,7 +182,7 @@ fn cargo_install(name: &str, version: &str, arguments: &[&str], environment: &[(
 }
 
 /// Installs Debian packages.
-fn apt(packages: &[&str]) -> Result<()> {
+pub(crate) fn apt(packages: &[&str]) -> Result<()> {
     let list = packages.join(" ");
     if find("apt-get").is_none() {
         bail!("missing: {list} (Debian's names), and there is no apt-get to install them with");

@@ -11,6 +11,7 @@ mod archive;
 mod initramfs;
 mod kernel;
 mod near;
+mod qemu;
 
 use crate::setup::{self, Need};
 use crate::shell;
@@ -45,7 +46,7 @@ pub(crate) fn run(version: &str, command: &[OsString]) -> Result<ExitCode> {
 
 /// Runs a line for the shell under a kernel; gives its exit status.
 pub(crate) fn status(version: &str, line: &str, clock: &Clock) -> Result<u8> {
-    setup::ensure(Need::Vm)?;
+    ensure()?;
     let kernel = kernel::find(&cache()?, version)?;
     boot(&kernel, line, clock, Stdio::inherit()).map(|(status, _)| status)
 }
@@ -57,8 +58,14 @@ pub(crate) fn told(version: &str, line: &str, clock: &Clock) -> Result<(u8, Stri
 
 /// Fetches a kernel, so that what goes wrong then is no fault of what runs on it.
 pub(crate) fn prepare(version: &str) -> Result<()> {
-    setup::ensure(Need::Vm)?;
+    ensure()?;
     kernel::find(&cache()?, version).map(drop)
+}
+
+/// Installs what is missing to run another kernel.
+fn ensure() -> Result<()> {
+    setup::ensure(Need::Vm)?;
+    qemu::ensure()
 }
 
 /// What it says goes where `said` leads; where that is here, it is given.
@@ -74,7 +81,7 @@ fn boot(kernel: &kernel::Kernel, line: &str, clock: &Clock, said: Stdio) -> Resu
     std::fs::write(&initrd, initramfs::build(kernel, &script, &near)?).context("writing the initramfs")?;
     #[allow(clippy::disallowed_methods, reason = "the machine has no clock of its own")]
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).context("the clock")?.as_secs();
-    let mut qemu = setup::as_root("qemu-system-x86_64")?;
+    let mut qemu = qemu::command()?;
     // Several emulated CPUs at once race with a kernel that patches its own code: one thread for all.
     qemu.args([
         "-accel",
