@@ -3,7 +3,7 @@
 use crate::lab::draw::Seed;
 use crate::lab::state;
 use crate::product::Product;
-use crate::scenario::{Outcome, Run, Runner, Scenario};
+use crate::scenario::{By, Outcome, Run, Runner, Scenario};
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::{SigSet, Signal};
 use std::collections::BTreeSet;
@@ -21,6 +21,8 @@ pub struct Choice {
     pub jobs: usize,
     /// What was proposed is shown, too.
     pub cures: bool,
+    /// What kvmtrace judges by; by probes only those scenarios that a probe can stand for.
+    pub by: By,
 }
 
 /// Runs the chosen scenarios so many times, each with a seed of its own; whether all are as they should be every time.
@@ -47,16 +49,19 @@ pub fn repeat(
 
 /// Runs the chosen scenarios once.
 fn run(product: Option<Product>, seed: Seed, choice: &Choice, out: &mut (impl Write + Send)) -> Result<bool> {
-    let Choice { filters, jobs, cures } = choice;
+    let Choice { filters, jobs, cures, by } = choice;
     let mut scenarios = Scenario::all()?;
     let names: BTreeSet<String> = scenarios.iter().map(|scenario| scenario.name.clone()).collect();
     if !filters.is_empty() {
         scenarios.retain(|scenario| filters.iter().any(|filter| selects(filter, &scenario.name, &names)));
     }
+    if *by == By::Probe {
+        scenarios.retain(Scenario::can_be_probed);
+    }
     ensure!(!scenarios.is_empty(), "no scenario's name holds {}", filters.join(" or "));
     writeln!(out, "KVMTRACE_LAB_SEED={seed}, {} scenarios", scenarios.len())?;
     writeln!(out, "{:<44} {:<24} {:<34} {:<6} {:<6}", "SCENARIO", "CAUSE", "WHERE", "CURE", "UNDO")?;
-    let runner = Runner { product, seed };
+    let runner = Runner { product, seed, by: *by };
     let (next, out) = (AtomicUsize::new(0), Mutex::new((out, [0_usize; 3])));
     thread::scope(|scope| {
         for _ in 0..*jobs.max(&1) {
@@ -83,6 +88,10 @@ fn run(product: Option<Product>, seed: Seed, choice: &Choice, out: &mut (impl Wr
     });
     let (out, [passed, skipped, failed]) = out.into_inner().ok().context("a scenario's thread panicked")?;
     writeln!(out, "{passed} right, {failed} wrong, {skipped} skipped; KVMTRACE_LAB_SEED={seed}")?;
+    if *by == By::Probe {
+        let share = 100.0 * passed as f64 / (passed + failed).max(1) as f64;
+        writeln!(out, "judged right by probes alone: {share:.1} % of {}", passed + failed)?;
+    }
     Ok(failed == 0)
 }
 

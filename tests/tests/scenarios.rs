@@ -6,7 +6,7 @@ use anyhow::Result;
 use kvmtrace_tests::lab::draw::Seed;
 use kvmtrace_tests::lab::require_root;
 use kvmtrace_tests::product::Product;
-use kvmtrace_tests::scenario::{Outcome, Runner, Scenario};
+use kvmtrace_tests::scenario::{By, Outcome, Runner, Scenario};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 fn main() -> Result<()> {
@@ -25,7 +25,7 @@ fn test(scenario: &Scenario, seed: Seed) -> Result<Completion, Failed> {
     if require_root().is_err() {
         return Ok(skip(scenario, "the lab needs root"));
     }
-    let runner = Runner { product: product()?, seed };
+    let runner = Runner { product: product()?, seed, by: By::Traffic };
     match runner.run(scenario) {
         Ok(Outcome::Passed(_)) => Ok(Completion::Completed),
         // What is known to be judged wrong is told, and no reason to stop everything else.

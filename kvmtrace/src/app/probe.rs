@@ -52,8 +52,8 @@ pub(super) async fn probe(cli: &Cli, options: &Probe) -> anyhow::Result<Status> 
     if !ask.named && !options.yes && !agreed(&ask.packets, options.count.min(FEW))? {
         bail!("nothing was sent");
     }
-    let entry = entry(&host, first)?;
-    let mut run = Run::start(&first.guest, entry, options.rules.trace_rules).await?;
+    let entries = entries(&host, &ask.packets)?;
+    let mut run = Run::start(&first.guest, &entries, options.rules.trace_rules).await?;
     let (done, limit) = if options.sweep {
         let (done, limit) = sweep(&mut run, &host, first, options).await?;
         (done, Some(limit))
@@ -92,11 +92,26 @@ fn meant(expect: Expect) -> Outcome {
     }
 }
 
-/// Where the packets enter, as the tc hooks see it.
-fn entry(host: &HostState, asked: &Asked) -> anyhow::Result<Place> {
+/// Where all of it enters: the packets, and the requests that may come before them.
+fn entries(host: &HostState, all: &[Asked]) -> anyhow::Result<Vec<Place>> {
+    let mut entries = Vec::new();
+    for asked in all {
+        let request = request(asked).map(|_| Entry::Guest(asked.interface));
+        for entry in std::iter::once(asked.entry).chain(request) {
+            let place = place(host, entry)?;
+            if !entries.contains(&place) {
+                entries.push(place);
+            }
+        }
+    }
+    Ok(entries)
+}
+
+/// Where a packet enters, as the tc hooks see it.
+fn place(host: &HostState, entry: Entry) -> anyhow::Result<Place> {
     let is_macvtap =
         |device: IfIndex| host.link(device).is_some_and(|link| matches!(link.kind, LinkKind::Macvtap { .. }));
-    Ok(match asked.entry {
+    Ok(match entry {
         // What a macvtap's guest sends leaves by the macvtap.
         Entry::Guest(device) if is_macvtap(device) => Place { device, direction: Direction::Egress },
         Entry::Guest(device) | Entry::Wire(device) => Place { device, direction: Direction::Ingress },
@@ -104,6 +119,12 @@ fn entry(host: &HostState, asked: &Asked) -> anyhow::Result<Place> {
             bail!("--from is an address of this host: send from here itself, under `kvmtrace verdict --cmd`")
         }
     })
+}
+
+/// The guest's request for the MAC address of the next hop, or of the sender, where that is not known.
+fn request(asked: &Asked) -> Option<&Packet> {
+    let unknown = asked.next_hop.is_some_and(|hop| hop.mac.is_none());
+    asked.first.as_ref().filter(|_| unknown)
 }
 
 /// Names what will be sent, and asks.
@@ -133,37 +154,42 @@ fn target(asked: &Asked) -> String {
     }
 }
 
-/// Sends one probe; where the next hop's MAC address is not known, the request for it, and only that if nobody answers.
+/// Sends one probe; where a MAC address is missing, the request for it, and only that if nobody answers.
 async fn send(run: &mut Run, host: &HostState, asked: &Asked, count: u16) -> anyhow::Result<Done> {
-    match with_next_hop(run, asked).await? {
+    let entry = place(host, asked.entry)?;
+    match with_next_hop(run, host, asked).await? {
         Ok(packet) => {
-            let expected = expected(host, &packet, asked, run.mtu());
+            let expected = expected(host, &packet, asked.entry, run.mtu(entry));
             // One request is enough for what is broadcast.
             let count =
                 if packet.destination_mac.is_some_and(crate::event::MacAddress::is_multicast) { 1 } else { count };
-            let sent = run.probe(&packet, count).await?;
+            let sent = run.probe(&packet, entry, count).await?;
             Ok(Done { asked: asked.clone(), sent, expected })
         }
         Err(unanswered) => {
-            let expected = expected(host, &unanswered.packet, asked, run.mtu());
+            let by = Entry::Guest(asked.interface);
+            let expected = expected(host, &unanswered.packet, by, run.mtu(unanswered.entry));
             Ok(Done { asked: asked.clone(), sent: *unanswered, expected })
         }
     }
 }
 
-/// The packet with its receiver's MAC address, or the request for that address which nobody answered.
-async fn with_next_hop(run: &mut Run, asked: &Asked) -> anyhow::Result<Result<Packet, Box<Sent>>> {
-    let unknown = asked.next_hop.is_some_and(|hop| hop.mac.is_none());
-    let Some(request) = asked.first.as_ref().filter(|_| unknown) else { return Ok(Ok(asked.packet.clone())) };
-    let sent = run.probe(request, 1).await?;
-    Ok(match sent.watch.answerer {
-        Some(mac) => Ok(Packet { destination_mac: Some(mac), ..asked.packet.clone() }),
-        None => Err(Box::new(sent)),
+/// The packet with its receiver's MAC address, or its sender's; or the request for it which nobody answered.
+async fn with_next_hop(run: &mut Run, host: &HostState, asked: &Asked) -> anyhow::Result<Result<Packet, Box<Sent>>> {
+    let Some(request) = request(asked) else { return Ok(Ok(asked.packet.clone())) };
+    let sent = run.probe(request, place(host, Entry::Guest(asked.interface))?, 1).await?;
+    let packet = asked.packet.clone();
+    Ok(match (sent.watch.answerer, asked.entry) {
+        (None, _) => Err(Box::new(sent)),
+        (mac, Entry::Wire(_)) => Ok(Packet { source_mac: mac, ..packet }),
+        // An answer that did not reach the guest gives it no next hop.
+        (_, Entry::Guest(_) | Entry::Host) if !sent.watch.answered => Err(Box::new(sent)),
+        (mac, Entry::Guest(_) | Entry::Host) => Ok(Packet { destination_mac: mac, ..packet }),
     })
 }
 
 /// The model's answer. A packet that its sender fragments is walked as its first fragment.
-fn expected(host: &HostState, packet: &Packet, asked: &Asked, mtu: u32) -> Option<Expected> {
+fn expected(host: &HostState, packet: &Packet, entry: Entry, mtu: u32) -> Option<Expected> {
     let mut packet = packet.clone();
     let may_fragment = packet.ip().is_some_and(|ip| ip.destination.is_ipv6() || !ip.dont_fragment);
     if may_fragment && packet.length > mtu {
@@ -172,12 +198,13 @@ fn expected(host: &HostState, packet: &Packet, asked: &Asked, mtu: u32) -> Optio
             ip.fragment = Fragment::First;
         }
     }
-    Expected::of(&walk(&Topology::new(host), &packet, asked.entry), host)
+    Expected::of(&walk(&Topology::new(host), &packet, entry), host)
 }
 
 /// Finds the largest packet that passes.
 async fn sweep(run: &mut Run, host: &HostState, asked: &Asked, options: &Probe) -> anyhow::Result<(Vec<Done>, Limit)> {
-    let packet = match with_next_hop(run, asked).await? {
+    let entry = place(host, asked.entry)?;
+    let packet = match with_next_hop(run, host, asked).await? {
         Ok(packet) => packet,
         Err(unanswered) => {
             let done = Done { asked: asked.clone(), expected: None, sent: *unanswered };
@@ -186,14 +213,14 @@ async fn sweep(run: &mut Run, host: &HostState, asked: &Asked, options: &Probe) 
     };
     let fragmentable = packet.ip().is_some_and(|ip| ip.destination.is_ipv6() || !ip.dont_fragment);
     // What may be fragmented may be longer than the guest's MTU; twice that crosses every boundary that there is.
-    let usual = if options.packet.df || !fragmentable { run.mtu() } else { run.mtu().saturating_mul(2) };
+    let usual = if options.packet.df || !fragmentable { run.mtu(entry) } else { run.mtu(entry).saturating_mul(2) };
     let mut sweep = Sweep::new(SWEEP_LEAST, options.packet.size.unwrap_or(usual).min(65_535));
     let (mut passed, mut failed): (Option<Done>, Option<Done>) = (None, None);
     for _ in 0..SWEEP_PACKETS {
         let Some(size) = sweep.next() else { break };
         let packet = Packet { length: size, ..packet.clone() };
-        let expected = expected(host, &packet, asked, run.mtu());
-        let sent = run.attempt(&packet).await?;
+        let expected = expected(host, &packet, asked.entry, run.mtu(entry));
+        let sent = run.attempt(&packet, entry).await?;
         let expects_answer = !matches!(packet.ip().map(|ip| ip.transport), Some(Transport::Udp { .. }));
         let watch = &sent.watch;
         let passes = watch.answered || !expects_answer && watch.left && !watch.dropped && !watch.refused;

@@ -73,7 +73,7 @@ pub struct Live {
     stop: Stop,
     state: State,
     queue: VecDeque<Event>,
-    injector: Option<Injector>,
+    injectors: BTreeMap<IfIndex, Injector>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,7 +166,7 @@ impl Live {
             stop,
             state: State::Running,
             queue: VecDeque::new(),
-            injector: None,
+            injectors: BTreeMap::new(),
         };
         live.attach(true)?;
         let untraced = if plan.trace_rules { live.trace_rules() } else { Vec::new() };
@@ -284,14 +284,15 @@ impl Live {
         let gone = || InjectError::Refused { device: device.to_string(), reason: "there is no such device".to_owned() };
         let link = self.host.link(device).ok_or_else(gone)?;
         let live_frames = self.kernel.version >= LIVE_FRAMES;
-        self.injector = Some(Injector::open(&mut self.programs, link, live_frames)?);
+        let injector = Injector::open(&mut self.programs, link, live_frames)?;
+        self.injectors.insert(device, injector);
         Ok(())
     }
 
-    /// Sends a frame by the way that [`Self::open_entry`] opened.
-    pub fn send(&mut self, frame: &[u8]) -> Result<(), InjectError> {
-        let injector = self.injector.as_mut().ok_or_else(|| InjectError::Refused {
-            device: "the host".to_owned(),
+    /// Sends a frame by the way that [`Self::open_entry`] opened at this device.
+    pub fn send(&mut self, device: IfIndex, frame: &[u8]) -> Result<(), InjectError> {
+        let injector = self.injectors.get_mut(&device).ok_or_else(|| InjectError::Refused {
+            device: self.host.link_name(device),
             reason: "no way in was opened".to_owned(),
         })?;
         injector.send(&mut self.programs, frame)

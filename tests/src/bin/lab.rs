@@ -9,7 +9,7 @@ use kvmtrace_tests::lab::relay::Relay;
 use kvmtrace_tests::lab::traffic::programs::Program;
 use kvmtrace_tests::lab::{self, state};
 use kvmtrace_tests::product::Product;
-use kvmtrace_tests::scenario::Scenario;
+use kvmtrace_tests::scenario::{By, Scenario};
 use kvmtrace_tests::{demo, matrix, playground};
 use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
@@ -67,6 +67,9 @@ enum Task {
         /// Show the proposed cure and what is said about it.
         #[arg(long)]
         cures: bool,
+        /// Judge by `kvmtrace probe` alone, where a probe can stand for the scenario's traffic; fixes are not tried.
+        #[arg(long)]
+        probe: bool,
     },
     /// Tell kvmtrace's story on a lab.
     Demo {
@@ -121,12 +124,13 @@ fn run() -> Result<bool> {
                 say(&format!("{:<44} {}", scenario.name, scenario.about))?;
             }
         }
-        Task::Matrix { seed, runs, filters, bin, no_verdict, jobs, cures } => {
+        Task::Matrix { seed, runs, filters, bin, no_verdict, jobs, cures, probe } => {
             lab::require_root()?;
             matrix::clean_on_signal()?;
             let seed = seed.map_or_else(Seed::choose, |seed| Ok(Seed(seed)))?;
             let product = if no_verdict { None } else { Some(product(bin)?) };
-            let choice = matrix::Choice { filters, jobs, cures };
+            let by = if probe { By::Probe } else { By::Traffic };
+            let choice = matrix::Choice { filters, jobs, cures, by };
             return matrix::repeat(product.as_ref(), seed, runs, &choice, &mut std::io::stdout());
         }
         Task::Demo { bin } => {

@@ -174,6 +174,11 @@ impl Lab {
         Ok(&mut self.guests[index])
     }
 
+    /// `guest1`, `guest2`, ….
+    pub fn guest(&self, role: &str) -> Result<&Guest> {
+        Ok(&self.guests[self.guest_index(role)?])
+    }
+
     fn guest_index(&self, role: &str) -> Result<usize> {
         let number: usize = role
             .strip_prefix("guest")

@@ -2,11 +2,12 @@
 //! a file under `tests/scenarios`; one runner proves them all.
 
 mod judge;
+mod probed;
 mod runner;
 mod turn;
 
 pub use judge::Judgement;
-pub use runner::{Outcome, Run, Runner, prepare};
+pub use runner::{By, Outcome, Run, Runner, prepare};
 
 use crate::lab::plan::Options;
 use crate::lab::traffic::Traffic;
@@ -184,6 +185,11 @@ impl Scenario {
     /// One by its name.
     pub fn find(name: &str) -> Result<Self> {
         Self::all()?.into_iter().find(|scenario| scenario.name == name).with_context(|| format!("no scenario {name}"))
+    }
+
+    /// Whether a probe can stand for its traffic: one exchange of a guest with one other.
+    pub fn can_be_probed(&self) -> bool {
+        probed::subject(self).is_some()
     }
 
     /// Whether nothing is broken in it.

@@ -2,7 +2,7 @@
 
 use super::judge::{Judgement, Proposed, judge};
 use super::turn::Turn;
-use super::{Cure, Scenario};
+use super::{Cure, Scenario, probed};
 use crate::lab::draw::Seed;
 use crate::lab::process;
 use crate::lab::traffic::{Expected, Traffic, fill};
@@ -22,6 +22,18 @@ pub struct Runner {
     pub product: Option<Product>,
     /// The seed of names and addresses.
     pub seed: Seed,
+    /// What kvmtrace judges by.
+    pub by: By,
+}
+
+/// What kvmtrace judges a scenario by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum By {
+    /// The traffic that suffers, traced.
+    #[default]
+    Traffic,
+    /// Packets that kvmtrace sends itself; the fault is seen, no fix is tried.
+    Probe,
 }
 
 /// What came of a run.
@@ -59,13 +71,19 @@ impl Runner {
         let steps = Steps { scenario };
         perform_all(&mut lab, &scenario.setup).context("setting up")?;
         steps.expect_all(&mut lab, Phase::Before)?;
+        if self.by == By::Probe {
+            probed::acquaint(&lab)?;
+        }
         perform_all(&mut lab, &scenario.fault).context("breaking")?;
         thread::sleep(Duration::from_millis(scenario.wait));
         let Some(product) = &self.product else {
             steps.expect_all(&mut lab, Phase::Broken)?;
             return steps.mend_by_hand(&mut lab).map(Outcome::Passed);
         };
-        let judged = Self::trace(&steps, &mut lab, product);
+        let judged = match self.by {
+            By::Traffic => Self::trace(&steps, &mut lab, product),
+            By::Probe => steps.expect(&lab, Phase::Broken).and_then(|()| probed::trace(scenario, &lab, product)),
+        };
         match (&scenario.open, judged) {
             (Some(why), Err(_)) => Ok(Outcome::Skipped(format!("known to be wrong: {why}"))),
             (_, judged) => judged.map(Outcome::Passed),

@@ -27,6 +27,7 @@ pub(super) fn check(host: &HostState, asked: &Asked) -> anyhow::Result<()> {
     }
     if let (Entry::Wire(device), Some(hop)) = (asked.entry, asked.next_hop)
         && hop.mac.is_none()
+        && asked.first.is_none()
     {
         bail!(
             "the MAC address of {} at {} is not known here, and a false one would mislead the bridge: `ping -c1 {}` first",

@@ -51,15 +51,13 @@ pub(super) struct Run {
     signals: Vec<Signal>,
     mark: Mark,
     flows: u16,
-    entry: Place,
-    mtu: u32,
     /// A signal, or the end of the trace: nothing more is sent.
     ended: bool,
 }
 
 impl Run {
-    /// Attaches everything on the guest's way, and opens the way in.
-    pub(super) async fn start(guest: &str, entry: Place, trace_rules: bool) -> anyhow::Result<Self> {
+    /// Attaches everything on the guest's way, and opens the ways in.
+    pub(super) async fn start(guest: &str, entries: &[Place], trace_rules: bool) -> anyhow::Result<Self> {
         let (stop, stopped) = tokio::sync::watch::channel(false);
         let signals = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
         let signals =
@@ -74,21 +72,22 @@ impl Run {
         let scope = Scope { guests: vec![guest.to_owned()], ..Scope::default() };
         let plan = Plan { scope, started: Some(started), trace_rules, ..Plan::default() };
         let mut live = Live::start(plan, stopped).await?;
-        live.open_entry(entry.device)?;
+        for entry in entries {
+            live.open_entry(entry.device)?;
+        }
         privilege::drop_unneeded().context("giving up privileges")?;
-        let mtu = live.host().link(entry.device).map_or(1500, |link| link.mtu);
         let mark = Mark::of_second((live.kernel().clock.now().0 / 1_000_000_000) as u32);
-        Ok(Self { live, pipeline: Pipeline::default(), stop, signals, mark, flows: 0, entry, mtu, ended: false })
+        Ok(Self { live, pipeline: Pipeline::default(), stop, signals, mark, flows: 0, ended: false })
     }
 
-    /// The MTU there.
-    pub(super) fn mtu(&self) -> u32 {
-        self.mtu
+    /// The MTU of the device that a packet enters by.
+    pub(super) fn mtu(&self, entry: Place) -> u32 {
+        self.live.host().link(entry.device).map_or(1500, |link| link.mtu)
     }
 
     /// Sends a packet `count` times as one flow of its own, and waits until its fate is known.
-    pub(super) async fn probe(&mut self, packet: &Packet, count: u16) -> anyhow::Result<Sent> {
-        let mut sent = self.send(packet, count).await?;
+    pub(super) async fn probe(&mut self, packet: &Packet, entry: Place, count: u16) -> anyhow::Result<Sent> {
+        let mut sent = self.send(packet, entry, count).await?;
         let begin = Instant::now();
         self.wait(begin + PATIENCE, &mut sent.watch).await?;
         if !sent.watch.is_decided() && !sent.watch.left {
@@ -100,13 +99,13 @@ impl Run {
     }
 
     /// Sends one packet of a sweep; once more where nothing is known of it.
-    pub(super) async fn attempt(&mut self, packet: &Packet) -> anyhow::Result<Sent> {
-        let sent = self.attempt_once(packet).await?;
-        if sent.watch.is_decided() || self.ended { Ok(sent) } else { self.attempt_once(packet).await }
+    pub(super) async fn attempt(&mut self, packet: &Packet, entry: Place) -> anyhow::Result<Sent> {
+        let sent = self.attempt_once(packet, entry).await?;
+        if sent.watch.is_decided() || self.ended { Ok(sent) } else { self.attempt_once(packet, entry).await }
     }
 
-    async fn attempt_once(&mut self, packet: &Packet) -> anyhow::Result<Sent> {
-        let mut sent = self.send(packet, 1).await?;
+    async fn attempt_once(&mut self, packet: &Packet, entry: Place) -> anyhow::Result<Sent> {
+        let mut sent = self.send(packet, entry, 1).await?;
         self.wait(Instant::now() + SWEEP_PATIENCE, &mut sent.watch).await?;
         if sent.watch.is_decided() && !sent.watch.answered {
             // Whether the sender is told is seen a moment later.
@@ -115,7 +114,8 @@ impl Run {
         Ok(sent)
     }
 
-    async fn send(&mut self, packet: &Packet, count: u16) -> anyhow::Result<Sent> {
+    async fn send(&mut self, packet: &Packet, entry: Place, count: u16) -> anyhow::Result<Sent> {
+        let mtu = self.mtu(entry);
         let packet = craft::marked(packet, self.mark, self.flows);
         self.flows += 1;
         let mut sent: Option<Sent> = None;
@@ -123,13 +123,13 @@ impl Run {
             if self.ended {
                 break;
             }
-            let frames = craft::frames(&packet, self.mark, number, self.mtu)?;
+            let frames = craft::frames(&packet, self.mark, number, mtu)?;
             for frame in &frames {
-                self.live.send(frame)?;
+                self.live.send(entry.device, frame)?;
             }
             let sent = sent.get_or_insert_with(|| {
                 let key = craft::flow_of(frames.first().map_or(&[], Vec::as_slice));
-                Sent { key, packets: 0, packet: packet.clone(), entry: self.entry, watch: Watch::new(key, self.entry) }
+                Sent { key, packets: 0, packet: packet.clone(), entry, watch: Watch::new(key, entry) }
             });
             sent.packets += 1;
             if number < count {

@@ -20,7 +20,7 @@ pub(super) struct Watch {
     pub(super) told: bool,
     /// It went out by another device.
     pub(super) left: bool,
-    /// The MAC address that the answer came from.
+    /// The MAC address that an answer came from, also of one that did not get as far as the sender.
     pub(super) answerer: Option<MacAddress>,
 }
 
@@ -76,8 +76,8 @@ impl Watch {
     }
 
     fn seen(&mut self, own: bool, answer: bool, place: Place, source: Option<MacAddress>) {
-        if answer && self.is_exit(place) {
-            self.answered = true;
+        if answer {
+            self.answered |= self.is_exit(place);
             self.answerer = self.answerer.or(source.filter(|mac| !mac.is_zero()));
         }
         self.left |= own && place.device != self.entry.device && place.direction == crate::event::Direction::Egress;

@@ -29,7 +29,7 @@ pub type Walker<'w> = dyn Fn(&HostState, &Packet, Entry) -> Walk + 'w;
 /// Explains what the host of a trace would do with a packet.
 pub fn explain(track: &Track, asked: &Asked, walk: &Walker<'_>) -> Explanation {
     let host = track.host();
-    let first = asked.first.as_ref().map(|request| {
+    let first = asked.first.as_ref().filter(|_| matches!(asked.entry, Entry::Guest(_))).map(|request| {
         let goal = asked.next_hop.map_or(Goal::Beyond, |hop| hop.owner);
         (request, walk(host, request, asked.entry), goal)
     });

@@ -1,6 +1,6 @@
 //! The packet that somebody sends to a guest: by which uplink it comes in, and with which MAC addresses.
 
-use super::frames::{STAND_IN, ip};
+use super::frames::{STAND_IN, ip, resolution};
 use super::make::from_guest;
 use super::owners::{family, outside_address, own_address, owner, route_to};
 use super::question::{Asked, Goal, Kind, NextHop, Question, QuestionError, Target, guest_named};
@@ -40,8 +40,8 @@ pub(super) fn to_guest(host: &HostState, question: &Question, from: IpAddr) -> R
     };
     let segment = Segment::of(host, interface.device);
     let mut packet = ip(question, from, target)?;
-    let (entry, next_hop) = if owner(host, from) == Goal::Host {
-        (Entry::Host, None)
+    let (entry, next_hop, first) = if owner(host, from) == Goal::Host {
+        (Entry::Host, None, None)
     } else {
         let (link, next) = came_by(host, question, &guest.name, interface, &segment, from, target)?;
         packet.tags = tags(link, &segment);
@@ -50,10 +50,15 @@ pub(super) fn to_guest(host: &HostState, question: &Question, from: IpAddr) -> R
             receiver(host, question, interface, link, target)
                 .ok_or_else(|| QuestionError::NoMac(guest.name.clone()))?,
         );
-        (Entry::Wire(link.index), Some(next))
+        // A machine of the guest's own network is one that the guest itself can ask.
+        let guest = question.mac.or(interface.mac);
+        let near =
+            known(&interface) == Some(target) && segment.uplinks().iter().any(|uplink| uplink.index == link.index);
+        let first = guest.filter(|_| near).map(|mac| resolution(target, mac, next.address));
+        (Entry::Wire(link.index), Some(next), first)
     };
     let (guest, goal) = (guest.name.clone(), Goal::Guest(interface.device));
-    Ok(Asked { guest, interface: interface.device, packet, entry, goal, next_hop, first: None })
+    Ok(Asked { guest, interface: interface.device, packet, entry, goal, next_hop, first })
 }
 
 /// The uplink that a packet from outside comes in by, and the machine that hands it over there.

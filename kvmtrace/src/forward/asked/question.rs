@@ -99,7 +99,8 @@ pub struct Asked {
     pub goal: Goal,
     /// The machine that the guest hands the frame to; none for a packet that this host sends and for DHCP.
     pub next_hop: Option<NextHop>,
-    /// The ARP request or neighbour solicitation that the guest sends before, to learn the next hop's MAC address.
+    /// The ARP request or neighbour solicitation by which the guest learns the MAC address of the next hop; of a packet to the
+    /// guest, the one by which it would learn the sender's, where both are on one network.
     pub first: Option<Packet>,
 }
 

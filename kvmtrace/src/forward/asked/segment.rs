@@ -82,6 +82,23 @@ impl<'a> Segment<'a> {
         self.bridges.is_empty() && self.lower.is_none()
     }
 
+    /// This host has an address or a route there, or answers for others (`proxy_arp`, `proxy_ndp`). What a device has of itself
+    /// once it is up does not count.
+    fn is_served(&self) -> bool {
+        let of_itself = |network: &Network| match network.address {
+            IpAddr::V4(_) => false,
+            IpAddr::V6(address) => address.is_unicast_link_local() || address.is_multicast(),
+        };
+        self.near.iter().any(|link| {
+            let routes = self.host.routes.iter().filter(|route| route.device == Some(link.index));
+            let mut networks = link.addresses.iter().chain(routes.map(|route| &route.destination));
+            let answers = |key: String| self.host.sysctl(&key) == Some("1");
+            networks.any(|network| !of_itself(network))
+                || answers(format!("net.ipv4.conf.{}.proxy_arp", link.name))
+                || answers(format!("net.ipv6.conf.{}.proxy_ndp", link.name))
+        })
+    }
+
     /// Guests' interfaces on the segment, the own one included.
     pub fn guests(&self) -> impl Iterator<Item = &'a GuestInterface> {
         let all = self.host.guests.iter().flat_map(|guest| &guest.interfaces);
@@ -158,6 +175,9 @@ impl<'a> Segment<'a> {
         }
         if let Some(guest) = self.guests().find(|guest| guest.addresses.contains(&address)) {
             return NextHop { address, mac: guest.mac, owner: Goal::Guest(guest.device) };
+        }
+        if self.is_routed_alone() && !self.is_served() {
+            return NextHop { address, mac: None, owner: Goal::Beyond };
         }
         // An interface that this host routes for alone: the host answers for everyone else.
         if self.is_routed_alone() {

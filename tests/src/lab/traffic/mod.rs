@@ -212,93 +212,30 @@ impl fmt::Display for Traffic {
 impl Lab {
     /// Sends it; `serve` says whether the runner also starts the server.
     pub fn send(&self, traffic: &Traffic, serve: bool) -> Result<Facts> {
-        let placeholders = self.placeholders()?;
         let from = self.namespace(&traffic.from)?;
         if traffic.kind == Kind::Command {
-            let line = fill(traffic.command.as_deref().context("a command is needed")?, &placeholders)?;
-            let output = from.run(&line)?;
+            let line = traffic.command.as_deref().context("a command is needed")?;
+            let output = from.run(&fill(line, &self.placeholders()?)?)?;
             return Ok(Facts { sent: 1, received: u32::from(output.status.success()), connected: 0 });
         }
-        let number =
-            |number: &Option<Number>, default: u32| number.as_ref().map_or(Ok(default), |n| n.value(&placeholders));
-        let address: IpAddr = match &traffic.address {
-            Some(text) => fill(text, &placeholders)?.parse().with_context(|| format!("{text} is no address"))?,
-            None if traffic.kind == Kind::Multicast => placeholders["group"].parse()?,
-            None => self.address(&traffic.to)?,
-        };
-        let count = |default: u32| traffic.count.unwrap_or(default);
-        let port = number(&traffic.port, if traffic.kind == Kind::Dns { 53 } else { self.plan.port.into() })? as u16;
-        let arguments = programs::Exchange {
-            address,
-            port,
-            size: 0,
-            count: count(10),
-            interval: traffic.interval.unwrap_or(20),
-            df: traffic.df,
-            fresh: false,
-            down: traffic.down,
-            device: None,
-        };
-        let (server, client, arguments) = match traffic.kind {
-            Kind::Ping => {
-                let size = number(&traffic.size, 56)?;
-                return ping::ping(from, address, size, count(4), traffic.interval.unwrap_or(200), traffic.df);
-            }
-            Kind::Udp => ("udp-echo", "udp-ask", programs::Exchange { size: number(&traffic.size, 200)?, ..arguments }),
-            Kind::Dns => ("udp-echo", "udp-ask", programs::Exchange { size: 40, fresh: true, ..arguments }),
-            Kind::UdpOneWay => {
-                ("udp-sink", "udp-send", programs::Exchange { size: number(&traffic.size, 200)?, ..arguments })
-            }
-            Kind::Multicast => {
-                let device = self.device(&traffic.from);
-                let arguments = programs::Exchange { size: number(&traffic.size, 200)?, ..arguments };
-                ("udp-sink", "udp-send", programs::Exchange { device: Some(device), ..arguments })
-            }
-            Kind::Tcp => {
-                let size = number(&traffic.size, 4 << 20)?;
-                ("tcp-serve", "tcp-ask", programs::Exchange { size, count: count(1), ..arguments })
-            }
-            Kind::TcpShort => {
-                ("tcp-serve", "tcp-ask", programs::Exchange { size: number(&traffic.size, 300)?, ..arguments })
-            }
-            Kind::ArpStorm => {
-                let device = Some(self.device(&traffic.from));
-                return self.client(
-                    traffic,
-                    "arp-storm",
-                    &programs::Exchange { count: count(20000), device, ..arguments },
-                );
-            }
-            Kind::Command => bail!("handled above"),
-        };
+        if traffic.kind == Kind::Ping {
+            let size = self.size(traffic)?.unwrap_or(56);
+            let (count, interval) = (traffic.count.unwrap_or(4), traffic.interval.unwrap_or(200));
+            return ping::ping(from, self.destination(traffic)?, size, count, interval, traffic.df);
+        }
+        let (server, client, arguments) = self.exchange(traffic)?;
         let mut one_way = None;
-        let _server = if serve {
-            let ready = self.directory().join(format!("ready-{client}-{}-{}", traffic.from, traffic.to));
-            std::fs::remove_file(&ready).ok();
-            let device = self.device(&traffic.to);
-            let own = match &traffic.bind {
-                Some(text) => fill(text, &placeholders)?.parse().with_context(|| format!("{text} is no address"))?,
-                None => arguments.address,
-            };
-            let device = arguments.device.as_ref().map(|_| device);
-            let listening = programs::Exchange { address: own, device, ..arguments.clone() };
-            let mut command = self.namespace(&traffic.to)?.command(lab_binary()?);
-            command.arg("program").arg(server).args(listening.arguments()).arg("--ready").arg(&ready);
-            let mut process = process::Background::start(&mut command)?;
-            if !process::wait_until(Duration::from_secs(3), || ready.exists() || !process.is_running())
-                || !ready.exists()
-            {
-                drop(process.signal(nix::sys::signal::Signal::SIGKILL));
-                bail!("{server} did not start: {}", process.finish(Duration::from_secs(1))?.stderr.trim());
+        let _server = match server {
+            Some(server) if serve => {
+                let process = self.listen(traffic, server, &arguments)?;
+                if server == "udp-sink" {
+                    one_way = Some(process);
+                    None
+                } else {
+                    Some(process)
+                }
             }
-            if server == "udp-sink" {
-                one_way = Some(process);
-                None
-            } else {
-                Some(process)
-            }
-        } else {
-            None
+            _ => None,
         };
         let facts = self.client(traffic, client, &arguments)?;
         match one_way {
@@ -309,6 +246,98 @@ impl Lab {
             }
             None => Ok(facts),
         }
+    }
+
+    /// Starts the server of the traffic alone, where it needs one.
+    pub fn serve(&self, traffic: &Traffic) -> Result<Option<process::Background>> {
+        if matches!(traffic.kind, Kind::Command | Kind::Ping) {
+            return Ok(None);
+        }
+        let (server, _, arguments) = self.exchange(traffic)?;
+        // Who only counts ends when the sender would have ended.
+        let server = server.map(|server| if server == "udp-sink" { "udp-echo" } else { server });
+        server.map(|server| self.listen(traffic, server, &arguments)).transpose()
+    }
+
+    /// Where it goes.
+    pub fn destination(&self, traffic: &Traffic) -> Result<IpAddr> {
+        let placeholders = self.placeholders()?;
+        match &traffic.address {
+            Some(text) => fill(text, &placeholders)?.parse().with_context(|| format!("{text} is no address")),
+            None if traffic.kind == Kind::Multicast => Ok(placeholders["group"].parse()?),
+            None => self.address(&traffic.to),
+        }
+    }
+
+    /// The destination port.
+    pub fn port(&self, traffic: &Traffic) -> Result<u16> {
+        let default = if traffic.kind == Kind::Dns { 53 } else { self.plan.port };
+        let placeholders = self.placeholders()?;
+        traffic.port.as_ref().map_or(Ok(default), |port| Ok(port.value(&placeholders)? as u16))
+    }
+
+    /// The bytes of payload that it asks for; of a TCP connection, of the whole transfer.
+    pub fn size(&self, traffic: &Traffic) -> Result<Option<u32>> {
+        let placeholders = self.placeholders()?;
+        traffic.size.as_ref().map(|size| size.value(&placeholders)).transpose()
+    }
+
+    /// The programs of a server, where there is one, and of its client, and what they say to each other.
+    fn exchange(&self, traffic: &Traffic) -> Result<(Option<&'static str>, &'static str, programs::Exchange)> {
+        let size = |default: u32| Ok::<_, anyhow::Error>(self.size(traffic)?.unwrap_or(default));
+        let arguments = programs::Exchange {
+            address: self.destination(traffic)?,
+            port: self.port(traffic)?,
+            size: 0,
+            count: traffic.count.unwrap_or(10),
+            interval: traffic.interval.unwrap_or(20),
+            df: traffic.df,
+            fresh: false,
+            down: traffic.down,
+            device: None,
+        };
+        Ok(match traffic.kind {
+            Kind::Udp => (Some("udp-echo"), "udp-ask", programs::Exchange { size: size(200)?, ..arguments }),
+            Kind::Dns => (Some("udp-echo"), "udp-ask", programs::Exchange { size: 40, fresh: true, ..arguments }),
+            Kind::UdpOneWay => (Some("udp-sink"), "udp-send", programs::Exchange { size: size(200)?, ..arguments }),
+            Kind::Multicast => {
+                let device = Some(self.device(&traffic.from));
+                (Some("udp-sink"), "udp-send", programs::Exchange { size: size(200)?, device, ..arguments })
+            }
+            Kind::Tcp => {
+                let count = traffic.count.unwrap_or(1);
+                (Some("tcp-serve"), "tcp-ask", programs::Exchange { size: size(4 << 20)?, count, ..arguments })
+            }
+            Kind::TcpShort => (Some("tcp-serve"), "tcp-ask", programs::Exchange { size: size(300)?, ..arguments }),
+            Kind::ArpStorm => {
+                let (count, device) = (traffic.count.unwrap_or(20000), Some(self.device(&traffic.from)));
+                (None, "arp-storm", programs::Exchange { count, device, ..arguments })
+            }
+            Kind::Ping | Kind::Command => bail!("{traffic} is no exchange of two programs"),
+        })
+    }
+
+    /// Starts a server and waits until it listens.
+    fn listen(&self, traffic: &Traffic, server: &str, arguments: &programs::Exchange) -> Result<process::Background> {
+        let ready = self.directory().join(format!("ready-{server}-{}-{}", traffic.from, traffic.to));
+        std::fs::remove_file(&ready).ok();
+        let own = match &traffic.bind {
+            Some(text) => {
+                fill(text, &self.placeholders()?)?.parse().with_context(|| format!("{text} is no address"))?
+            }
+            None => arguments.address,
+        };
+        let device = arguments.device.as_ref().map(|_| self.device(&traffic.to));
+        let listening = programs::Exchange { address: own, device, ..arguments.clone() };
+        let mut command = self.namespace(&traffic.to)?.command(lab_binary()?);
+        command.arg("program").arg(server).args(listening.arguments()).arg("--ready").arg(&ready);
+        let mut process = process::Background::start(&mut command)?;
+        let up = process::wait_until(Duration::from_secs(3), || ready.exists() || !process.is_running());
+        if !up || !ready.exists() {
+            drop(process.signal(nix::sys::signal::Signal::SIGKILL));
+            bail!("{server} did not start: {}", process.finish(Duration::from_secs(1))?.stderr.trim());
+        }
+        Ok(process)
     }
 
     fn client(&self, traffic: &Traffic, program: &str, arguments: &programs::Exchange) -> Result<Facts> {
