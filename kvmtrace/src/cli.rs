@@ -7,8 +7,8 @@ use std::time::Duration;
 
 /// Where did my guest's packet go?
 ///
-/// kvmtrace tells, for every flow of every guest of this KVM host, whether its packets were delivered, dropped,
-/// fragmented, refused or never answered; at which device and in which kernel function; why; and which command mends it.
+/// For each flow of each guest of this KVM host, kvmtrace reports whether its packets were delivered, dropped, fragmented,
+/// refused or never answered; at which device and in which kernel function; why; and which command fixes it.
 #[derive(Debug, Parser)]
 #[command(name = "kvmtrace", version, max_term_width = 110, after_help = EXIT_STATUS)]
 pub struct Cli {
@@ -26,10 +26,10 @@ const EXIT_STATUS: &str =
 /// Options of all commands.
 #[derive(Args, Clone, Debug)]
 pub struct Common {
-    /// Say nothing but results and errors
+    /// Print only results and errors
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
-    /// Say more (twice: much more)
+    /// Print more details (twice: much more)
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
     /// Colour the output
@@ -57,7 +57,7 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Find faults in the host's configuration alone: traces nothing, sends nothing
+    /// Find faults in the host's configuration, and what gets through: nothing is traced or sent
     Check(Check),
     /// Send a few packets as if a guest had, trace them there and back, and give the verdict
     Probe(Probe),
@@ -66,19 +66,19 @@ pub enum Command {
     Explain(Explain),
     /// Show drops, fragments and layer-2 events as they happen, a line each
     Watch(Watch),
-    /// Trace for a while, then tell a verdict per flow
+    /// Trace for a while, then print a verdict per flow
     Verdict(Verdict),
-    /// Watch guests, flows and faults on a full screen
+    /// Show guests, flows and faults on a full screen while tracing
     Live(Live),
-    /// Watch a recording on a full screen: play, stop, seek, jump to the next fault
+    /// Show a recording on a full screen: play, stop, seek, jump to the next fault
     Replay(Replay),
-    /// Trace into a file, to be judged later and elsewhere
+    /// Record a trace in a file, to judge it later and elsewhere
     Record(Record),
-    /// Tell the verdicts of a recording
+    /// Print the verdicts of a recording
     Report(Report),
     /// Turn a recording into pcapng, JSON lines or parquet
     Export(Export),
-    /// Trace until Ctrl-C and serve the numbers to Prometheus
+    /// Trace until Ctrl-C and serve counters to Prometheus
     Metrics(Metrics),
     /// Remove hooks that a killed run has left behind (only kernels before 6.6 let it)
     Clean,
@@ -107,7 +107,7 @@ pub struct Scope {
     /// Only this device (may be given several times)
     #[arg(short, long = "interface", value_name = "DEV")]
     pub interfaces: Vec<String>,
-    /// Also what touches no guest
+    /// Include traffic that involves no guest
     #[arg(long)]
     pub all: bool,
     /// Create this file once everything is attached; remove it at the end
@@ -139,7 +139,7 @@ pub struct Verdict {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
-    /// Trace for so long: 5, 5s, 2m (default: until Ctrl-C)
+    /// Stop after this time: 5, 5s, 2m (default: at Ctrl-C)
     #[arg(short, long, value_name = "TIME", value_parser = duration)]
     pub duration: Option<Duration>,
     /// Trace while this command runs
@@ -148,7 +148,7 @@ pub struct Verdict {
     /// Also record the trace in this file
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Write over FILE if it exists
+    /// Overwrite FILE if it exists
     #[arg(long, requires = "output")]
     pub force: bool,
     /// Which packets.
@@ -159,7 +159,7 @@ pub struct Verdict {
 /// Which packets a recording has, and how much of each.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct Packets {
-    /// Record every packet, not the telling ones only
+    /// Record every packet, not only drops, fragments and first packets
     #[arg(long = "packets", requires = "output")]
     pub every: bool,
     /// Bytes of each packet that --packets keeps, 160 at most: all headers, little of what they carry
@@ -196,13 +196,13 @@ pub struct Record {
     /// Tracing of rules.
     #[command(flatten)]
     pub rules: RuleTrace,
-    /// Where to: a file, or - for standard output
+    /// The output: a file, or - for standard output
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
-    /// Write over FILE if it exists
+    /// Overwrite FILE if it exists
     #[arg(long)]
     pub force: bool,
-    /// Trace for so long: 5, 5s, 2m (default: until Ctrl-C)
+    /// Stop after this time: 5, 5s, 2m (default: at Ctrl-C)
     #[arg(short, long, value_name = "TIME", value_parser = duration)]
     pub duration: Option<Duration>,
     /// Trace while this command runs
@@ -211,7 +211,7 @@ pub struct Record {
     /// Which packets.
     #[command(flatten)]
     pub packets: Packets,
-    /// Begin another file when this one has reached SIZE (64MB), keep the newest COUNT
+    /// Start a new file at SIZE (64MB), keep the newest COUNT files
     #[arg(long, value_name = "SIZE[,COUNT]")]
     pub rotate: Option<String>,
 }
@@ -219,7 +219,7 @@ pub struct Record {
 /// `kvmtrace report`
 #[derive(Args, Clone, Debug)]
 pub struct Report {
-    /// Recordings; several are judged together
+    /// Recordings; several are judged together, joined across hosts
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
     /// Print one JSON object
@@ -233,13 +233,13 @@ pub struct Export {
     /// The recording; all of its files if it was rotated
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
-    /// The form to export to
+    /// The output format
     #[arg(long, value_enum, value_name = "FORM")]
     pub to: Form,
-    /// Where to: a file, or - for standard output; for parquet a directory
+    /// The output: a file, or - for standard output; for parquet a directory
     #[arg(short, long, value_name = "OUT")]
     pub output: PathBuf,
-    /// Write over OUT if it exists
+    /// Overwrite OUT if it exists
     #[arg(long)]
     pub force: bool,
 }
@@ -261,7 +261,7 @@ pub struct Metrics {
     /// What to trace.
     #[command(flatten)]
     pub scope: Scope,
-    /// Where to listen; a port alone means this host only
+    /// The address to listen on; a port alone means this host only
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9985", value_parser = listen)]
     pub listen: SocketAddr,
 }
@@ -322,7 +322,7 @@ pub struct Probe {
     /// Packets to send, ten a second
     #[arg(short, long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub count: u16,
-    /// Exit with 0 only if this is the outcome, whatever it is
+    /// Exit with 0 only if each probe has this outcome
     #[arg(long, value_enum, value_name = "OUTCOME")]
     pub expect: Option<Expect>,
     /// Tracing of rules.
@@ -382,10 +382,10 @@ pub struct Watch {
     /// Print a JSON object per line
     #[arg(long)]
     pub json: bool,
-    /// End after so many lines
+    /// Stop after this many lines
     #[arg(short, long, value_name = "N")]
     pub count: Option<usize>,
-    /// End after so long: 5, 5s, 2m
+    /// Stop after this time: 5, 5s, 2m
     #[arg(short, long, value_name = "TIME", value_parser = duration)]
     pub duration: Option<Duration>,
 }

@@ -69,7 +69,14 @@ fn all_screens_of_a_host_with_an_mtu_black_hole() -> Result<()> {
         // Who suffers, where, and what mends it, before any key.
         let cure = format!("ip link set dev {uplink} mtu");
         let hop = format!("┃{uplink}");
-        terminal.sees(&["✗ the guest suffers", "[1 Guests 1]", "┏veth", &hop, "bridge-mtu-exceeded here", &cure])?;
+        terminal.sees(&[
+            "✗ the guest loses traffic",
+            "[1 Guests 1]",
+            "┏veth",
+            &hop,
+            "bridge-mtu-exceeded here",
+            &cure,
+        ])?;
         // The header tells its own cost: never without the share of a CPU.
         terminal.sees(&["drops/s", "0 events lost", "0 degraded", "CPU "])?;
         terminal.keys(&["y"])?;
@@ -204,7 +211,7 @@ fn the_terminals_colours_are_kept_to() -> Result<()> {
         ("plain", "NO_COLOR=1", None, Some("\u{1b}[38;")),
     ] {
         let terminal = Terminal::run(name, &format!("export {environment}; {line}"))?;
-        terminal.sees(&["✗ the guest suffers", "bridge-mtu-exceeded here"])?;
+        terminal.sees(&["✗ the guest loses traffic", "bridge-mtu-exceeded here"])?;
         let screen = terminal.coloured()?;
         ensure!(has.is_none_or(|sequence| screen.contains(sequence)), "{name} lacks {has:?}: {screen:?}");
         ensure!(has_not.is_none_or(|sequence| !screen.contains(sequence)), "{name} has {has_not:?}: {screen:?}");

@@ -6,10 +6,12 @@ use kvmtrace_common::filter::INSTRUCTIONS;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FilterError {
     /// No word of the language, nor an address.
-    #[error("filter: {word:?} is no word of a filter; try host, net, port, tcp, udp, icmp, arp, vlan, and, or, not")]
+    #[error("filter: unknown keyword {word:?} ({hint})")]
     Unknown {
         /// The word.
         word: String,
+        /// The keyword that looks like it, or the usual ones.
+        hint: String,
     },
     /// A word of pcap-filter that flows can't answer.
     #[error("filter: {what} is not supported; {instead}")]
@@ -20,7 +22,7 @@ pub enum FilterError {
         instead: &'static str,
     },
     /// Something else should stand here.
-    #[error("filter: {found} where {expected} should stand")]
+    #[error("filter: expected {expected}, found {found}")]
     Expected {
         /// What should stand here.
         expected: &'static str,
@@ -38,7 +40,7 @@ pub enum FilterError {
         hint: String,
     },
     /// Words that don't go together.
-    #[error("filter: {first:?} can't stand before {second:?}; write {instead:?}")]
+    #[error("filter: {first:?} can't be followed by {second:?}; write {instead:?}")]
     Mismatch {
         /// One word.
         first: String,

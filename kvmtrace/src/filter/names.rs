@@ -72,6 +72,43 @@ pub(super) const UNSUPPORTED: &[&str] = &[
     "mask",
 ];
 
+/// Keywords that people mistype.
+const KEYWORDS: &[&str] = &[
+    "host",
+    "net",
+    "port",
+    "portrange",
+    "src",
+    "dst",
+    "ether",
+    "ip",
+    "ip6",
+    "arp",
+    "tcp",
+    "udp",
+    "icmp",
+    "icmp6",
+    "sctp",
+    "vlan",
+    "proto",
+    "multicast",
+    "broadcast",
+    "and",
+    "or",
+    "not",
+];
+
+/// A word that is no keyword, with the keyword that is closest to it.
+pub(super) fn unknown(word: &str) -> FilterError {
+    // Two letters changed places, or one is wrong, missing or too many.
+    let near = KEYWORDS.iter().find(|known| strsim::damerau_levenshtein(known, word) == 1);
+    let hint = near.map_or_else(
+        || "known are host, net, port, tcp, udp, icmp, arp, vlan, and, or, not".to_owned(),
+        |near| format!("did you mean {near}?"),
+    );
+    FilterError::Unknown { word: word.to_owned(), hint }
+}
+
 pub(super) fn bad(kind: &'static str, word: &str, hint: &str) -> FilterError {
     FilterError::Bad { kind, word: word.to_owned(), hint: hint.to_owned() }
 }

@@ -1,6 +1,6 @@
 //! One test of a filter: qualifiers and an identifier, as in `src port 80`.
 
-use super::names::{UNSUPPORTED, bad, masked, named_protocol, number, port, protocol_number, short_network};
+use super::names::{UNSUPPORTED, bad, masked, named_protocol, number, port, protocol_number, short_network, unknown};
 use super::parse::{Parser, expected};
 use super::token::Token;
 use super::{Expression, FilterError, Side, Test};
@@ -192,7 +192,7 @@ impl Parser {
                 return Err(bad("host", word, &format!("write \"port {word}\"")));
             }
             Err(_) if kind == Kind::Any && !text.contains(['.', ':', '/']) => {
-                return Err(FilterError::Unknown { word: word.to_owned() });
+                return Err(unknown(word));
             }
             Err(_) => return Err(bad("host", word, hint)),
         };

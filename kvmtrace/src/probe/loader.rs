@@ -309,7 +309,11 @@ impl Programs {
 
     /// Loads the program that lets frames of our own enter by a device.
     pub(super) fn load_enter(&mut self) -> Result<(), ProbeError> {
-        enter(&mut self.ebpf)?.load().map_err(ProbeError::load)
+        match enter(&mut self.ebpf)?.load() {
+            // By the first device that frames entered by.
+            Ok(()) | Err(ProgramError::AlreadyLoaded) => Ok(()),
+            Err(error) => Err(ProbeError::load(error)),
+        }
     }
 
     /// Lets a frame enter by a device (`bpf_test_run_xdp_live`).

@@ -142,20 +142,20 @@ fn summary(snapshot: &Snapshot, width: usize, theme: Theme) -> Vec<Span<'static>
         return vec![Span::styled(text::cut(&trouble, room), theme.severity(severity))];
     }
     if !snapshot.has_begun() {
-        return vec![Span::styled(" looking at the host", theme.faint())];
+        return vec![Span::styled(" reading the host's configuration", theme.faint())];
     }
     let count = |severity| snapshot.guests.iter().filter(|guest| guest.severity == severity).count();
     let (all, errors, warnings) = (snapshot.guests.len(), count(Severity::Error), count(Severity::Warning));
     let elsewhere = snapshot.faults.first().map_or(Severity::Ok, |fault| fault.severity);
     let (severity, said) = match (errors, warnings) {
-        (1, _) if all == 1 => (Severity::Error, "the guest suffers".to_owned()),
-        (1, _) => (Severity::Error, format!("1 of {all} guests suffers")),
-        (2.., _) => (Severity::Error, format!("{errors} of {all} guests suffer")),
+        (1, _) if all == 1 => (Severity::Error, "the guest loses traffic".to_owned()),
+        (1, _) => (Severity::Error, format!("1 of {all} guests loses traffic")),
+        (2.., _) => (Severity::Error, format!("{errors} of {all} guests lose traffic")),
         (0, _) if elsewhere == Severity::Error => (Severity::Error, "the host has a fault".to_owned()),
-        (0, 1) if all == 1 => (Severity::Warning, "the guest is in trouble".to_owned()),
-        (0, 1) => (Severity::Warning, format!("1 of {all} guests is in trouble")),
-        (0, 2..) => (Severity::Warning, format!("{warnings} of {all} guests are in trouble")),
-        (0, 0) if elsewhere == Severity::Warning => (Severity::Warning, "the host is in trouble".to_owned()),
+        (0, 1) if all == 1 => (Severity::Warning, "the guest has a warning".to_owned()),
+        (0, 1) => (Severity::Warning, format!("1 of {all} guests has a warning")),
+        (0, 2..) => (Severity::Warning, format!("{warnings} of {all} guests have warnings")),
+        (0, 0) if elsewhere == Severity::Warning => (Severity::Warning, "the host has a warning".to_owned()),
         (0, 0) if all == 0 => return vec![Span::styled(" no guests", theme.faint())],
         (0, 0) if all == 1 => (Severity::Ok, "the guest is well".to_owned()),
         (0, 0) => (Severity::Ok, format!("all {all} guests are well")),

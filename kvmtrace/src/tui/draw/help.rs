@@ -36,9 +36,9 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Them
 
 fn legend(theme: Theme) -> impl Iterator<Item = Line<'static>> {
     let marks = [
-        (Severity::Ok, "in order"),
+        (Severity::Ok, "all delivered"),
         (Severity::Info, "worth knowing"),
-        (Severity::Warning, "it hurts, or will"),
+        (Severity::Warning, "degraded, or about to be"),
         (Severity::Error, "traffic is lost"),
     ];
     let mark = move |(severity, meaning)| {

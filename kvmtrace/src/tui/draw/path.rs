@@ -52,11 +52,10 @@ fn of_facts(snapshot: &Snapshot, facts: &GuestFacts, width: u16, theme: Theme, f
 pub(super) fn well(facts: &GuestFacts, theme: Theme) -> Line<'static> {
     let flows = match facts.flows {
         0 => return Line::styled("   quiet: no packet of this guest seen so far", theme.faint()),
-        1 => "its one flow goes".to_owned(),
-        flows => format!("its {} flows go", text::number(flows)),
+        1 => "1 flow, delivered".to_owned(),
+        flows => format!("{} flows, all delivered", text::number(flows)),
     };
-    let well = format!(" {} nothing wrong so far: {flows} their way in order", theme::mark(Severity::Ok));
-    Line::styled(well.replace("flow goes their", "flow goes its"), theme.severity(Severity::Ok))
+    Line::styled(format!(" {} no fault found so far: {flows}", theme::mark(Severity::Ok)), theme.severity(Severity::Ok))
 }
 
 fn of_flow(state: &State, flow: &FlowReport, width: u16, theme: Theme) -> Vec<Line<'static>> {

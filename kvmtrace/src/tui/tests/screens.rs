@@ -98,7 +98,7 @@ fn the_first_screen_tells_who_suffers_where_and_what_mends_it() {
     for size in [SMALL, (100, 30), (200, 50)] {
         let text = screen(broken(), size, "");
         for part in [
-            "1 of 5 guests suffers",
+            "1 of 5 guests loses traffic",
             "┏NIC",
             "✗ 720 drops",
             "bridge-mtu-exceeded here",
