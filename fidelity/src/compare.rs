@@ -58,13 +58,21 @@ struct Expected<'w> {
     /// Places that it may reach.
     possible: BTreeSet<Place>,
     /// Where it surely ends.
-    stops: Vec<(&'w Step, &'w Stop)>,
+    stops: Vec<(End<'w>, &'w Stop)>,
     /// Where it may end.
-    possible_stops: Vec<&'w Step>,
+    possible_stops: Vec<End<'w>>,
     /// Some stage can't be known.
     doubtful: bool,
     /// A copy is passed over by whom it reaches.
     ignored: bool,
+}
+
+/// A step at which a copy ends.
+#[derive(Clone, Debug)]
+struct End<'w> {
+    step: &'w Step,
+    /// The devices that the copy has been at.
+    devices: BTreeSet<IfIndex>,
 }
 
 /// Compares.
@@ -87,6 +95,10 @@ fn expect<'w>(host: &HostState, packet: &'w Packet, walk: &'w Walk) -> Expected<
         let doubt = way.iter().any(|step| matches!(step.outcome, Outcome::Unknown(_)));
         expected.doubtful |= doubt;
         let unresolved = way.iter().any(|step| asks(host, step));
+        let devices = way.iter().filter_map(|step| step.device);
+        // br_netfilter gives the frame to the bridge before its rules are asked (`setup_pre_routing`).
+        let masters = devices.clone().filter_map(|device| host.link(device)?.master);
+        let end = || End { step, devices: devices.clone().chain(masters.clone()).collect() };
         let last = way
             .iter()
             .rev()
@@ -108,17 +120,17 @@ fn expect<'w>(host: &HostState, packet: &'w Packet, walk: &'w Walk) -> Expected<
                         expected.possible.insert(Place::Host);
                     }
                     expected.ignored = true;
-                    expected.possible_stops.push(step);
+                    expected.possible_stops.push(end());
                 }
             },
-            Outcome::Stops(_) if doubt || unresolved => expected.possible_stops.push(step),
-            Outcome::Stops(stop) => expected.stops.push((step, stop)),
-            Outcome::Unknown(_) => expected.possible_stops.push(step),
+            Outcome::Stops(_) if doubt || unresolved => expected.possible_stops.push(end()),
+            Outcome::Stops(stop) => expected.stops.push((end(), stop)),
+            Outcome::Unknown(_) => expected.possible_stops.push(end()),
             Outcome::Passes | Outcome::Becomes(_) | Outcome::Branches => {}
         }
         // Whether somebody answers for the next hop is not this host's to know.
         if asks(host, step) {
-            expected.possible_stops.push(step);
+            expected.possible_stops.push(end());
         }
     }
     expected
@@ -275,14 +287,14 @@ fn ports(sighting: &Sighting) -> Option<(u16, u16)> {
 
 fn deaths(expected: &Expected<'_>, seen: &Seen, faults: &mut Vec<String>) {
     let deaths: Vec<&Death> = seen.deaths.iter().filter(|death| death.likeness == Likeness::Packet).collect();
-    let stops: Vec<&Step> =
-        expected.stops.iter().map(|(step, _)| *step).chain(expected.possible_stops.iter().copied()).collect();
+    let stops: Vec<&End<'_>> =
+        expected.stops.iter().map(|(end, _)| end).chain(expected.possible_stops.iter()).collect();
     let to_host = expected.arrivals.iter().any(|(place, _)| *place == Place::Host)
         || expected.possible.contains(&Place::Host)
         || expected.ignored;
     for death in &deaths {
         let kinds = sites::kinds(death.function.as_deref(), &death.stack);
-        let explained = stops.iter().any(|step| fits(step, death)) || to_host && is_local_end(kinds);
+        let explained = stops.iter().any(|end| fits(end, death)) || to_host && is_local_end(kinds);
         if !explained && !expected.doubtful {
             faults.push(format!("died at {}, where no stop is expected", site(death)));
         }
@@ -290,9 +302,9 @@ fn deaths(expected: &Expected<'_>, seen: &Seen, faults: &mut Vec<String>) {
     let arrives = !expected.arrivals.is_empty() || expected.ignored;
     if !arrives
         && !expected.doubtful
-        && let Some((step, stop)) = expected.stops.first()
+        && let Some((End { step, .. }, stop)) = expected.stops.first()
     {
-        let shown = expected.stops.iter().any(|(step, _)| deaths.iter().any(|death| fits(step, death)));
+        let shown = expected.stops.iter().any(|(end, _)| deaths.iter().any(|death| fits(end, death)));
         let refused = seen.refused.is_some_and(|errno| refuses(errno, step.stage));
         if !shown && !refused && !expected.stops.iter().any(|(_, stop)| is_silent(stop)) {
             faults.push(format!("expected to stop at {:?} ({stop:?}), no drop seen there", step.stage));
@@ -300,7 +312,7 @@ fn deaths(expected: &Expected<'_>, seen: &Seen, faults: &mut Vec<String>) {
     }
     if let Some(errno) = seen.refused
         && !expected.doubtful
-        && !stops.iter().any(|step| refuses(errno, step.stage))
+        && !stops.iter().any(|end| refuses(errno, end.step.stage))
     {
         faults.push(format!("refused with {errno}, where no stop is expected"));
     }
@@ -313,9 +325,11 @@ fn is_local_end(kinds: Option<&[Kind]>) -> bool {
     })
 }
 
-fn fits(step: &Step, death: &Death) -> bool {
-    let kind = sites::kind(step.stage);
-    sites::kinds(death.function.as_deref(), &death.stack).is_some_and(|kinds| kinds.contains(&kind))
+/// The copy died at the step's stage, and at one of the devices that it had come by.
+fn fits(end: &End<'_>, death: &Death) -> bool {
+    let kind = sites::kind(end.step.stage);
+    let stage = sites::kinds(death.function.as_deref(), &death.stack).is_some_and(|kinds| kinds.contains(&kind));
+    stage && death.device.is_none_or(|device| end.devices.is_empty() || end.devices.contains(&device))
 }
 
 /// The errors that a stage gives to who sends.

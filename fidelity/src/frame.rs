@@ -172,9 +172,8 @@ fn transport_header(transport: Transport) -> Vec<u8> {
         Transport::Sctp { source, destination } => {
             let mut header = [&port(source)[..], &port(destination), &[0; 8]].concat();
             header.extend([1, 0, 0, 28, 0, 0, 0, 1, 0, 0, 0xff, 0xff, 0, 1, 0, 1, 0, 0, 0, 1]);
-            // A parameter that nobody knows, and that is passed over, holds the marker.
+            // A parameter that nobody knows, and that is passed over, holds the marker and what fills the packet.
             header.extend([0x80, 0x99, 0, 12]);
-            header[14..16].copy_from_slice(&32_u16.to_be_bytes());
             header
         }
         Transport::Other(_) => Vec::new(),
@@ -184,6 +183,11 @@ fn transport_header(transport: Transport) -> Vec<u8> {
 /// CRC-32C of the packet, where it is SCTP.
 fn sctp_summed(transport: Transport, mut bytes: Vec<u8>) -> Vec<u8> {
     if matches!(transport, Transport::Sctp { .. }) {
+        // The chunk is all that the packet holds: bytes of zero behind it would be a chunk without length, which conntrack calls
+        // invalid (`do_basic_checks` in nf_conntrack_proto_sctp.c).
+        let (chunk, parameter) = ((bytes.len() - 12) as u16, (bytes.len() - 32) as u16);
+        bytes[14..16].copy_from_slice(&chunk.to_be_bytes());
+        bytes[34..36].copy_from_slice(&parameter.to_be_bytes());
         let sum = crc32c(&bytes).to_le_bytes();
         bytes[8..12].copy_from_slice(&sum);
     }

@@ -283,8 +283,10 @@ impl Session {
             }
             for event in drops {
                 let EventKind::Packet(record) = event.kind else { continue };
-                // An answer that died was given all the same.
-                self.note_answer(record.ether_type, network_bytes(&record));
+                // An answer of the host's that died was given all the same; a station's was not.
+                if !self.is_a_stations_frame(&record) {
+                    self.note_answer(record.ether_type, network_bytes(&record));
+                }
                 if let Some((number, death)) = death(&record)
                     && let Some(pair) = self.pairs.get_mut(usize::from(number))
                 {
@@ -319,6 +321,12 @@ impl Session {
     /// A station sent it: it may answer before the host does.
     fn is_a_stations(&self, sighting: &Sighting) -> bool {
         sighting.macs.is_none_or(|(mac, _)| self.plan.stations.iter().any(|station| station.mac.0 == mac))
+    }
+
+    /// The source of a frame that died is a station's.
+    fn is_a_stations_frame(&self, record: &PacketRecord) -> bool {
+        let source = record.header.as_slice().get(6..12).filter(|_| record.ethernet);
+        source.is_some_and(|source| self.plan.stations.iter().any(|station| station.mac.0 == source))
     }
 
     /// An answer to the question that the last packet was.

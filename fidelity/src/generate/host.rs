@@ -257,7 +257,10 @@ impl Drawing<'_> {
         for device in devices {
             // Resolving in vain ends early. A namespace has no defaults for it.
             for family in ["ipv4", "ipv6"] {
-                for (setting, value) in [("retrans_time_ms", 20), ("mcast_solicit", 1), ("ucast_solicit", 1)] {
+                // A proxy answers after a random delay otherwise (`pneigh_enqueue`).
+                for (setting, value) in
+                    [("retrans_time_ms", 40), ("mcast_solicit", 2), ("ucast_solicit", 2), ("proxy_delay", 0)]
+                {
                     self.sysctl(format!("net/{family}/neigh/{device}/{setting}"), value);
                 }
             }

@@ -18,7 +18,7 @@ pub mod units;
 
 pub use host::HostState;
 pub use packet::{Address, FlowKey, Protocol};
-pub use policy::PolicyRule;
+pub use policy::{PolicyRule, RuleMark};
 pub use units::{IfIndex, MacAddress, Nanoseconds, Timestamp};
 
 use serde::{Deserialize, Serialize};

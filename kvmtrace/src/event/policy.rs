@@ -2,10 +2,9 @@
 
 use super::host::Network;
 use serde::{Deserialize, Serialize};
-use std::net::IpAddr;
 
 /// A rule of `ip rule`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyRule {
     /// Of IPv6.
     pub v6: bool,
@@ -21,23 +20,48 @@ pub struct PolicyRule {
     pub action: String,
     /// The table of `lookup`.
     pub table: u32,
-    /// It asks for something else as well (a mark, ports, a user, TOS), or for the contrary.
+    /// It asks for something that is not read (a user, a tunnel, TOS). Old recordings count marks, ports, protocols and
+    /// `not` among this.
     pub narrower: bool,
     /// Routes of its table that are no longer than this prefix don't count (`suppress_prefixlength`).
     #[serde(default)]
     pub suppress: Option<u32>,
+    /// The device that the packet must leave by (`oif`, a socket bound to a device).
+    #[serde(default)]
+    pub output: Option<String>,
+    /// The mark that it asks for (`fwmark`).
+    #[serde(default)]
+    pub mark: Option<RuleMark>,
+    /// IP protocol number (`ipproto`).
+    #[serde(default)]
+    pub protocol: Option<u8>,
+    /// Source ports, first and last.
+    #[serde(default)]
+    pub source_ports: Option<(u16, u16)>,
+    /// Destination ports, first and last.
+    #[serde(default)]
+    pub destination_ports: Option<(u16, u16)>,
+    /// It is for all packets but those that it describes (`not`, `FIB_RULE_INVERT`).
+    #[serde(default)]
+    pub inverted: bool,
+    /// The priority at which `goto` goes on.
+    #[serde(default)]
+    pub target: Option<u32>,
 }
 
-impl PolicyRule {
-    /// Whether it may be for a packet, as far as its addresses and device tell.
-    pub fn may_take(&self, source: Option<IpAddr>, destination: IpAddr, input: &str) -> bool {
-        let holds = |network: &Option<Network>, address: Option<IpAddr>| {
-            network.is_none_or(|network| address.is_some_and(|address| network.contains(address)))
-        };
-        self.v6 == destination.is_ipv6()
-            && holds(&self.source, source)
-            && holds(&self.destination, Some(destination))
-            && self.input.as_deref().is_none_or(|name| name == input)
+/// `fwmark VALUE/MASK`: a packet fits if its mark has the value in the bits of the mask (`fib_rule_match`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleMark {
+    /// Value.
+    pub value: u32,
+    /// The bits that count.
+    pub mask: u32,
+}
+
+impl RuleMark {
+    /// A packet with this mark fits.
+    pub fn fits(self, mark: u32) -> bool {
+        (self.value ^ mark) & self.mask == 0
     }
 }
 
@@ -46,27 +70,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rule_is_for_what_none_of_its_tests_speaks_against() {
-        let network = |text: &str, prefix| Some(Network { address: text.parse().unwrap(), prefix });
-        let rule = PolicyRule {
-            v6: false,
-            priority: 100,
-            source: network("10.0.0.0", 24),
-            destination: network("192.0.2.1", 32),
-            input: Some("br0".to_owned()),
-            action: "prohibit".to_owned(),
-            table: 0,
-            narrower: false,
-            suppress: None,
-        };
-        let source = Some("10.0.0.7".parse().unwrap());
-        let destination = "192.0.2.1".parse().unwrap();
-        assert!(rule.may_take(source, destination, "br0"));
-        assert!(!rule.may_take(source, destination, "eth0"));
-        assert!(!rule.may_take(None, destination, "br0"), "a source that is not known is in no network");
-        assert!(!rule.may_take(source, "192.0.2.2".parse().unwrap(), "br0"));
-        assert!(!rule.may_take(source, "2001:db8::1".parse().unwrap(), "br0"));
-        let any = PolicyRule { source: None, destination: None, input: None, ..rule };
-        assert!(any.may_take(None, destination, "eth0"));
+    fn a_mark_fits_in_the_bits_of_its_mask() {
+        let rule = RuleMark { value: 0x10, mask: 0xf0 };
+        assert!(rule.fits(0x1f));
+        assert!(!rule.fits(0x2f));
+        assert!(!RuleMark { value: 5, mask: u32::MAX }.fits(0));
     }
 }

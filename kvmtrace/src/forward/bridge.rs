@@ -1,28 +1,26 @@
-//! The bridge (`net/bridge/br_{input,forward,device,vlan}.c` of 6.12) and br_netfilter (`br_netfilter_hooks.c`).
+//! The bridge (`net/bridge/br_{input,forward,device,vlan}.c` of 6.12).
 
 use super::device::{exceeds, is_broadcast};
-use super::firewall::At as Site;
 use super::packet::{Network, Packet};
 use super::step::{Arrival, Decision, Doubt, Outcome, Stage, Stop};
 use super::walker::{BridgeEgress, BridgeFrame, Position, Task, Walker};
 use crate::event::bridge::{BridgePort, BridgeState, PortState, PortVlan};
 use crate::event::host::{FdbEntry, Link, LinkKind};
-use crate::event::ruleset::{Hook, Layer};
+use crate::event::ruleset::Hook;
 use crate::event::{IfIndex, MacAddress};
 
 const INGRESS: &[&str] = &["br_handle_frame", "br_handle_frame_finish"];
 const FORWARD: &[&str] = &["br_handle_frame_finish", "br_forward", "br_flood"];
 const EGRESS: &[&str] = &["__br_forward", "br_forward_finish", "br_dev_queue_push_xmit"];
-const RULES: &[&str] = &["nft_do_chain", "nf_hook_slow"];
 
 /// The bridge and its settings.
-struct Bridge<'l> {
-    link: &'l Link,
-    state: &'l BridgeState,
+pub(super) struct Bridge<'l> {
+    pub(super) link: &'l Link,
+    pub(super) state: &'l BridgeState,
 }
 
 impl<'a> Walker<'a, '_> {
-    fn bridge(&self, index: IfIndex) -> Option<Bridge<'a>> {
+    pub(super) fn bridge(&self, index: IfIndex) -> Option<Bridge<'a>> {
         let link = self.topology.link(index)?;
         if let LinkKind::Bridge(state) = &link.kind { Some(Bridge { link, state }) } else { None }
     }
@@ -132,6 +130,8 @@ impl<'a> Walker<'a, '_> {
                 self.stop(&task, Stage::BridgeForward, port, FORWARD, vec![decision], Stop::Hairpin);
                 return;
             }
+            self.deliver_by(task, bridge, frame, port, vec![Decision::Setting("hairpin on".to_owned())]);
+            return;
         }
         let own = bridge.link.mac == Some(destination);
         match entry {
@@ -148,16 +148,7 @@ impl<'a> Walker<'a, '_> {
             }
             Some(entry) => {
                 let decisions = vec![Decision::Fdb(Box::new(entry.clone()))];
-                let Some(port) = self.known(&task, Stage::BridgeForward, entry.device) else { return };
-                if let Err((decision, stop)) = self.may_deliver(bridge, frame, port) {
-                    let decisions = decisions.into_iter().chain(decision.map(Decision::Setting)).collect();
-                    self.stop(&task, Stage::BridgeForward, port.index, FORWARD, decisions, stop);
-                    return;
-                }
-                self.pass(&mut task, Stage::BridgeForward, Some(frame.bridge), FORWARD, decisions, None);
-                let after = task.parent.unwrap_or_default();
-                let egress = BridgeEgress { frame: frame.clone(), port: port.index, flooded: false };
-                self.go(task, after, Position::BridgeEgress(egress));
+                self.deliver_by(task, bridge, frame, entry.device, decisions);
             }
             // The bridge's own address stands in the FDB; without it the database was not read.
             None if own && !bridge.state.vlan_filtering => {
@@ -167,6 +158,27 @@ impl<'a> Walker<'a, '_> {
             }
             None => self.flood(task, bridge, frame, destination),
         }
+    }
+
+    /// The frame is for a port alone (`br_forward`).
+    fn deliver_by(
+        &mut self,
+        mut task: Task,
+        bridge: &Bridge<'a>,
+        frame: &BridgeFrame,
+        port: IfIndex,
+        decisions: Vec<Decision>,
+    ) {
+        let Some(port) = self.known(&task, Stage::BridgeForward, port) else { return };
+        if let Err((decision, stop)) = self.may_deliver(bridge, frame, port) {
+            let decisions = decisions.into_iter().chain(decision.map(Decision::Setting)).collect();
+            self.stop(&task, Stage::BridgeForward, port.index, FORWARD, decisions, stop);
+            return;
+        }
+        self.pass(&mut task, Stage::BridgeForward, Some(frame.bridge), FORWARD, decisions, None);
+        let after = task.parent.unwrap_or_default();
+        let egress = BridgeEgress { frame: frame.clone(), port: port.index, flooded: false };
+        self.go(task, after, Position::BridgeEgress(egress));
     }
 
     /// The frame is for its own source, and the bridge has just learnt where that is (`br_fdb_update`). `entry` is what it knew before.
@@ -369,64 +381,6 @@ impl<'a> Walker<'a, '_> {
         }
         let frame = BridgeFrame { bridge: link.index, from: None, vlan, filtered: false };
         self.forward_frame(task, &bridge, &frame);
-    }
-
-    /// The bridge family's hook, and where br_netfilter is on the IP (or ARP) rules within it. False where they end the packet.
-    fn bridge_rules(&mut self, task: &mut Task, hook: Hook, frame: &mut BridgeFrame, port: Option<IfIndex>) -> bool {
-        let site = Site {
-            layer: Layer::Bridge,
-            hook,
-            input: frame.from,
-            output: port.or_else(|| (hook == Hook::Input).then_some(frame.bridge)),
-            input_port: None,
-            output_port: None,
-        };
-        if !self.rules(task, RULES, &site) {
-            return false;
-        }
-        let Some(layer) = self.bridged_layer(frame.bridge, &task.packet) else { return true };
-        match (layer, hook) {
-            (Layer::Arp, Hook::Forward) | (Layer::Ipv4 | Layer::Ipv6, Hook::Prerouting) => {}
-            (Layer::Ipv4 | Layer::Ipv6, Hook::Forward | Hook::Postrouting) if frame.filtered => {}
-            _ => return true,
-        }
-        frame.filtered = true;
-        let bridge = Some(frame.bridge);
-        let output = (hook != Hook::Prerouting).then_some(frame.bridge);
-        let site = Site { layer, hook, input: bridge, output, input_port: frame.from, output_port: port };
-        let before = task.packet.ip().map(|ip| ip.destination);
-        if !self.rules(
-            task,
-            &["br_nf_pre_routing", "br_nf_forward_ip", "br_nf_forward_arp", "br_nf_post_routing"],
-            &site,
-        ) {
-            return false;
-        }
-        // br_nf_pre_routing_finish: a translated destination is routed, so the bridge itself takes the frame.
-        if hook == Hook::Prerouting && task.packet.ip().map(|ip| ip.destination) != before {
-            task.packet.destination_mac = self.topology.link(frame.bridge).and_then(|link| link.mac);
-        }
-        true
-    }
-
-    /// Which IP rules br_netfilter asks for a bridged frame: by the global sysctl or the bridge's own flag.
-    fn bridged_layer(&self, bridge: IfIndex, packet: &Packet) -> Option<Layer> {
-        let own = self.bridge(bridge).map(|bridge| bridge.state);
-        let on = |sysctl: &str, own: bool| {
-            own || self.topology.sysctl(&format!("net.bridge.bridge-nf-call-{sysctl}")).unwrap_or(0) != 0
-        };
-        let tagged = !packet.tags.is_empty();
-        if tagged && self.topology.sysctl("net.bridge.bridge-nf-filter-vlan-tagged").unwrap_or(0) == 0 {
-            return None;
-        }
-        match &packet.network {
-            Network::Ip(ip) if ip.destination.is_ipv4() => {
-                on("iptables", own.is_some_and(|own| own.netfilter_ip)).then_some(Layer::Ipv4)
-            }
-            Network::Ip(_) => on("ip6tables", own.is_some_and(|own| own.netfilter_ip6)).then_some(Layer::Ipv6),
-            Network::Arp(_) => on("arptables", own.is_some_and(|own| own.netfilter_arp)).then_some(Layer::Arp),
-            Network::Other(_) => None,
-        }
     }
 }
 

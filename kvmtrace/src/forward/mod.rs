@@ -7,6 +7,7 @@
 
 pub mod asked;
 mod bridge;
+mod bridge_netfilter;
 mod device;
 pub mod effect;
 pub mod firewall;

@@ -77,6 +77,7 @@ impl<'a> Walker<'a, '_> {
             output: None,
             input_port: None,
             output_port: None,
+            next_hop: None,
         };
         if !self.rules(&mut task, super::route::RULES, &site) {
             return;
@@ -131,9 +132,11 @@ impl<'a> Walker<'a, '_> {
             }
             // A probe for a duplicate bears no source, and is answered before the route is asked.
             if arp.sender != IpAddr::V4(Ipv4Addr::UNSPECIFIED) {
-                self.martian(link, &question).and_then(|()| self.source_check(link, &question, None)).map_err(Some)?;
+                self.martian(link, &question)
+                    .and_then(|()| self.source_check(link, Some(0), &question))
+                    .map_err(Some)?;
                 if self.conf_any(link, "arp_filter") {
-                    let back = Question { from: Some(target), to: arp.sender, input: "lo", output: None };
+                    let back = Question::of(Some(target), arp.sender, "lo");
                     let answer = self.topology.routes.lookup(self.topology.host, back);
                     if answer.unicast().is_none_or(|route| route.device != Some(link.index)) {
                         let decision = Decision::Sysctl(self.deciding(link, "arp_filter", 1), "1".to_owned());
@@ -158,7 +161,13 @@ impl<'a> Walker<'a, '_> {
         if !set && !all || self.topology.device_sysctl("ipv4", link, "forwarding") == Some(0) {
             return Err(None);
         }
-        let asked = Question { from: Some(question.source), to: question.destination, input: &link.name, output: None };
+        // arp_process asks `ip_route_input_noref` first: a source that can't be gets no answer.
+        self.martian(link, question).and_then(|()| self.source_check(link, Some(0), question)).map_err(Some)?;
+        let asked = Question {
+            mark: Some(0),
+            layer4: Some((0, 0, 0)),
+            ..Question::of(Some(question.source), question.destination, &link.name)
+        };
         let answer = self.topology.routes.lookup(self.topology.host, asked);
         let elsewhere = answer.unicast().filter(|route| route.device != Some(link.index));
         match elsewhere {

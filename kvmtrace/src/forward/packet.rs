@@ -249,6 +249,18 @@ impl Packet {
     }
 }
 
+impl Ip {
+    /// Protocol number, source and destination port as rules of policy routing see them; none where a port is not known. A
+    /// fragment's ports count as 0 (`__skb_flow_dissect` stops at fragments).
+    pub fn layer4(&self) -> Option<(u8, u16, u16)> {
+        let number = self.transport.number();
+        match self.transport.ports() {
+            Some((source, destination)) if self.fragment == Fragment::Whole => Some((number, source?, destination?)),
+            Some(_) | None => Some((number, 0, 0)),
+        }
+    }
+}
+
 impl Transport {
     fn of_flow(protocol: Protocol, key: &FlowKey) -> Self {
         let (source, destination) = (key.source_port, key.destination_port);

@@ -28,6 +28,10 @@ impl<'a> Walker<'a, '_> {
             self.stop(&task, Stage::Route, device, &["ip6_rcv_core"], vec![decision], Stop::Ipv6Disabled);
             return;
         }
+        if let Some((stop, decisions)) = self.refused_v6(link, &task.packet) {
+            self.stop(&task, Stage::SourceCheck, device, &["ip6_rcv_core"], decisions, stop);
+            return;
+        }
         if !filtered {
             let site = self.ip_site(Hook::Prerouting, v6, Some(device), None);
             if !self.rules(&mut task, RULES, &site) {
@@ -53,7 +57,7 @@ impl<'a> Walker<'a, '_> {
         let own = self.topology.own(ip.destination).first().map(|(_, network)| *network);
         if everyone || own.is_some() || self.topology.is_broadcast(ip.destination) {
             if !(everyone && ip.source.is_unspecified())
-                && let Err((stop, decisions)) = self.source_check(link, ip, None)
+                && let Err((stop, decisions)) = self.source_check(link, task.packet.mark, ip)
             {
                 self.stop(&task, Stage::SourceCheck, device, INPUT, decisions, stop);
                 return;
@@ -74,10 +78,14 @@ impl<'a> Walker<'a, '_> {
             self.stop(&task, Stage::Route, device, ERROR, Vec::new(), Stop::NoRoute);
             return;
         }
-        let question = Question { from: Some(ip.source), to: ip.destination, input: &link.name, output: None };
+        let question = Question {
+            mark: task.packet.mark,
+            layer4: ip.layer4(),
+            ..Question::of(Some(ip.source), ip.destination, &link.name)
+        };
         let Some((route, decisions)) = self.route(&mut task, device, question) else { return };
         let output = route.device.unwrap_or(device);
-        if let Err((stop, decisions)) = self.source_check(link, ip, Some(output)) {
+        if let Err((stop, decisions)) = self.source_check(link, task.packet.mark, ip) {
             self.stop(&task, Stage::SourceCheck, device, INPUT, decisions, stop);
             return;
         }
@@ -137,6 +145,13 @@ impl<'a> Walker<'a, '_> {
         }
         if ip.time_to_live.is_some_and(|ttl| ttl <= 1) {
             self.stop(&task, Stage::IpForward, link.index, FORWARD, Vec::new(), Stop::TimeToLive);
+            return;
+        }
+        if let IpAddr::V6(source) = ip.source
+            && output != link.index
+            && (source.is_unspecified() || source.is_unicast_link_local())
+        {
+            self.stop(&task, Stage::IpForward, link.index, FORWARD, Vec::new(), Stop::MartianSource);
             return;
         }
         let device_mtu = self.topology.link(output).map_or(u32::MAX, |link| link.mtu);
@@ -239,7 +254,8 @@ impl<'a> Walker<'a, '_> {
             return Some((device, ip.destination, mtu));
         }
         let from = Some(ip.source).filter(|source| !source.is_unspecified());
-        let question = Question { from, to: ip.destination, input: "lo", output: None };
+        let question =
+            Question { mark: task.packet.mark, layer4: ip.layer4(), ..Question::of(from, ip.destination, "lo") };
         let anchor = loopback.map_or(IfIndex(1), |loopback| loopback.index);
         let (route, decisions) = self.route(task, anchor, question)?;
         let device = route.device?;
@@ -265,7 +281,10 @@ impl<'a> Walker<'a, '_> {
         let Some(link) = self.known(&task, Stage::DeviceTransmit, output.device) else { return };
         let v6 = task.packet.ip().is_some_and(|ip| ip.destination.is_ipv6());
         // The device that it came in by is known here since 5.7 (ip_output takes `indev` from skb->dev).
-        let site = self.ip_site(Hook::Postrouting, v6, output.input, Some(output.device));
+        let site = Site {
+            next_hop: Some(output.next_hop),
+            ..self.ip_site(Hook::Postrouting, v6, output.input, Some(output.device))
+        };
         if !self.rules(&mut task, RULES, &site) {
             return;
         }
@@ -332,7 +351,7 @@ impl<'a> Walker<'a, '_> {
     #[expect(clippy::unused_self, reason = "reads as the walker's own, beside `rules`")]
     pub(super) fn ip_site(&self, hook: Hook, v6: bool, input: Option<IfIndex>, output: Option<IfIndex>) -> Site {
         let layer = if v6 { Layer::Ipv6 } else { Layer::Ipv4 };
-        Site { layer, hook, input, output, input_port: None, output_port: None }
+        Site { layer, hook, input, output, input_port: None, output_port: None, next_hop: None }
     }
 
     /// The setting that keeps a device from forwarding (`IN_DEV_FORWARD`; for IPv6 `devconf_all` alone, in `ip6_forward`).

@@ -1,11 +1,11 @@
 //! Whether a source can be: martians and `rp_filter` (`ip_route_input_slow`, `fib_validate_source` in
 //! `net/ipv4/{route,fib_frontend}.c` of 6.12). IPv6 has no such check outside of netfilter.
 
-use super::packet::Ip;
+use super::packet::{Ip, Packet};
 use super::step::{Decision, Stop};
 use super::walker::Walker;
-use crate::event::IfIndex;
-use crate::event::host::Link;
+use crate::event::MacAddress;
+use crate::event::host::{Link, LinkKind};
 use crate::topology::routing::Question;
 use std::net::IpAddr;
 
@@ -15,15 +15,8 @@ impl Walker<'_, '_> {
     /// Addresses that can't be on the wire.
     pub(super) fn martian(&self, link: &Link, ip: &Ip) -> Result<(), Refusal> {
         let (IpAddr::V4(source), IpAddr::V4(destination)) = (ip.source, ip.destination) else {
-            return match (ip.source, ip.destination) {
-                (IpAddr::V6(source), _) if source.is_multicast() || source.is_loopback() => {
-                    Err((Stop::MartianSource, Vec::new()))
-                }
-                (_, IpAddr::V6(destination)) if destination.is_loopback() => {
-                    Err((Stop::MartianDestination, Vec::new()))
-                }
-                _ => Ok(()),
-            };
+            // `ip6_rcv_core` has refused those of IPv6.
+            return Ok(());
         };
         if source.is_multicast() || source.is_broadcast() {
             return Err((Stop::MartianSource, Vec::new()));
@@ -47,9 +40,34 @@ impl Walker<'_, '_> {
         Ok(())
     }
 
+    /// Why `ip6_rcv_core` refuses a packet, before any rule sees it: loopback addresses from outside, a group as source, scopes that
+    /// end at a device (RFC 4291, 2.5.3 and 2.7), and unicast in a group's frame where `drop_unicast_in_l2_multicast` is on.
+    pub(super) fn refused_v6(&self, link: &Link, packet: &Packet) -> Option<Refusal> {
+        let Some((IpAddr::V6(source), IpAddr::V6(destination))) = packet.ip().map(|ip| (ip.source, ip.destination))
+        else {
+            return None;
+        };
+        let own = link.kind == LinkKind::Loopback;
+        let vrf = matches!(&link.kind, LinkKind::Other(kind) if kind == "vrf");
+        if source.is_loopback() && !own && !vrf || source.is_multicast() {
+            return Some((Stop::MartianSource, Vec::new()));
+        }
+        let scope = destination.octets()[1] & 0xf;
+        let bound = destination.is_multicast() && (scope == 0 || scope == 1 && !own);
+        if destination.is_loopback() && !own && !vrf || bound {
+            return Some((Stop::MartianDestination, Vec::new()));
+        }
+        let in_group = packet.destination_mac.is_some_and(MacAddress::is_multicast) && !destination.is_multicast();
+        if in_group && self.topology.device_sysctl("ipv6", link, "drop_unicast_in_l2_multicast") == Some(1) {
+            let name = format!("net.ipv6.conf.{}.drop_unicast_in_l2_multicast", link.name);
+            return Some((Stop::MartianDestination, vec![Decision::Sysctl(name, "1".to_owned())]));
+        }
+        None
+    }
+
     /// `fib_validate_source`: the source is not this host's own, and under `rp_filter` the way back leads by the device that the packet
-    /// came in by (1, strict), or by any (2, loose). `output` is the device that the packet is to leave by; none for this host.
-    pub(super) fn source_check(&self, link: &Link, ip: &Ip, _output: Option<IfIndex>) -> Result<(), Refusal> {
+    /// came in by (1, strict), or by any (2, loose).
+    pub(super) fn source_check(&self, link: &Link, mark: Option<u32>, ip: &Ip) -> Result<(), Refusal> {
         if ip.source.is_ipv6() {
             return Ok(());
         }
@@ -68,7 +86,9 @@ impl Walker<'_, '_> {
         if self.topology.is_broadcast(ip.source) {
             return Err((Stop::MartianSource, Vec::new()));
         }
-        let back = Question { from: Some(ip.destination), to: ip.source, input: "lo", output: None };
+        let mark = if self.conf_any(link, "src_valid_mark") { mark } else { Some(0) };
+        let layer4 = ip.layer4().map(|(protocol, source, destination)| (protocol, destination, source));
+        let back = Question { mark, layer4, ..Question::of(Some(ip.destination), ip.source, "lo") };
         let answer = self.topology.routes.lookup(self.topology.host, back);
         let Some(route) = answer.unicast() else {
             return Err((Stop::ReversePath(None), vec![sysctl()]));

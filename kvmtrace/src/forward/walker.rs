@@ -248,7 +248,7 @@ impl<'a, 't> Walker<'a, 't> {
         let ruling = firewall::hook(self.topology, site, &task.packet);
         let stage = Stage::Firewall(site.hook);
         let device = match site.hook {
-            Hook::Output | Hook::Postrouting | Hook::Egress => site.output.or(site.input),
+            Hook::Output | Hook::Postrouting | Hook::Egress => site.output_port.or(site.output).or(site.input),
             Hook::Forward => site.output_port.or(site.output),
             Hook::Ingress | Hook::Prerouting | Hook::Input => site.input_port.or(site.input),
         };
@@ -287,7 +287,8 @@ impl<'a, 't> Walker<'a, 't> {
                 (Some(device), None)
             }
         };
-        let site = Site { layer: Layer::Device, hook, input, output, input_port: None, output_port: None };
+        let site =
+            Site { layer: Layer::Device, hook, input, output, input_port: None, output_port: None, next_hop: None };
         self.rules(task, &["nft_do_chain", "nf_hook_slow"], &site)
     }
 

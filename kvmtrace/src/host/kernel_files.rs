@@ -47,14 +47,19 @@ const PER_DEVICE: &[(&str, &[&str])] = &[
             "accept_local",
             "arp_filter",
             "arp_ignore",
+            "drop_unicast_in_l2_multicast",
             "forwarding",
             "log_martians",
             "proxy_arp",
             "route_localnet",
             "rp_filter",
+            "src_valid_mark",
         ],
     ),
-    ("ipv6", &["accept_ra", "disable_ipv6", "forwarding", "proxy_ndp"]),
+    (
+        "ipv6",
+        &["accept_ra", "disable_ipv6", "drop_unicast_in_l2_multicast", "forwarding", "proxy_ndp", "use_oif_addrs_only"],
+    ),
 ];
 
 /// The sysctls that matter. One that this kernel does not have is left out.

@@ -7,8 +7,8 @@ use crate::event::host::{
 };
 use crate::event::{
     Address, Degraded, Direction, DropSample, DropSite, Event, EventKind, FlowCounters, FlowKey, FlowSample, HostState,
-    IfIndex, Loss, MacAddress, PacketCause, PacketRecord, Place, PolicyRule, Protocol, RuleDrop, RuleSite, Started,
-    Timestamp,
+    IfIndex, Loss, MacAddress, PacketCause, PacketRecord, Place, PolicyRule, Protocol, RuleDrop, RuleMark, RuleSite,
+    Started, Timestamp,
 };
 
 const START: u64 = 1_795_000_000_000_000_000;
@@ -297,6 +297,13 @@ fn host() -> HostState {
             table: 0,
             narrower: false,
             suppress: Some(0),
+            output: Some("eth0".to_owned()),
+            mark: Some(RuleMark { value: 5, mask: 0xff }),
+            protocol: Some(6),
+            source_ports: Some((1, 1024)),
+            destination_ports: Some((443, 443)),
+            inverted: true,
+            target: Some(200),
         }],
         routes: vec![Route {
             destination: Network { address: "0.0.0.0".parse().unwrap(), prefix: 0 },

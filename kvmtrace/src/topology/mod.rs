@@ -4,6 +4,10 @@
 
 pub mod routing;
 pub mod rules;
+mod source;
+
+#[cfg(test)]
+mod tests;
 
 use crate::event::host::{FdbEntry, Guest, GuestInterface, Link, LinkKind, Neighbour, Network};
 use crate::event::{HostState, IfIndex, MacAddress};

@@ -1,9 +1,9 @@
 //! Which route a packet takes: the rules of policy routing in their order, each with its table, as `fib_rules_lookup` asks
-//! them. A rule may ask for more than is known here (a mark, ports, a user): then the answer says that it is in doubt.
+//! them. A rule may ask for more than is known of the packet (a user, a mark that is not known): then the answer says that it is in doubt.
 
 use crate::event::IfIndex;
 use crate::event::PolicyRule;
-use crate::event::host::{HostState, LinkKind, Route};
+use crate::event::host::{HostState, LinkKind, Network, Route};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
@@ -23,12 +23,63 @@ pub struct Question<'q> {
     pub input: &'q str,
     /// The device that it must leave by (`flowi4_oif`), as for a socket bound to a device.
     pub output: Option<IfIndex>,
+    /// Its mark; none if not known.
+    pub mark: Option<u32>,
+    /// IP protocol number, and source and destination port (0 where it has none); none if not known.
+    pub layer4: Option<(u8, u16, u16)>,
 }
 
-impl Question<'_> {
+impl<'q> Question<'q> {
+    /// For a packet of which no more is known than its addresses and its device.
+    pub fn of(from: Option<IpAddr>, to: IpAddr, input: &'q str) -> Self {
+        Self { from, to, input, output: None, mark: None, layer4: None }
+    }
+
     /// For a packet of this host's own.
     pub fn own(to: IpAddr) -> Self {
-        Self { from: None, to, input: "lo", output: None }
+        Self::of(None, to, "lo")
+    }
+
+    /// A rule may be for this packet: nothing known speaks against it.
+    pub fn may_take(&self, host: &HostState, rule: &PolicyRule) -> bool {
+        rule.v6 == self.to.is_ipv6() && self.fits(host, rule) != Some(false)
+    }
+
+    /// What a rule asks for holds; none where that is not known (`fib_rule_match`, `fib4_rule_match`).
+    fn fits(&self, host: &HostState, rule: &PolicyRule) -> Option<bool> {
+        let within = |network: &Option<Network>, address: Option<IpAddr>| {
+            network.is_none_or(|network| address.is_some_and(|address| network.contains(address)))
+        };
+        let leaves_by =
+            |name: &String| self.output.and_then(|output| host.link(output)).is_some_and(|link| link.name == *name);
+        let in_range =
+            |range: Option<(u16, u16)>, port: u16| range.is_none_or(|(low, high)| (low..=high).contains(&port));
+        let asks_layer4 = rule.protocol.is_some() || rule.source_ports.is_some() || rule.destination_ports.is_some();
+        let tests = [
+            Some(within(&rule.source, self.from)),
+            Some(within(&rule.destination, Some(self.to))),
+            Some(rule.input.as_deref().is_none_or(|name| name == self.input)),
+            Some(rule.output.as_ref().is_none_or(leaves_by)),
+            rule.mark.map_or(Some(true), |mark| self.mark.map(|own| mark.fits(own))),
+            if asks_layer4 {
+                self.layer4.map(|(protocol, source, destination)| {
+                    rule.protocol.is_none_or(|asked| asked == protocol)
+                        && in_range(rule.source_ports, source)
+                        && in_range(rule.destination_ports, destination)
+                })
+            } else {
+                Some(true)
+            },
+            (!rule.narrower).then_some(true),
+        ];
+        let fits = if tests.contains(&Some(false)) {
+            Some(false)
+        } else if tests.contains(&None) {
+            None
+        } else {
+            Some(true)
+        };
+        fits.map(|fits| fits != rule.inverted)
     }
 }
 
@@ -57,13 +108,15 @@ impl<'a> Answer<'a> {
 pub struct Routes<'a> {
     lengths: BTreeMap<(u32, bool), Vec<u8>>,
     networks: HashMap<(u32, u8, IpAddr), Vec<&'a Route>>,
-    rules: Vec<&'a PolicyRule>,
+    /// Rules of IPv4 and of IPv6, in order.
+    rules: [Vec<&'a PolicyRule>; 2],
 }
 
 impl<'a> Routes<'a> {
     /// Indexes a host's routes.
     pub fn new(host: &'a HostState) -> Self {
-        let mut index = Self { rules: host.policy_rules.iter().collect(), ..Self::default() };
+        let of = |v6: bool| host.policy_rules.iter().filter(|rule| rule.v6 == v6).collect();
+        let mut index = Self { rules: [of(false), of(true)], ..Self::default() };
         for route in &host.routes {
             // Routes of old recordings have no table.
             let table = if route.table == 0 { MAIN } else { route.table };
@@ -85,18 +138,35 @@ impl<'a> Routes<'a> {
     pub fn lookup(&self, host: &'a HostState, question: Question<'_>) -> Answer<'a> {
         let mut answer = Answer::default();
         let v6 = question.to.is_ipv6();
-        let mut rules = self.rules.iter().copied().filter(|rule| rule.v6 == v6).peekable();
-        if rules.peek().is_none() {
+        let rules = self.rules.get(usize::from(v6)).map(Vec::as_slice).unwrap_or_default();
+        if rules.is_empty() {
             answer.tables = vec![MAIN, DEFAULT];
             answer.route = answer.tables.iter().find_map(|table| self.best(host, *table, question, None));
             return answer;
         }
-        for rule in rules.filter(|rule| rule.may_take(question.from, question.to, question.input)) {
+        let mut skipped_to = 0;
+        for rule in rules.iter().copied() {
+            if rule.priority < skipped_to {
+                continue;
+            }
+            let fits = question.fits(host, rule);
+            if fits == Some(false) {
+                continue;
+            }
+            let surely = fits == Some(true);
             match rule.action.as_str() {
                 "nop" => continue,
                 "lookup" if rule.table == LOCAL => continue,
                 "l3mdev" if !in_vrf(host, question.input) => continue,
-                action if rule.narrower || matches!(action, "goto" | "l3mdev") => {
+                // A jump leads forward only (`fib_nl_newrule`); without a rule at its target it leads nowhere.
+                "goto" if surely && rule.target.is_some() => {
+                    let target = rule.target.filter(|target| *target > rule.priority);
+                    if rules.iter().any(|rule| Some(rule.priority) == target) {
+                        skipped_to = target.unwrap_or(0);
+                    }
+                    continue;
+                }
+                "goto" | "l3mdev" => {
                     answer.doubt.get_or_insert(rule);
                     continue;
                 }
@@ -106,9 +176,18 @@ impl<'a> Routes<'a> {
                         answer.tables.push(table);
                     }
                     match self.best(host, table, question, rule.suppress) {
-                        Some(route) if route.kind != "throw" => answer.route = Some(route),
+                        Some(route) if route.kind != "throw" && surely => answer.route = Some(route),
+                        Some(route) if route.kind != "throw" => {
+                            answer.doubt.get_or_insert(rule);
+                            continue;
+                        }
+                        // Without a route there, the rule is as good as none.
                         _ => continue,
                     }
+                }
+                _ if !surely => {
+                    answer.doubt.get_or_insert(rule);
+                    continue;
                 }
                 _ => {}
             }

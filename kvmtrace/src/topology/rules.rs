@@ -12,6 +12,8 @@ pub struct Rules {
     hooks: BTreeMap<(Layer, Hook), Vec<usize>>,
     /// Some rule sets the connection's mark.
     sets_connection_mark: bool,
+    /// Some rule sets a packet's mark.
+    sets_mark: bool,
 }
 
 /// A chain.
@@ -65,9 +67,12 @@ impl Rules {
                 chains.get(*index).and_then(|chain| chain.base.as_ref()).map(|base| base.priority)
             });
         }
-        let mut statements = chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.statements);
-        let sets_connection_mark = statements.any(|statement| matches!(statement, Statement::ConnectionMark(_)));
-        Self { chains, hooks, sets_connection_mark }
+        let any = |wanted: fn(&Statement) -> bool| {
+            chains.iter().flat_map(|chain| &chain.rules).flat_map(|rule| &rule.statements).any(wanted)
+        };
+        let sets_connection_mark = any(|statement| matches!(statement, Statement::ConnectionMark(_)));
+        let sets_mark = any(|statement| matches!(statement, Statement::Mark(_) | Statement::Unknown(_)));
+        Self { chains, hooks, sets_connection_mark, sets_mark }
     }
 
     /// The base chains of a hook, in the order in which packets meet them.
@@ -78,6 +83,11 @@ impl Rules {
     /// A chain, by its index among the host's chains.
     pub fn chain(&self, index: usize) -> Option<&Chain> {
         self.chains.get(index)
+    }
+
+    /// No rule sets a packet's mark: it is 0.
+    pub fn marks_nothing(&self) -> bool {
+        !self.sets_mark
     }
 
     /// No rule sets a connection's mark: it is 0.

@@ -37,7 +37,7 @@ pub(super) fn addressed(scene: &Scene<'_>, uplink: &Link) -> Option<Finding> {
     let bridge = scene.bridge_of(uplink.index)?;
     let of_bridge = |network: &Network| bridge.addresses.iter().any(|own| own.contains(network.address));
     let is_routed = |network: &&Network| {
-        let way = route_to(scene.host, network.address).and_then(|route| route.device);
+        let way = route_to(scene, network.address).and_then(|route| route.device);
         way == Some(uplink.index) && !of_bridge(network)
     };
     let network = uplink.addresses.iter().filter(|network| !is_link_local(network)).find(is_routed)?;

@@ -73,7 +73,7 @@ fn source_check(scene: &Scene<'_>, bridge: &Link) -> Vec<Finding> {
     let mut found = Vec::new();
     for (guest, interface) in interfaces.filter(|(_, interface)| ports.contains(&interface.device)) {
         for address in interface.addresses.iter().filter(|address| address.is_ipv4()) {
-            let Some(other) = route_to(host, *address).and_then(|route| scene.link(route.device?)) else { continue };
+            let Some(other) = route_to(scene, *address).and_then(|route| scene.link(route.device?)) else { continue };
             if other.index == bridge.index {
                 continue;
             }

@@ -33,7 +33,7 @@ fn twice(scene: &Scene<'_>, bridge: &Link, network: Network) -> Option<Finding> 
     let mut devices =
         devices.filter(|link| link.up && link.lower != Some(bridge.index) && link.master != Some(bridge.index));
     let other = devices.next()?;
-    let taken = route_to(scene.host, whole.address).and_then(|route| scene.link(route.device?)).unwrap_or(bridge);
+    let taken = route_to(scene, whole.address).and_then(|route| scene.link(route.device?)).unwrap_or(bridge);
     let missed = if taken.index == bridge.index { other } else { bridge };
     // Routes to each host of it lead there all the same.
     let by_host = |route: &Route| {
@@ -73,7 +73,7 @@ fn forbidden(scene: &Scene<'_>, bridge: &Link, network: Network) -> Option<Findi
     } else {
         ("net.ipv4.ip_forward", Ipv4Addr::UNSPECIFIED.into())
     };
-    let answer = lookup(scene.host, Question { from: Some(network.address), to, input: &bridge.name });
+    let answer = lookup(scene, Question::of(Some(network.address), to, &bridge.name));
     let rule = answer.rule.filter(|_| answer.doubt.is_none() && scene.host.sysctl(forwards) == Some("1"))?;
     let whole = rule.source.is_none_or(|source| source.prefix <= network.prefix) && rule.destination.is_none();
     let forbids = |kind: &str| matches!(kind, "blackhole" | "unreachable" | "prohibit");

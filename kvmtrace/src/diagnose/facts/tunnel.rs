@@ -47,6 +47,6 @@ pub fn underlay<'a>(scene: &Scene<'a>, tunnel: &Link) -> Option<&'a Link> {
     let remote = remote.filter(|remote| !remote.is_unspecified()).or_else(|| {
         scene.host.forwarding.iter().filter(|entry| entry.device == tunnel.index).find_map(|entry| entry.remote)
     });
-    let by_route = remote.and_then(|remote| routes::route_to(scene.host, remote)).and_then(|route| route.device);
+    let by_route = remote.and_then(|remote| routes::route_to(scene, remote)).and_then(|route| route.device);
     by_route.and_then(|device| scene.link(device)).or_else(|| local.and_then(|local| scene.device_of_address(local)))
 }

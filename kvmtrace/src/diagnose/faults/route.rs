@@ -4,7 +4,7 @@ use super::port;
 use crate::diagnose::facts::dropped::Dropped;
 use crate::diagnose::facts::place::at;
 use crate::diagnose::facts::routes;
-use crate::diagnose::facts::routes::{Answer, MAIN, Question, lookup, route_text, special_cause};
+use crate::diagnose::facts::routes::{Answer, MAIN, Question, caveat, lookup, route_text, special_cause};
 use crate::diagnose::facts::scene::{Role, Scene};
 use crate::diagnose::facts::standing::Standing;
 use crate::diagnose::fix::device;
@@ -37,7 +37,7 @@ pub(in crate::diagnose) fn special_route(
 
 /// This host itself has no way to `to`, to which a tunnel sends.
 pub fn no_way(case: &Case<'_>, drop: &Dropped<'_>, from: &Link, to: IpAddr) -> Judgement {
-    let answer = lookup(case.scene.host, Question::own(to));
+    let answer = lookup(case.scene, Question::own(to));
     match answer.route.filter(|route| route.kind != "unicast") {
         Some(route) => special_route(case, drop, from, route, to),
         None => no_route(case, drop, from, &answer, to),
@@ -75,7 +75,7 @@ pub(in crate::diagnose) fn no_route(
     let place = at(scene, input.index, Point::Routing).of(drop);
     let what = case.dropped_share();
     let main = answer.tables.contains(&MAIN);
-    let judgement = |explanation| Judgement::dropped(Cause::NoRoute, place, explanation).evidence(answer.caveat());
+    let judgement = |explanation| Judgement::dropped(Cause::NoRoute, place, explanation).evidence(caveat(answer));
     if main {
         let explanation = format!("{what} went to {to}, for which this host has no route.");
         return judgement(explanation).fixes(route_fixes(scene, to));
@@ -92,7 +92,7 @@ pub(in crate::diagnose) fn no_route(
     let source = drop.key().source.ip().map(|from| format!("from {from} ")).unwrap_or_default();
     let family = if to.is_ipv6() { " -6" } else { "" };
     let command = |verb: &str| format!("ip{family} rule {verb} {source}to {to} lookup main");
-    let known = lookup(scene.host, Question::own(to)).unicast().is_some();
+    let known = lookup(scene, Question::own(to)).unicast().is_some();
     let lead = Fix::run(command("add"), command("del"), "Lets the main table decide, which has a route there.")
         .risk("Whoever keeps these packets from the main table may have meant it.")
         .persist("Set the rule where the other rules of policy routing are set.");

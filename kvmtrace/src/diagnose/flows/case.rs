@@ -186,7 +186,7 @@ impl<'a> Case<'a> {
 
     /// What this host's routing answers for it.
     pub fn routing(&self) -> Answer<'a> {
-        self.routed().map(|question| lookup(self.scene.host, question)).unwrap_or_default()
+        self.routed().map(|question| lookup(self.scene, question)).unwrap_or_default()
     }
 
     /// What this host's routing is asked for it: after a translation of the destination, before one of the source.
@@ -195,7 +195,11 @@ impl<'a> Case<'a> {
         let inner =
             self.group.translated.filter(|inner| self.is_own(key.destination) && !self.is_own(inner.destination));
         let to = inner.unwrap_or(key).destination.ip()?;
-        Some(Question { from: self.original_source().ip(), to, input: self.input()?.name.as_str() })
+        // Where no rule sets a mark, packets have none.
+        let mark = self.scene.topology().rules.marks_nothing().then_some(0);
+        let layer4 =
+            crate::forward::packet::Packet::of_flow(&self.key(), 0).ip().and_then(crate::forward::packet::Ip::layer4);
+        Some(Question { mark, layer4, ..Question::of(self.original_source().ip(), to, self.input()?.name.as_str()) })
     }
 
     /// Who sent it, before a translation of the source.

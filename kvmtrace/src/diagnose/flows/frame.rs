@@ -49,7 +49,7 @@ pub(in crate::diagnose) fn is_vlan_filtered(case: &Case<'_>, port: Option<&Link>
 
 /// The network of the host's address on the guest's side.
 pub fn guest_network(case: &Case<'_>, source: IpAddr) -> Option<Network> {
-    let inside: Option<IfIndex> = route_to(case.scene.host, source).and_then(|route| route.device);
+    let inside: Option<IfIndex> = route_to(case.scene, source).and_then(|route| route.device);
     let link = inside.and_then(|device| case.scene.link(device)).or_else(|| case.bridge())?;
     let network = link.addresses.iter().find(|network| network.contains(source))?;
     Some(network_of(*network))

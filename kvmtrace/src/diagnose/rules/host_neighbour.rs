@@ -3,7 +3,7 @@
 //! dropped: `arp_process` and `ndisc_recv_ns` consume what they don't answer.
 
 use crate::diagnose::facts::place::at;
-use crate::diagnose::facts::routes::{Answer, MAIN, Question, lookup};
+use crate::diagnose::facts::routes::{Answer, MAIN, Question, caveat, lookup};
 use crate::diagnose::facts::scene::{Role, Scene};
 use crate::diagnose::fix::device::route_command;
 use crate::diagnose::fix::sysctl;
@@ -121,7 +121,7 @@ fn mute(scene: &Scene<'_>, input: &Link, owner: &Link, asked: IpAddr, from: IpAd
     }
     // `arp_filter`: either setting is enough.
     let filter = settings(host, input, "arp_filter", "ipv4");
-    let back = lookup(host, Question { from: Some(asked), to: from, input: "lo" });
+    let back = lookup(scene, Question::of(Some(asked), from, "lo"));
     let other = back.unicast().and_then(|route| route.device).filter(|device| *device != input.index);
     if filter.iter().all(|(_, value)| *value == 0) || back.unicast().is_some() && other.is_none() {
         return None;
@@ -133,7 +133,7 @@ fn mute(scene: &Scene<'_>, input: &Link, owner: &Link, asked: IpAddr, from: IpAd
     );
     Some(Silence {
         why: format!("arp_filter is on for {}, and what this host sends to {from} would leave {way}", input.name),
-        evidence: told(&filter).into_iter().chain(back.caveat()).collect(),
+        evidence: told(&filter).into_iter().chain(caveat(&back)).collect(),
         fixes: vec![straight(scene, &back, input, from), zero(host, &filter, |value| value > 0, &why)],
     })
 }
@@ -192,7 +192,7 @@ fn absent_proxy(case: &Case<'_>, input: &Link, asked: IpAddr, from: IpAddr) -> O
     if !routes_here || bridged && !is_guest {
         return None;
     }
-    let answer = lookup(host, Question { from: Some(from), to: asked, input: &input.name });
+    let answer = lookup(scene, Question::of(Some(from), asked, &input.name));
     let beyond =
         answer.unicast().and_then(|route| scene.link(route.device?)).filter(|link| link.index != input.index)?;
     let proxied = host.proxies.contains(&(asked, input.index));
@@ -226,7 +226,7 @@ fn absent_proxy(case: &Case<'_>, input: &Link, asked: IpAddr, from: IpAddr) -> O
         if asked.is_ipv6() && !proxied { Some(format!("no proxy entry for {asked} on {}", input.name)) } else { None };
     Some(Silence {
         why,
-        evidence: told(&settings).into_iter().chain(missing).chain(answer.caveat()).collect(),
+        evidence: told(&settings).into_iter().chain(missing).chain(caveat(&answer)).collect(),
         fixes: vec![
             proxy,
             Fix::advice(format!("Or correct the prefix of {from}, or set a route to {asked} by this host there.")),

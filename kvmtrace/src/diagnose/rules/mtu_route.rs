@@ -91,7 +91,7 @@ fn message_fixes(case: &Case<'_>, error: Option<&IcmpError>) -> Vec<Fix> {
 
 /// The route, where its own MTU is what the sender was told (`ip_dst_mtu_maybe_forward` prefers it to the device's).
 fn narrow_route<'a>(case: &Case<'a>, told: Option<u32>) -> Option<&'a Route> {
-    let route = routes::route_to(case.scene.host, case.key().destination.ip()?)?;
+    let route = routes::route_to(case.scene, case.key().destination.ip()?)?;
     let link = case.scene.link(route.device?)?;
     (route.mtu? < link.mtu && told.is_none_or(|told| Some(told) == route.mtu)).then_some(route)
 }

@@ -55,7 +55,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     Some(
         Judgement::dropped(Cause::NeighbourUnresolved, at(case.scene, device, Point::Neighbour).of(drop), explanation)
             .evidence(state.map(|neighbour| format!("neighbour {hop} on {name}: {}", neighbour.state)))
-            .evidence(answer.caveat())
+            .evidence(crate::diagnose::facts::routes::caveat(&answer))
             .fixes(move_up.is_some().then(|| {
                 Fix::advice("Give the address to the bridge instead of its port, in the network configuration.")
             }))

@@ -39,7 +39,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let special = |route: &&Route| matches!(route.kind.as_str(), "blackhole" | "prohibit" | "unreachable");
     let kind = kind_told(case, drop);
     let from = drop.key().source.ip().filter(|from| !case.scene.is_host_address(*from)).or(case.key().source.ip());
-    let answer = lookup(case.scene.host, Question { from, to, input: &input.name });
+    let answer = lookup(case.scene, Question::of(from, to, &input.name));
     // A rule that is not known whole may have led to another table.
     let elsewhere = || {
         let routes = case.scene.host.routes.iter().filter(special);
@@ -49,7 +49,8 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     };
     let may_forbid = |kind: &str| {
         let mut rules = case.scene.host.policy_rules.iter();
-        rules.any(|rule| rule.action == kind && rule.may_take(from, to, &input.name))
+        let question = Question::of(from, to, &input.name);
+        rules.any(|rule| rule.action == kind && question.may_take(case.scene.host, rule))
     };
     let forbids = answer.rule.is_some_and(|rule| rule.action != "lookup");
     let route = answer.route.filter(special).or_else(|| if forbids { None } else { elsewhere() });
@@ -92,7 +93,8 @@ pub fn forbidding_rule(case: &Case<'_>, drop: &Dropped<'_>, input: &Link, kind: 
     let source = drop.key().source.ip();
     let found = to.ip().and_then(|to| {
         let mut rules = case.scene.host.policy_rules.iter();
-        rules.find(|rule| rule.action == kind && rule.may_take(source, to, &input.name))
+        let question = Question::of(source, to, &input.name);
+        rules.find(|rule| rule.action == kind && question.may_take(case.scene.host, rule))
     });
     let what = case.dropped_share();
     let family = if to.ip().is_some_and(|to| to.is_ipv6()) { " -6" } else { "" };
@@ -125,7 +127,7 @@ fn forwarding_disabled(case: &Case<'_>, drop: &Dropped<'_>, input: &Link, to: Ip
         host.sysctl(&name).unwrap_or("off")
     );
     // It would go out where it came in: a bridge serves that network, no routing.
-    let way = lookup(host, Question { from: case.key().source.ip(), to, input: &input.name });
+    let way = lookup(case.scene, Question::of(case.key().source.ip(), to, &input.name));
     let back = way.unicast().filter(|route| route.device == Some(input.index));
     let bridged = host.uplinks(input.index).next().is_some();
     if let (Some(route), true) = (back, bridged) {

@@ -4,7 +4,7 @@
 //! makes the host ignore ARP requests, without any drop (`arp_process` → `ip_route_input_noref`).
 
 use crate::diagnose::facts::place::at;
-use crate::diagnose::facts::routes::{Answer, reverse_path_filter, route_text, way_back};
+use crate::diagnose::facts::routes::{Answer, caveat, reverse_path_filter, route_text, way_back};
 use crate::diagnose::facts::sites::Site;
 use crate::diagnose::facts::standing::Standing;
 use crate::diagnose::fix::sysctl;
@@ -45,7 +45,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         ))));
     }
     let strict = reverse_path_filter(case.scene.host, input) == 1;
-    let back = way_back(case.scene.host, from, drop.key().destination.ip());
+    let back = way_back(case.scene, from, drop.key().destination.ip());
     if !(drop.because(&["IP_RPFILTER"])
         || drop.is_unspecified() && drop.within(Site::SourceCheck) && strict && elsewhere(&back, input))
     {
@@ -62,7 +62,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     Some(
         Judgement::dropped(Cause::ReversePathFilter, place, explanation)
             .evidence(state(case, input))
-            .evidence(back.caveat())
+            .evidence(caveat(&back))
             .fixes(fixes(case, input, from)),
     )
 }
@@ -79,9 +79,7 @@ pub fn judge_silent(case: &Case<'_>) -> Option<Judgement> {
     let (asked, from) = (key.destination.ip()?, key.source.ip()?);
     let owner = case.scene.device_of_address(asked)?;
     let input = case.bridge().unwrap_or(owner);
-    if reverse_path_filter(case.scene.host, input) != 1
-        || !elsewhere(&way_back(case.scene.host, from, Some(asked)), input)
-    {
+    if reverse_path_filter(case.scene.host, input) != 1 || !elsewhere(&way_back(case.scene, from, Some(asked)), input) {
         return None;
     }
     let explanation = format!(
@@ -171,7 +169,7 @@ fn fixes(case: &Case<'_>, input: &Link, from: IpAddr) -> Vec<Fix> {
     )
     .risk("Spoofed sources that are routable are no longer filtered on this device.");
     // Loose mode wants a route too, whichever way it leads (`__fib_validate_source`).
-    if from.is_ipv4() && way_back(case.scene.host, from, None).unicast().is_none() {
+    if from.is_ipv4() && way_back(case.scene, from, None).unicast().is_none() {
         return vec![Fix::advice(format!(
             "This host knows no way to {from} at all. If it is behind {}: set a route to it where the device is configured (netplan, NetworkManager, ifupdown, systemd-networkd); whoever sends from {from} there is believed then.",
             input.name

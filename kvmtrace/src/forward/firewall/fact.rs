@@ -204,7 +204,7 @@ impl<'a> Place<'a> {
                 Some(kind) => Fact::Number(kind),
                 None => Fact::OneOf(NOT_LOCAL, "the type of the address's route is not known"),
             },
-            FibResult::Device => self.route_device(ip, address, fib, device),
+            FibResult::Device => self.route_device(packet, ip, fib, device),
         }
     }
 
@@ -231,15 +231,19 @@ impl<'a> Place<'a> {
     }
 
     /// The device that the way to an address leads by; 0 where none does, or not by the device asked for (`nft_fib4_eval`).
-    fn route_device(&self, ip: &Ip, address: IpAddr, fib: &Fib, device: Option<&Link>) -> Fact {
-        let other = if fib.address == Side::Source { ip.destination } else { ip.source };
+    fn route_device(&self, packet: &Packet, ip: &Ip, fib: &Fib, device: Option<&Link>) -> Fact {
+        let ends = (ip.source, ip.destination);
+        let (address, other) = if fib.address == Side::Source { ends } else { (ends.1, ends.0) };
         if self.input.is_some_and(|input| input.kind == LinkKind::Loopback) {
             return Fact::Number(self.input_name);
         }
         if self.topology.own(address).iter().any(|(link, _)| link.up) {
             return Fact::Number(0);
         }
-        let question = Question { from: Some(other), to: address, input: "lo", output: None };
+        // Ports are none, and the mark where nobody asks for it (`nft_fib4_eval`).
+        let mark = if fib.marked { packet.mark } else { Some(0) };
+        let layer4 = Some((ip.transport.number(), 0, 0));
+        let question = Question { mark, layer4, ..Question::of(Some(other), address, "lo") };
         let answer = self.topology.routes.lookup(self.topology.host, question);
         if answer.doubt.is_some() || self.topology.host.is_cut("routes") {
             return Fact::Unknown("the route of the address is in doubt");
@@ -248,10 +252,8 @@ impl<'a> Place<'a> {
         let Some(by) = route.device.and_then(|by| self.topology.link(by)) else {
             return Fact::Unknown("the device of the address's route is not known");
         };
-        match device {
-            Some(device) if device.index != by.index => Fact::Number(0),
-            _ => Fact::Number(name(Some(by))),
-        }
+        let asked = device.is_none_or(|device| device.index == by.index);
+        Fact::Number(if asked { name(Some(by)) } else { 0 })
     }
 }
 

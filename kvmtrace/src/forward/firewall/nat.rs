@@ -5,7 +5,7 @@ use super::test::Answers;
 use crate::event::host::{Link, Network};
 use crate::event::ruleset::{Choice, Hook, Layer, MapAnswer, Nat, NatKind, NatTarget};
 use crate::forward::packet::{Connection, Packet, Transport};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// A new address and port, each where it changes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -73,12 +73,12 @@ impl Run<'_> {
             NatTarget::Unknown(what) => return Some(End::Taken(format!("translation to {what} is not understood"))),
         };
         match nat.kind {
-            NatKind::Masquerade => match self.own_address(true) {
+            NatKind::Masquerade => match self.masquerade_address() {
                 // Without an address there is nothing to answer to (`nf_nat_masquerade_ipv4`).
                 None => return Some(End::Drop),
                 address => ends.address = address,
             },
-            NatKind::Redirect => match self.own_address(false) {
+            NatKind::Redirect => match self.redirect_address() {
                 None => return Some(End::Drop),
                 address => ends.address = address,
             },
@@ -114,25 +114,35 @@ impl Run<'_> {
         }
     }
 
-    /// The address of the outgoing device for a masquerade (`inet_select_addr`), of the incoming one for a redirect
-    /// (`nf_nat_redirect_ipv4`; a packet of this host's own goes to loopback).
-    fn own_address(&self, outgoing: bool) -> Option<IpAddr> {
+    /// The source that masquerading gives (`nf_nat_masquerade_ipv4`: `inet_select_addr` for the next hop; `nf_nat_masquerade_ipv6`:
+    /// `ipv6_dev_get_saddr` for the destination).
+    fn masquerade_address(&self) -> Option<IpAddr> {
+        let topology = self.subject.place.topology;
+        let link = topology.link(self.subject.place.at.output?)?;
+        match self.subject.packet.ip()?.destination {
+            IpAddr::V4(destination) => {
+                let next_hop = match self.subject.place.at.next_hop {
+                    Some(IpAddr::V4(next_hop)) => next_hop,
+                    Some(IpAddr::V6(_)) | None => destination,
+                };
+                topology.select_v4(link, next_hop).map(IpAddr::V4)
+            }
+            IpAddr::V6(destination) => topology.select_v6(link, destination).map(IpAddr::V6),
+        }
+    }
+
+    /// The destination that a redirect gives: the first address of the device that the packet came in by (`nf_nat_redirect_ipv4`,
+    /// `nf_nat_redirect_ipv6`); loopback for a packet of this host's own.
+    fn redirect_address(&self) -> Option<IpAddr> {
         let at = self.subject.place.at;
         let v6 = at.layer == Layer::Ipv6;
-        if !outgoing && at.hook == Hook::Output {
-            return Some(if v6 {
-                IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)
-            } else {
-                IpAddr::V4(std::net::Ipv4Addr::LOCALHOST)
-            });
+        if at.hook == Hook::Output {
+            return Some(if v6 { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() });
         }
-        let link: &Link = self.subject.place.topology.link(if outgoing { at.output } else { at.input }?)?;
-        let towards = self.subject.packet.ip().map(|ip| ip.destination);
-        let is_link_local =
-            |network: &Network| matches!(network.address, IpAddr::V6(address) if address.is_unicast_link_local());
-        let own = || link.addresses.iter().filter(|network| network.address.is_ipv6() == v6 && !is_link_local(network));
-        let near = own().find(|network| outgoing && towards.is_some_and(|towards| network.contains(towards)));
-        near.or_else(|| own().next()).map(|network| network.address)
+        let link: &Link = self.subject.place.topology.link(at.input?)?;
+        let mut own = link.addresses.iter().map(|network| network.address).filter(|address| address.is_ipv6() == v6);
+        // nf_nat_redirect_ipv6_usable: of the packet's scope, so not link-local for a packet that is not.
+        own.find(|address| !matches!(address, IpAddr::V6(address) if address.is_unicast_link_local()))
     }
 }
 

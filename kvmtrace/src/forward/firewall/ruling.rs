@@ -3,6 +3,7 @@
 use crate::event::IfIndex;
 use crate::event::ruleset::{Hook, Layer, RuleReference};
 use crate::forward::packet::Packet;
+use std::net::IpAddr;
 
 /// Where a packet meets rules.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +21,8 @@ pub struct At {
     pub input_port: Option<IfIndex>,
     /// See `input_port`.
     pub output_port: Option<IfIndex>,
+    /// The next hop of a routed packet, where its route is known (`rt_nexthop`).
+    pub next_hop: Option<IpAddr>,
 }
 
 /// Which devices of a place are known: where they are not, `None` does not mean that there is none.

@@ -128,6 +128,7 @@ fn at(layer: Layer, hook: Hook) -> At {
         output,
         input_port: bridged.then_some(IfIndex(3)),
         output_port: (bridged && hook == Hook::Forward).then_some(IfIndex(4)),
+        next_hop: None,
     }
 }
 

@@ -1,6 +1,9 @@
 //! What the kernel did with packets of `cargo xtask fidelity` where the model had said something else.
 
 use super::*;
+use crate::forward::packet::Connection;
+use crate::forward::step::Step;
+use rstest::rstest;
 
 const LOOPBACK: IfIndex = IfIndex(1);
 
@@ -115,4 +118,132 @@ fn this_host_hears_its_own_broadcast() {
 fn a_group_of_ipv6_needs_the_senders_device() {
     let walk = from_host(&hosted(), "ff02::1");
     assert!(walk.ends().any(|(_, step)| matches!(step.outcome, Outcome::Unknown(_))));
+}
+
+/// `ip6_rcv_core` comes before the rules of prerouting, which would take the packet otherwise.
+#[rstest]
+#[case::from_loopback("::1", "fd00::2", Some(Stop::MartianSource))]
+#[case::from_a_group("ff02::1", "fd00::2", Some(Stop::MartianSource))]
+#[case::to_loopback("fd00::11", "::1", Some(Stop::MartianDestination))]
+#[case::to_a_group_that_ends_at_the_device("fd00::11", "ff01::1", Some(Stop::MartianDestination))]
+#[case::to_a_group_of_the_link("fd00::11", "ff02::1", None)]
+fn addresses_that_cant_be_on_the_wire_are_refused(#[case] from: &str, #[case] to: &str, #[case] stop: Option<Stop>) {
+    let mut host = hosted();
+    host.netfilter.chains.push(host::Chain {
+        backend: host::Backend::Nft,
+        family: "ip6".to_owned(),
+        table: "t".to_owned(),
+        name: "c".to_owned(),
+        hook: Some("prerouting".to_owned()),
+        kind: Some("filter".to_owned()),
+        priority: Some(0),
+        policy: Some("drop".to_owned()),
+        policy_packets: None,
+        device: None,
+        rules: Vec::new(),
+    });
+    let mut packet =
+        ping(to, if to.starts_with("ff") { MacAddress([0x33, 0x33, 0, 0, 0, 1]) } else { bridge_mac(&host) });
+    packet.ip_mut().unwrap().source = from.parse().unwrap();
+    packet.ip_mut().unwrap().transport = Transport::Icmpv6 { kind: 128, code: 0, id: 1, target: None };
+    let found = stops(&from_guest(&host, &packet));
+    match stop {
+        Some(stop) => assert_eq!(found, [(Some(BRIDGE), stop)]),
+        None => assert!(matches!(found.as_slice(), [(Some(BRIDGE), Stop::Rule(_))]), "{found:?}"),
+    }
+}
+
+fn bridge_mac(host: &HostState) -> MacAddress {
+    host.links[&BRIDGE].mac.unwrap()
+}
+
+/// `arp_process` asks the route of the asker before it answers for another.
+#[rstest]
+#[case::whose_way_back_leads_here("10.0.0.0/24", true)]
+#[case::whose_way_back_leads_elsewhere("10.9.0.0/24", false)]
+fn a_proxy_answers_an_asker(#[case] here: &str, #[case] answers: bool) {
+    let mut host = bridged();
+    host.links.get_mut(&BRIDGE).unwrap().addresses.clear();
+    host.routes = vec![route("0.0.0.0/0", Some("192.0.2.1"), UPLINK), route(here, None, BRIDGE)];
+    host.links.get_mut(&UPLINK).unwrap().master = None;
+    for (key, value) in [("all.rp_filter", "1"), ("br0.proxy_arp", "1")] {
+        host.sysctls.insert(format!("net.ipv4.conf.{key}"), value.to_owned());
+    }
+    let walk = from_guest(&host, &who_has("203.0.113.7"));
+    assert_eq!(arrivals(&walk).contains(&Arrival::Answered), answers, "{walk:?}");
+}
+
+/// `br_nf_post_routing` gives a bridged packet the bridge as its way out: one without an address takes another device's.
+#[rstest]
+#[case::an_address_of_its_own("10.0.0.1/24", "10.0.0.1")]
+#[case::an_address_in_the_next_hops_network("192.0.2.9/24", "192.0.2.9")]
+fn masquerading_takes_the_address_that_faces_the_next_hop(#[case] address: &str, #[case] source: &str) {
+    let mut host = bridged();
+    host.links.get_mut(&UPLINK).unwrap().master = None;
+    host.links.get_mut(&UPLINK).unwrap().port = None;
+    // The destination lies in none of its networks, the gateway in the second.
+    host.links.get_mut(&UPLINK).unwrap().addresses = vec![network("172.16.0.9/24"), network(address)];
+    let gateway = if source.starts_with("192") { "192.0.2.1" } else { "10.0.0.254" };
+    host.routes.push(route("0.0.0.0/0", Some(gateway), UPLINK));
+    host.netfilter.chains.push(host::Chain {
+        backend: host::Backend::Nft,
+        family: "ip".to_owned(),
+        table: "nat".to_owned(),
+        name: "post".to_owned(),
+        hook: Some("postrouting".to_owned()),
+        kind: Some("nat".to_owned()),
+        priority: Some(100),
+        policy: Some("accept".to_owned()),
+        policy_packets: None,
+        device: None,
+        rules: vec![host::Rule {
+            handle: None,
+            number: 1,
+            text: "oifname \"eth0\" masquerade".to_owned(),
+            packets: None,
+            verdict: Some("masquerade".to_owned()),
+        }],
+    });
+    let mut packet = ping("198.51.100.1", host.links[&BRIDGE].mac.unwrap());
+    packet.connection = Some(Connection::New);
+    let walk = from_guest(&host, &packet);
+    let source_after =
+        |step: &Step| if let Outcome::Becomes(packet) = &step.outcome { packet.ip().map(|ip| ip.source) } else { None };
+    let last = walk.steps.iter().rev().find_map(source_after);
+    assert_eq!(last, source.parse().ok(), "{walk:?}");
+}
+
+/// `ip6_forward` sends nobody on who has no address, or one of the link alone.
+#[rstest]
+#[case::without_an_address("::", Some(Stop::MartianSource))]
+#[case::with_one_of_the_link("fe80::11", Some(Stop::MartianSource))]
+#[case::with_one_of_the_network("fd00::11", None)]
+fn a_v6_source_is_routed(#[case] from: &str, #[case] stop: Option<Stop>) {
+    let mut host = hosted();
+    host.links.get_mut(&UPLINK).unwrap().master = None;
+    host.links.get_mut(&UPLINK).unwrap().port = None;
+    host.sysctls.insert("net.ipv6.conf.all.forwarding".to_owned(), "1".to_owned());
+    host.routes.push(route("2001:db8::/32", Some("fd01::1"), UPLINK));
+    let mut packet = ping("2001:db8::9", bridge_mac(&host));
+    packet.ip_mut().unwrap().source = from.parse().unwrap();
+    packet.ip_mut().unwrap().transport = Transport::Icmpv6 { kind: 128, code: 0, id: 1, target: None };
+    let walk = from_guest(&host, &packet);
+    assert_eq!(stops(&walk), stop.map(|stop| (Some(BRIDGE), stop)).into_iter().collect::<Vec<_>>());
+}
+
+/// `br_handle_frame_finish` learns the source before it looks for the destination: a frame for its own source goes back by the
+/// port alone, where that has hairpin mode, and is not flooded.
+#[rstest]
+#[case::with_hairpin_mode(true)]
+#[case::without(false)]
+fn a_frame_for_its_own_source_is_not_flooded(#[case] hairpin: bool) {
+    let mut host = bridged();
+    host.forwarding.retain(|entry| entry.mac != mac(1));
+    port_of(&mut host, GUEST1).hairpin = hairpin;
+    let walk = from_guest(&host, &ping("10.0.0.99", mac(1)));
+    if hairpin {
+        assert_eq!(arrivals(&walk), [Arrival::Guest(GUEST1)]);
+    } else {
+        assert_eq!(stops(&walk), [(Some(GUEST1), Stop::Hairpin)]);
+    }
 }

@@ -80,17 +80,7 @@ fn failed(host: &mut HostState) {
 }
 
 fn rule(priority: u32, action: &str, table: u32) -> PolicyRule {
-    PolicyRule {
-        v6: false,
-        priority,
-        source: None,
-        destination: None,
-        input: None,
-        action: action.to_owned(),
-        table,
-        narrower: false,
-        suppress: None,
-    }
+    PolicyRule { priority, action: action.to_owned(), table, ..PolicyRule::default() }
 }
 
 fn forbid(host: &mut HostState) {
@@ -152,6 +142,12 @@ fn a_policy_rule_that_asks_for_more_is_a_doubt_and_the_walk_goes_on() {
     let mut host = routed();
     let narrower = PolicyRule { narrower: true, ..rule(100, "lookup", 77) };
     host.policy_rules = vec![rule(0, "lookup", 255), narrower, rule(32_766, "lookup", 254)];
+    assert_eq!(
+        to_the_world(&host).steps.iter().find(|step| matches!(step.outcome, Outcome::Unknown(_))),
+        None,
+        "no route there"
+    );
+    host.routes.push(Route { table: 77, ..route("0.0.0.0/0", Some("192.0.2.1"), UPLINK) });
     let walk = to_the_world(&host);
     assert!(walk.steps.iter().any(|step| matches!(step.outcome, Outcome::Unknown(_))));
     assert_eq!(arrivals(&walk), [Arrival::Uplink(UPLINK)]);

@@ -12,7 +12,7 @@ pub fn decision(host: &HostState, decision: &Decision) -> String {
     match decision {
         Decision::Rule(reference) => rule(host, *reference),
         Decision::Route(route) => self::route(host, route),
-        Decision::PolicyRule(rule) => format!("rule {}", policy_rule(rule)),
+        Decision::PolicyRule(rule) => format!("rule {}", policy_rule(rule, str::to_owned)),
         Decision::OwnAddress(network) => format!("own address {network}"),
         Decision::Fdb(entry) => fdb(host, entry),
         Decision::Flood => "no entry in the forwarding database".to_owned(),
@@ -101,20 +101,50 @@ fn neighbour(host: &HostState, entry: &Neighbour) -> String {
     format!("neighbour {} dev {}{mac} {}", entry.address, host.link_name(entry.device), entry.state)
 }
 
-/// As `ip rule` takes it.
-pub fn policy_rule(rule: &PolicyRule) -> String {
+/// As `ip rule` takes it; `quote` makes a device's name fit for where the text goes.
+pub fn policy_rule(rule: &PolicyRule, quote: impl Fn(&str) -> String) -> String {
     let mut text = format!("priority {}", rule.priority);
+    let mut add = |part: String| {
+        text.push(' ');
+        text.push_str(&part);
+    };
+    if rule.inverted {
+        add("not".to_owned());
+    }
     for (word, network) in [("from", &rule.source), ("to", &rule.destination)] {
         if let Some(network) = network {
-            let _infallible = write!(text, " {word} {network}");
+            add(format!("{word} {network}"));
         }
     }
-    if let Some(input) = &rule.input {
-        let _infallible = write!(text, " iif {input}");
+    for (word, device) in [("iif", &rule.input), ("oif", &rule.output)] {
+        if let Some(device) = device {
+            add(format!("{word} {}", quote(device)));
+        }
     }
-    let _infallible = write!(text, " {}", rule.action);
+    match rule.mark {
+        Some(mark) if mark.mask == u32::MAX => add(format!("fwmark {:#x}", mark.value)),
+        Some(mark) => add(format!("fwmark {:#x}/{:#x}", mark.value, mark.mask)),
+        None => {}
+    }
+    if let Some(protocol) = rule.protocol {
+        add(format!("ipproto {protocol}"));
+    }
+    for (word, ports) in [("sport", rule.source_ports), ("dport", rule.destination_ports)] {
+        match ports {
+            Some((first, last)) if first == last => add(format!("{word} {first}")),
+            Some((first, last)) => add(format!("{word} {first}-{last}")),
+            None => {}
+        }
+    }
+    add(rule.action.clone());
     if rule.action == "lookup" {
-        let _infallible = write!(text, " {}", rule.table);
+        add(rule.table.to_string());
+    }
+    if let Some(target) = rule.target {
+        add(target.to_string());
+    }
+    if let Some(length) = rule.suppress {
+        add(format!("suppress_prefixlength {length}"));
     }
     text
 }

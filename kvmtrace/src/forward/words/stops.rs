@@ -80,7 +80,9 @@ pub fn doubt(host: &HostState, doubt: &Doubt) -> String {
         Doubt::Program(device) => format!("a BPF program on {} may decide here", host.link_name(*device)),
         Doubt::Missing(table) => format!("{table} could not be read"),
         Doubt::Daemon(name) => format!("{name} decides here"),
-        Doubt::PolicyRule(rule) => format!("\"ip rule {}\" asks for more than is known", policy_rule(rule)),
+        Doubt::PolicyRule(rule) => {
+            format!("\"ip rule {}\" asks for more than is known", policy_rule(rule, str::to_owned))
+        }
         Doubt::Packet(fact) => fact.clone(),
         Doubt::Bound => "the way is longer than what is followed".to_owned(),
     }

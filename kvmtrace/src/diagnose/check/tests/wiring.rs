@@ -152,15 +152,11 @@ fn a_network_that_lies_on_two_devices_is_told() {
 #[test]
 fn a_rule_of_policy_routing_that_forbids_all_that_guests_send_is_told() {
     let rule = |priority, action: &str, source: Option<Network>| PolicyRule {
-        v6: false,
         priority,
         source,
-        destination: None,
-        input: None,
         action: action.to_owned(),
         table: if action == "lookup" { 100 } else { 0 },
-        narrower: false,
-        suppress: None,
+        ..PolicyRule::default()
     };
     let with = |rules: Vec<PolicyRule>| {
         broken(|host| {

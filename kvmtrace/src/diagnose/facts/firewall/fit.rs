@@ -41,7 +41,7 @@ impl<'p> Asked<'p> {
         let packet = packet(key, drop);
         let priority = base.priority.unwrap_or(0);
         let question = |device: Option<IfIndex>| {
-            let at = At { layer, hook, input: device, output, input_port: None, output_port: None };
+            let at = At { layer, hook, input: device, output, input_port: None, output_port: None, next_hop: None };
             Question::new(topology, at, known, priority, packet.clone())
         };
         Self { questions: inputs.into_iter().map(question).collect(), rules: &topology.rules }
