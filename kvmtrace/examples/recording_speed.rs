@@ -8,6 +8,7 @@ use kvmtrace::event::{
     PacketCause, PacketRecord, Place, Protocol, Started, Timestamp,
 };
 use kvmtrace::record::{Destination, Options, Writer, export, judge, recording};
+use kvmtrace::selection::Selection;
 use std::net::Ipv4Addr;
 use std::time::Instant;
 
@@ -40,7 +41,7 @@ fn main() -> Result<()> {
     let files = vec![file];
     let begin = Instant::now();
     for mut recording in recording::open(&files)? {
-        judge(&mut recording, true)?;
+        judge(&mut recording, &mut Selection::default(), true)?;
     }
     rate("report", begin);
     let memory = std::fs::read_to_string("/proc/self/status")?;
@@ -50,7 +51,7 @@ fn main() -> Result<()> {
     let forms = [("json", export::Form::Json), ("pcapng", export::Form::Pcapng), ("parquet", export::Form::Parquet)];
     for (name, form) in forms {
         let begin = Instant::now();
-        export::export(&files, form, &directory.join(name), false, true)?;
+        export::export(&files, Selection::default(), form, &directory.join(name), false, true)?;
         rate(&format!("export --to {name}"), begin);
     }
     std::fs::remove_dir_all(&directory)?;

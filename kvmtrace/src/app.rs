@@ -7,6 +7,7 @@ mod elsewhere;
 mod explain;
 mod metrics;
 mod outcome;
+mod part;
 mod probe;
 mod question;
 mod ready;

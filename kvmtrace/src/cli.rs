@@ -182,9 +182,39 @@ pub struct Live {
 /// `kvmtrace replay`
 #[derive(Args, Clone, Debug)]
 pub struct Replay {
-    /// The recording; all of its files if it was rotated
-    #[arg(required = true, value_name = "FILE")]
-    pub files: Vec<PathBuf>,
+    /// The recording (all of its files if it was rotated), then a filter as for tcpdump
+    #[arg(required = true, value_name = "FILE|FILTER")]
+    pub words: Vec<String>,
+    /// Which part of it.
+    #[command(flatten)]
+    pub part: Part,
+}
+
+/// Which part of a recording: verdicts are those of the whole trace.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Part of the recording")]
+pub struct Part {
+    /// Only this guest: name, UUID or device (may be given several times)
+    #[arg(short, long = "guest", value_name = "NAME")]
+    pub guests: Vec<String>,
+    /// Only what passed this device (may be given several times)
+    #[arg(short, long = "interface", value_name = "DEV")]
+    pub interfaces: Vec<String>,
+    /// Only this cause, by its id
+    #[arg(long, value_name = "ID")]
+    pub cause: Option<String>,
+    /// Only flows with this verdict
+    #[arg(long, value_name = "VERDICT")]
+    pub verdict: Option<String>,
+    /// Only warnings and errors
+    #[arg(long)]
+    pub faults_only: bool,
+    /// Judge from this moment on: 2026-11-23T15:28:12Z, 15:28 (UTC), or 90s from the start
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Judge up to this moment
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
 }
 
 /// `kvmtrace record`
@@ -219,9 +249,12 @@ pub struct Record {
 /// `kvmtrace report`
 #[derive(Args, Clone, Debug)]
 pub struct Report {
-    /// Recordings; several are judged together, joined across hosts
-    #[arg(required = true, value_name = "FILE")]
-    pub files: Vec<PathBuf>,
+    /// Recordings (- for standard input; several are judged together, joined across hosts), then a filter as for tcpdump
+    #[arg(required = true, value_name = "FILE|FILTER")]
+    pub words: Vec<String>,
+    /// Which part of them.
+    #[command(flatten)]
+    pub part: Part,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
@@ -230,9 +263,12 @@ pub struct Report {
 /// `kvmtrace export`
 #[derive(Args, Clone, Debug)]
 pub struct Export {
-    /// The recording; all of its files if it was rotated
-    #[arg(required = true, value_name = "FILE")]
-    pub files: Vec<PathBuf>,
+    /// The recording (all of its files if it was rotated), then a filter as for tcpdump
+    #[arg(required = true, value_name = "FILE|FILTER")]
+    pub words: Vec<String>,
+    /// Which part of it.
+    #[command(flatten)]
+    pub part: Part,
     /// The output format
     #[arg(long, value_enum, value_name = "FORM")]
     pub to: Form,

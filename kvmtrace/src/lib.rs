@@ -15,6 +15,7 @@ pub mod kernel;
 pub mod pipeline;
 pub mod probe;
 pub mod record;
+pub mod selection;
 pub mod sink;
 pub mod source;
 pub mod topology;

@@ -9,6 +9,7 @@
 
 use kvmtrace::event::{Event, EventKind, HostState, Started, Timestamp};
 use kvmtrace::record::{fuzz, judge, reader, recording};
+use kvmtrace::selection::Selection;
 use std::path::Path;
 
 /// The most that this process has held since the last call, in bytes.
@@ -35,7 +36,7 @@ fn taken(kind: EventKind) -> usize {
         peak()
     };
     let mut recordings = recording::open(std::slice::from_ref(&path)).unwrap();
-    drop(judge(&mut recordings[0], true).unwrap());
+    drop(judge(&mut recordings[0], &mut Selection::default(), true).unwrap());
     // It has no end, and nothing else is wrong with it.
     let damage = recordings[0].damage();
     assert_eq!((damage.stretches, damage.unknown_events), (0, 0), "{:?}", recordings[0].complaint());

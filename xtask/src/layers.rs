@@ -23,12 +23,13 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("pipeline", &["diagnose", "event", "track"]),
     ("plan", &["cli", "event", "filter"]),
     ("probe", &["event", "filter", "host", "kernel", "source"]),
-    ("record", &["diagnose", "event", "pipeline", "source", "track"]),
+    ("record", &["diagnose", "event", "pipeline", "selection", "source", "track"]),
+    ("selection", &["diagnose", "event", "filter", "track"]),
     ("sink", &["diagnose", "event", "track"]),
     ("source", &["event"]),
     ("topology", &["event"]),
     ("track", &["event"]),
-    ("tui", &["diagnose", "event", "pipeline", "source", "track"]),
+    ("tui", &["diagnose", "event", "pipeline", "selection", "source", "track"]),
 ];
 /// What the parts of a module may import from each other; what is not named here has no place there. The module itself puts
 /// them together: it may import all of them, and none of them it.
@@ -68,7 +69,8 @@ const CRATES: &[(&str, &[&str])] =
     &[("aya", &["probe"]), ("aya_obj", &["probe"]), ("ratatui", &["tui"]), ("crossterm", &["tui"])];
 
 /// Modules that forbid unsafe code at their top.
-const SAFE: &[&str] = &["craft", "event", "track", "topology", "forward", "diagnose", "record", "sink", "tui"];
+const SAFE: &[&str] =
+    &["craft", "event", "track", "topology", "forward", "diagnose", "record", "selection", "sink", "tui"];
 
 /// A file longer than this says why, in its head.
 const LONGEST: usize = 500;

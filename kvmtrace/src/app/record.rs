@@ -1,6 +1,7 @@
 //! `record`, `report` and `export`: traces in files.
 
 use super::outcome::Outcome;
+use super::part::files_and_part;
 use super::session::{End, Extras, Session};
 use super::show;
 use crate::cli::{self, Cli};
@@ -60,13 +61,14 @@ pub(super) fn tee(live: Live, destination: Option<&Destination>) -> anyhow::Resu
 
 /// `kvmtrace report`
 pub(super) fn report(cli: &Cli, command: &cli::Report) -> anyhow::Result<Outcome> {
+    let (files, mut selection) = files_and_part(&command.words, &command.part)?;
     let mut hosts = Vec::new();
-    for mut recording in recording::open(&command.files)? {
-        hosts.push(judge_for_joining(&mut recording, cli.common.quiet)?);
+    for mut recording in recording::open(&files)? {
+        hosts.push(judge_for_joining(&mut recording, &mut selection, cli.common.quiet)?);
         warn(cli, &recording);
     }
     match join(hosts) {
-        Some(report) => show(cli, &report, command.json, sink::text::report),
+        Some(report) => show(cli, &selection.narrow(report)?, command.json, sink::text::report),
         None => Ok(Outcome::Clean),
     }
 }
@@ -78,7 +80,8 @@ pub(super) fn export(cli: &Cli, command: &cli::Export) -> anyhow::Result<Outcome
         cli::Form::Json => export::Form::Json,
         cli::Form::Parquet => export::Form::Parquet,
     };
-    let complaint = export::export(&command.files, form, &command.output, command.force, cli.common.quiet)?;
+    let (files, selection) = files_and_part(&command.words, &command.part)?;
+    let complaint = export::export(&files, selection, form, &command.output, command.force, cli.common.quiet)?;
     if let Some(complaint) = complaint {
         tell(cli, &complaint);
     }

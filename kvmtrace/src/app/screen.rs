@@ -2,6 +2,7 @@
 
 use super::color::unwanted_color;
 use super::outcome::Outcome;
+use super::part::files_and_part;
 use super::record;
 use super::session::{End, Session};
 use crate::cli::{self, Cli, Color};
@@ -31,8 +32,9 @@ pub(super) async fn live(cli: &Cli, command: &cli::Live) -> anyhow::Result<Outco
 /// `kvmtrace replay`
 pub(super) async fn replay(cli: &Cli, command: &cli::Replay) -> anyhow::Result<Outcome> {
     tui::check()?;
-    for mut recording in recording::open(&command.files)? {
-        tui::run_replay(&mut recording, theme(cli)).await?;
+    let (files, selection) = files_and_part(&command.words, &command.part)?;
+    for mut recording in recording::open(&files)? {
+        tui::run_replay(&mut recording, selection.clone(), theme(cli)).await?;
         record::warn(cli, &recording);
     }
     Ok(Outcome::Clean)

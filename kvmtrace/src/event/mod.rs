@@ -9,6 +9,7 @@ pub mod bounds;
 pub mod bridge;
 pub mod configuration;
 pub mod decode;
+pub mod encode;
 pub mod host;
 pub mod packet;
 pub mod policy;

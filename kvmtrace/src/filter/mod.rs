@@ -23,7 +23,8 @@ mod tests;
 pub use error::FilterError;
 pub use expression::{Expression, Side, Test};
 
-use kvmtrace_common::filter::Program;
+use crate::event::{FlowKey, MacAddress, encode};
+use kvmtrace_common::filter::{MacAddresses, Operation, Program, matches};
 
 /// A filter that was understood.
 #[derive(Clone, Debug)]
@@ -55,6 +56,18 @@ impl Filter {
     /// The program for the kernel side.
     pub fn program(&self) -> &Program {
         &self.program
+    }
+
+    /// It asks for MAC addresses, which a flow's key does not have.
+    pub fn asks_for_macs(&self) -> bool {
+        let is_mac = |operation: u8| matches!(operation, Operation::SOURCE_MAC | Operation::DESTINATION_MAC);
+        self.program.instructions.iter().any(|instruction| is_mac(instruction.operation))
+    }
+
+    /// A packet of this flow is wanted. MAC addresses (source, destination) are zero where they are not known.
+    pub fn wants(&self, flow: &FlowKey, (source, destination): (MacAddress, MacAddress)) -> bool {
+        let macs = MacAddresses { source: source.0, destination: destination.0 };
+        matches(&self.program, &encode::key(flow), &macs)
     }
 
     /// Number of instructions in the program, 0 when everything is wanted.

@@ -6,6 +6,7 @@ use super::schema::SCHEMA;
 use super::*;
 use crate::diagnose::report::{Cause, Verdict};
 use crate::event::{Event, EventKind, MacAddress, Timestamp};
+use crate::selection::Selection;
 use proptest::prelude::*;
 use std::io::Write;
 use std::path::PathBuf;
@@ -335,7 +336,11 @@ fn two_hosts_recordings_of_a_conversation_become_one_path() {
         events
     };
     let joined = |paths: &[PathBuf]| {
-        let hosts = recording::open(paths).unwrap().iter_mut().map(|it| judge_for_joining(it, true).unwrap()).collect();
+        let hosts = recording::open(paths)
+            .unwrap()
+            .iter_mut()
+            .map(|it| judge_for_joining(it, &mut Selection::default(), true).unwrap())
+            .collect();
         join(hosts).unwrap()
     };
     let others = [("second", 1, 1_000), ("again", 1, 2_000), ("third", 2, 3_000)]
@@ -389,7 +394,7 @@ fn the_golden_recordings_of_every_schema_are_read_and_judged() {
              a new name #[serde(alias)] (record/schema/mod.rs). {:?}",
             recording.complaint()
         );
-        let report = judge(&mut recording.again().unwrap(), true).unwrap();
+        let report = judge(&mut recording.again().unwrap(), &mut Selection::default(), true).unwrap();
         let dropped: Vec<_> = report.flows.iter().filter(|flow| flow.dropped > 0).collect();
         assert_eq!(dropped.len(), 40, "schema {schema}");
         for flow in dropped {

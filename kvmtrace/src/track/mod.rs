@@ -8,6 +8,7 @@
 pub mod flow;
 mod identity;
 pub mod quote;
+pub mod rebase;
 mod rules;
 mod tunnel;
 

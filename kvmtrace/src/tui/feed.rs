@@ -3,10 +3,11 @@
 use super::history::History;
 use super::log::Log;
 use super::path::Device;
-use super::rebase::{Latest, Rebase};
 use super::snapshot::{Snapshot, Status};
 use crate::event::{Event, Timestamp};
 use crate::pipeline::Pipeline;
+use crate::selection::Selection;
+use crate::track::rebase::{Latest, Rebase};
 
 /// Folds events and tells what they come to.
 #[derive(Debug, Default)]
@@ -18,9 +19,15 @@ pub struct Feed {
     rebase: Option<Rebase>,
     newest: Timestamp,
     serial: u64,
+    selection: Selection,
 }
 
 impl Feed {
+    /// Shows only this part of what it comes to.
+    pub fn of(selection: Selection) -> Self {
+        Self { selection, ..Self::default() }
+    }
+
     /// Takes an event in.
     pub fn step(&mut self, event: &Event) {
         self.newest = self.newest.max(event.time);
@@ -61,6 +68,7 @@ impl Feed {
         self.serial += 1;
         let host = self.pipeline.track().host();
         let devices = host.links.values().map(|link| (link.name.clone(), Device::of(link, host))).collect();
-        Snapshot::new(self.serial, now, self.pipeline.report(), &mut self.history, self.log.entries(), devices, status)
+        let report = self.selection.narrowed(self.pipeline.report());
+        Snapshot::new(self.serial, now, report, &mut self.history, self.log.entries(), devices, status)
     }
 }

@@ -6,6 +6,7 @@ use super::update::Command;
 use crate::diagnose::report::{Cause, Severity};
 use crate::event::{Event, EventKind, Timestamp};
 use crate::pipeline::Pipeline;
+use crate::selection::Selection;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ pub struct Player {
     /// When each event has happened by: their times, made to rise.
     times: Vec<u64>,
     feed: Feed,
+    selection: Selection,
     next: usize,
     position: u64,
     paused: bool,
@@ -32,8 +34,8 @@ pub struct Player {
 }
 
 impl Player {
-    /// Stands at the start of these events, playing.
-    pub fn new(events: Vec<Event>) -> Self {
+    /// Stands at the start of these events, playing what is selected of them.
+    pub fn new(events: Vec<Event>, selection: Selection) -> Self {
         let mut latest = 0;
         let times: Vec<u64> = events
             .iter()
@@ -46,7 +48,8 @@ impl Player {
         let mut player = Self {
             events,
             times,
-            feed: Feed::default(),
+            feed: Feed::of(selection.clone()),
+            selection,
             next: 0,
             position,
             paused: false,
@@ -96,7 +99,7 @@ impl Player {
     pub fn seek(&mut self, to: Timestamp) {
         let to = to.0.clamp(self.start(), self.end());
         if to < self.position {
-            self.feed = Feed::default();
+            self.feed = Feed::of(self.selection.clone());
             self.next = 0;
             self.position = self.start();
         }
@@ -143,11 +146,11 @@ impl Player {
         let position = self.position;
         if forth {
             while self.scan.faults.last().is_none_or(|last| *last <= position)
-                && self.scan.second(&self.events, &self.times)
+                && self.scan.second(&self.events, &self.times, &self.selection)
             {}
             self.scan.faults.iter().copied().find(|time| *time > position)
         } else {
-            while self.scan.reached < position && self.scan.second(&self.events, &self.times) {}
+            while self.scan.reached < position && self.scan.second(&self.events, &self.times, &self.selection) {}
             self.scan.faults.iter().copied().rfind(|time| *time < position)
         }
     }
@@ -176,7 +179,7 @@ struct Scan {
 
 impl Scan {
     /// Looks at one more second; false when there is none.
-    fn second(&mut self, events: &[Event], times: &[u64]) -> bool {
+    fn second(&mut self, events: &[Event], times: &[u64], selection: &Selection) -> bool {
         let Some(first) = times.get(self.next) else {
             self.reached = u64::MAX;
             return false;
@@ -190,15 +193,15 @@ impl Scan {
             self.reached = *time;
             self.next += 1;
         }
-        if news && self.look() {
+        if news && self.look(selection) {
             self.faults.push(self.reached);
         }
         true
     }
 
     /// Something is wrong that was not wrong before.
-    fn look(&mut self) -> bool {
-        let report = self.pipeline.report();
+    fn look(&mut self, selection: &Selection) -> bool {
+        let report = selection.narrowed(self.pipeline.report());
         let known = self.seen.len();
         for flow in report.flows.iter().filter(|flow| flow.severity >= Severity::Warning) {
             self.seen.insert((
@@ -242,7 +245,7 @@ mod tests {
 
     #[test]
     fn it_plays_by_the_recordings_own_times() {
-        let mut player = Player::new(recording());
+        let mut player = Player::new(recording(), Selection::default());
         assert_eq!(at(&mut player), (0, 0, true));
         player.advance(Duration::from_secs(5));
         assert_eq!(at(&mut player), (5, 5, true));
@@ -256,7 +259,7 @@ mod tests {
 
     #[test]
     fn seeking_back_forgets_what_had_not_happened_yet() {
-        let mut player = Player::new(recording());
+        let mut player = Player::new(recording(), Selection::default());
         player.command(Command::Seek(50));
         assert_eq!(at(&mut player), (50, 50, true));
         player.command(Command::Seek(-30));
@@ -269,7 +272,7 @@ mod tests {
 
     #[test]
     fn it_stops_at_the_end_and_begins_again() {
-        let mut player = Player::new(recording());
+        let mut player = Player::new(recording(), Selection::default());
         player.advance(Duration::from_secs(1_000));
         assert_eq!(at(&mut player), (60, 60, false));
         player.command(Command::Pause);
@@ -278,7 +281,7 @@ mod tests {
 
     #[test]
     fn a_recording_of_nothing_plays_nothing() {
-        let mut player = Player::new(Vec::new());
+        let mut player = Player::new(Vec::new(), Selection::default());
         player.advance(Duration::from_secs(1));
         assert!(!player.playing());
         assert_eq!(player.command(Command::Fault(1)), Some("no further fault in this recording"));

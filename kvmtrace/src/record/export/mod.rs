@@ -18,6 +18,7 @@ use super::reader::ReadError;
 use super::{Header, judge, progress::Progress};
 use crate::diagnose::report::Report;
 use crate::event::Event;
+use crate::selection::{Selection, SelectionError};
 use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
@@ -38,6 +39,9 @@ pub enum ExportError {
     /// The recording can't be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// Nothing of it can be selected so.
+    #[error(transparent)]
+    Selection(#[from] SelectionError),
     /// Files of two traces.
     #[error("{first} and {second} are of different traces: export each by itself; report judges them together")]
     Several {
@@ -79,9 +83,10 @@ struct Context {
     report: Report,
 }
 
-/// Exports the recording in `files` to `output`, `-` for standard output. Tells what was missing from it.
+/// Exports what is selected of the recording in `files` to `output`, `-` for standard output. Tells what was missing from it.
 pub fn export(
     files: &[PathBuf],
+    mut selection: Selection,
     form: Form,
     output: &Path,
     force: bool,
@@ -101,15 +106,23 @@ pub fn export(
         return Err(ExportError::Several { first: first.name().to_owned(), second: second.name().to_owned() });
     }
     let Some(mut recording) = recordings.pop() else { return Ok(None) };
-    let report = judge(&mut recording, quiet)?;
+    let report = judge(&mut recording, &mut selection, quiet)?;
+    let report = selection.narrow(report)?;
+    let events = selection.events(&report);
     let header = recording.header().cloned().unwrap_or_default();
     let mut recording = recording.again()?;
     let context = Context { header, report };
     let mut exporter = exporter(context, form, output, force, &failed)?;
     let mut progress = Progress::new(&recording, quiet);
+    let mut passage = selection.window.passage();
     while let Some(event) = recording.next_event()? {
-        exporter.event(&event).map_err(failed)?;
+        for event in passage.take(event).iter().filter(|event| events.wants(event)) {
+            exporter.event(event).map_err(failed)?;
+        }
         progress.step(&recording);
+        if passage.has_ended() {
+            break;
+        }
     }
     exporter.finish().map_err(failed)?;
     Ok(recording.complaint())

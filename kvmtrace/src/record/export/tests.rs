@@ -4,6 +4,7 @@ use super::*;
 use crate::event::{Direction, EventKind, IfIndex, PacketCause, PacketRecord, Place};
 use crate::record::samples::trace;
 use crate::record::{Destination, Options, Writer};
+use crate::selection::Selection;
 use serde_json::Value;
 use std::process::Command;
 
@@ -33,7 +34,7 @@ impl Sample {
 
     fn export(&self, form: Form, name: &str) -> PathBuf {
         let output = self.0.join(name);
-        export(&[self.recording()], form, &output, false, true).unwrap();
+        export(&[self.recording()], Selection::default(), form, &output, false, true).unwrap();
         output
     }
 }
@@ -206,7 +207,7 @@ fn a_reader_written_from_the_document_reads_the_golden_recordings() {
         let mut read = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
         let sample = Sample::new(&format!("reader-{schema}"));
         let exported = sample.0.join("golden.json");
-        export(&[golden], Form::Json, &exported, false, true).unwrap();
+        export(&[golden], Selection::default(), Form::Json, &exported, false, true).unwrap();
         let exported = std::fs::read_to_string(exported).unwrap();
         let mut lines = exported.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
         let (header, recording) = (read.next().unwrap(), lines.next().unwrap());
@@ -292,7 +293,9 @@ fn two_traces_are_not_exported_into_one_file() {
     }
     writer.finish().unwrap();
     let output = one.0.join("both.json");
-    let error = export(&[one.recording(), other.recording()], Form::Json, &output, true, true).unwrap_err().to_string();
+    let error = export(&[one.recording(), other.recording()], Selection::default(), Form::Json, &output, true, true)
+        .unwrap_err()
+        .to_string();
     assert!(error.ends_with("export each by itself; report judges them together"), "{error}");
     assert!(!output.exists());
 }
@@ -305,8 +308,9 @@ fn nothing_is_written_over_without_force() {
             continue;
         }
         let output = sample.export(form, name);
-        let error = export(&[sample.recording()], form, &output, false, true).unwrap_err().to_string();
+        let error =
+            export(&[sample.recording()], Selection::default(), form, &output, false, true).unwrap_err().to_string();
         assert!(error.ends_with(&format!("{name} exists; --force writes over it")), "{error}");
-        export(&[sample.recording()], form, &output, true, true).unwrap();
+        export(&[sample.recording()], Selection::default(), form, &output, true, true).unwrap();
     }
 }

@@ -1,12 +1,12 @@
 //! The thread that folds a running trace into snapshots, and writes the recording of the `w` key.
 
 use super::super::feed::Feed;
-use super::super::rebase::Rebase;
 use super::super::snapshot::{Snapshot, Status};
 use super::super::update::Command;
 use super::{LOOK_SHARE, Message, Options};
 use crate::event::{Event, Timestamp};
 use crate::source::ProgramCost;
+use crate::track::rebase::Rebase;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;

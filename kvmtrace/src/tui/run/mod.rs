@@ -16,6 +16,7 @@ use super::terminal::{self, Unfit};
 use super::theme::Theme;
 use super::update::Command;
 use crate::event::{Event, Timestamp};
+use crate::selection::Selection;
 use crate::source::{ProgramCost, Source};
 use std::io;
 use std::sync::Arc;
@@ -118,13 +119,16 @@ pub async fn run_live(source: &mut impl Source, options: Options) -> Result<(), 
 }
 
 /// Shows a recording until the operator has seen enough.
-pub async fn run_replay(source: &mut impl Source, theme: Theme) -> Result<(), Error> {
+pub async fn run_replay(source: &mut impl Source, selection: Selection, theme: Theme) -> Result<(), Error> {
     terminal::check()?;
     let mut events = Vec::new();
-    while let Some(event) = source.next().await.map_err(Error::Read)? {
-        events.push(event);
+    let mut passage = selection.window.passage();
+    while !passage.has_ended()
+        && let Some(event) = source.next().await.map_err(Error::Read)?
+    {
+        events.extend(passage.take(event));
     }
-    let mut player = Player::new(events);
+    let mut player = Player::new(events, selection);
     let (to_player, inbox) = mpsc::channel(64);
     let (publish, snapshots) = watch::channel(Arc::new(player.snapshot()));
     thread("kvmtrace-player", move || play(player, inbox, publish))?;
