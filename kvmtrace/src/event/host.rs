@@ -371,6 +371,13 @@ pub struct Guest {
     /// The process is stopped (by a signal or a debugger) and reads nothing: state `T` or `t` in `proc_pid_stat(5)`.
     #[serde(default)]
     pub stopped: bool,
+    /// The hypervisor runs and the machine does not: libvirt's status file says `paused`.
+    #[serde(default)]
+    pub paused: bool,
+    /// Time that the process's threads spent on a CPU so far, in nanoseconds: the first word of `/proc/PID/task/TID/schedstat`;
+    /// 0 where it is not known.
+    #[serde(default)]
+    pub worked_ns: u64,
 }
 
 /// A guest's interface as the host sees it.
@@ -384,6 +391,19 @@ pub struct GuestInterface {
     pub mac: Option<MacAddress>,
     /// IP addresses seen behind that MAC address (neighbour tables).
     pub addresses: Vec<IpAddr>,
+    /// The manager holds the interface's link down, as `virsh domif-setlink` does.
+    #[serde(default)]
+    pub link_down: bool,
+    /// The manager's description of the running guest has no such interface: it was unplugged.
+    #[serde(default)]
+    pub unplugged: bool,
+}
+
+impl GuestInterface {
+    /// An interface that is plugged in, with its link up.
+    pub fn new(device: IfIndex, kind: &str, mac: Option<MacAddress>, addresses: Vec<IpAddr>) -> Self {
+        Self { device, kind: kind.to_owned(), mac, addresses, link_down: false, unplugged: false }
+    }
 }
 
 impl HostState {

@@ -231,8 +231,7 @@ mod tests {
         ]);
         host.routes = vec![route("0.0.0.0/0", 6), route("10.1.0.0/24", 11), route("127.0.0.0/8", 1)];
         for (name, device) in [("web1", 21), ("web2", 22), ("web3", 23), ("web4", 24), ("web5", 34)] {
-            let interface =
-                GuestInterface { device: IfIndex(device), kind: "tap".to_owned(), mac: None, addresses: Vec::new() };
+            let interface = GuestInterface::new(IfIndex(device), "tap", None, Vec::new());
             host.guests.push(Guest { name: name.to_owned(), interfaces: vec![interface], ..Guest::default() });
         }
         host

@@ -360,13 +360,15 @@ fn host() -> HostState {
             uuid: None,
             pid: Some(4711),
             manager: Some("libvirt".to_owned()),
-            interfaces: vec![GuestInterface {
-                device: IfIndex(3),
-                kind: "tap".to_owned(),
-                mac: Some(GUEST_MAC),
-                addresses: vec!["10.0.0.1".parse().unwrap()],
-            }],
+            interfaces: vec![GuestInterface::new(
+                IfIndex(3),
+                "tap",
+                Some(GUEST_MAC),
+                vec!["10.0.0.1".parse().unwrap()],
+            )],
             stopped: false,
+            paused: false,
+            worked_ns: 12_345_678,
         }],
         missing: vec![("ebtables".to_owned(), "not installed".to_owned())],
         configuration: Configuration {

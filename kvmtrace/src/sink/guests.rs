@@ -149,7 +149,7 @@ mod tests {
     fn interface(device: u32, addresses: &[&str]) -> GuestInterface {
         let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
         let mac = Some(MacAddress([0x52, 0x54, 0, 0, 0, device as u8]));
-        GuestInterface { device: IfIndex(device), kind: "tap".to_owned(), mac, addresses }
+        GuestInterface::new(IfIndex(device), "tap", mac, addresses)
     }
 
     fn host() -> HostState {

@@ -110,6 +110,14 @@ impl Track {
         for index in oldest.copied().collect::<Vec<_>>() {
             links.remove(&index);
         }
+        // A tap whose process has ended is still its guest's: the name and the addresses that it had tell more than the device.
+        for guest in host.guests.iter_mut().filter(|guest| guest.pid.is_none()) {
+            let same =
+                |known: &&Guest| interfaces(std::slice::from_ref(*known)).eq(interfaces(std::slice::from_ref(guest)));
+            if let Some(known) = before.guests.iter().find(same) {
+                *guest = Guest { pid: None, ..known.clone() };
+            }
+        }
         let owned: BTreeSet<IfIndex> = interfaces(&host.guests).collect();
         let gone = before
             .guests

@@ -129,7 +129,7 @@ mod tests {
         let vxlan = LinkKind::Vxlan { vni: 7, remote: Some(ip(3)), local: Some(ip(2)), port: 4789, dont_fragment: 0 };
         let nic = Link { addresses: vec![Network { address: ip(2), prefix: 24 }], ..link(2, LinkKind::Physical) };
         let links = [nic, link(3, vxlan), link(4, LinkKind::Tun)];
-        let interface = GuestInterface { device: TAP, kind: "tap".into(), mac: None, addresses: Vec::new() };
+        let interface = GuestInterface::new(TAP, "tap", None, Vec::new());
         let guest = Guest { name: "web".into(), interfaces: vec![interface], ..Guest::default() };
         HostState { links: links.map(|link| (link.index, link)).into(), guests: vec![guest], ..HostState::default() }
     }

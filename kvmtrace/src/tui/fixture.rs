@@ -381,7 +381,7 @@ pub fn started(time: Timestamp) -> Event {
 /// As much of the host as events need for names.
 fn host_state() -> HostState {
     let links = [link(2, "eth0", LinkKind::Physical), link(7, "vnet0", LinkKind::Tun)];
-    let interface = GuestInterface { device: IfIndex(7), kind: "tap".to_owned(), mac: None, addresses: Vec::new() };
+    let interface = GuestInterface::new(IfIndex(7), "tap", None, Vec::new());
     HostState {
         name: "kvm7".to_owned(),
         kernel: "6.18.44".to_owned(),

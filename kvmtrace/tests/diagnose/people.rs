@@ -175,3 +175,90 @@ fn what_a_guest_sends_again_and_again_is_no_loop() {
     assert!(!loops(3), "three of 2,000 had left by that port");
     assert!(loops(2_000));
 }
+
+/// A guest whose process had been on a CPU for so long when the trace began and when it ended, and was sent echo requests.
+fn worked(before: u64, after: u64) -> Option<Cause> {
+    let mut world = World::new();
+    world.host.guests[0].worked_ns = before;
+    let mut end = world.host.clone();
+    end.guests[0].worked_ns = after;
+    world.end = Some(end);
+    let ping = echo(LAN, GUEST);
+    let to_guest = |counters: &mut FlowCounters| (counters.source_mac, counters.destination_mac) = (mac(0x64), mac(1));
+    world.seen(ping, UPLINK, Ingress, to_guest);
+    world.seen(ping, TAP, Egress, to_guest);
+    world.verdict(ping).cause
+}
+
+#[test]
+fn a_guest_whose_process_did_not_run_though_frames_waited_is_paused() {
+    assert_eq!(worked(5_000, 5_000), Some(Cause::GuestPaused));
+    assert_eq!(worked(5_000, 5_001), Some(Cause::NoReply), "it ran");
+    assert_eq!(worked(0, 0), Some(Cause::NoReply), "a kernel that keeps no such times");
+}
+
+#[test]
+fn a_guest_that_ends_while_it_is_asked_is_gone_and_one_that_got_all_is_not() {
+    let got = |count: u64| {
+        let mut world = World::new();
+        world.host.guests[0].uuid = Some("0c5a4a2e-9e1b-4c7e-9d1e-0d7e5a5b6c7d".to_owned());
+        let mut end = world.host.clone();
+        end.links.remove(&TAP);
+        end.guests.remove(0);
+        world.end = Some(end);
+        let ping = echo(LAN, GUEST);
+        let to_guest = |count: u64| {
+            move |counters: &mut FlowCounters| {
+                (counters.source_mac, counters.destination_mac) = (mac(0x64), mac(1));
+                counters.packets = count;
+            }
+        };
+        world.seen(ping, UPLINK, Ingress, to_guest(8));
+        world.seen(ping, TAP, Egress, to_guest(count));
+        world.seen(ping.reverse(), TAP, Ingress, |counters| counters.packets = count);
+        world.seen(ping.reverse(), UPLINK, Egress, |counters| counters.packets = count);
+        world.verdict(ping)
+    };
+    let told = got(4);
+    assert_eq!((told.cause, told.verdict), (Some(Cause::GuestGone), Verdict::Lost));
+    assert!(told.explanation.contains("4 of 8 packets") && told.explanation.contains("web1"), "{}", told.explanation);
+    assert!(told.fixes.iter().all(|fix| fix.command.is_none()), "a device that is gone can't be brought up");
+    assert_eq!(got(8).verdict, Verdict::Delivered);
+}
+
+#[test]
+fn frames_for_nobody_tell_of_a_tap_without_a_process() {
+    let found = |pid: Option<u32>| {
+        let mut world = World::new();
+        world.host.guests[0] = kvmtrace::event::host::Guest {
+            pid,
+            interfaces: vec![kvmtrace::event::host::GuestInterface::new(TAP, "tap", None, Vec::new())],
+            name: "vnet0".to_owned(),
+            ..kvmtrace::event::host::Guest::default()
+        };
+        let stranger =
+            |counters: &mut FlowCounters| (counters.source_mac, counters.destination_mac) = (mac(0x64), mac(0x77));
+        world.seen(echo(LAN, "10.0.0.77"), UPLINK, Ingress, stranger);
+        world.report().findings.iter().any(|finding| finding.cause == Cause::GuestGone)
+    };
+    assert!(found(None));
+    assert!(!found(Some(1)));
+}
+
+#[test]
+fn the_copy_for_a_bridge_in_another_vlan_is_no_loss_where_the_frame_left() {
+    let told = |asked: &str| {
+        let mut world = World::new();
+        let question = flow(Protocol::Arp { operation: 1 }, GUEST, asked);
+        world.seen(question, TAP, Ingress, broadcast);
+        world.seen(question, UPLINK, Egress, broadcast);
+        let answer =
+            |counters: &mut FlowCounters| (counters.source_mac, counters.destination_mac) = (mac(0x64), mac(1));
+        world.seen(question.reverse(), UPLINK, Ingress, answer);
+        world.seen(question.reverse(), TAP, Egress, answer);
+        world.dropped(question, ("NOT_SPECIFIED", "br_pass_frame_up", TAP), 4, 28, &["br_handle_frame_finish"]);
+        world.verdict(question).verdict
+    };
+    assert_eq!(told(LAN), Verdict::Delivered);
+    assert_eq!(told("10.0.0.1"), Verdict::Dropped, "the bridge's own address is asked for");
+}

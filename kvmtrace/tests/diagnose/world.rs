@@ -47,8 +47,7 @@ impl World {
         let own = Network { address: "10.0.0.1".parse().unwrap(), prefix: 24 };
         host.links.get_mut(&BRIDGE).unwrap().addresses.push(own);
         for (name, device, last) in [("web1", TAP, 1), ("web2", OTHER_TAP, 2)] {
-            let interface =
-                GuestInterface { device, kind: "tap".to_owned(), mac: Some(mac(last)), addresses: Vec::new() };
+            let interface = GuestInterface::new(device, "tap", Some(mac(last)), Vec::new());
             host.guests.push(Guest {
                 name: name.to_owned(),
                 pid: Some(1),

@@ -126,12 +126,22 @@ fn cure<'a>(
             ensure!(first["undo"].is_null() != undone, "the undo of {} is {}", first["command"], first["undo"]);
             ensure!(undone || !first["risk"].is_null(), "no undo of {}, and no word of that", first["command"]);
         }
-        Cure::Elsewhere => {
-            ensure!(proposed.is_none(), "the cure lies elsewhere, but this is proposed: {proposed:?}");
+        Cure::Elsewhere | Cure::HostAdvised => {
+            let advised = scenario.cure == Cure::HostAdvised;
+            ensure!(advised || proposed.is_none(), "the cure lies elsewhere, but this is proposed: {proposed:?}");
+            let command = fixes.iter().find(|fix| !fix["command"].is_null());
+            ensure!(
+                !advised || command.is_some_and(|fix| !fix["undo"].is_null()),
+                "no command with an undo is proposed"
+            );
+            ensure!(first.is_some_and(|first| first["command"].is_null()), "a command comes before the advice");
             let why = first.context("no word about the cure")?["why"].as_str().unwrap_or_default();
             for word in &scenario.advice {
                 let word = fill(word, placeholders)?;
                 ensure!(why.contains(&word), "the advice should name {word}: {why}");
+            }
+            if advised {
+                return Ok(command);
             }
         }
         Cure::Nothing => ensure!(proposed.is_none(), "nothing is broken, but this is proposed: {proposed:?}"),

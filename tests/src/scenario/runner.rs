@@ -98,7 +98,7 @@ impl Runner {
         steps.prove(lab, Phase::Broken)?;
         let judgement = judge(scenario, &verdict, &lab.placeholders()?)?;
         let mut run = Run::default();
-        if matches!(scenario.cure, Cure::Host | Cure::HostOnce) && !scenario.is_healthy() {
+        if matches!(scenario.cure, Cure::Host | Cure::HostOnce | Cure::HostAdvised) && !scenario.is_healthy() {
             let commands = |pick: fn(&Proposed) -> &Option<String>| {
                 judgement.cures.iter().filter_map(move |cure| pick(cure).clone()).collect::<Vec<_>>()
             };
@@ -110,7 +110,7 @@ impl Runner {
             steps.expect_all(lab, Phase::Mended).with_context(|| format!("after the fix `{fixes}`"))?;
             perform_all(lab, &scenario.left_alone).with_context(|| format!("`{fixes}` takes more than it has to"))?;
             run.cured = Some(true);
-            if scenario.cure == Cure::Host {
+            if matches!(scenario.cure, Cure::Host | Cure::HostAdvised) {
                 undos.reverse();
                 for undo in &undos {
                     lab.host.check(undo).with_context(|| format!("the undo does not run: {undo}"))?;

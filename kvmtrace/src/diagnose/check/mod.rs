@@ -15,8 +15,8 @@ mod tunnel;
 pub(super) use self::about::is_wanted;
 use self::about::{About, interfaces};
 use self::dead::dead_uplink;
-use super::facts::bridge;
-use super::fix::{device, port};
+use super::facts::{bridge, machine};
+use super::fix::{self, device, port};
 use super::report::{Cause, Finding, Fix, Point, Severity};
 use crate::diagnose::facts::scene::Scene;
 use crate::diagnose::shell;
@@ -78,7 +78,17 @@ fn interface_state(scene: &Scene<'_>, guest: &str, link: &Link) -> Vec<Finding> 
     };
     let name = &link.name;
     let tap = link.kind == LinkKind::Tun;
-    if !link.up {
+    let held = scene
+        .host
+        .guest_of(link.index)
+        .and_then(|owner| Some((owner, machine::trouble(owner, scene.interface(link.index)?, link)?)));
+    if let Some((owner, trouble)) = held {
+        found.push(about(fix::machine::cause(trouble), Severity::Warning).at(Point::Guest).say(
+            format!("{guest} {}.", trouble.text(owner, name)),
+            trouble.evidence(owner, link),
+            fix::machine::fixes(trouble, owner, link),
+        ));
+    } else if !link.up {
         found.push(about(Cause::LinkDown, Severity::Error).say(
             format!("{name}, the interface of {guest}, is administratively down: nothing passes it."),
             format!("{name}: not up"),
@@ -167,7 +177,7 @@ fn port_state(scene: &Scene<'_>, guest: Option<&str>, link: &Link, bridge: &Link
     Some(about(Cause::BridgePortBlocked, severity).say(
         told,
         format!("{name}: state {state}"),
-        vec![port::let_forward(link, bridge)],
+        vec![port::let_forward(scene.host, link, bridge)],
     ))
 }
 

@@ -59,12 +59,8 @@ fn host() -> HostState {
         host.links.insert(link.index, link);
     }
     for (name, device, mac) in [("alpha", 3, 1), ("beta", 4, 2)] {
-        let interface = GuestInterface {
-            device: IfIndex(device),
-            kind: "tap".to_owned(),
-            mac: Some(MacAddress([0x52, 0x54, 0, 0, 0, mac])),
-            addresses: Vec::new(),
-        };
+        let interface =
+            GuestInterface::new(IfIndex(device), "tap", Some(MacAddress([0x52, 0x54, 0, 0, 0, mac])), Vec::new());
         host.guests.push(Guest {
             name: name.to_owned(),
             pid: Some(1),
@@ -111,7 +107,14 @@ fn links_that_are_down_or_without_a_carrier_are_told() {
     assert_eq!(broken(|host| change(host, 5, |link| link.up = false)), one(Cause::LinkDown, "ens5"));
     assert_eq!(broken(|host| change(host, 5, |link| link.carrier = false)), one(Cause::NoCarrier, "ens5"));
     assert_eq!(broken(|host| change(host, 2, |link| link.up = false)), one(Cause::BridgeDown, "br7"));
-    assert_eq!(broken(|host| change(host, 3, |link| link.carrier = false)), one(Cause::GuestGone, "tap-a"));
+    let ended = |host: &mut HostState| {
+        host.guests[0].pid = None;
+        change(host, 3, |link| link.carrier = false);
+    };
+    assert_eq!(broken(ended), one(Cause::GuestGone, "tap-a"));
+    assert_eq!(broken(|host| change(host, 3, |link| link.carrier = false)), one(Cause::GuestLinkDown, "tap-a"));
+    assert_eq!(broken(|host| host.guests[0].paused = true), one(Cause::GuestPaused, "tap-a"));
+    assert_eq!(broken(|host| host.guests[0].interfaces[0].unplugged = true), one(Cause::GuestNicMissing, "tap-a"));
 }
 
 #[test]

@@ -5,6 +5,7 @@ pub mod cause_of_stop;
 pub mod dropped;
 pub mod firewall;
 pub mod layer2;
+pub mod machine;
 pub mod macvtap;
 pub mod nat;
 pub mod offload;

@@ -16,6 +16,9 @@ pub enum Site {
     BridgeForward,
     /// `net/bridge/br_forward.c`, `br_input.c`: a bridge finds no port for a group's packet.
     BridgeNoMember,
+    /// `net/bridge/br_input.c`: the copy for the host's own stack, which the bridge itself takes in no VLAN of the frame
+    /// (`br_allowed_egress`).
+    BridgeOwnCopy,
     /// `net/bridge/br_forward.c`, `br_netfilter_hooks.c`: longer than the egress port's MTU (`is_skb_forwardable`).
     BridgeEgressLength,
     /// `drivers/net/veth.c`, `net/core/dev.c`: a veth hands a packet to its other end, which is down or takes none of
@@ -137,6 +140,7 @@ impl Site {
         Self::BridgeHandle,
         Self::BridgeForward,
         Self::BridgeNoMember,
+        Self::BridgeOwnCopy,
         Self::BridgeEgressLength,
         Self::FarEnd,
         Self::FloodedCopy,
@@ -204,6 +208,7 @@ impl Site {
                 &["br_dev_xmit", "br_handle_frame_finish", "br_forward", "__br_forward", "maybe_deliver", "br_flood"]
             }
             Self::BridgeNoMember => &["br_handle_frame_finish", "br_dev_xmit", "br_multicast_flood", "br_flood"],
+            Self::BridgeOwnCopy => &["br_pass_frame_up"],
             Self::BridgeEgressLength => &["br_dev_queue_push_xmit", "br_nf_dev_queue_xmit", "br_forward_finish"],
             Self::FarEnd => &["__dev_forward_skb2", "__dev_forward_skb", "dev_forward_skb", "veth_xmit"],
             Self::FloodedCopy => {

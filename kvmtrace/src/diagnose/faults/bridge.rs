@@ -90,7 +90,7 @@ pub fn blocked_port(case: &Case<'_>, port: &Link, bridge: &Link, place: Where) -
             bridge.name,
             if has_stp(bridge) { "on" } else { "off" }
         )])
-        .fix(let_forward(port, bridge))
+        .fix(let_forward(case.scene.host, port, bridge))
 }
 
 /// The port's device is up and has a carrier, and is not operational: 802.1X not done, under test.

@@ -1,13 +1,44 @@
-//! `guest-gone`: nobody reads what is sent to a tap.
+//! `guest-gone`: nobody reads what is sent to a tap. `guest-paused`, `guest-link-down`, `guest-nic-missing`: its hypervisor keeps it
+//! from that.
 
-use crate::diagnose::fix::device;
+use crate::diagnose::facts::machine;
+use crate::diagnose::facts::place::at;
+use crate::diagnose::fix::{self, device};
 use crate::diagnose::flows::case::Case;
 use crate::diagnose::judgement::Judgement;
-use crate::diagnose::report::{Cause, Fix, Where};
+use crate::diagnose::report::{Cause, Fix, Point, Verdict, Where};
+use crate::diagnose::words;
+use crate::event::IfIndex;
 use crate::event::host::Link;
+
+/// The guest behind the device is paused, or its card is unplugged or has its link held down.
+pub fn held(case: &Case<'_>, device: IfIndex) -> Option<Judgement> {
+    let scene = case.scene;
+    let trouble = machine::observed(scene, device)?;
+    let (guest, link) = (scene.host.guest_of(device)?, scene.link(device)?);
+    let explanation = format!(
+        "{} were to pass {}, but {} {}.",
+        words::packets(case.packets()),
+        link.name,
+        guest.name,
+        trouble.text(guest, &link.name)
+    );
+    Some(
+        Judgement::dropped(fix::machine::cause(trouble), at(scene, device, Point::Guest), explanation)
+            .verdict(Verdict::Unanswered)
+            .evidence([trouble.evidence(guest, link)])
+            .fixes(fix::machine::fixes(trouble, guest, link)),
+    )
+}
 
 /// Nobody has the tap open, or it is down.
 pub fn gone(case: &Case<'_>, link: &Link, place: Where) -> Judgement {
+    if let Some(judgement) = held(case, link.index) {
+        return Judgement {
+            place: Where { function: place.function, reason: place.reason, ..judgement.place },
+            ..judgement
+        };
+    }
     let what = case.dropped_share();
     if !link.up {
         let explanation = format!("{what} were to leave by {}, which is administratively down.", link.name);

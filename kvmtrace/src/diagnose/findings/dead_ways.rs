@@ -2,6 +2,7 @@
 //! nothing comes out of a device that is down. Told once per device, and only where no flow of the guest tells a fault or
 //! shows that packets pass.
 
+use crate::diagnose::facts::machine;
 use crate::diagnose::facts::place::at;
 use crate::diagnose::facts::scene::Scene;
 use crate::diagnose::fix::device;
@@ -16,6 +17,10 @@ pub(in crate::diagnose) fn findings(scene: &Scene<'_>, flows: &[FlowReport]) -> 
     for guest in scene.host.guests.iter().filter(|guest| is_wanted(scene, &guest.name)) {
         for interface in &guest.interfaces {
             let Some(link) = scene.link(interface.device) else { continue };
+            // The hypervisor holds it so, which is told for itself.
+            if machine::trouble(guest, interface, link).is_some() {
+                continue;
+            }
             // A tap that no process has open and that is in no bridge is left over, or another program's.
             if guest.pid.is_none() && link.master.is_none() {
                 continue;

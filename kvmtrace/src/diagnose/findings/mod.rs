@@ -1,6 +1,7 @@
 //! Facts about devices, guests or the host rather than about one flow.
 
 mod dead_ways;
+mod gone;
 mod xdp;
 
 use super::facts::tunnel;
@@ -61,6 +62,9 @@ pub fn findings(scene: &Scene<'_>, layer2: &Layer2, cases: &[Case<'_>], flows: &
         });
     }
     found.extend(dead_ways::findings(scene, flows));
+    if !flows.iter().any(|flow| flow.cause == Some(Cause::GuestGone)) {
+        found.extend(gone::findings(scene));
+    }
     found.extend(xdp::findings(scene, flows));
     found.sort_by(|a, b| {
         (std::cmp::Reverse(a.severity), a.cause, &a.guest).cmp(&(std::cmp::Reverse(b.severity), b.cause, &b.guest))

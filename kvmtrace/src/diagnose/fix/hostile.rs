@@ -67,7 +67,7 @@ fn cures(name: &str, guest: &str) -> Vec<Fix> {
     host.links.insert(port.index, port.clone());
     host.links.insert(other.index, other.clone());
     let mac = Some(MacAddress([0x52, 0x54, 0, 0, 0, 1]));
-    let interface = GuestInterface { device: port.index, kind: "tap".to_owned(), mac, addresses: Vec::new() };
+    let interface = GuestInterface::new(port.index, "tap", mac, Vec::new());
     host.guests.push(Guest { name: guest.to_owned(), interfaces: vec![interface], ..Guest::default() });
     // As `xtables_save_string` writes a string; devices, whose names hold no blanks, are written as they are.
     let escaped: String =

@@ -5,6 +5,7 @@ pub mod conversation;
 pub mod device;
 #[cfg(test)]
 mod hostile;
+pub mod machine;
 pub mod manager;
 pub mod masquerade;
 pub mod netfilter;

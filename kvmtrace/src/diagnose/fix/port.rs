@@ -1,24 +1,40 @@
 //! Commands that let a port forward, or make a device a port.
 
 use super::device;
-use crate::diagnose::facts::bridge::has_stp;
+use crate::diagnose::facts::bridge::{has_stp, waits};
 use crate::diagnose::facts::scene::Scene;
 use crate::diagnose::report::Fix;
 use crate::diagnose::shell::quote;
+use crate::event::HostState;
 use crate::event::host::{Link, LinkKind, PortState};
 use crate::forward::effect::Effect;
 
 /// Lets a port forward. Where spanning tree runs, it alone sets states (`br_set_port_state`: busy), and what it has begun
-/// goes on without it (`br_forward_delay_timer_expired`).
-pub fn let_forward(port: &Link, bridge: &Link) -> Fix {
-    let name = quote(&port.name);
-    if has_stp(bridge) {
-        let off = device::bridge_option(bridge, "stp_state", "0", "1", "Without spanning tree ports forward at once.");
-        let command = off.command.as_ref().map(|off| format!("{off} && bridge link set dev {name} state 3"));
-        let risk = "Only where the bridge has a single uplink: nothing breaks loops then.";
-        return Fix { command, ..off.risk(risk) };
-    }
+/// goes on without it (`br_forward_delay_timer_expired`): all ports that wait are opened with it, for the packet has to
+/// pass two of them. A port that spanning tree blocks is the redundant side of a loop, and stays closed.
+pub fn let_forward(host: &HostState, port: &Link, bridge: &Link) -> Fix {
     let state = port.port.as_ref().map_or(PortState::Disabled, |port| port.state);
+    let command = |port: &Link, number: u8| format!("bridge link set dev {} state {number}", quote(&port.name));
+    if has_stp(bridge) {
+        if state == PortState::Blocking {
+            return Fix::advice(format!(
+                "Spanning tree on {0} keeps {1} closed because another way leads to the same network: open it only after that way is gone (bridge -d link show; on the switch: show spanning-tree). `ip link set dev {0} type bridge stp_state 0` would let frames go round in a loop.",
+                quote(&bridge.name),
+                port.name
+            ));
+        }
+        let off = device::bridge_option(bridge, "stp_state", "0", "1", "Without spanning tree ports forward at once.");
+        let waits = |port: &&Link| waits(port, bridge).is_some();
+        let closed = std::iter::once(port)
+            .chain(host.ports(bridge.index).filter(|other| other.index != port.index).filter(waits));
+        let opened: Vec<&Link> = closed.collect();
+        let states: Vec<String> = opened.iter().map(|port| format!(" && {}", command(port, 3))).collect();
+        let whole = off.command.as_ref().map(|off| format!("{off}{}", states.concat()));
+        let effects: Vec<Effect> =
+            opened.iter().map(|port| Effect::PortState(port.index, PortState::Forwarding)).collect();
+        let risk = "Only where the bridge has a single uplink: nothing breaks loops then.";
+        return Fix { command: whole, ..off.risk(risk) }.effects(effects);
+    }
     let number = match state {
         PortState::Disabled | PortState::Inoperative => 0,
         PortState::Listening => 1,
@@ -26,8 +42,7 @@ pub fn let_forward(port: &Link, bridge: &Link) -> Fix {
         PortState::Forwarding => 3,
         PortState::Blocking => 4,
     };
-    let command = |number: u8| format!("bridge link set dev {name} state {number}");
-    Fix::run(command(3), command(number), format!("Lets {} forward at once.", port.name))
+    Fix::run(command(port, 3), command(port, number), format!("Lets {} forward at once.", port.name))
         .risk("If the port was blocked to break a loop, the loop comes back.")
         .persist("The state is set at run time only: find what sets it (a script, a spanning tree of user space).")
         .effect(Effect::PortState(port.index, PortState::Forwarding))

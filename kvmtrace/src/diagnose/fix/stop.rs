@@ -48,7 +48,7 @@ fn raw(scene: &Scene<'_>, step: &Step, stop: &Stop, packet: &Packet, bridged: bo
         Stop::GuestGone => on(&|link| {
             Some(Fix::advice(format!("Start the guest that belongs to {}, or delete the device.", link.name)))
         }),
-        Stop::PortBlocked => with_bridge(&|link, bridge, _| Some(port::let_forward(link, bridge))),
+        Stop::PortBlocked => with_bridge(&|link, bridge, _| Some(port::let_forward(host, link, bridge))),
         Stop::PortInoperative => on(&|link| {
             let command = |state: &str| format!("ip link set dev {} state {state}", quote(&link.name));
             Some(Fix::run(command("up"), command("dormant"), format!("Declares {} operational.", link.name)))

@@ -16,7 +16,7 @@ use crate::diagnose::facts::scene::{Role, Scene};
 use crate::diagnose::facts::sites::Site;
 use crate::diagnose::facts::{bridge, dropped};
 use crate::diagnose::report::FlowDirection;
-use crate::event::{Direction, FlowKey, IfIndex, MacAddress, Place, Protocol};
+use crate::event::{Address, Direction, FlowKey, IfIndex, MacAddress, Place, Protocol};
 use crate::track::Flow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -72,7 +72,11 @@ pub fn whose(scene: &Scene<'_>, flow: &Flow) -> Option<(FlowDirection, IfIndex, 
     let group = target_mac.is_some_and(MacAddress::is_multicast);
     let receiver = || {
         let by_mac = target_mac.and_then(|mac| scene.guest_by_mac(mac));
-        by_mac.or_else(|| scene.guest_by_address(flow.key.destination))
+        // A solicitation goes to a group; the address that it asks for is in its body.
+        let asked = || flow.target.filter(|_| matches!(flow.key.protocol, Protocol::Icmpv6 { kind: 135, .. }));
+        by_mac
+            .or_else(|| scene.guest_by_address(flow.key.destination))
+            .or_else(|| scene.guest_by_address(Address::Ip(asked()?)))
     };
     let sender = sender(scene, flow, dropped_macs.map(|(source, _)| source));
     if let Some(device) = sender.filter(|_| !translated) {

@@ -36,13 +36,15 @@ pub fn hops<'a>(case: &Case<'a>) -> Vec<(Place, &'a FlowCounters)> {
     let own = |place: &Place| Some(place.device) == case.group.device || Some(place.device) == case.group.peer;
     let seen_behind =
         hops.iter().any(|(place, _)| Some(place.device) == behind && place.direction == Direction::Egress);
-    hops.retain(|(place, _)| {
+    hops.retain(|(place, counters)| {
         let role = scene.role(place.device);
         if matches!(role, Role::Tap | Role::Macvtap) {
             return own(place);
         }
         let is_port = scene.bridge_of(place.device).is_some();
-        if !unicast || place.direction == Direction::Ingress || !is_port {
+        // A frame that this host has routed bears the next hop's MAC address: it is no copy of what came in.
+        let routed = target.is_some_and(|mac| counters.destination_mac != mac && !counters.destination_mac.is_zero());
+        if !unicast || place.direction == Direction::Ingress || !is_port || routed {
             return true;
         }
         // A frame for this host or a guest of it has no business on another port: a flooded copy.

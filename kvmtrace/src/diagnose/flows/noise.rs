@@ -5,8 +5,8 @@ use super::frame;
 use crate::diagnose::facts::dropped::Dropped;
 use crate::diagnose::facts::scene::Role;
 use crate::diagnose::facts::sites::Site;
-use crate::event::Protocol;
 use crate::event::host::{Link, LinkKind};
+use crate::event::{Direction, Protocol};
 
 /// Reasons by which a TCP end sorts out what it has had or never asked for (late, repeated, overlapping segments).
 /// The names grow with each kernel, so all of `TCP_` are its own business but these.
@@ -37,7 +37,11 @@ pub fn is_noise(case: &Case<'_>, drop: &Dropped<'_>) -> bool {
     if drop.because(&["UNHANDLED_PROTO"]) {
         return !is_link_local(case);
     }
-    if is_bystander(case, drop) || is_beyond(case, drop) || is_redirect_for_translated(case, drop) {
+    if is_bystander(case, drop)
+        || is_own_copy(case, drop)
+        || is_beyond(case, drop)
+        || is_redirect_for_translated(case, drop)
+    {
         return true;
     }
     case.is_multicast()
@@ -105,6 +109,24 @@ fn is_beyond(case: &Case<'_>, drop: &Dropped<'_>) -> bool {
     drop.within(Site::FarEnd)
         && drop.is_unspecified()
         && link.is_some_and(|link| link.kind == LinkKind::Veth && link.peer.is_none() && link.up && link.carrier)
+}
+
+/// The copy of a flooded frame that was for the host's own stack, on a bridge that is itself in another VLAN than the frame:
+/// the frame left by a port, and its receiver is there.
+fn is_own_copy(case: &Case<'_>, drop: &Dropped<'_>) -> bool {
+    let scene = case.scene;
+    let asked = case.group.main.target.or(case.key().destination.ip());
+    let for_host = asked.is_some_and(|asked| scene.is_host_address(asked))
+        || case.destination_mac().is_some_and(|mac| scene.is_host_mac(mac));
+    if for_host || !drop.within(Site::BridgeOwnCopy) || !(drop.is_unspecified() || drop.because(&["VLAN_FILTER"])) {
+        return false;
+    }
+    let bridge_of = |device| scene.bridge_of(device).or_else(|| scene.link(device)).map(|bridge| bridge.index);
+    let Some(bridge) = drop.device().and_then(bridge_of) else { return false };
+    let mut places = case.group.flows().flat_map(|flow| flow.places.keys());
+    places.any(|place| {
+        place.direction == Direction::Egress && scene.link(place.device).is_some_and(|port| port.master == Some(bridge))
+    })
 }
 
 /// A copy that a bridge flooded to a guest that the packet is not for.

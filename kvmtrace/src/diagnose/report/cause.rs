@@ -92,6 +92,8 @@ causes! {
     DhcpUnanswered = "dhcp-unanswered",
     RogueDhcpServer = "rogue-dhcp-server",
     GuestPaused = "guest-paused",
+    GuestLinkDown = "guest-link-down",
+    GuestNicMissing = "guest-nic-missing",
     Ipv6Disabled = "ipv6-disabled",
     IcmpIgnored = "icmp-ignored",
     MacvtapMode = "macvtap-mode",

@@ -1,17 +1,97 @@
-//! `guest-not-reading` and `guest-gone`: the tap's ring is full, or nobody reads it.
+//! `guest-not-reading` and `guest-gone`: the tap's ring is full, or nobody reads it. `guest-paused`, `guest-link-down` and
+//! `guest-nic-missing`: what its hypervisor does.
 //!
 //! `tun_net_xmit` drops with `FULL_RING`; with `DEV_READY` when no file is attached. macvtap: `tap_handle_frame`.
 
+use crate::diagnose::facts::machine;
 use crate::diagnose::facts::place::at;
 use crate::diagnose::facts::sites::Site;
-use crate::diagnose::faults::guest::{gone, guest_behind};
+use crate::diagnose::faults::guest::{gone, guest_behind, held};
 use crate::diagnose::flows::case::{Case, Way};
 use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict};
 use crate::diagnose::shell::quote;
 use crate::diagnose::words;
-use crate::event::Protocol;
 use crate::event::host::LinkKind;
+use crate::event::{Address, IfIndex, Protocol};
+use std::net::IpAddr;
+
+/// What the hypervisor does with the guest or its card explains a drop at its device.
+pub fn judge_machine(case: &Case<'_>) -> Option<Judgement> {
+    let drop = case.focus.as_ref()?;
+    let device = drop.device().filter(|device| case.scene.interface(*device).is_some())?;
+    let judgement = held(case, device)?;
+    Some(Judgement { place: judgement.place.clone().of(drop), verdict: Verdict::Dropped, ..judgement })
+}
+
+/// What was to be answered by a guest that is paused, or whose card is unplugged or has its link held down.
+pub fn judge_held(case: &Case<'_>) -> Option<Judgement> {
+    let scene = case.scene;
+    if case.is_neighbour_traffic() {
+        let asked = case.group.main.target.or(case.key().destination.ip())?;
+        if scene.is_host_address(asked) || case.answered() > 0 || !case.expects_answer() {
+            return None;
+        }
+        let owner = scene.guest_by_address(Address::Ip(asked)).or_else(|| silent_guest(case, asked))?;
+        return held(case, owner);
+    }
+    let device =
+        if let Way::Guest(device) = case.way() { device } else { case.device().filter(|_| !case.is_from_guest())? };
+    held(case, device)
+}
+
+/// The one guest that a question to all reached, of which no address of this kind is known, and which can't answer.
+fn silent_guest(case: &Case<'_>, asked: IpAddr) -> Option<IfIndex> {
+    let scene = case.scene;
+    let kind = |address: &IpAddr| match address {
+        IpAddr::V4(_) => (4, false),
+        IpAddr::V6(address) => (6, address.is_unicast_link_local()),
+    };
+    let interfaces = scene.host.guests.iter().flat_map(|guest| &guest.interfaces).map(|interface| interface.device);
+    let unknown = |device: &IfIndex| !scene.addresses_of(*device).iter().any(|known| kind(known) == kind(&asked));
+    let reached =
+        |device: &IfIndex| Some(*device) != case.device().filter(|_| case.is_from_guest()) && case.reached(*device);
+    let mut candidates = interfaces.filter(|device| reached(device) && unknown(device));
+    let only = candidates.next().filter(|_| candidates.next().is_none())?;
+    machine::observed(scene, only).map(|_| only)
+}
+
+/// The guest's process has ended during the trace; from then on nobody read what came for it. A manager takes the tap away with
+/// it, and what follows is flooded to other ports.
+pub fn judge_ended(case: &Case<'_>) -> Option<Judgement> {
+    let scene = case.scene;
+    let device =
+        if let Way::Guest(device) = case.way() { device } else { case.device().filter(|_| !case.is_from_guest())? };
+    let guest = scene.host.guest_of(device).filter(|guest| guest.pid.is_none())?;
+    scene.track.first_host().guest_of(device)?.pid?;
+    let (sent, got) = (case.packets(), case.left());
+    // A question to all came to others, too; this one got no answer.
+    let missed = if case.is_multicast() { case.expects_answer() && case.answered() == 0 } else { got < sent };
+    let unheard = case.key().protocol.is_echo_request() && case.answered() < got;
+    if !missed && !unheard {
+        return None;
+    }
+    let link = scene.link(device)?;
+    let what = if got < sent { words::share(sent - got, sent) } else { words::packets(sent) };
+    let there = if link.up { "its tap has no process any more" } else { "its tap went down or was removed with it" };
+    let explanation =
+        format!("{what} found {} on {} gone: its process ended during the trace, and {there}.", guest.name, link.name);
+    let place = at(scene, device, Point::TapEgress);
+    let place = match &case.focus {
+        Some(drop) => place.of(drop),
+        None => place,
+    };
+    let was = scene.track.first_host().guest_of(device).and_then(|guest| guest.pid);
+    Some(
+        Judgement::dropped(Cause::GuestGone, place, explanation)
+            .verdict(if got < sent { Verdict::Lost } else { Verdict::Unanswered })
+            .evidence(was.map(|pid| format!("{}: process {pid} when the trace began, none when it ended", link.name)))
+            .fix(Fix::advice(format!(
+                "Start {} again if it was not meant to end (virsh start, qm start, or its manager), and find out why it did (journal, the hypervisor's log).",
+                guest.name
+            ))),
+    )
+}
 
 /// See the module.
 pub fn judge(case: &Case<'_>) -> Option<Judgement> {

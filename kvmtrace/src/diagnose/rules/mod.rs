@@ -20,6 +20,7 @@ pub mod neighbour;
 pub mod netfilter;
 pub mod no_reply;
 pub mod path;
+pub mod port_address;
 pub mod qdisc;
 pub mod queue;
 pub mod routing;
@@ -42,6 +43,8 @@ pub type Rule = fn(&Case<'_>) -> Option<Judgement>;
 
 /// Rules about a drop.
 pub const DROPS: &[(&str, Rule)] = &[
+    ("guest that ended", guest::judge_ended),
+    ("guest's hypervisor", guest::judge_machine),
     ("large receive", large_receive::judge),
     ("bridge MTU", mtu_bridge::judge),
     ("MTU of a pair", mtu_bridge::judge_far_end),
@@ -67,7 +70,10 @@ pub const DROPS: &[(&str, Rule)] = &[
 
 /// Rules about flows that vanish or stay unanswered.
 pub const SILENT: &[(&str, Rule)] = &[
+    ("guest that ended", guest::judge_ended),
+    ("guest's hypervisor", guest::judge_held),
     ("path", path::judge),
+    ("address on a port", port_address::judge),
     ("DHCP", dhcp::judge),
     ("stopped guest", guest::judge_stopped),
     ("macvtap without a guest", guest::judge_gone),
@@ -91,6 +97,7 @@ pub const SILENT: &[(&str, Rule)] = &[
 
 /// Rules about flows that arrive.
 pub const DELIVERED: &[(&str, Rule)] = &[
+    ("guest that ended", guest::judge_ended),
     ("tunnel", tunnel::judge_outer),
     ("large segments", mtu_bridge::judge_segments),
     ("fragments", fragments::judge_delivered),

@@ -9,6 +9,7 @@ use crate::diagnose::flows::frame::guest_network;
 use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict};
 use crate::diagnose::words;
+use crate::event::host::{Link, LinkKind};
 use crate::event::{Direction, IfIndex, Place, Protocol};
 use std::net::IpAddr;
 
@@ -24,9 +25,13 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         .iter()
         .rev()
         .find(|(place, _)| place.direction == Direction::Egress && Some(place.device) != case.device())?;
-    let uplink = scene.link(exit.device)?;
+    // Rules see the device that the packet is routed to, not the port of a bridge by which it then leaves.
+    let uplink = scene.bridge_of(exit.device).or_else(|| scene.link(exit.device))?;
     let on_link = uplink.addresses.iter().any(|network| network.contains(source));
     let to = case.routed()?.to;
+    if is_inner(case, uplink, to) {
+        return None;
+    }
     let exempt = exempting(scene, source, to, uplink);
     if on_link || uplink.addresses.is_empty() || exempt.is_none() && masquerades(scene, Some(source), uplink) {
         return None;
@@ -64,6 +69,17 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
             .fix(masquerade(scene, uplink, network, None))
             .fix(router),
     )
+}
+
+/// A bridge of this host that leads nowhere else: machines on it have this host for their router, and so a way back.
+fn is_inner(case: &Case<'_>, uplink: &Link, to: IpAddr) -> bool {
+    let host = case.scene.host;
+    let leads_on = host.routes.iter().any(|route| route.device == Some(uplink.index) && route.gateway.is_some());
+    let physical = host.uplinks(uplink.index).any(|port| port.kind != LinkKind::Veth);
+    matches!(uplink.kind, LinkKind::Bridge(_))
+        && uplink.addresses.iter().any(|network| network.contains(to))
+        && !leads_on
+        && !physical
 }
 
 /// Datagrams that ask for no answer tell nothing by getting none. On a host that translates at all, a private source that

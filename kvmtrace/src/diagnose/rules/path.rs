@@ -10,8 +10,8 @@ use crate::diagnose::flows::case::{Case, Way};
 use crate::diagnose::flows::frame::{entry_port, inner_vlan};
 use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Point, Verdict};
-use crate::event::Address;
 use crate::event::host::{Link, LinkKind, PortState};
+use crate::event::{Address, Direction, HostState};
 
 /// See the module.
 pub fn judge(case: &Case<'_>) -> Option<Judgement> {
@@ -104,6 +104,34 @@ fn unflooded_port(case: &Case<'_>, bridge: &Link) -> Option<Judgement> {
 /// The device of the route is down.
 fn routed_out(case: &Case<'_>) -> Option<Judgement> {
     let device = case.routing().unicast()?.device?;
-    let link = case.scene.link(device).filter(|link| !link.up || !link.carrier)?;
-    Some(dead_link(case, link, at(case.scene, link.index, Point::NicEgress)))
+    let link = case.scene.link(device)?;
+    if !link.up || !link.carrier {
+        return Some(dead_link(case, link, at(case.scene, link.index, Point::NicEgress)));
+    }
+    dead_port_behind(case, link)
+}
+
+/// The bridge by which a routed flow leaves knows the receiver's MAC address behind no port, and one of its ports is down: with
+/// its carrier went what the bridge had learnt there (`br_fdb_delete_by_port`).
+fn dead_port_behind(case: &Case<'_>, bridge: &Link) -> Option<Judgement> {
+    let scene = case.scene;
+    let sent = case.hops.iter().find(|(place, _)| place.device == bridge.index && place.direction == Direction::Egress);
+    let mac = sent.map(|(_, counters)| counters.destination_mac).filter(|mac| !mac.is_multicast());
+    let to = case.routed()?.to;
+    let entry = || scene.host.neighbours.iter().find(|entry| entry.address == to && entry.device == bridge.index);
+    let mac = mac.or_else(|| entry()?.mac)?;
+    let port_of = |host: &HostState| {
+        let known = host.forwarding.iter().find(|entry| entry.mac == mac && entry.bridge == Some(bridge.index));
+        known.map(|entry| entry.device).filter(|port| *port != bridge.index)
+    };
+    let alive = |port: &Link| port.up && port.carrier;
+    let learnt = port_of(scene.host).or_else(|| port_of(scene.track.first_host()));
+    let port = if let Some(port) = learnt {
+        scene.link(port).filter(|port| !alive(port))?
+    } else {
+        let ports = scene.host.ports(bridge.index).filter(|port| scene.interface(port.index).is_none());
+        let mut dead = ports.filter(|port| !alive(port));
+        dead.next().filter(|_| dead.next().is_none())?
+    };
+    Some(dead_link(case, port, at(scene, port.index, Point::BridgeEgress)))
 }

@@ -40,7 +40,7 @@ fn route(destination: &str, gateway: &str, device: IfIndex) -> Route {
 
 fn guest(name: &str, device: IfIndex, addresses: &[&str]) -> Guest {
     let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
-    let interface = GuestInterface { device, kind: "tap".to_owned(), mac: Some(mac(0x10 + device.0 as u8)), addresses };
+    let interface = GuestInterface::new(device, "tap", Some(mac(0x10 + device.0 as u8)), addresses);
     Guest { name: name.to_owned(), uuid: Some(format!("uuid-{name}")), interfaces: vec![interface], ..Guest::default() }
 }
 

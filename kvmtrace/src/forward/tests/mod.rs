@@ -87,12 +87,12 @@ pub(crate) fn bridged() -> HostState {
         host.guests.push(Guest {
             name: format!("web{number}"),
             pid: Some(1),
-            interfaces: vec![GuestInterface {
+            interfaces: vec![GuestInterface::new(
                 device,
-                kind: "tap".to_owned(),
-                mac: Some(mac(number)),
-                addresses: vec![IpAddr::from([10, 0, 0, 10 + number])],
-            }],
+                "tap",
+                Some(mac(number)),
+                vec![IpAddr::from([10, 0, 0, 10 + number])],
+            )],
             ..Guest::default()
         });
     }

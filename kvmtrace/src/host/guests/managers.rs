@@ -1,7 +1,7 @@
 //! What the managers of virtual machines leave in files and in the names of taps.
 
 use crate::event::MacAddress;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
@@ -19,6 +19,10 @@ pub(super) struct Domain {
     pub(super) nova_name: Option<String>,
     /// The guest's MAC addresses by interface.
     pub(super) macs: BTreeMap<String, MacAddress>,
+    /// Interfaces whose link is held down.
+    pub(super) links_down: BTreeSet<String>,
+    /// The domain is paused.
+    pub(super) paused: bool,
 }
 
 /// The running domain of this name.
@@ -47,6 +51,8 @@ fn parse_domain(xml: &str) -> Option<Domain> {
         pid: root.attribute("pid").and_then(|pid| pid.parse().ok()),
         name: text("name")?.to_owned(),
         uuid: text("uuid").map(str::to_owned),
+        // `virDomainStateTypeToString`: running, blocked, paused, shutdown, shutoff, crashed, pmsuspended.
+        paused: root.attribute("state") == Some("paused"),
         ..Domain::default()
     };
     for node in domain.descendants() {
@@ -61,6 +67,9 @@ fn parse_domain(xml: &str) -> Option<Domain> {
                 && let Ok(mac) = mac.parse()
             {
                 found.macs.insert(target.to_owned(), mac);
+                if attribute("link", "state") == Some("down") {
+                    found.links_down.insert(target.to_owned());
+                }
             }
         }
     }
@@ -146,6 +155,7 @@ OVERWRITTEN AND LOST.
       <interface type='direct'>
         <mac address='52:54:00:aa:00:02'/>
         <target dev='macvtap0'/>
+        <link state='down'/>
       </interface>
     </devices>
   </domain>
@@ -160,6 +170,10 @@ OVERWRITTEN AND LOST.
         assert_eq!(domain.nova_name.as_deref(), Some("web1"));
         assert_eq!(domain.macs["vnet0"].to_string(), "52:54:00:aa:00:01");
         assert_eq!(domain.macs["macvtap0"].to_string(), "52:54:00:aa:00:02");
+        assert_eq!(domain.links_down, BTreeSet::from(["macvtap0".to_owned()]));
+        assert!(!domain.paused);
+        let paused = STATUS.replace("state='running' reason='booted'", "state='paused' reason='user'");
+        assert!(parse_domain(&paused).unwrap().paused);
     }
 
     #[rstest]

@@ -79,7 +79,11 @@ fn guest(state: &HostState, process: &Process, links: &[&Link], open: &[OpenTap]
                 .map(|open| open.descriptor)
                 .collect();
             let configured = identity.macs.get(&link.name).copied().or_else(|| process.mac(link, &descriptors, links));
-            interface(state, link, configured)
+            GuestInterface {
+                link_down: identity.links_down.contains(&link.name),
+                unplugged: identity.is_described && !identity.macs.contains_key(&link.name) && !process.names(link),
+                ..interface(state, link, configured)
+            }
         })
         .collect();
     let first = links.first().map(|link| link.name.clone()).unwrap_or_default();
@@ -90,6 +94,8 @@ fn guest(state: &HostState, process: &Process, links: &[&Link], open: &[OpenTap]
         manager: identity.manager.map(str::to_owned),
         interfaces,
         stopped: process.stopped,
+        paused: identity.paused,
+        worked_ns: process.worked_ns,
     }
 }
 
@@ -104,18 +110,14 @@ fn gone(state: &HostState, link: &Link) -> Guest {
         pid: None,
         manager: manager.map(str::to_owned),
         interfaces: vec![interface(state, link, macs.get(&link.name).copied())],
-        stopped: false,
+        ..Guest::default()
     }
 }
 
 fn interface(state: &HostState, link: &Link, configured: Option<crate::event::MacAddress>) -> GuestInterface {
     let mac = configured.or_else(|| addresses::mac(state, link));
-    GuestInterface {
-        device: link.index,
-        kind: interface_kind(link).unwrap_or("tap").to_owned(),
-        mac,
-        addresses: addresses::addresses(state, link, mac),
-    }
+    let addresses = addresses::addresses(state, link, mac);
+    GuestInterface::new(link.index, interface_kind(link).unwrap_or("tap"), mac, addresses)
 }
 
 /// `-g NAME` must mean one guest: guests of the same name get their first interface's name behind an `@`, and those

@@ -4,7 +4,7 @@ use super::command_line::{self, CommandLine, Hypervisor};
 use super::managers;
 use crate::event::MacAddress;
 use crate::event::host::Link;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::Read as _;
 
@@ -12,6 +12,8 @@ use std::io::Read as _;
 const MOST_BYTES: u64 = 1 << 18;
 /// Characters kept of a name.
 const MOST_CHARACTERS: usize = 128;
+/// Threads of one process that are looked at.
+const MOST_THREADS: usize = 1024;
 
 /// Read once, judged often.
 #[derive(Clone, Debug)]
@@ -22,6 +24,8 @@ pub(super) struct Process {
     command_line: CommandLine,
     /// By a signal or a debugger: it reads nothing.
     pub(super) stopped: bool,
+    /// Time on a CPU of all of its threads, in nanoseconds.
+    pub(super) worked_ns: u64,
 }
 
 /// Who the guest of a process is.
@@ -32,6 +36,12 @@ pub(super) struct Identity {
     pub(super) manager: Option<&'static str>,
     /// The guest's MAC addresses by interface, as the manager has written them down.
     pub(super) macs: BTreeMap<String, MacAddress>,
+    /// The manager's description of the running guest names the interfaces that it has.
+    pub(super) is_described: bool,
+    /// Interfaces whose link the manager holds down.
+    pub(super) links_down: BTreeSet<String>,
+    /// The manager has paused the guest.
+    pub(super) paused: bool,
 }
 
 impl Process {
@@ -55,6 +65,7 @@ impl Process {
         }
         let state = fs::read_to_string(format!("{directory}/stat")).unwrap_or_default();
         process.stopped = is_stopped(&state);
+        process.worked_ns = worked_ns(&directory);
         Some(process)
     }
 
@@ -66,6 +77,7 @@ impl Process {
             hypervisor: Hypervisor::of(invoked).or_else(|| Hypervisor::of(program)),
             command_line: command_line::parse(arguments),
             stopped: false,
+            worked_ns: 0,
         }
     }
 
@@ -79,6 +91,11 @@ impl Process {
         self.hypervisor.is_some() || self.command_line.name.is_some()
     }
 
+    /// Its command line has a card on this device by name: not one that libvirt has plugged in.
+    pub(super) fn names(&self, link: &Link) -> bool {
+        self.command_line.cards.iter().any(|card| card.interface.as_deref() == Some(&link.name))
+    }
+
     /// The guest's identity, `links` being its interfaces.
     pub(super) fn identity(&self, links: &[&Link]) -> Identity {
         let line = &self.command_line;
@@ -86,7 +103,7 @@ impl Process {
             name: line.name.clone(),
             uuid: line.uuid.clone(),
             manager: self.hypervisor.map(Hypervisor::name),
-            macs: BTreeMap::new(),
+            ..Identity::default()
         };
         if self.hypervisor.is_none() && identity.name.is_none() {
             identity.name = Some(self.program.clone());
@@ -108,7 +125,10 @@ impl Process {
         }
         if let Some(domain) = domain {
             identity.uuid = domain.uuid.or(identity.uuid.take());
+            identity.is_described = true;
             identity.macs = domain.macs;
+            identity.links_down = domain.links_down;
+            identity.paused = domain.paused;
             if let Some(name) = domain.nova_name {
                 identity.name = Some(name);
                 identity.manager = Some("openstack");
@@ -147,6 +167,16 @@ pub(super) fn clean(name: &str) -> Option<String> {
     let name: String =
         name.trim().chars().take(MOST_CHARACTERS).map(|c| if hides(c) { '\u{fffd}' } else { c }).collect();
     (!name.is_empty()).then_some(name)
+}
+
+/// Time on a CPU of all threads (`proc_pid_schedstat` in fs/proc/base.c); 0 where the kernel keeps no such times.
+fn worked_ns(directory: &str) -> u64 {
+    let Ok(threads) = fs::read_dir(format!("{directory}/task")) else { return 0 };
+    let times = threads.flatten().take(MOST_THREADS).filter_map(|thread| {
+        let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse::<u64>().ok()
+    });
+    times.fold(0, u64::saturating_add)
 }
 
 /// Whether `/proc/PID/stat` tells of a stopped process. Its name, in parentheses, may hold anything.

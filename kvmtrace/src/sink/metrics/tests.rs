@@ -38,7 +38,7 @@ fn dropped(port: u16, packets: u64, first: u64) -> EventKind {
 
 /// A host whose guest has a hostile name.
 fn host() -> EventKind {
-    let interface = GuestInterface { device: IfIndex(3), kind: "tap".to_owned(), mac: None, addresses: Vec::new() };
+    let interface = GuestInterface::new(IfIndex(3), "tap", None, Vec::new());
     let guest = Guest { name: "we\"b\n1".to_owned(), interfaces: vec![interface], ..Guest::default() };
     EventKind::Host(std::sync::Arc::new(HostState { guests: vec![guest], ..HostState::default() }))
 }

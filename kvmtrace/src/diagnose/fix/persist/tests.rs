@@ -128,7 +128,7 @@ fn a_guests_tap_is_made_from_its_definition(#[case] manager: &str, #[case] tap: 
     let mut host = HostState::default();
     host.links.insert(IfIndex(4), link(4, tap, LinkKind::Tun));
     let mac = Some(MacAddress([0x52, 0x54, 0, 0, 0, 1]));
-    let interface = GuestInterface { device: IfIndex(4), kind: "tap".to_owned(), mac, addresses: Vec::new() };
+    let interface = GuestInterface::new(IfIndex(4), "tap", mac, Vec::new());
     host.guests.push(Guest {
         name: "web1".to_owned(),
         manager: Some(manager.to_owned()),
