@@ -161,9 +161,14 @@ pub(super) fn overshadow(findings: &[Finding], scene: &Scene<'_>, flows: &mut [F
         let is_weak = match flow.cause {
             Some(Cause::Unclassified | Cause::NoReply | Cause::NeighbourUnresolved | Cause::GuestNotReading) => true,
             // What goes round comes in by every port of the loop, whoever sent it.
-            Some(Cause::MacConflict | Cause::MacSpoofed | Cause::AddressConflict | Cause::ArpSpoofed) => {
-                finding.cause == Cause::BridgeLoop
-            }
+            Some(
+                Cause::MacConflict
+                | Cause::MacSpoofed
+                | Cause::AddressConflict
+                | Cause::ArpSpoofed
+                | Cause::SourceSpoofed
+                | Cause::BridgeLoop,
+            ) => finding.cause == Cause::BridgeLoop,
             _ => false,
         };
         let weak = is_weak && flow.severity >= Severity::Warning;

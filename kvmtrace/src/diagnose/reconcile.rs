@@ -7,7 +7,7 @@ use super::facts::scene::Scene;
 use super::fix::stop::fixes_of_stop;
 use super::flows::case::Case;
 use super::judgement::Judgement;
-use super::report::{Basis, Cause, Verdict, Where};
+use super::report::{Basis, Cause, Fix, Verdict, Where};
 use super::rules;
 use crate::forward::reading::Reading;
 use crate::forward::step::{Outcome, Step};
@@ -75,8 +75,14 @@ fn stop_of(scene: &Scene<'_>, topology: &Topology<'_>, case: &Case<'_>, question
     let judgement = Judgement::dropped(cause, place, explanation);
     let verdict = if case.drops.is_empty() { Verdict::Lost } else { Verdict::Dropped };
     let evidence = step.decisions.iter().map(|decision| words::decision(host, decision));
-    let fixes = fixes_of_stop(scene, step, stop, reading.packet_before(index), bridged);
-    Some(judgement.verdict(verdict).evidence(evidence).fixes(fixes))
+    let mut fixes = fixes_of_stop(scene, step, stop, reading.packet_before(index), bridged);
+    if fixes.is_empty() {
+        let name = step.device.map_or_else(|| "this host".to_owned(), |device| scene.name(device));
+        fixes.push(Fix::advice(format!(
+            "No command is known that mends this at {name}: kvmtrace explain shows the stages of such a packet, and what decides at each."
+        )));
+    }
+    Some(rules::sized(case, judgement.verdict(verdict).evidence(evidence).fixes(fixes)))
 }
 
 /// A doubt that names its own cause, such as a queue of user space; none where it only leaves open what happens.

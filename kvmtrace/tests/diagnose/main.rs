@@ -4,6 +4,7 @@
 mod astray;
 mod both_ends;
 mod harm;
+mod hostile;
 mod people;
 mod probe;
 mod rule_text;

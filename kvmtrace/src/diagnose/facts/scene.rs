@@ -40,6 +40,9 @@ pub struct Scene<'a> {
     guest_macs: BTreeMap<MacAddress, IfIndex>,
     guest_addresses: BTreeMap<IpAddr, IfIndex>,
     learnt: BTreeMap<IfIndex, Vec<IpAddr>>,
+    /// Addresses that the host's tables give to a guest's interface: as the trace began, and of what it knew nothing then as
+    /// it ended. What guests say meanwhile changes those tables.
+    resolved: BTreeMap<IpAddr, IfIndex>,
     /// A guest's interface sends from the address and gets answers there.
     answered: BTreeSet<(IpAddr, IfIndex)>,
     /// A guest, by its first interface, was sent packets from the address.
@@ -71,11 +74,19 @@ impl<'a> Scene<'a> {
             guest_macs: BTreeMap::new(),
             guest_addresses: BTreeMap::new(),
             learnt: BTreeMap::new(),
+            resolved: BTreeMap::new(),
             answered: BTreeSet::new(),
             received: BTreeSet::new(),
             advertised: BTreeMap::new(),
             topology: OnceLock::new(),
         };
+        for state in [track.first_host(), host] {
+            for interface in state.guests.iter().flat_map(|guest| &guest.interfaces) {
+                for address in interface.addresses.iter().filter(|_| host.links.contains_key(&interface.device)) {
+                    scene.resolved.entry(*address).or_insert(interface.device);
+                }
+            }
+        }
         for (guest, interface) in
             host.guests.iter().flat_map(|guest| guest.interfaces.iter().map(move |interface| (guest, interface)))
         {
@@ -84,7 +95,9 @@ impl<'a> Scene<'a> {
                 scene.guest_macs.entry(mac).or_insert(interface.device);
             }
             for address in &interface.addresses {
-                scene.know(interface.device, *address);
+                if scene.is_resolved(interface.device, *address) {
+                    scene.know(interface.device, *address);
+                }
             }
         }
         scene
@@ -151,7 +164,9 @@ impl<'a> Scene<'a> {
                         |flow: &Flow| flow.places.keys().any(|exit| exit.device == place.device && self.is_exit(*exit));
                     let back = flow.key.reverse();
                     let answers = [back, FlowKey { vlan: None, ..back }];
-                    if answers.iter().any(|back| self.track.get(back).is_some_and(here)) {
+                    // What says the same in both directions (a gratuitous ARP) answers nothing.
+                    let is_asked = back != flow.key;
+                    if is_asked && answers.iter().any(|back| self.track.get(back).is_some_and(here)) {
                         answered.insert((source, place.device));
                     }
                 }
@@ -163,6 +178,11 @@ impl<'a> Scene<'a> {
     /// The first interface of the guest that has this one.
     fn first_interface(&self, device: IfIndex) -> Option<IfIndex> {
         self.interfaces.get(&device)?.0.interfaces.first().map(|interface| interface.device)
+    }
+
+    /// The host's tables give the address to this interface, and did so before the guests of the trace could change them.
+    pub fn is_resolved(&self, device: IfIndex, address: IpAddr) -> bool {
+        self.resolved.get(&address) == Some(&device)
     }
 
     /// The interface sends from the address and gets answers there.

@@ -45,7 +45,7 @@ impl Owner<'_> {
 impl<'a> Scene<'a> {
     /// How well the address is known to be the interface's.
     pub fn standing(&self, device: IfIndex, address: IpAddr) -> Standing {
-        if self.interface(device).is_some_and(|interface| interface.addresses.contains(&address)) {
+        if self.is_resolved(device, address) {
             Standing::Resolved
         } else if self.is_answered(device, address) {
             Standing::Answered

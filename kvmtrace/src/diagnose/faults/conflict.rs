@@ -52,18 +52,43 @@ fn who(scene: &Scene<'_>, devices: &[IfIndex]) -> Vec<String> {
     devices.iter().map(name).collect()
 }
 
+/// The interface that sends with the MAC address and has another by its definition; the last one where none is known to.
+pub fn taker(scene: &Scene<'_>, mac: MacAddress, devices: &[IfIndex]) -> Option<IfIndex> {
+    let defined = |device: &IfIndex| scene.interface(*device).and_then(|interface| interface.mac);
+    let is_owned = devices.iter().any(|device| defined(device) == Some(mac));
+    let mut others = devices.iter().filter(|device| defined(device).is_some_and(|own| own != mac));
+    others.next().filter(|_| is_owned).or(devices.last()).copied()
+}
+
 /// Two guests send with one MAC address.
 pub fn sent_from_several(scene: &Scene<'_>, mac: MacAddress, devices: &[IfIndex]) -> (String, Fix) {
-    let who = who(scene, devices);
+    let names = who(scene, devices);
+    let owner = scene.guest_by_mac(mac).filter(|owner| devices.contains(owner));
+    let taker = taker(scene, mac, devices).filter(|taker| owner.is_some_and(|owner| owner != *taker));
+    let by_definition = match owner.zip(taker) {
+        Some((owner, taker)) => format!(
+            " By their definitions it is that of {}; {} has taken it.",
+            words::list(&who(scene, &[owner])),
+            words::list(&who(scene, &[taker]))
+        ),
+        None => String::new(),
+    };
     let explanation = format!(
-        "{mac} sends from several ports: {}; the bridge learns it now here, now there, and frames go to the wrong guest.",
-        who.join(", ")
+        "{mac} sends from several ports: {}; the bridge learns it now here, now there, and frames go to the wrong guest.{by_definition}",
+        names.join(", ")
     );
+    let first = match taker.and_then(|taker| Some((taker, scene.interface(taker)?.mac?))) {
+        Some((taker, own)) => format!(
+            "Let {} send with its own MAC address, {own} (libvirt: <filterref filter='no-mac-spoofing'/>; Proxmox: macfilter: 1). Or give",
+            words::list(&who(scene, &[taker]))
+        ),
+        None => "Give".to_owned(),
+    };
     (
         explanation,
         Fix::advice(format!(
-            "Give one of {} another MAC address, in its definition (virsh edit) and, if set there, in the guest.",
-            words::list(&who)
+            "{first} one of {} another MAC address, in its definition (virsh edit) and, if set there, in the guest.",
+            words::list(&names)
         )),
     )
 }

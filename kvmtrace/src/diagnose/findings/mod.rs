@@ -34,7 +34,7 @@ pub fn findings(scene: &Scene<'_>, layer2: &Layer2, cases: &[Case<'_>], flows: &
     let looping = found.iter().any(|finding| finding.cause == Cause::BridgeLoop);
     if !looping {
         found.extend(conflicts(scene, layer2));
-        found.extend(spoofed(scene, layer2));
+        found.extend(spoofed(scene, layer2, flows));
     }
     if !flows.iter().any(|flow| flow.cause == Some(Cause::BridgeFloodDisabled)) {
         found.extend(unflooded(scene));
@@ -250,12 +250,12 @@ fn conflicts(scene: &Scene<'_>, layer2: &Layer2) -> Vec<Finding> {
             continue;
         }
         let (explanation, fix) = conflict::sent_from_several(scene, mac, &devices);
-        let last = devices.last().copied();
+        let taker = conflict::taker(scene, mac, &devices);
         found.push(Finding {
             cause: Cause::MacConflict,
             severity: Severity::Error,
-            guest: last.and_then(|device| scene.guest_name(device)),
-            place: last.map(|device| at(scene, device, Point::TapIngress)),
+            guest: taker.and_then(|device| scene.guest_name(device)),
+            place: taker.map(|device| at(scene, device, Point::TapIngress)),
             count: Some(devices.len() as u64),
             explanation,
             evidence: devices
@@ -308,8 +308,15 @@ fn sends_with_own_mac(scene: &Scene<'_>, device: IfIndex) -> bool {
 }
 
 /// A guest that sends with a MAC address that is not its interface's.
-fn spoofed(scene: &Scene<'_>, layer2: &Layer2) -> Vec<Finding> {
+fn spoofed(scene: &Scene<'_>, layer2: &Layer2, flows: &[FlowReport]) -> Vec<Finding> {
     let mut found = Vec::new();
+    // A rule that keeps guests to their own addresses has stopped it already, and the flow tells.
+    let is_stopped = |device: IfIndex| {
+        let by_rule =
+            |cause: Cause| matches!(cause, Cause::SourceSpoofed | Cause::NetfilterBridge | Cause::NetfilterBridgedIp);
+        let own = |flow: &&FlowReport| flow.device.as_deref() == Some(scene.name(device).as_str()) && flow.dropped > 0;
+        flows.iter().filter(own).any(|flow| flow.cause.is_some_and(by_rule))
+    };
     for (mac, devices) in &layer2.senders {
         let [(device, count)] = devices.iter().collect::<Vec<_>>()[..] else { continue };
         let Some(own) = scene.mac_of(*device).filter(|own| own != mac) else { continue };
@@ -323,6 +330,9 @@ fn spoofed(scene: &Scene<'_>, layer2: &Layer2) -> Vec<Finding> {
         let host = scene.is_host_mac(*mac);
         let nested = !sends_own_address(scene, *device, *mac) && sends_with_own_mac(scene, *device);
         if !host && (is_virtual_router(*mac) || nested) {
+            continue;
+        }
+        if is_stopped(*device) {
             continue;
         }
         let name = scene.name(*device);

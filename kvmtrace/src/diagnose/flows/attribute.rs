@@ -14,6 +14,7 @@ use super::group::{Group, untagged};
 use crate::diagnose::facts::dropped::macs;
 use crate::diagnose::facts::scene::{Role, Scene};
 use crate::diagnose::facts::sites::Site;
+use crate::diagnose::facts::standing::Standing;
 use crate::diagnose::facts::{bridge, dropped};
 use crate::diagnose::report::FlowDirection;
 use crate::event::{Address, Direction, FlowKey, IfIndex, MacAddress, Place, Protocol};
@@ -74,9 +75,12 @@ pub fn whose(scene: &Scene<'_>, flow: &Flow) -> Option<(FlowDirection, IfIndex, 
         let by_mac = target_mac.and_then(|mac| scene.guest_by_mac(mac));
         // A solicitation goes to a group; the address that it asks for is in its body.
         let asked = || flow.target.filter(|_| matches!(flow.key.protocol, Protocol::Icmpv6 { kind: 135, .. }));
-        by_mac
-            .or_else(|| scene.guest_by_address(flow.key.destination))
-            .or_else(|| scene.guest_by_address(Address::Ip(asked()?)))
+        let by_address = || {
+            let device = scene.guest_by_address(flow.key.destination)?;
+            let routed = target_mac.is_some_and(|mac| scene.is_host_mac(mac));
+            (!routed || is_behind(scene, device, flow.key.destination.ip()?)).then_some(device)
+        };
+        by_mac.or_else(by_address).or_else(|| scene.guest_by_address(Address::Ip(asked()?)))
     };
     let sender = sender(scene, flow, dropped_macs.map(|(source, _)| source));
     if let Some(device) = sender.filter(|_| !translated) {
@@ -95,6 +99,14 @@ pub fn whose(scene: &Scene<'_>, flow: &Flow) -> Option<(FlowDirection, IfIndex, 
         return device.map(|device| (FlowDirection::ToGuest, device, None));
     }
     None
+}
+
+/// What this host is to route goes to a guest's interface only where the host knows the address to be there; that the guest
+/// has sent from it says nothing.
+fn is_behind(scene: &Scene<'_>, device: IfIndex, address: IpAddr) -> bool {
+    let way = crate::diagnose::facts::routes::route_to(scene, address).and_then(|route| route.device);
+    let side = scene.bridge_of(device).map(|bridge| bridge.index);
+    scene.standing(device, address) > Standing::Claimed || way.is_some() && (way == side || way == Some(device))
 }
 
 /// A group's packets that the bridge found no port for: told for the first guest that hangs on it.

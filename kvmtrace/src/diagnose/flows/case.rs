@@ -240,7 +240,9 @@ impl<'a> Case<'a> {
     pub fn expects_answer(&self) -> bool {
         let key = self.key();
         match key.protocol {
-            Protocol::Tcp | Protocol::Sctp => true,
+            // A reset ends; nobody answers it.
+            Protocol::Tcp => !self.entry().is_some_and(|(_, seen)| u64::from(seen.tcp_reset) >= seen.packets),
+            Protocol::Sctp => true,
             Protocol::Udp => is_request_port(key.destination_port),
             Protocol::Arp { operation: 1 } => !is_announcement(key),
             Protocol::Icmpv6 { kind: 135, .. } => key.source.ip().is_some_and(|source| !source.is_unspecified()),

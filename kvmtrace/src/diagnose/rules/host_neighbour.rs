@@ -179,6 +179,12 @@ fn told(settings: &[(String, u8)]) -> Vec<String> {
     settings.iter().map(|(name, value)| format!("{name} = {value}")).collect()
 }
 
+/// This host sends to the address by the device.
+fn is_routed_to(scene: &Scene<'_>, address: IpAddr, device: &Link) -> bool {
+    let way = lookup(scene, Question::of(None, address, "lo"));
+    way.unicast().is_some_and(|route| route.device == Some(device.index) && route.destination.prefix > 0)
+}
+
 /// The address lies behind another device of this host, which the asker takes for its own network: the host would have to
 /// answer in its place (`arp_fwd_proxy`; `pneigh_lookup` in `ndisc_recv_ns`).
 fn absent_proxy(case: &Case<'_>, input: &Link, asked: IpAddr, from: IpAddr) -> Option<Silence> {
@@ -190,6 +196,11 @@ fn absent_proxy(case: &Case<'_>, input: &Link, asked: IpAddr, from: IpAddr) -> O
     let bridged = matches!(input.kind, LinkKind::Bridge(_)) && host.uplinks(input.index).next().is_some();
     let is_guest = scene.guest_by_address(crate::event::Address::Ip(asked)).is_some();
     if !routes_here || bridged && !is_guest {
+        return None;
+    }
+    // Whoever asks from an address of another network is no neighbour of this device, whatever it says.
+    let plausible = input.addresses.iter().any(|own| own.contains(from)) || is_routed_to(scene, from, input);
+    if !plausible {
         return None;
     }
     let answer = lookup(scene, Question::of(Some(from), asked, &input.name));

@@ -34,9 +34,10 @@ pub mod unclassified;
 pub mod xdp;
 
 use super::judgement::Judgement;
-use super::report::Severity;
+use super::report::{Fix, Severity};
 use crate::diagnose::faults::dhcp::is_served;
 use crate::diagnose::flows::case::{Case, Way};
+use crate::forward::effect::Effect;
 
 /// A rule.
 pub type Rule = fn(&Case<'_>) -> Option<Judgement>;
@@ -70,6 +71,7 @@ pub const DROPS: &[(&str, Rule)] = &[
 
 /// Rules about flows that vanish or stay unanswered.
 pub const SILENT: &[(&str, Rule)] = &[
+    ("spoofed source", spoofed::judge_unstopped),
     ("guest that ended", guest::judge_ended),
     ("guest's hypervisor", guest::judge_held),
     ("path", path::judge),
@@ -97,6 +99,7 @@ pub const SILENT: &[(&str, Rule)] = &[
 
 /// Rules about flows that arrive.
 pub const DELIVERED: &[(&str, Rule)] = &[
+    ("spoofed source", spoofed::judge_unstopped),
     ("guest that ended", guest::judge_ended),
     ("tunnel", tunnel::judge_outer),
     ("large segments", mtu_bridge::judge_segments),
@@ -115,7 +118,7 @@ pub fn judge(case: &mut Case<'_>) -> Option<Judgement> {
         for drop in case.drops.clone() {
             case.focus = Some(drop);
             if let Some(judgement) = rules.iter().find_map(|(_, rule)| rule(case)) {
-                return Some(scaled(case, judgement));
+                return Some(sized(case, scaled(case, judgement)));
             }
         }
     }
@@ -123,9 +126,30 @@ pub fn judge(case: &mut Case<'_>) -> Option<Judgement> {
     if suffers(case)
         && let Some(judgement) = SILENT.iter().find_map(|(_, rule)| rule(case))
     {
-        return Some(judgement);
+        return Some(sized(case, judgement));
     }
-    DELIVERED.iter().find_map(|(_, rule)| rule(case))
+    DELIVERED.iter().find_map(|(_, rule)| rule(case)).map(|judgement| sized(case, judgement))
+}
+
+/// No device of the host is set for a size that a guest chooses beyond the MTU of its own network: what its tap is not made
+/// for is the guest's to change.
+pub(super) fn sized(case: &Case<'_>, mut judgement: Judgement) -> Judgement {
+    let sent =
+        case.entry().map(|(_, counters)| counters.largest).or(case.drops.first().map(|drop| drop.totals.largest));
+    let own = case.device().filter(|_| case.is_from_guest()).and_then(|device| case.scene.link(device));
+    let Some(own) = own.filter(|own| sent.is_some_and(|sent| sent > own.mtu)) else { return judgement };
+    let beyond = |fix: &Fix| fix.effects.iter().any(|effect| matches!(effect, Effect::Mtu(_, mtu) if *mtu > own.mtu));
+    if judgement.fixes.iter().any(beyond) {
+        judgement.fixes.retain(|fix| !beyond(fix));
+        judgement.fixes.insert(
+            0,
+            Fix::advice(format!(
+                "The guest sends more than the MTU of its own port, {} ({}): set the MTU of its interface to that at most. Raise the host's only if the whole network is to carry such packets, {} first.",
+                own.name, own.mtu, own.name
+            )),
+        );
+    }
+    judgement
 }
 
 /// A loss that most packets escape hurts less.

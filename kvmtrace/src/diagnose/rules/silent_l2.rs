@@ -1,7 +1,7 @@
 //! Flows that go astray because two claim one address: `address-conflict`, `arp-spoofed`, `mac-conflict`.
 
 use crate::diagnose::facts::place::at;
-use crate::diagnose::faults::conflict::{claimed_twice, sent_from_several};
+use crate::diagnose::faults::conflict::{claimed_twice, sent_from_several, taker};
 use crate::diagnose::flows::case::Case;
 use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Point, Verdict};
@@ -21,6 +21,6 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let macs = [case.destination_mac(), case.entry().map(|(_, counters)| counters.source_mac)];
     let (mac, devices) = macs.into_iter().flatten().find_map(|mac| Some((mac, facts.shared(mac)?)))?;
     let (explanation, fix) = sent_from_several(case.scene, mac, &devices);
-    let place = at(case.scene, *devices.last()?, Point::TapIngress);
+    let place = at(case.scene, taker(case.scene, mac, &devices)?, Point::TapIngress);
     Some(Judgement::dropped(Cause::MacConflict, place, explanation).verdict(Verdict::Unanswered).fix(fix))
 }

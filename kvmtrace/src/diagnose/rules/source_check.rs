@@ -10,10 +10,10 @@ use crate::diagnose::facts::standing::Standing;
 use crate::diagnose::fix::sysctl;
 use crate::diagnose::flows::case::{Case, Way};
 use crate::diagnose::judgement::Judgement;
-use crate::diagnose::report::{Cause, Fix, Point, Verdict, Where};
+use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict, Where};
 use crate::diagnose::words;
-use crate::event::Protocol;
 use crate::event::host::Link;
+use crate::event::{Direction, Protocol};
 use std::net::IpAddr;
 
 const MARTIAN: &[&str] = &["IP_LOCALNET", "IP_LOCAL_SOURCE", "IP_INVALID_SOURCE", "INVALID_SRC", "IP6_INVALID_SOURCE"];
@@ -105,6 +105,16 @@ fn martian_destination(case: &Case<'_>, input: &Link, to: IpAddr, place: Where) 
         return Judgement::dropped(Cause::MartianDestination, place, explanation)
             .fix(Fix::advice(format!("Find out what sends to {to}, or translates to it, and correct the address.")));
     }
+    // It came in for that address already: no rule of this host makes it so, and the guest's wish opens nothing.
+    if case.hops.iter().any(|(place, _)| place.direction == Direction::Ingress) {
+        let explanation = format!(
+            "{what} came in by {} for {to}, a loopback address, which no machine reaches from outside: whoever sends them means itself.",
+            input.name
+        );
+        return Judgement::dropped(Cause::MartianDestination, place, explanation)
+            .severity(Severity::Warning)
+            .fix(Fix::advice(format!("Correct the address where these packets are made: {to} is the sender's own.")));
+    }
     let name = format!("net.ipv4.conf.{}.route_localnet", input.name);
     let explanation = format!(
         "{what} came in by {} for {to}, a loopback address: this host takes those from itself only, unless route_localnet is on.",
@@ -151,6 +161,13 @@ fn state(case: &Case<'_>, input: &Link) -> Vec<String> {
 }
 
 fn fixes(case: &Case<'_>, input: &Link, from: IpAddr) -> Vec<Fix> {
+    // As the routes stand now it would pass: a looser filter is no answer to what has changed since.
+    if !elsewhere(&way_back(case.scene, from, case.key().destination.ip()), input) {
+        return vec![Fix::advice(format!(
+            "By the routes as they are now, this host answers {from} by {}, and the filter lets it in: see whether they changed meanwhile (ip monitor route).",
+            input.name
+        ))];
+    }
     // The filter does what it is for; a source that a guest claims opens nothing.
     if case.is_from_guest()
         && case.device().is_some_and(|device| case.scene.standing(device, from) == Standing::Claimed)

@@ -12,13 +12,16 @@ use crate::diagnose::faults::firewall::culprits;
 use crate::diagnose::fix::manager::{Manager, manager_of};
 use crate::diagnose::flows::case::Case;
 use crate::diagnose::judgement::Judgement;
-use crate::diagnose::report::{Cause, Fix, Point, Severity, Where};
+use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict, Where};
+use crate::diagnose::words;
 use crate::event::IfIndex;
 use std::net::IpAddr;
 
 /// What the guest sends as, and whose that is.
 struct Disguise<'a> {
     text: String,
+    /// By the MAC address, whatever the IP address is.
+    by_mac: bool,
     owner: Option<Owner<'a>>,
 }
 
@@ -58,6 +61,34 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     Some(spoofed(case, device, &disguise, at(scene, input.index, Point::Routing).of(drop), &by))
 }
 
+/// What a guest sends as another and nothing stops: the address or MAC address is better known to be somebody else's.
+pub fn judge_unstopped(case: &Case<'_>) -> Option<Judgement> {
+    let scene = case.scene;
+    let device = case.device().filter(|_| case.is_from_guest() && !case.is_neighbour_traffic())?;
+    // A MAC address that comes from two ports is told once, for both.
+    let disguise = disguise(case, device, false).filter(|disguise| !disguise.by_mac)?;
+    let owner = disguise.owner.as_ref()?;
+    let guest = scene.guest_name(device).unwrap_or_else(|| "The guest".to_owned());
+    let explanation = format!(
+        "{guest} on {} sends as {}, which belongs to {}: {}, and nothing on this host stops that.",
+        scene.name(device),
+        disguise.text,
+        owner.text(scene),
+        words::packets(case.packets())
+    );
+    let own = scene.interface(device).and_then(|interface| interface.mac);
+    Some(
+        Judgement::dropped(Cause::SourceSpoofed, at(scene, device, Point::TapIngress), explanation)
+            .verdict(Verdict::Delivered)
+            .severity(Severity::Warning)
+            .evidence(own.map(|mac| format!("{}: the interface of {guest} has {mac}", scene.name(device))))
+            .fix(Fix::advice(format!(
+                "Find out in {guest} what sends as {}. To keep guests to their own addresses: libvirt's <filterref filter='clean-traffic'/>, Proxmox' \"macfilter: 1\" and \"ipfilter: 1\" under [OPTIONS] of its firewall, port security in OpenStack, security.mac_filtering and security.ipv4_filtering in Incus.",
+                disguise.text
+            ))),
+    )
+}
+
 /// The source is not the interface's own: another's, or one that the guest merely claims beside its own, or against a rule
 /// that checks sources (`checked`).
 fn disguise<'a>(case: &Case<'a>, device: IfIndex, checked: bool) -> Option<Disguise<'a>> {
@@ -70,7 +101,11 @@ fn disguise<'a>(case: &Case<'a>, device: IfIndex, checked: bool) -> Option<Disgu
     let entered = places.find(|(place, _)| place.device == device && scene.is_entry(**place));
     let mac = entered.map(|(_, counters)| counters.source_mac).or(example).filter(|mac| !mac.is_zero())?;
     if mac != own_mac {
-        return Some(Disguise { text: format!("the MAC address {mac}"), owner: scene.mac_owner(device, mac) });
+        return Some(Disguise {
+            text: format!("the MAC address {mac}"),
+            by_mac: true,
+            owner: scene.mac_owner(device, mac),
+        });
     }
     let source = case.key().source.ip().filter(|source| !is_of_no_one(*source))?;
     if scene.forwards(device, source) {
@@ -82,8 +117,9 @@ fn disguise<'a>(case: &Case<'a>, device: IfIndex, checked: bool) -> Option<Disgu
             && address.is_ipv4() == source.is_ipv4()
             && scene.standing(device, *address) > Standing::Claimed
     });
-    let claimed = (known || checked) && scene.standing(device, source) == Standing::Claimed;
-    (owner.is_some() || claimed).then(|| Disguise { text: source.to_string(), owner })
+    // A rule that keeps the guest to its addresses is configuration, which comes before whatever was answered.
+    let claimed = checked || known && scene.standing(device, source) == Standing::Claimed;
+    (owner.is_some() || claimed).then(|| Disguise { text: source.to_string(), by_mac: false, owner })
 }
 
 /// Sources that anybody may use before it has an address, and the link-local one that follows from the MAC address.
@@ -97,7 +133,7 @@ fn spoofed(case: &Case<'_>, device: IfIndex, disguise: &Disguise<'_>, place: Whe
     let scene = case.scene;
     let guest = scene.guest_name(device).unwrap_or_else(|| "The guest".to_owned());
     let whose = match &disguise.owner {
-        Some(owner) => format!("which is {}'s", owner.text(scene)),
+        Some(owner) => format!("which belongs to {}", owner.text(scene)),
         None => "which nothing but its own packets says to be its".to_owned(),
     };
     let explanation = format!(

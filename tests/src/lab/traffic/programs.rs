@@ -133,6 +133,21 @@ pub enum Program {
         #[arg(long)]
         rate: Option<u32>,
     },
+    /// Sends whole frames as they are given, in hexadecimal, each of them once a round.
+    RawFrames {
+        /// The sending device.
+        #[arg(long)]
+        device: String,
+        /// Rounds.
+        #[arg(long)]
+        count: u32,
+        /// Milliseconds between two rounds.
+        #[arg(long)]
+        interval: u64,
+        /// The frames.
+        #[arg(long = "frame")]
+        frames: Vec<String>,
+    },
     /// Says that an address is its own, again and again.
     Claim {
         /// The sending device.
@@ -214,6 +229,9 @@ impl Program {
             Self::FlowFlood { device, to, count, first, rate } => {
                 flow_flood(device, to, *first..first.saturating_add(*count), *rate).map(Some)
             }
+            Self::RawFrames { device, count, interval, frames } => {
+                raw_frames(device, *count, *interval, frames).map(Some)
+            }
             Self::Claim { device, address, interval } => claim::claim(device, *address, *interval).map(|()| None),
             Self::TunPair { device, namespace } => relay::join_tun_devices(device, namespace).map(|()| None),
             Self::PinDrop { kind, path } => bpf::pin_drop(*kind, path).map(|()| None),
@@ -235,6 +253,23 @@ fn conntrack_entries(count: u32) -> Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// Sends given frames.
+fn raw_frames(device: &str, count: u32, interval: u64, frames: &[String]) -> Result<Facts> {
+    let byte = |text: &[u8]| u8::from_str_radix(std::str::from_utf8(text)?, 16).context("no hexadecimal number");
+    let frames: Vec<Vec<u8>> =
+        frames.iter().map(|text| text.as_bytes().chunks(2).map(byte).collect()).collect::<Result<_>>()?;
+    let socket = FrameSocket::open(device)?;
+    let mut sent = 0;
+    for _ in 0..count {
+        for frame in &frames {
+            socket.send(frame)?;
+            sent += 1;
+        }
+        std::thread::sleep(Duration::from_millis(interval));
+    }
+    Ok(Facts { sent, received: sent, connected: 0 })
 }
 
 /// Sends frames with no meaning inside.
