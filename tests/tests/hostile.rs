@@ -10,6 +10,7 @@ use kvmtrace_tests::lab::process::Background;
 use kvmtrace_tests::lab::{Lab, can_test, lab_binary};
 use kvmtrace_tests::product::{Product, Verdict};
 use serde_json::Value;
+use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -162,7 +163,6 @@ fn pings(lab: &Lab, from: usize, to: Ipv4Addr) -> Result<Background> {
 
 /// Runs an attack while the neighbours ping each other, the host and the LAN.
 fn attacked(lab: &Lab, product: &Product, net: &Net, frames: &[Vec<u8>]) -> Result<Verdict> {
-    let hex = |frame: &Vec<u8>| frame.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let attacker = &lab.guests[0];
     let mut command = attacker.namespace.command(lab_binary()?);
     command.args([
@@ -190,6 +190,14 @@ fn attacked(lab: &Lab, product: &Product, net: &Net, frames: &[Vec<u8>]) -> Resu
         Ok(())
     })?;
     Ok(verdict)
+}
+
+fn hex(frame: &[u8]) -> String {
+    let mut text = String::new();
+    for byte in frame {
+        write!(text, "{byte:02x}").expect("a string takes what is written");
+    }
+    text
 }
 
 fn text<'a>(item: &'a Value, key: &str) -> &'a str {

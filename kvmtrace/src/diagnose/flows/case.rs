@@ -241,7 +241,7 @@ impl<'a> Case<'a> {
         let key = self.key();
         match key.protocol {
             // A reset ends; nobody answers it.
-            Protocol::Tcp => !self.entry().is_some_and(|(_, seen)| u64::from(seen.tcp_reset) >= seen.packets),
+            Protocol::Tcp => self.entry().is_none_or(|(_, seen)| u64::from(seen.tcp_reset) < seen.packets),
             Protocol::Sctp => true,
             Protocol::Udp => is_request_port(key.destination_port),
             Protocol::Arp { operation: 1 } => !is_announcement(key),
