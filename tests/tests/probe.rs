@@ -160,6 +160,22 @@ fn from_the_uplink_it_reaches_the_guest_which_answers() {
 }
 
 #[test]
+fn a_sender_that_the_host_never_spoke_with_is_asked_for_by_the_guest() {
+    let Some((product, lab)) = setup("probe-unknown-sender", &of(Topology::Bridge)) else { return };
+    let known = lab.host.run("ip neigh show").unwrap().stdout;
+    assert!(!known.contains(&lab.plan.lan.mac), "the lab's host knows the LAN: {known}");
+    ended(&probe(&product, &lab, &["--from", &lan(&lab)]), "answered", None);
+    // The guest's request is dropped: nobody can say which MAC address a packet from there would bear.
+    let rule = format!(
+        "nft add table bridge t; nft add chain bridge t f '{{ type filter hook forward priority 0; }}'; \
+         nft add rule bridge t f iifname {} ether type arp drop",
+        lab.plan.guests[0].tap
+    );
+    lab.host.check(&rule).unwrap();
+    ended(&probe(&product, &lab, &["--from", &lan(&lab)]), "dropped", Some("netfilter-bridge"));
+}
+
+#[test]
 fn expect_decides_the_exit_status() {
     let Some((product, lab)) = setup("probe-expect", &of(Topology::Bridge)) else { return };
     let target = lan(&lab);
@@ -302,7 +318,7 @@ fn what_can_not_be_sent_is_refused_in_one_line() {
     given(&["to", &target, "--size", "10"], "10");
     given(&["to", &target, "tcp"], "port");
     given(&["to", "192.0.2.7"], "--via");
-    given(&["--from", &target], "MAC address");
+    given(&["--from", "192.0.2.7"], "--via");
     given(&["to", &target, "--mac", "nonsense"], "nonsense");
     given(&[], "--yes");
     let unprivileged = format!(

@@ -121,10 +121,11 @@ fn place(host: &HostState, entry: Entry) -> anyhow::Result<Place> {
     })
 }
 
-/// The guest's request for the MAC address of the next hop, or of the sender, where that is not known.
+/// The guest's request for the MAC address of its next hop: a guest would send nothing before somebody answers. Of a packet
+/// to the guest, the request for the sender's, where that is not known.
 fn request(asked: &Asked) -> Option<&Packet> {
     let unknown = asked.next_hop.is_some_and(|hop| hop.mac.is_none());
-    asked.first.as_ref().filter(|_| unknown)
+    asked.first.as_ref().filter(|_| unknown || matches!(asked.entry, Entry::Guest(_)))
 }
 
 /// Names what will be sent, and asks.
@@ -154,7 +155,7 @@ fn target(asked: &Asked) -> String {
     }
 }
 
-/// Sends one probe; where a MAC address is missing, the request for it, and only that if nobody answers.
+/// Sends one probe; before it the request for the next hop's MAC address, and only that if nobody answers.
 async fn send(run: &mut Run, host: &HostState, asked: &Asked, count: u16) -> anyhow::Result<Done> {
     let entry = place(host, asked.entry)?;
     match with_next_hop(run, host, asked).await? {

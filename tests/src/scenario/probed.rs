@@ -70,6 +70,11 @@ fn arguments(lab: &Lab, traffic: &Traffic) -> Result<Vec<String>> {
         Kind::Tcp | Kind::TcpShort => {
             word("tcp");
             word(&lab.port(traffic)?.to_string());
+            if traffic.kind == Kind::Tcp {
+                // Much is sent in segments as large as the sender's MTU lets them be.
+                word("--size");
+                word(&lab.plan.mtu.to_string());
+            }
             0
         }
         Kind::Udp | Kind::UdpOneWay | Kind::Dns => {

@@ -15,7 +15,13 @@ pub(super) fn check(host: &HostState, asked: &Asked) -> anyhow::Result<()> {
     if guest.is_none_or(|guest| guest.pid.is_none()) {
         bail!("{name}: no process holds its interface, so there is no guest to speak for: start it first");
     }
-    if let Entry::Guest(device) | Entry::Wire(device) = asked.entry {
+    let unknown = asked.next_hop.is_some_and(|hop| hop.mac.is_none());
+    let by_guest = asked.first.as_ref().filter(|_| unknown).map(|_| asked.interface);
+    let by_itself = match asked.entry {
+        Entry::Guest(device) | Entry::Wire(device) => Some(device),
+        Entry::Host => None,
+    };
+    for device in by_itself.into_iter().chain(by_guest) {
         let link = host.link(device);
         if let Some(link) = link.filter(|link| !link.up) {
             bail!(
