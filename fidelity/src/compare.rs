@@ -80,7 +80,7 @@ pub fn judge(host: &HostState, packet: &Packet, walk: &Walk, seen: &Seen) -> Ver
     let expected = expect(host, packet, walk);
     let mut faults = Vec::new();
     arrivals(&expected, seen, &mut faults);
-    deaths(&expected, seen, &mut faults);
+    deaths(packet, &expected, seen, &mut faults);
     match faults.first() {
         Some(_) => Verdict::Contradiction(faults.join("; ")),
         None if expected.doubtful => Verdict::Unknown,
@@ -285,7 +285,7 @@ fn ports(sighting: &Sighting) -> Option<(u16, u16)> {
     Some((word(at)?, word(at + 2)?))
 }
 
-fn deaths(expected: &Expected<'_>, seen: &Seen, faults: &mut Vec<String>) {
+fn deaths(packet: &Packet, expected: &Expected<'_>, seen: &Seen, faults: &mut Vec<String>) {
     let deaths: Vec<&Death> = seen.deaths.iter().filter(|death| death.likeness == Likeness::Packet).collect();
     let stops: Vec<&End<'_>> =
         expected.stops.iter().map(|(end, _)| end).chain(expected.possible_stops.iter()).collect();
@@ -306,7 +306,7 @@ fn deaths(expected: &Expected<'_>, seen: &Seen, faults: &mut Vec<String>) {
     {
         let shown = expected.stops.iter().any(|(end, _)| deaths.iter().any(|death| fits(end, death)));
         let refused = seen.refused.is_some_and(|errno| refuses(errno, step.stage));
-        if !shown && !refused && !expected.stops.iter().any(|(_, stop)| is_silent(stop)) {
+        if !shown && !refused && !expected.stops.iter().any(|(end, stop)| is_silent(packet, end.step, stop)) {
             faults.push(format!("expected to stop at {:?} ({stop:?}), no drop seen there", step.stage));
         }
     }
@@ -338,7 +338,8 @@ fn refuses(errno: Errno, stage: Stage) -> bool {
     #[expect(clippy::wildcard_enum_match_arm, reason = "no other error is a stage's")]
     match errno {
         Errno::ENETUNREACH | Errno::EHOSTUNREACH | Errno::EACCES | Errno::EINVAL => kind == Kind::Route,
-        Errno::EPERM => kind == Kind::Firewall,
+        Errno::EPERM => matches!(kind, Kind::Firewall | Kind::Ipsec),
+        Errno::EAGAIN => kind == Kind::Ipsec,
         Errno::EMSGSIZE => matches!(kind, Kind::IpForward | Kind::Route),
         Errno::ENETDOWN | Errno::ENOBUFS | Errno::EIO => {
             matches!(kind, Kind::DeviceTransmit | Kind::DeviceReceive | Kind::Route)
@@ -348,9 +349,10 @@ fn refuses(errno: Errno, stage: Stage) -> bool {
 }
 
 /// Ends that the kernel does not report as a drop.
-fn is_silent(stop: &Stop) -> bool {
-    // `arp_process` consumes what it does not answer.
-    matches!(stop, Stop::NotAnswered)
+fn is_silent(packet: &Packet, step: &Step, stop: &Stop) -> bool {
+    // `arp_process` consumes what it does not answer, `arp_rcv` what is another's.
+    let others = matches!(stop, Stop::OtherHost | Stop::Detached);
+    matches!(packet.network, Network::Arp(_)) && (others || step.stage == Stage::NeighbourAnswer)
 }
 
 fn site(death: &Death) -> String {

@@ -38,6 +38,9 @@ pub fn network(packet: &Packet, number: u16) -> Vec<u8> {
     }
 }
 
+/// The port of VXLAN, 4789.
+const VXLAN: [u8; 2] = [0x12, 0xb5];
+
 /// The number of the packet that these bytes hold, or quote.
 pub fn number_in(bytes: &[u8]) -> Option<u16> {
     let at = bytes.windows(MARKER).position(|window| window.starts_with(&WORD))?;
@@ -238,12 +241,17 @@ pub enum Likeness {
 
 /// What these bytes, from the `EtherType` on, are to the packet that they bear the marker of.
 pub fn likeness(ether_type: u16, bytes: &[u8]) -> Likeness {
+    if let Some((ether_type, inner)) = carried(ether_type, bytes) {
+        return likeness(ether_type, inner);
+    }
     let icmp = match ether_type {
         0x0800 => {
             let header = usize::from(bytes.first().copied().unwrap_or(0) & 0x0f) * 4;
             (bytes.get(9) == Some(&1)).then(|| (false, bytes.get(header).copied()))
         }
-        0x86dd => (bytes.get(6) == Some(&58)).then(|| (true, bytes.get(40).copied())),
+        0x86dd if bytes.get(6) == Some(&58) => Some((true, bytes.get(40).copied())),
+        // The first fragment, behind its header.
+        0x86dd if bytes.get(6) == Some(&44) && bytes.get(40) == Some(&58) => Some((true, bytes.get(48).copied())),
         BARE_ICMPV6 => Some((true, bytes.first().copied())),
         _ => None,
     };
@@ -252,6 +260,17 @@ pub fn likeness(ether_type: u16, bytes: &[u8]) -> Likeness {
         Some((false, Some(0)) | (true, Some(129))) => Likeness::Answer,
         _ => Likeness::Packet,
     }
+}
+
+/// The packet within a VXLAN packet over IPv4, and its `EtherType`.
+fn carried(ether_type: u16, bytes: &[u8]) -> Option<(u16, &[u8])> {
+    let header = usize::from(bytes.first()? & 0x0f) * 4;
+    let is_vxlan =
+        ether_type == 0x0800 && bytes.get(9) == Some(&17) && bytes.get(header + 2..header + 4) == Some(&VXLAN);
+    let frame = bytes.get(header + 16..).filter(|_| is_vxlan)?;
+    let word = |at: usize| Some(u16::from_be_bytes(frame.get(at..at + 2)?.try_into().ok()?));
+    let at = if word(12)? == 0x8100 { 16 } else { 12 };
+    Some((word(at)?, frame.get(at + 2..)?))
 }
 
 /// Who asks for whose MAC address: sender and target of an ARP request or a neighbour solicitation, from layer 3 on.
@@ -345,6 +364,8 @@ mod tests {
             mark: None,
             connection: None,
             translation: kvmtrace::forward::packet::Translation::default(),
+            carried: None,
+            secured: false,
         }
     }
 

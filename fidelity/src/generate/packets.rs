@@ -102,6 +102,8 @@ fn model(
         mark: Some(0),
         connection,
         translation: Translation::default(),
+        carried: None,
+        secured: false,
     }
 }
 

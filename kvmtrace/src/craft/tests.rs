@@ -24,6 +24,8 @@ fn packet(network: Network, length: u32) -> Packet {
         mark: Some(0),
         connection: None,
         translation: Translation::default(),
+        carried: None,
+        secured: false,
     }
 }
 

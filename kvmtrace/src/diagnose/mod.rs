@@ -48,6 +48,7 @@ use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Basis, FlowReport, Host, Report, SCHEMA, Severity, Totals, Translated, Verdict, Window};
 use crate::diagnose::rules::judge;
 use crate::topology::Topology;
+use crate::topology::is_switched;
 use crate::track::{IcmpError, Track};
 use std::collections::BTreeMap;
 
@@ -163,6 +164,14 @@ fn degraded(track: &Track) -> Vec<crate::event::Degraded> {
         degraded.push(crate::event::Degraded {
             what: "rule trace".to_owned(),
             why: format!("{messages} messages of nft's trace were lost: a rule may be named by its counters alone"),
+        });
+    }
+    let host = track.host();
+    let mut guests = host.guests.iter().flat_map(|guest| &guest.interfaces);
+    if guests.any(|interface| host.link(interface.device).is_some_and(|link| is_switched(host, link))) {
+        degraded.push(crate::event::Degraded {
+            what: "Open vSwitch decides here".to_owned(),
+            why: "its datapath forwards the frames of some guests by flows that are not read".to_owned(),
         });
     }
     degraded.dedup();

@@ -3,6 +3,7 @@
 
 pub use super::bridge::{BridgePort, BridgeState, PortState, PortVlan};
 use super::configuration::Configuration;
+pub use super::units::Network;
 use super::units::{IfIndex, MacAddress};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -46,6 +47,9 @@ pub struct HostState {
     /// What sets all this at boot.
     #[serde(default)]
     pub configuration: Configuration,
+    /// Tunnels, IPsec, `WireGuard`, IPVS.
+    #[serde(default)]
+    pub overlay: super::overlay::Overlay,
 }
 
 /// A network device.
@@ -98,38 +102,6 @@ pub struct Link {
 /// Of devices in recordings that don't say.
 fn has_ethernet() -> bool {
     true
-}
-
-/// An address or network with its prefix length.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Network {
-    /// The address (of a host or of the network).
-    pub address: IpAddr,
-    /// Prefix length in bits: 0–32 or 0–128.
-    pub prefix: u8,
-}
-
-impl Network {
-    /// `address` lies in this network.
-    pub fn contains(&self, address: IpAddr) -> bool {
-        match (self.address, address) {
-            (IpAddr::V4(network), IpAddr::V4(address)) => {
-                let shift = 32 - u32::from(self.prefix.min(32));
-                (u32::from(network) ^ u32::from(address)).checked_shr(shift).unwrap_or(0) == 0
-            }
-            (IpAddr::V6(network), IpAddr::V6(address)) => {
-                let shift = 128 - u32::from(self.prefix.min(128));
-                (u128::from(network) ^ u128::from(address)).checked_shr(shift).unwrap_or(0) == 0
-            }
-            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
-        }
-    }
-}
-
-impl std::fmt::Display for Network {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.address, self.prefix)
-    }
 }
 
 /// What kind of device a [`Link`] is (`IFLA_INFO_KIND`).
@@ -467,21 +439,5 @@ impl HostState {
             }
         }
         joined
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn networks_contain_what_their_prefix_says() {
-        let network = |text: &str, prefix| Network { address: text.parse().unwrap(), prefix };
-        assert!(network("10.1.0.0", 16).contains("10.1.2.3".parse().unwrap()));
-        assert!(!network("10.1.0.0", 16).contains("10.2.0.1".parse().unwrap()));
-        assert!(network("0.0.0.0", 0).contains("192.0.2.1".parse().unwrap()));
-        assert!(network("::", 0).contains("2001:db8::1".parse().unwrap()));
-        assert!(network("fd00::", 8).contains("fd77::1".parse().unwrap()));
-        assert!(!network("fd00::", 8).contains("10.0.0.1".parse().unwrap()));
     }
 }

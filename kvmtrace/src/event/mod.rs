@@ -11,6 +11,7 @@ pub mod configuration;
 pub mod decode;
 pub mod encode;
 pub mod host;
+pub mod overlay;
 pub mod packet;
 pub mod policy;
 pub mod probe;

@@ -1,6 +1,6 @@
 //! Policy routing: the rules that choose a table, or decide by themselves.
 
-use super::host::Network;
+use super::units::Network;
 use serde::{Deserialize, Serialize};
 
 /// A rule of `ip rule`.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 /// A device's index in its network namespace; never 0.
@@ -118,6 +119,38 @@ impl<'de> Deserialize<'de> for MacAddress {
     }
 }
 
+/// An address or network with its prefix length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Network {
+    /// The address (of a host or of the network).
+    pub address: IpAddr,
+    /// Prefix length in bits: 0–32 or 0–128.
+    pub prefix: u8,
+}
+
+impl Network {
+    /// `address` lies in this network.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address) {
+            (IpAddr::V4(network), IpAddr::V4(address)) => {
+                let shift = 32 - u32::from(self.prefix.min(32));
+                (u32::from(network) ^ u32::from(address)).checked_shr(shift).unwrap_or(0) == 0
+            }
+            (IpAddr::V6(network), IpAddr::V6(address)) => {
+                let shift = 128 - u32::from(self.prefix.min(128));
+                (u128::from(network) ^ u128::from(address)).checked_shr(shift).unwrap_or(0) == 0
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        }
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,5 +167,16 @@ mod tests {
         for nonsense in ["", "52:54", "52:54:00:aa:00:01:02", "52:54:00:aa:00:zz", "525400aa0001"] {
             assert!(nonsense.parse::<MacAddress>().is_err(), "{nonsense}");
         }
+    }
+
+    #[test]
+    fn networks_contain_what_their_prefix_says() {
+        let network = |text: &str, prefix| Network { address: text.parse().unwrap(), prefix };
+        assert!(network("10.1.0.0", 16).contains("10.1.2.3".parse().unwrap()));
+        assert!(!network("10.1.0.0", 16).contains("10.2.0.1".parse().unwrap()));
+        assert!(network("0.0.0.0", 0).contains("192.0.2.1".parse().unwrap()));
+        assert!(network("::", 0).contains("2001:db8::1".parse().unwrap()));
+        assert!(network("fd00::", 8).contains("fd77::1".parse().unwrap()));
+        assert!(!network("fd00::", 8).contains("10.0.0.1".parse().unwrap()));
     }
 }

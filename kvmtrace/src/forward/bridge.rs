@@ -5,7 +5,7 @@ use super::packet::{Network, Packet};
 use super::step::{Arrival, Decision, Doubt, Outcome, Stage, Stop};
 use super::walker::{BridgeEgress, BridgeFrame, Position, Task, Walker};
 use crate::event::bridge::{BridgePort, BridgeState, PortState, PortVlan};
-use crate::event::host::{FdbEntry, Link, LinkKind};
+use crate::event::host::{Link, LinkKind};
 use crate::event::ruleset::Hook;
 use crate::event::{IfIndex, MacAddress};
 
@@ -84,11 +84,14 @@ impl<'a> Walker<'a, '_> {
         };
         frame.vlan = vlan;
         if settings.locked {
-            let source = task.packet.source_mac.and_then(|mac| self.topology.fdb(bridge.link.index, mac, vlan));
+            let source = task.packet.source_mac.and_then(|mac| self.fdb(bridge.link.index, mac, vlan));
             if source.is_none_or(|entry| entry.device != port || entry.permanent) {
                 end(self, &task, Some("locked on".to_owned()), Stop::Locked);
                 return;
             }
+        }
+        if settings.learning {
+            self.learn(bridge.link.index, port, vlan, &task.packet);
         }
         if settings.state == PortState::Learning {
             end(self, &task, Some("state learning".to_owned()), Stop::PortBlocked);
@@ -121,34 +124,23 @@ impl<'a> Walker<'a, '_> {
             self.flood(task, bridge, frame, destination);
             return;
         }
-        let entry = self.topology.fdb(frame.bridge, destination, frame.vlan);
-        if let Some(port) = frame.from.filter(|port| self.learns(*port, &task.packet, entry)) {
-            // br_fdb_update comes before the look-up: the frame's own source is behind the port that it came in by.
-            let hairpin = self.known(&task, Stage::BridgeForward, port).and_then(|link| link.port.as_ref());
-            if hairpin.is_none_or(|settings| !settings.hairpin) {
-                let decision = Decision::Setting("hairpin off".to_owned());
-                self.stop(&task, Stage::BridgeForward, port, FORWARD, vec![decision], Stop::Hairpin);
-                return;
-            }
-            self.deliver_by(task, bridge, frame, port, vec![Decision::Setting("hairpin on".to_owned())]);
-            return;
-        }
+        let entry = self.fdb(frame.bridge, destination, frame.vlan);
         let own = bridge.link.mac == Some(destination);
         match entry {
             // br_dev_xmit asks only for the port, which the bridge's own address has not (`br_forward`).
             Some(entry) if frame.from.is_none() && entry.device == frame.bridge => {
-                let decisions = vec![Decision::Fdb(Box::new(entry.clone()))];
+                let decisions = vec![Decision::Fdb(Box::new(entry))];
                 self.stop(&task, Stage::BridgeForward, frame.bridge, FORWARD, decisions, Stop::NoPort);
             }
             Some(entry) if frame.from.is_some() && (entry.permanent || entry.device == frame.bridge) => {
-                let decision = Decision::Fdb(Box::new(entry.clone()));
+                let decision = Decision::Fdb(Box::new(entry));
                 self.pass(&mut task, Stage::BridgeForward, Some(frame.bridge), FORWARD, vec![decision], None);
                 let after = task.parent.unwrap_or_default();
                 self.go(task, after, Position::BridgeLocal(frame.clone()));
             }
             Some(entry) => {
-                let decisions = vec![Decision::Fdb(Box::new(entry.clone()))];
-                self.deliver_by(task, bridge, frame, entry.device, decisions);
+                let port = entry.device;
+                self.deliver_by(task, bridge, frame, port, vec![Decision::Fdb(Box::new(entry))]);
             }
             // The bridge's own address stands in the FDB; without it the database was not read.
             None if own && !bridge.state.vlan_filtering => {
@@ -179,13 +171,6 @@ impl<'a> Walker<'a, '_> {
         let after = task.parent.unwrap_or_default();
         let egress = BridgeEgress { frame: frame.clone(), port: port.index, flooded: false };
         self.go(task, after, Position::BridgeEgress(egress));
-    }
-
-    /// The frame is for its own source, and the bridge has just learnt where that is (`br_fdb_update`). `entry` is what it knew before.
-    fn learns(&self, port: IfIndex, packet: &Packet, entry: Option<&FdbEntry>) -> bool {
-        let learning = self.topology.link(port).and_then(|link| link.port.as_ref()).is_some_and(|port| port.learning);
-        let moves = entry.is_none_or(|entry| !entry.permanent && !entry.sticky);
-        learning && moves && packet.source_mac.is_some() && packet.source_mac == packet.destination_mac
     }
 
     /// `br_flood`, `br_multicast_flood`: copies by every port that takes them, and one for the bridge itself where it is a group's.
@@ -296,7 +281,7 @@ impl<'a> Walker<'a, '_> {
         {
             packet.tags.remove(0);
         }
-        if let Some(stop) = too_long(&packet, port, &frame) {
+        if let Some(stop) = too_long(&packet, bridge.link.mtu, port, &frame) {
             let decision = Decision::Setting(format!("mtu {}", port.mtu));
             self.stop(&task, Stage::BridgeEgress, port.index, EGRESS, vec![decision], stop);
             return;
@@ -351,6 +336,7 @@ impl<'a> Walker<'a, '_> {
             return;
         }
         let after = task.parent.unwrap_or_default();
+        task.bridge_port = frame.from.filter(|_| frame.filtered);
         let position =
             if frame.filtered { Position::ReceiveFiltered(frame.bridge) } else { Position::Receive(frame.bridge) };
         self.go(task, after, position);
@@ -438,11 +424,16 @@ fn is_pruned(bridge: &Bridge<'_>, packet: &Packet) -> bool {
 }
 
 /// `is_skb_forwardable`; under br_netfilter `br_nf_dev_queue_xmit` fragments what may be fragmented, and allows no room for a tag.
-fn too_long(packet: &Packet, port: &Link, frame: &BridgeFrame) -> Option<Stop> {
+fn too_long(packet: &Packet, bridge_mtu: u32, port: &Link, frame: &BridgeFrame) -> Option<Stop> {
     let stop = Some(Stop::BridgeMtu(port.mtu));
     if frame.filtered && !packet.gso && packet.length > port.mtu {
         return match packet.ip() {
-            Some(ip) if ip.destination.is_ipv4() && !ip.dont_fragment => None,
+            // The pieces are as long as the bridge's own device takes (`fake_mtu`), whatever the port does.
+            Some(ip) if ip.destination.is_ipv4() && !ip.dont_fragment => {
+                let piece = (bridge_mtu.saturating_sub(20) & !7) + 20;
+                let longest = packet.length.min(if packet.length > bridge_mtu { piece } else { packet.length });
+                if longest > port.mtu.saturating_add(4) { stop } else { None }
+            }
             Some(ip) if ip.destination.is_ipv4() => stop,
             _ if exceeds(packet, port.mtu) => stop,
             _ => None,

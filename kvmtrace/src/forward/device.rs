@@ -7,6 +7,7 @@ use super::walker::{Position, Task, Walker};
 use crate::event::host::{Link, LinkKind};
 use crate::event::ruleset::Hook;
 use crate::event::{Direction, IfIndex, MacAddress};
+use crate::topology::is_switched;
 
 const RECEIVE: &[&str] = &["__netif_receive_skb_core"];
 const TRANSMIT: &[&str] = &["__dev_queue_xmit"];
@@ -84,7 +85,7 @@ impl<'a> Walker<'a, '_> {
                 self.go(task, after, Position::Receive(master.index));
                 return;
             }
-            Some(master) if is_switch(master) => {
+            Some(master) if is_switched(self.topology.host, master) => {
                 let doubt = Doubt::Daemon(format!("Open vSwitch ({})", master.name));
                 self.step(
                     &task,
@@ -266,13 +267,14 @@ impl<'a> Walker<'a, '_> {
             LinkKind::Macvlan | LinkKind::Macvtap { .. } => self.go(task, after, Position::Macvlan(device)),
             LinkKind::Vxlan { .. } => self.vxlan_transmit(&task, link),
             LinkKind::Loopback => self.go(task, after, Position::Receive(device)),
+            LinkKind::Other(kind) if self.tunnel_transmit(&task, link, kind) => {}
             LinkKind::Physical | LinkKind::Other(_) => self.leave(&task, link),
         }
     }
 
     /// The frame leaves this host.
     fn leave(&mut self, task: &Task, link: &Link) {
-        let outcome = if is_switch(link) {
+        let outcome = if is_switched(self.topology.host, link) {
             Outcome::Unknown(Doubt::Daemon(format!("Open vSwitch ({})", link.name)))
         } else if link.carrier && task.packet.destination_mac.is_some() && task.packet.destination_mac == link.mac {
             // A macvlan's frame for the device below it: macvlan_queue_xmit knows its macvlans only.
@@ -329,7 +331,8 @@ impl<'a> Walker<'a, '_> {
             return;
         }
         let after = task.parent.unwrap_or_default();
-        self.go(task, after, Position::Receive(peer.index));
+        // skb_scrub_packet
+        self.go(Task { bridge_port: None, ..task }, after, Position::Receive(peer.index));
     }
 
     /// A bond sends by a leg that is up. Which of them only its mode knows; they lead the same way.
@@ -411,11 +414,6 @@ fn is_macvlan(link: &Link) -> bool {
 
 fn is_mode(link: &Link, mode: &str) -> bool {
     matches!(&link.kind, LinkKind::Macvtap { mode: own } if own == mode)
-}
-
-/// Open vSwitch's devices: its datapath decides, not this model.
-fn is_switch(link: &Link) -> bool {
-    matches!(&link.kind, LinkKind::Other(kind) if kind == "openvswitch")
 }
 
 /// A macvtap is given its guest's address, unless the guest has changed it.

@@ -3,6 +3,7 @@
 
 use crate::event::bridge::{PortState, PortVlan};
 use crate::event::host::{FdbEntry, HostState, Link, LinkKind, Network, Route, Rule};
+use crate::event::overlay::IpsecPolicy;
 use crate::event::ruleset::RuleReference;
 use crate::event::{IfIndex, MacAddress, PolicyRule};
 use std::net::IpAddr;
@@ -32,6 +33,8 @@ pub enum Effect {
     RouteDelete(Route),
     /// A rule of policy routing is deleted.
     PolicyRuleDelete(PolicyRule),
+    /// `ip xfrm policy delete`.
+    IpsecDelete(Box<IpsecPolicy>),
     /// An entry of the neighbour table is deleted, or resolved anew.
     NeighbourDelete(IfIndex, IpAddr),
     /// This host answers ARP or ND for an address on a device.
@@ -113,6 +116,7 @@ impl Effect {
             Self::RouteAdd(route) => host.routes.push(route.clone()),
             Self::RouteDelete(route) => host.routes.retain(|other| other != route),
             Self::PolicyRuleDelete(rule) => host.policy_rules.retain(|other| other != rule),
+            Self::IpsecDelete(policy) => host.overlay.policies.retain(|other| *other != **policy),
             Self::NeighbourDelete(device, address) => {
                 host.neighbours.retain(|entry| entry.device != *device || entry.address != *address);
             }

@@ -11,6 +11,7 @@ mod bridge_netfilter;
 mod device;
 pub mod effect;
 pub mod firewall;
+mod ipsec;
 mod local;
 mod neighbour;
 pub mod packet;

@@ -26,6 +26,36 @@ pub struct Packet {
     pub connection: Option<Connection>,
     /// The packet has been translated already: the connection's first packet decided.
     pub translation: Translation,
+    /// The packet that it carries, where a tunnel of this host has wrapped that one.
+    pub carried: Option<Box<Carried>>,
+    /// It has come out of an IPsec state (`secpath`).
+    pub secured: bool,
+}
+
+/// A packet inside another.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Carried {
+    /// What wrapped it.
+    pub by: Carrier,
+    /// The inner packet.
+    pub packet: Packet,
+}
+
+/// What wraps packets, with what the other end tells its networks by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Carrier {
+    /// VXLAN, by its VNI.
+    Vxlan(u32),
+    /// Geneve, by its VNI.
+    Geneve(u32),
+    /// GRE, by its key.
+    Gre(Option<u32>),
+    /// IP in IP.
+    Plain,
+    /// `WireGuard`.
+    Wireguard,
+    /// ESP or AH.
+    Ipsec,
 }
 
 /// The part above layer 2.
@@ -210,7 +240,18 @@ impl Packet {
             mark: None,
             connection: None,
             translation: Translation::default(),
+            carried: None,
+            secured: false,
         }
+    }
+
+    /// The packet inside all tunnels; itself where none has wrapped it.
+    pub fn innermost(&self) -> &Self {
+        let mut packet = self;
+        while let Some(carried) = &packet.carried {
+            packet = &carried.packet;
+        }
+        packet
     }
 
     /// The facts that tell a packet from another when it passes a place again: addresses and protocol, not the TTL.

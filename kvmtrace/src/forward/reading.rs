@@ -1,7 +1,7 @@
 //! Reads a walk: which copy of the packet matters, what became of the others, and how the packet looks at each step.
 
 use super::asked::Goal;
-use super::packet::{Connection, Ip, Network, Packet, Restore, TcpFlags, Translation, Transport};
+use super::packet::{Carried, Connection, Fragment, Ip, Network, Packet, Restore, TcpFlags, Translation, Transport};
 use super::step::{Arrival, Outcome, Stage, Step, Walk};
 use super::{Entry, words};
 use crate::event::{HostState, IfIndex};
@@ -34,7 +34,7 @@ impl<'w> Reading<'w> {
     /// the one that stops nearest to the goal.
     pub fn new(walk: &'w Walk, entered: &'w Packet, goal: Goal) -> Self {
         let translated = |end: usize| {
-            let last = packet_at(walk, entered, end);
+            let last = packet_at(walk, entered, end).innermost();
             words::ends(last).map(|(_, to)| to) != words::ends(entered).map(|(_, to)| to)
         };
         let rank = |(index, step): &(usize, &Step)| {
@@ -216,13 +216,35 @@ pub fn reply(reading: &Reading<'_>) -> Option<(Entry, Packet)> {
         Arrival::Host | Arrival::Answered => Entry::Host,
         Arrival::Ignored => return None,
     };
-    let (asked, last) = (reading.entered, reading.packet());
+    let last = reading.packet();
+    let answer = answer_to(reading.entered, last, *arrival, entry != Entry::Host)?;
+    Some((entry, answer))
+}
+
+/// The answer to `last`, as which `asked` has arrived; in a tunnel, the answer to what it carries, wrapped in its turn.
+fn answer_to(asked: &Packet, last: &Packet, arrival: Arrival, on_wire: bool) -> Option<Packet> {
+    if let Some(carried) = &last.carried {
+        let inner = answer_to(asked, &carried.packet, arrival, true)?;
+        let ip = last.ip()?;
+        let carried = Some(Box::new(Carried { by: carried.by, packet: inner.clone() }));
+        let turned = Ip { source: ip.destination, destination: ip.source, fragment: Fragment::Whole, ..ip.clone() };
+        let added = last.length.saturating_sub(last.carried.as_ref()?.packet.length);
+        return Some(Packet {
+            source_mac: last.destination_mac.filter(|mac| on_wire && !mac.is_multicast()),
+            destination_mac: last.source_mac.filter(|_| on_wire),
+            network: Network::Ip(turned),
+            length: inner.length.saturating_add(added),
+            carried,
+            ..last.clone()
+        });
+    }
     let network = match &last.network {
         Network::Ip(ip) => Network::Ip(Ip {
             source: ip.destination,
             destination: ip.source,
             transport: answer(ip.transport)?,
             time_to_live: Some(64),
+            fragment: Fragment::Whole,
             ..ip.clone()
         }),
         Network::Arp(arp) if !matches!(arrival, Arrival::Answered | Arrival::Host) => {
@@ -240,23 +262,22 @@ pub fn reply(reading: &Reading<'_>) -> Option<(Entry, Packet)> {
     let restore = words::ends(asked)
         .filter(|_| translated)
         .map(|(source, destination)| Restore { destination: source, source: destination });
-    let on_wire = entry != Entry::Host;
     let connection = match last.connection {
         Some(Connection::Untracked) => Some(Connection::Untracked),
         Some(Connection::New | Connection::Established | Connection::Related | Connection::Invalid) | None => {
             asked.connection.map(|_| Connection::Established)
         }
     };
-    let answer = Packet {
+    Some(Packet {
         source_mac: last.destination_mac.filter(|mac| on_wire && !mac.is_multicast()),
         destination_mac: last.source_mac.filter(|_| on_wire),
         network,
+        length: asked.length,
         connection,
         mark: Some(0),
         translation: Translation { destination_done: true, source_done: true, restore, ..Translation::default() },
         ..last.clone()
-    };
-    Some((entry, answer))
+    })
 }
 
 /// The first answer of a protocol.

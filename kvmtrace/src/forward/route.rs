@@ -2,10 +2,12 @@
 //! ip_output}.c`, `net/ipv6/{ip6_input,ip6_output}.c` of 6.12).
 
 use super::firewall::At as Site;
+use super::ipsec::Leaving;
 use super::packet::{Fragment, Ip, Packet};
 use super::step::{Arrival, Decision, Doubt, Outcome, Stage, Stop};
 use super::walker::{Output, Position, Task, Walker};
 use crate::event::host::{Link, LinkKind, Route};
+use crate::event::overlay::IpsecDirection;
 use crate::event::ruleset::{Hook, Layer};
 use crate::event::{IfIndex, MacAddress};
 use crate::topology::routing::{Answer, Question};
@@ -143,10 +145,18 @@ impl<'a> Walker<'a, '_> {
             self.stop(&task, Stage::IpForward, link.index, FORWARD, Vec::new(), Stop::OtherHost);
             return;
         }
+        if !self.ipsec_check(&mut task, link.index, IpsecDirection::Forward) {
+            return;
+        }
         if ip.time_to_live.is_some_and(|ttl| ttl <= 1) {
             self.stop(&task, Stage::IpForward, link.index, FORWARD, Vec::new(), Stop::TimeToLive);
             return;
         }
+        let ipsec = match self.ipsec_leaving(&mut task, output) {
+            Leaving::Plain => None,
+            Leaving::Wrapped(state) => Some(state),
+            Leaving::Stopped => return,
+        };
         if let IpAddr::V6(source) = ip.source
             && output != link.index
             && (source.is_unspecified() || source.is_unicast_link_local())
@@ -176,7 +186,8 @@ impl<'a> Walker<'a, '_> {
         }
         let next_hop = route.gateway.unwrap_or(ip.destination);
         let after = task.parent.unwrap_or_default();
-        self.go(task, after, Position::Output(Output { device: output, next_hop, input: Some(link.index), mtu }));
+        let output = Output { device: output, next_hop, input: Some(link.index), mtu, ipsec };
+        self.go(task, after, Position::Output(output));
     }
 
     /// This host's own packet: `ip_route_output_key`, the output rules (`__ip_local_out`), and once more where they have changed
@@ -221,6 +232,11 @@ impl<'a> Walker<'a, '_> {
                 return;
             }
             let Some((output, next_hop, mtu)) = self.way_out(&mut task, &ip, loopback) else { return };
+            let ipsec = match self.ipsec_leaving(&mut task, output) {
+                Leaving::Plain => None,
+                Leaving::Wrapped(state) => Some(state),
+                Leaving::Stopped => return,
+            };
             let site = self.ip_site(Hook::Output, v6, None, Some(output));
             if first && !self.rules(&mut task, RULES, &site) {
                 return;
@@ -235,7 +251,8 @@ impl<'a> Walker<'a, '_> {
                     self.loop_back(task.clone(), output, v6);
                 }
                 let after = task.parent.unwrap_or_default();
-                self.go(task, after, Position::Output(Output { device: output, next_hop, input: None, mtu }));
+                let output = Output { device: output, next_hop, input: None, mtu, ipsec };
+                self.go(task, after, Position::Output(output));
                 return;
             }
         }
@@ -288,6 +305,10 @@ impl<'a> Walker<'a, '_> {
         if !self.rules(&mut task, RULES, &site) {
             return;
         }
+        if let Some(state) = &output.ipsec {
+            self.ipsec_wrap(task, output.device, state);
+            return;
+        }
         if task.packet.length > output.mtu {
             let Some(ip) = task.packet.ip() else { return };
             let decision = Decision::Setting(format!("mtu {}", output.mtu));
@@ -338,7 +359,9 @@ impl<'a> Walker<'a, '_> {
                 all || solicited && tails.any(|tail| octets.get(13..16) == Some(tail.as_slice()))
             }
         };
-        if joined {
+        if joined && let Err((stop, decisions)) = self.group_source(task, link, ip) {
+            self.stop(task, Stage::SourceCheck, link.index, INPUT, decisions, stop);
+        } else if joined {
             let after = task.parent.unwrap_or_default();
             self.go(task.clone(), after, Position::Deliver(link.index));
         } else {

@@ -3,11 +3,11 @@
 
 use super::packet::{Ip, Packet};
 use super::step::{Decision, Stop};
-use super::walker::Walker;
+use super::walker::{Task, Walker};
 use crate::event::MacAddress;
 use crate::event::host::{Link, LinkKind};
 use crate::topology::routing::Question;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 type Refusal = (Stop, Vec<Decision>);
 
@@ -100,6 +100,21 @@ impl Walker<'_, '_> {
         } else {
             Err((Stop::ReversePath(route.device), decisions()))
         }
+    }
+
+    /// `ip_mc_validate_source`: the source of a packet for a group that this host joined.
+    pub(super) fn group_source(&self, task: &Task, link: &Link, ip: &Ip) -> Result<(), Refusal> {
+        let IpAddr::V4(source) = ip.source else { return Ok(()) };
+        let looped = source.is_loopback() && self.conf_max(link, "route_localnet") == 0;
+        if source.is_multicast() || source.is_broadcast() || looped {
+            return Err((Stop::MartianSource, Vec::new()));
+        }
+        if source.octets()[0] == 0 {
+            let local = matches!(ip.destination, IpAddr::V4(group) if group.octets().starts_with(&[224, 0, 0]));
+            return if local { Ok(()) } else { Err((Stop::MartianSource, Vec::new())) };
+        }
+        let nobody = Ip { destination: IpAddr::V4(Ipv4Addr::UNSPECIFIED), ..ip.clone() };
+        self.source_check(link, task.packet.mark, &nobody)
     }
 
     /// The larger of the device's setting and `all` (`IN_DEV_MAXCONF`).

@@ -3,6 +3,7 @@
 
 use super::packet::Packet;
 use crate::event::host::{FdbEntry, Neighbour, Network, Route};
+use crate::event::overlay::IpsecPolicy;
 use crate::event::ruleset::RuleReference;
 use crate::event::{Direction, IfIndex, MacAddress, PolicyRule};
 use std::net::IpAddr;
@@ -163,6 +164,8 @@ pub enum Stop {
     PortClosed,
     /// `icmp_echo_ignore_all`.
     IcmpIgnored,
+    /// No server of an IPVS service takes it.
+    NoServer,
     /// The tunnel has no remote for this frame.
     NoRemote,
     /// The tunnel has no peer for this address.
@@ -227,6 +230,8 @@ pub enum Decision {
     Setting(String),
     /// The device's address is the frame's destination.
     OwnMac,
+    /// A policy of IPsec.
+    Ipsec(Box<IpsecPolicy>),
 }
 
 /// One step of a walk.

@@ -4,9 +4,10 @@
 use super::firewall::{self, At as Site, Fate};
 use super::packet::Packet;
 use super::step::{Decision, Doubt, Outcome, Stage, Step, Stop, Walk};
-use crate::event::host::Link;
+use crate::event::host::{FdbEntry, Link};
+use crate::event::overlay::IpsecState;
 use crate::event::ruleset::{Hook, Layer};
-use crate::event::{Direction, IfIndex};
+use crate::event::{Direction, IfIndex, MacAddress};
 use crate::topology::Topology;
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -84,6 +85,8 @@ pub(super) struct Output {
     pub(super) input: Option<IfIndex>,
     /// MTU of the route, in bytes.
     pub(super) mtu: u32,
+    /// The IPsec state that wraps it on the way.
+    pub(super) ipsec: Option<Box<IpsecState>>,
 }
 
 /// A packet under way.
@@ -97,6 +100,8 @@ pub(super) struct Task {
     pub(super) packet: Packet,
     /// Where it is.
     pub(super) position: Position,
+    /// The bridge port that br_netfilter has seen it come in by (`nf_bridge_info`): `physdev` asks for it above the bridge too.
+    pub(super) bridge_port: Option<IfIndex>,
     /// Devices whose stages it has passed, with a digest of the packet: the same again is a circle.
     pub(super) seen: std::rc::Rc<Seen>,
 }
@@ -115,13 +120,22 @@ pub(super) struct Walker<'a, 't> {
     pub(super) topology: &'t Topology<'a>,
     walk: Walk,
     tasks: VecDeque<Task>,
+    /// What bridges have learnt from this walk's own frames.
+    learnt: Vec<FdbEntry>,
 }
 
 impl<'a, 't> Walker<'a, 't> {
     /// Walks a packet from a position.
     pub(super) fn run(topology: &'t Topology<'a>, packet: Packet, position: Position) -> Walk {
-        let mut walker = Self { topology, walk: Walk::default(), tasks: VecDeque::new() };
-        walker.tasks.push_back(Task { parent: None, depth: 0, packet, position, seen: std::rc::Rc::default() });
+        let mut walker = Self { topology, walk: Walk::default(), tasks: VecDeque::new(), learnt: Vec::new() };
+        walker.tasks.push_back(Task {
+            parent: None,
+            depth: 0,
+            packet,
+            position,
+            bridge_port: None,
+            seen: std::rc::Rc::default(),
+        });
         while let Some(task) = walker.tasks.pop_front() {
             if walker.walk.steps.len() >= STEPS || task.depth >= DEPTH {
                 walker.walk.cut = true;
@@ -150,6 +164,27 @@ impl<'a, 't> Walker<'a, 't> {
             Position::Macvlan(device) => self.macvlan_transmit(task, device),
             Position::Guest(device) => self.macvtap_deliver(&task, device),
         }
+    }
+
+    /// A bridge learns that the frame's source is behind a port (`br_fdb_update`): entries of its own and sticky ones stay.
+    pub(super) fn learn(&mut self, bridge: IfIndex, port: IfIndex, vlan: u16, packet: &Packet) {
+        let Some(mac) = packet.source_mac else { return };
+        let known = self.fdb(bridge, mac, vlan);
+        if known.as_ref().is_some_and(|entry| entry.permanent || entry.sticky || entry.device == port) {
+            return;
+        }
+        let (vlan, bridge) = (Some(vlan).filter(|vlan| *vlan != 0), Some(bridge));
+        let new =
+            FdbEntry { mac, device: port, bridge, vlan, permanent: false, fixed: false, sticky: false, remote: None };
+        self.learnt.push(known.map_or(new, |known| FdbEntry { device: port, ..known }));
+    }
+
+    /// The entry of a bridge's database: learnt on this walk, or before.
+    pub(super) fn fdb(&self, bridge: IfIndex, mac: MacAddress, vlan: u16) -> Option<FdbEntry> {
+        let of =
+            |entry: &&FdbEntry| entry.bridge == Some(bridge) && entry.mac == mac && entry.vlan.unwrap_or(0) == vlan;
+        let learnt = self.learnt.iter().rev().find(of);
+        learnt.or_else(|| self.topology.fdb(bridge, mac, vlan)).cloned()
     }
 
     /// Adds a step and returns its index.
@@ -245,7 +280,9 @@ impl<'a, 't> Walker<'a, 't> {
 
     /// The rules of a hook. False where they end the packet.
     pub(super) fn rules(&mut self, task: &mut Task, functions: &'static [&'static str], site: &Site) -> bool {
-        let ruling = firewall::hook(self.topology, site, &task.packet);
+        let above = site.input.is_some() && matches!(site.layer, Layer::Ipv4 | Layer::Ipv6);
+        let asked = Site { input_port: site.input_port.or(task.bridge_port.filter(|_| above)), ..*site };
+        let ruling = firewall::hook(self.topology, &asked, &task.packet);
         let stage = Stage::Firewall(site.hook);
         let device = match site.hook {
             Hook::Output | Hook::Postrouting | Hook::Egress => site.output_port.or(site.output).or(site.input),

@@ -12,6 +12,7 @@ mod links;
 mod netfilter;
 pub(crate) mod netlink;
 mod offloads;
+mod overlay;
 pub mod path;
 mod policy;
 mod tables;
@@ -120,6 +121,7 @@ fn read() -> Result<HostState, HostError> {
     optional("forwarding database", tables::forwarding(&mut netlink).map(|entries| state.forwarding = entries));
     optional("queueing disciplines", tables::qdiscs(&mut netlink).map(|qdiscs| state.qdiscs = qdiscs));
     missing.extend(cut.map(|why| ("routes".to_owned(), why)));
+    missing.extend(overlay::read(&mut state, &mut netlink));
     state.missing = missing;
     state.sysctls = kernel_files::sysctls(state.links.values().map(|link| link.name.as_str()));
     state.counters = kernel_files::counters();

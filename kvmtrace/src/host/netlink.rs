@@ -55,7 +55,8 @@ impl Netlink {
         Self::of(NETLINK_GENERIC)
     }
 
-    fn of(protocol: isize) -> io::Result<Self> {
+    /// The same to another protocol of netlink.
+    pub(super) fn of(protocol: isize) -> io::Result<Self> {
         let mut socket = Socket::new(protocol)?;
         socket.bind_auto()?;
         socket.set_rx_buf_sz(1 << 20)?;

@@ -31,7 +31,7 @@ const LARGE_RECEIVE: &str = "rx-lro";
 pub(super) fn read(links: &mut BTreeMap<IfIndex, Link>) -> io::Result<()> {
     let Some(named) = links.values().next().map(|link| link.name.clone()) else { return Ok(()) };
     let mut netlink = Netlink::open_generic()?;
-    let family = family(&mut netlink)?;
+    let family = family(&mut netlink, "ethtool")?;
     let name = [named.as_bytes(), b"\0"].concat();
     let header = attribute(ETHTOOL_A_HEADER_DEV_NAME, &name);
     let one = netlink.ask(family, &request(&header))?;
@@ -48,19 +48,19 @@ pub(super) fn read(links: &mut BTreeMap<IfIndex, Link>) -> io::Result<()> {
     Ok(())
 }
 
-/// The number that ethtool's family has on this kernel.
-fn family(netlink: &mut Netlink) -> io::Result<u16> {
+/// The number that a generic netlink family has on this kernel.
+pub(super) fn family(netlink: &mut Netlink, name: &str) -> io::Result<u16> {
     const CTRL_CMD_GETFAMILY: u8 = 3;
     const CTRL_ATTR_FAMILY_ID: u16 = 1;
     const CTRL_ATTR_FAMILY_NAME: u16 = 2;
     let mut body = vec![CTRL_CMD_GETFAMILY, 1, 0, 0];
-    body.extend(attribute(CTRL_ATTR_FAMILY_NAME, b"ethtool\0"));
+    body.extend(attribute(CTRL_ATTR_FAMILY_NAME, &[name.as_bytes(), b"\0"].concat()));
     let answers = netlink.ask(CONTROL, &body).map_err(|error| {
         let is_missing = error.kind() == io::ErrorKind::NotFound;
         if is_missing { io::Error::other("this kernel does not tell them over netlink") } else { error }
     })?;
     let number = |message: &Message| message.split(GENERIC_HEADER)?.1.u16(CTRL_ATTR_FAMILY_ID);
-    answers.iter().find_map(number).ok_or_else(|| io::Error::other("ethtool's netlink family has no number"))
+    answers.iter().find_map(number).ok_or_else(|| io::Error::other(format!("{name}'s netlink family has no number")))
 }
 
 fn request(header: &[u8]) -> Vec<u8> {

@@ -5,11 +5,16 @@ use crate::event::host::{
     Backend, BridgePort, BridgeState, Chain, FdbEntry, Guest, GuestInterface, Link, LinkKind, LinkStatistics,
     Neighbour, Netfilter, Network, PortState, PortVlan, Qdisc, Route, Rule, Set,
 };
+use crate::event::overlay::{
+    IpsecDirection, IpsecPolicy, IpsecSelector, IpsecState, IpsecTemplate, Overlay, RealServer, TunnelEnds,
+    VirtualService, WireguardPeer,
+};
 use crate::event::{
     Address, Degraded, Direction, DropSample, DropSite, Event, EventKind, FlowCounters, FlowKey, FlowSample, HostState,
     IfIndex, Loss, MacAddress, PacketCause, PacketRecord, Place, PolicyRule, Protocol, RuleDrop, RuleMark, RuleSite,
     Started, Timestamp,
 };
+use std::net::IpAddr;
 
 const START: u64 = 1_795_000_000_000_000_000;
 const GUEST_MAC: MacAddress = MacAddress([0x52, 0x54, 0, 0xaa, 0, 1]);
@@ -371,11 +376,77 @@ fn host() -> HostState {
             worked_ns: 12_345_678,
         }],
         missing: vec![("ebtables".to_owned(), "not installed".to_owned())],
+        overlay: overlay(),
         configuration: Configuration {
             devices: [("eth0".to_owned(), configured)].into(),
             sysctls: [("net.ipv4.ip_forward".to_owned(), "/etc/sysctl.conf".to_owned())].into(),
             firewall: vec!["/etc/nftables.conf".to_owned()],
             proxmox: false,
         },
+    }
+}
+
+fn overlay() -> Overlay {
+    let network = |address: [u8; 4], prefix| Network { address: address.into(), prefix };
+    let end = |last| Some(IpAddr::from([192, 0, 2, last]));
+    let tunnel =
+        TunnelEnds { local: end(1), remote: end(9), key: Some(7), input_key: Some(8), port: 6081, dont_fragment: true };
+    let policy = |direction| IpsecPolicy {
+        direction,
+        priority: 100,
+        selector: IpsecSelector {
+            source: network([10, 0, 0, 0], 24),
+            destination: network([10, 1, 0, 0], 16),
+            protocol: 6,
+            source_port: (1, 0xffff),
+            destination_port: (2, 0xffff),
+            device: Some(IfIndex(2)),
+        },
+        blocks: true,
+        mark: (5, 0xff),
+        interface: 3,
+        templates: vec![IpsecTemplate {
+            source: IpAddr::from([192, 0, 2, 1]),
+            destination: IpAddr::from([192, 0, 2, 9]),
+            protocol: 50,
+            spi: 0x1000,
+            request: 4,
+            tunnel: true,
+            optional: false,
+        }],
+    };
+    Overlay {
+        tunnels: [(IfIndex(7), tunnel)].into(),
+        policies: [IpsecDirection::In, IpsecDirection::Out, IpsecDirection::Forward].map(policy).into(),
+        states: vec![IpsecState {
+            source: IpAddr::from([192, 0, 2, 1]),
+            destination: IpAddr::from([192, 0, 2, 9]),
+            protocol: 50,
+            spi: 0x1000,
+            request: 4,
+            tunnel: true,
+            in_udp: true,
+        }],
+        peers: [(
+            IfIndex(8),
+            vec![WireguardPeer {
+                key: "abcdef0123456789".to_owned(),
+                endpoint: Some((IpAddr::from([192, 0, 2, 9]), 51_820)),
+                allowed: vec![network([10, 9, 0, 0], 16)],
+                has_shaken_hands: true,
+            }],
+        )]
+        .into(),
+        services: vec![VirtualService {
+            protocol: Some(6),
+            address: end(1),
+            port: 80,
+            servers: vec![RealServer {
+                address: IpAddr::from([10, 0, 0, 2]),
+                port: 8080,
+                forward: "Masq".to_owned(),
+                weight: 1,
+            }],
+        }],
     }
 }

@@ -37,6 +37,12 @@ pub struct Topology<'a> {
     guest_addresses: HashMap<IpAddr, IfIndex>,
 }
 
+/// The device is Open vSwitch's, or a port of it: its datapath decides what becomes of frames.
+pub fn is_switched(host: &HostState, link: &Link) -> bool {
+    let is_switch = |link: &Link| matches!(&link.kind, LinkKind::Other(kind) if kind == "openvswitch");
+    is_switch(link) || link.master.and_then(|master| host.link(master)).is_some_and(is_switch)
+}
+
 impl<'a> Topology<'a> {
     /// Indexes a host.
     pub fn new(host: &'a HostState) -> Self {

@@ -45,6 +45,7 @@ pub fn cause_of_stop(host: &HostState, step: &Step, stop: &Stop, bridged: bool) 
         Stop::Ipv6Disabled => Cause::Ipv6Disabled,
         Stop::PortClosed => Cause::PortClosed,
         Stop::IcmpIgnored => Cause::IcmpIgnored,
+        Stop::NoServer => Cause::IpvsNoServer,
         Stop::NoRemote => Cause::TunnelNoRemote,
         Stop::NoPeer => Cause::TunnelPeerMissing,
         Stop::UnknownVni(_) => Cause::TunnelUnknownVni,

@@ -11,6 +11,7 @@ use crate::diagnose::report::Fix;
 use crate::diagnose::shell::quote;
 use crate::event::host::{BridgeState, Link, LinkKind};
 use crate::event::ruleset::RuleReference;
+use crate::forward::effect::Effect;
 use crate::forward::packet::{Network, Packet, Transport};
 use crate::forward::step::{Decision, Stage, Step, Stop};
 use crate::forward::words;
@@ -84,6 +85,17 @@ fn raw(scene: &Scene<'_>, step: &Step, stop: &Stop, packet: &Packet, bridged: bo
         Stop::IcmpIgnored => sysctl_fix(scene, step, "0", "Lets this host answer echo requests."),
         Stop::Ipv6Disabled => sysctl_fix(scene, step, "0", "Switches IPv6 on for this device."),
         Stop::Blackhole | Stop::Unreachable | Stop::Prohibited => routing_fix(step),
+        Stop::IpsecPolicy => ipsec_fix(step),
+        Stop::NoServer => vec![Fix::advice(
+            "Add a server to the service, or give one a weight above 0: ipvsadm -e …; ipvsadm -Ln lists them."
+                .to_owned(),
+        )],
+        Stop::NoPeer => on(&|link| {
+            Some(Fix::advice(format!(
+                "Add the destination to the allowed addresses of the peer that has it: wg set {} peer KEY allowed-ips …; wg show {0} lists them. A peer without an endpoint waits to be called.",
+                link.name
+            )))
+        }),
         Stop::NoRoute => {
             let to = packet.ip().map(|ip| ip.destination.to_string()).unwrap_or_default();
             vec![Fix::advice(format!(
@@ -112,9 +124,7 @@ fn raw(scene: &Scene<'_>, step: &Step, stop: &Stop, packet: &Packet, bridged: bo
         | Stop::NotAnswered
         | Stop::PortClosed
         | Stop::NoRemote
-        | Stop::NoPeer
         | Stop::UnknownVni(_)
-        | Stop::IpsecPolicy
         | Stop::MacvtapMode
         | Stop::NotReflected
         | Stop::MulticastFiltered
@@ -162,9 +172,39 @@ fn sysctl_fix(scene: &Scene<'_>, step: &Step, value: &str, why: &str) -> Vec<Fix
         | Decision::Flood
         | Decision::Neighbour(_)
         | Decision::Setting(_)
-        | Decision::OwnMac => None,
+        | Decision::OwnMac
+        | Decision::Ipsec(_) => None,
     });
     name.map(|name| sysctl::set(scene.host, name, value, why)).into_iter().collect()
+}
+
+/// Without the policy that blocks; where it wants a state, its daemon has to make one.
+fn ipsec_fix(step: &Step) -> Vec<Fix> {
+    let policy = step
+        .decisions
+        .iter()
+        .find_map(|decision| if let Decision::Ipsec(policy) = decision { Some(policy.as_ref()) } else { None });
+    let Some(policy) = policy else { return Vec::new() };
+    let selector = &policy.selector;
+    let is_plain =
+        selector.protocol == 0 && selector.device.is_none() && policy.mark == (0, 0) && policy.interface == 0;
+    if !policy.blocks || !is_plain || !policy.templates.is_empty() {
+        return vec![Fix::advice(
+            "Let the daemon of this tunnel set up its states (swanctl --list-sas, ipsec status), or delete the policy if nobody meant it: ip xfrm policy; ip xfrm state.".to_owned(),
+        )];
+    }
+    let text = words::ipsec_policy(policy);
+    let identity = text.split(" priority ").next().unwrap_or_default();
+    let fix = Fix::run(
+        format!("ip xfrm policy delete {identity}"),
+        format!("ip xfrm policy add {text}"),
+        "Removes the very policy that blocks these packets.".to_owned(),
+    );
+    let fix = fix.risk("Whoever set this policy may have meant it.");
+    vec![
+        fix.persist("Remove it from the configuration of the IPsec daemon that sets it.")
+            .effect(Effect::IpsecDelete(Box::new(policy.clone()))),
+    ]
 }
 
 /// Without the route or policy rule that forbids it.
@@ -183,7 +223,8 @@ fn routing_fix(step: &Step) -> Vec<Fix> {
         | Decision::Neighbour(_)
         | Decision::Sysctl(..)
         | Decision::Setting(_)
-        | Decision::OwnMac => None,
+        | Decision::OwnMac
+        | Decision::Ipsec(_) => None,
     });
     fix.into_iter().collect()
 }

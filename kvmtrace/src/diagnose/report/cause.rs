@@ -99,6 +99,7 @@ causes! {
     MacvtapMode = "macvtap-mode",
     BondInactiveLeg = "bond-inactive-leg",
     TunnelPeerMissing = "tunnel-peer-missing",
+    IpvsNoServer = "ipvs-no-server",
     RateLimited = "rate-limited",
     NoReply = "no-reply",
     Unclassified = "unclassified",

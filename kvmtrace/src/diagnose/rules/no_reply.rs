@@ -20,6 +20,9 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         }
         let (last, _) = case.hops.last()?;
         let name = case.scene.name(last.device);
+        if switched(case).is_some() && case.answered() > 0 {
+            return None;
+        }
         let explanation = format!("{count} came as far as {name} and never left this host, yet no drop was seen.");
         return Some(
             Judgement::dropped(Cause::Unclassified, at(case.scene, last.device, Point::BridgeForward), explanation)
@@ -66,6 +69,14 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
             format!("{count} to this host ({to}) arrived, and it did not answer."),
             "Check that the service runs and answers on this address (ss -lntu), and for ICMP that net.ipv4.icmp_echo_ignore_all is 0.".to_owned(),
         ),
+        Way::Uplink | Way::Routed | Way::Group | Way::Unknown if switched(case).is_some() => {
+            let device = switched(case)?;
+            (
+                at(case.scene, device, Point::BridgeForward),
+                format!("{count} to {to} came to {}, a port of Open vSwitch, which decides there; nothing came back.", case.scene.name(device)),
+                format!("Ask the switch what it does with them: ovs-appctl ofproto/trace BRIDGE in_port={}; ovs-vsctl show lists its ports and tags.", case.scene.name(device)),
+            )
+        }
         Way::Uplink | Way::Routed | Way::Group | Way::Unknown => {
             let out = case.last_device().map(|device| case.scene.name(device));
             let by = out.as_ref().map(|out| format!(" by {out}")).unwrap_or_default();
@@ -82,6 +93,12 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
             .severity(severity)
             .fix(Fix::advice(fix)),
     )
+}
+
+/// The last device that saw the packets, if Open vSwitch has it: what the switch did with them is not seen.
+fn switched(case: &Case<'_>) -> Option<crate::event::IfIndex> {
+    let device = case.hops.last()?.0.device;
+    crate::topology::is_switched(case.scene.host, case.scene.link(device)?).then_some(device)
 }
 
 /// What goes to this guest is not for its own addresses: the sender takes it for its router.

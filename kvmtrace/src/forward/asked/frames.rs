@@ -80,6 +80,8 @@ pub(super) fn frame(network: Network, length: u32, connection: Option<Connection
         mark: Some(0),
         connection,
         translation: Translation::default(),
+        carried: None,
+        secured: false,
     }
 }
 

@@ -141,8 +141,10 @@ impl Run<'_> {
         }
         let link: &Link = self.subject.place.topology.link(at.input?)?;
         let mut own = link.addresses.iter().map(|network| network.address).filter(|address| address.is_ipv6() == v6);
-        // nf_nat_redirect_ipv6_usable: of the packet's scope, so not link-local for a packet that is not.
-        own.find(|address| !matches!(address, IpAddr::V6(address) if address.is_unicast_link_local()))
+        // nf_nat_redirect_ipv6_usable: a link-local destination asks for a link-local address; the kernel lists the widest first.
+        let is_local = |address: &IpAddr| matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
+        let bound = self.subject.packet.ip().is_some_and(|ip| is_local(&ip.destination));
+        own.find(|address| !bound || is_local(address))
     }
 }
 

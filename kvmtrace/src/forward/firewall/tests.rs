@@ -101,6 +101,8 @@ fn packet(transport: Transport) -> Packet {
         mark: Some(0),
         connection: Some(Connection::New),
         translation: Translation::default(),
+        carried: None,
+        secured: false,
     }
 }
 

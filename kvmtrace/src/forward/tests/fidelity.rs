@@ -247,3 +247,101 @@ fn a_frame_for_its_own_source_is_not_flooded(#[case] hairpin: bool) {
         assert_eq!(stops(&walk), [(Some(GUEST1), Stop::Hairpin)]);
     }
 }
+
+fn base_chain(family: &str, hook: &str, kind: &str, rules: &[&str]) -> host::Chain {
+    let rule = |(number, text): (usize, &&str)| host::Rule {
+        handle: None,
+        number: number as u32 + 1,
+        text: (*text).to_owned(),
+        packets: None,
+        verdict: text.split(' ').next_back().map(str::to_owned),
+    };
+    host::Chain {
+        backend: host::Backend::Nft,
+        family: family.to_owned(),
+        table: "t".to_owned(),
+        name: hook.to_owned(),
+        hook: Some(hook.to_owned()),
+        kind: Some(kind.to_owned()),
+        priority: Some(if kind == "nat" { -100 } else { 0 }),
+        policy: Some("accept".to_owned()),
+        policy_packets: None,
+        device: None,
+        rules: rules.iter().enumerate().map(rule).collect(),
+    }
+}
+
+/// `nf_nat_redirect_ipv6_usable` takes a link-local address where the device has no wider one.
+#[test]
+fn a_redirect_takes_the_devices_first_address() {
+    let mut host = hosted();
+    host.links.get_mut(&BRIDGE).unwrap().addresses = vec![network("fe80::1/64")];
+    host.netfilter.chains.push(base_chain("ip6", "prerouting", "nat", &["udp dport 8080 redirect"]));
+    let mut packet = ping("fd00::99", bridge_mac(&host));
+    packet.connection = Some(Connection::New);
+    let ip = packet.ip_mut().unwrap();
+    ip.source = "fd00::11".parse().unwrap();
+    ip.transport = Transport::Udp { source: Some(1), destination: Some(8080) };
+    assert_eq!(arrivals(&from_guest(&host, &packet)), [Arrival::Host]);
+}
+
+/// `br_handle_frame_finish` learns where the sender is: an answer, or a packet that is routed back, is not flooded.
+#[test]
+fn a_bridge_learns_from_the_frame_itself() {
+    let mut host = bridged();
+    host.forwarding.retain(|entry| entry.mac != mac(1));
+    host.routes.push(route("198.51.100.0/24", Some("10.0.0.11"), BRIDGE));
+    let packet = ping("198.51.100.1", bridge_mac(&host));
+    assert_eq!(arrivals(&from_guest(&host, &packet)), [Arrival::Guest(GUEST1)]);
+}
+
+/// `ip_mc_validate_source`: a group's packet is checked as any other.
+#[rstest]
+#[case::from_this_host("10.0.0.1", Some(Stop::MartianSource))]
+#[case::from_elsewhere("192.0.2.9", Some(Stop::ReversePath(None)))]
+#[case::from_the_network("10.0.0.11", None)]
+fn the_source_of_a_groups_packet_is_checked(#[case] from: &str, #[case] stop: Option<Stop>) {
+    let mut host = bridged();
+    host.sysctls.insert("net.ipv4.conf.all.rp_filter".to_owned(), "1".to_owned());
+    let mut packet = ping("224.0.0.1", MacAddress([1, 0, 0x5e, 0, 0, 1]));
+    packet.ip_mut().unwrap().source = from.parse().unwrap();
+    packet.ip_mut().unwrap().transport = Transport::Udp { source: Some(1), destination: Some(2) };
+    let found = stops(&from_guest(&host, &packet));
+    assert_eq!(found, stop.map(|stop| (Some(BRIDGE), stop)).into_iter().collect::<Vec<_>>());
+}
+
+/// `nf_bridge_info` stays with a packet that leaves the bridge for the host's stack: `physdev-in` matches it there as well.
+#[rstest]
+#[case::of_its_port("vnet0", true)]
+#[case::of_another_port("vnet1", false)]
+fn a_routed_packet_still_knows_its_bridge_port(#[case] port: &str, #[case] dropped: bool) {
+    let mut host = bridged();
+    host.links.get_mut(&UPLINK).unwrap().master = None;
+    host.links.get_mut(&UPLINK).unwrap().port = None;
+    host.routes.push(route("0.0.0.0/0", None, UPLINK));
+    host.sysctls.insert("net.bridge.bridge-nf-call-iptables".to_owned(), "1".to_owned());
+    let text = format!("-A FORWARD -m physdev --physdev-in {port} -j DROP");
+    let mut chain = base_chain("ip", "forward", "filter", &[&text]);
+    (chain.backend, chain.table, chain.name) =
+        (host::Backend::IptablesLegacy, "filter".to_owned(), "FORWARD".to_owned());
+    chain.rules[0].verdict = Some("drop".to_owned());
+    host.netfilter.chains.push(chain);
+    let found = stops(&from_guest(&host, &ping("198.51.100.1", bridge_mac(&host))));
+    assert_eq!(found.iter().any(|(_, stop)| matches!(stop, Stop::Rule(_))), dropped, "{found:?}");
+}
+
+/// `br_nf_dev_queue_xmit` cuts by the MTU of the bridge (`fake_mtu`), and `is_skb_forwardable` measures each piece by the port's.
+#[rstest]
+#[case::that_is_as_narrow(1400, None)]
+#[case::that_is_wider(1500, Some(Stop::BridgeMtu(1400)))]
+fn a_bridged_packet_is_cut_up_by_the_mtu_of_a_bridge(#[case] bridge: u32, #[case] stop: Option<Stop>) {
+    let mut host = bridged();
+    host.links.get_mut(&BRIDGE).unwrap().mtu = bridge;
+    host.links.get_mut(&GUEST2).unwrap().mtu = 1400;
+    host.sysctls.insert("net.bridge.bridge-nf-call-iptables".to_owned(), "1".to_owned());
+    let mut packet = ping("10.0.0.12", mac(2));
+    packet.length = 1450;
+    packet.ip_mut().unwrap().dont_fragment = false;
+    let found = stops(&from_guest(&host, &packet));
+    assert_eq!(found, stop.map(|stop| (Some(GUEST2), stop)).into_iter().collect::<Vec<_>>());
+}

@@ -2,6 +2,7 @@
 
 mod bridges;
 mod fidelity;
+mod overlay;
 mod routed;
 
 use super::packet::{Arp, Fragment, Ip, Network, Packet, Translation, Transport};
@@ -138,6 +139,8 @@ pub(crate) fn ping(to: &str, destination_mac: MacAddress) -> Packet {
         mark: Some(0),
         connection: None,
         translation: Translation::default(),
+        carried: None,
+        secured: false,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Rules, routes and entries as the host's own tools write them.
 
 use crate::event::host::{Backend, Chain, FdbEntry, Neighbour, Route};
+use crate::event::overlay::{IpsecDirection, IpsecPolicy, IpsecSelector};
 use crate::event::ruleset::RuleReference;
 use crate::event::{HostState, PolicyRule};
 use crate::forward::asked::STAND_IN;
@@ -19,6 +20,7 @@ pub fn decision(host: &HostState, decision: &Decision) -> String {
         Decision::Neighbour(entry) => neighbour(host, entry),
         Decision::Sysctl(name, value) => format!("{name} = {value}"),
         Decision::Setting(text) => text.clone(),
+        Decision::Ipsec(policy) => format!("xfrm policy {}", ipsec_policy(policy)),
         Decision::OwnMac => "the destination is the device's own MAC address".to_owned(),
     }
 }
@@ -99,6 +101,18 @@ fn fdb(host: &HostState, entry: &FdbEntry) -> String {
 fn neighbour(host: &HostState, entry: &Neighbour) -> String {
     let mac = entry.mac.map(|mac| format!(" lladdr {mac}")).unwrap_or_default();
     format!("neighbour {} dev {}{mac} {}", entry.address, host.link_name(entry.device), entry.state)
+}
+
+/// The identity of a policy, as `ip xfrm policy` takes it, and its priority.
+pub fn ipsec_policy(policy: &IpsecPolicy) -> String {
+    let direction = match policy.direction {
+        IpsecDirection::In => "in",
+        IpsecDirection::Out => "out",
+        IpsecDirection::Forward => "fwd",
+    };
+    let IpsecSelector { source, destination, .. } = &policy.selector;
+    let action = if policy.blocks { " action block" } else { "" };
+    format!("src {source} dst {destination} dir {direction} priority {}{action}", policy.priority)
 }
 
 /// As `ip rule` takes it; `quote` makes a device's name fit for where the text goes.

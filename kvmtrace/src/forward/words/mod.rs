@@ -4,7 +4,7 @@
 mod entries;
 mod stops;
 
-pub use entries::{chain, decision, policy_rule, route, rule};
+pub use entries::{chain, decision, ipsec_policy, policy_rule, route, rule};
 pub use stops::{doubt, stop};
 
 use crate::event::host::FdbEntry;
@@ -157,7 +157,8 @@ fn fdb_entry(step: &Step) -> Option<&FdbEntry> {
         | Decision::Neighbour(_)
         | Decision::Sysctl(..)
         | Decision::Setting(_)
-        | Decision::OwnMac => None,
+        | Decision::OwnMac
+        | Decision::Ipsec(_) => None,
     })
 }
 
@@ -177,7 +178,8 @@ fn route_passes(host: &HostState, step: &Step) -> String {
             | Decision::Neighbour(_)
             | Decision::Sysctl(..)
             | Decision::Setting(_)
-            | Decision::OwnMac => {}
+            | Decision::OwnMac
+            | Decision::Ipsec(_) => {}
         }
     }
     "routed".to_owned()
@@ -211,7 +213,7 @@ fn branches(step: &Step) -> String {
 fn becomes(host: &HostState, step: &Step, before: &Packet, after: &Packet) -> String {
     let mut changes = Vec::new();
     match step.stage {
-        Stage::Tunnel if ends(before) != ends(after) => {
+        Stage::Tunnel | Stage::Ipsec if ends(before) != ends(after) => {
             let wraps = after.length > before.length;
             changes.push(format!("{}: {}", if wraps { "wrapped" } else { "unwrapped" }, packet(after)));
         }
@@ -233,7 +235,7 @@ fn becomes(host: &HostState, step: &Step, before: &Packet, after: &Packet) -> St
         | Stage::Ipsec
         | Stage::Guest => {}
     }
-    if step.stage != Stage::Tunnel
+    if !matches!(step.stage, Stage::Tunnel | Stage::Ipsec)
         && let (Some(old), Some(new)) = (ends(before), ends(after))
     {
         changes.extend((old.0 != new.0).then(|| format!("source becomes {}", end(new.0))));

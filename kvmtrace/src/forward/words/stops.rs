@@ -58,6 +58,7 @@ pub fn stop(host: &HostState, at: Option<IfIndex>, stop: &Stop) -> String {
         Stop::Ipv6Disabled => format!("IPv6 is disabled on {here}"),
         Stop::PortClosed => "no socket of this host listens on that port".to_owned(),
         Stop::IcmpIgnored => "this host ignores echo requests".to_owned(),
+        Stop::NoServer => "no server of its IPVS service takes anything".to_owned(),
         Stop::NoRemote => format!("the tunnel {here} has no remote for it"),
         Stop::NoPeer => format!("{here} has no peer for its destination"),
         Stop::UnknownVni(vni) => format!("no tunnel here takes VNI {vni}"),

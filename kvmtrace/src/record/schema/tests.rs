@@ -3,6 +3,7 @@
 use super::*;
 use crate::event::configuration::ConfigurationSystem;
 use crate::event::host::{Backend, LinkKind, PortState};
+use crate::event::overlay::IpsecDirection;
 use crate::event::{
     Address, Direction, EventKind, Loss, PacketCause, PacketRecord, Place, Protocol, Started, Timestamp,
 };
@@ -35,6 +36,7 @@ fn the_description_is_of_our_types() {
     tracer.trace_type::<PortState>(&samples).unwrap();
     tracer.trace_type::<Backend>(&samples).unwrap();
     tracer.trace_type::<ConfigurationSystem>(&samples).unwrap();
+    tracer.trace_type::<IpsecDirection>(&samples).unwrap();
     let derived = json(tracer);
     if std::env::var_os("KVMTRACE_BLESS").is_some() {
         std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/src/record/schema/events.json"), &derived).unwrap();

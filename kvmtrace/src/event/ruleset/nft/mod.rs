@@ -5,8 +5,10 @@ mod operand;
 mod selector;
 mod token;
 
+use super::elements::Range;
+use super::key::{Key, Meta, Version};
 use super::names::Scope;
-use super::rule::{Condition, Statement, Verdict};
+use super::rule::{Condition, Expression, Operand, Statement, Verdict};
 use token::{Token, tokens};
 
 /// The statements of a rule. The last is [`Statement::Unknown`] where the rest of the text is not understood.
@@ -22,7 +24,29 @@ pub(super) fn statements(text: &str, scope: &Scope<'_>) -> Vec<Statement> {
             break;
         }
     }
+    if scope.chain.family == "bridge" {
+        ask_for_ethernet(&mut statements);
+    }
     statements
+}
+
+/// Before an ICMP header that no test of the IP header precedes, nft compares the frame's type, which of a tagged frame is 802.1Q
+/// (`payload_gen_special_dependency`; `nft_payload_copy_vlan` in the kernel). It does not list that test.
+fn ask_for_ethernet(statements: &mut Vec<Statement>) {
+    let tests = |statement: &Statement, wanted: &dyn Fn(&Key) -> bool| {
+        let Statement::Test(Condition::Is { keys, .. }) = statement else { return false };
+        keys.iter().any(|expression| wanted(&expression.key))
+    };
+    let is_icmp = |key: &Key| matches!(key, Key::Icmp(..));
+    let Some(at) = statements.iter().position(|statement| tests(statement, &is_icmp)) else { return };
+    let network = |key: &Key| matches!(key, Key::Ip(..) | Key::EtherType | Key::Meta(Meta::Protocol));
+    if statements.iter().take(at).any(|statement| tests(statement, &network)) {
+        return;
+    }
+    let v6 = statements.get(at).is_some_and(|found| tests(found, &|key| matches!(key, Key::Icmp(Version::V6, _))));
+    let keys = vec![Expression { key: Key::EtherType, mask: None }];
+    let set = Operand::Ranges(vec![Range::one(if v6 { 0x86dd } else { 0x0800 })]);
+    statements.insert(at, Statement::Test(Condition::Is { keys, negated: false, set }));
 }
 
 /// A rule's text being read.
