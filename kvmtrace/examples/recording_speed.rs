@@ -78,6 +78,7 @@ fn event(number: u64) -> Event {
             guests: Vec::new(),
             all: true,
             filter: String::new(),
+            followed: false,
         }),
         1 => EventKind::Host(std::sync::Arc::new(HostState { name: "bench".to_owned(), ..HostState::default() })),
         _ if number.is_multiple_of(100) => {

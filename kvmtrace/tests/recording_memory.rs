@@ -54,6 +54,7 @@ fn the_longest_list_takes_no_more_memory_than_is_promised() {
         guests: Vec::new(),
         all: true,
         filter: String::new(),
+        followed: false,
     };
     assert!(taken(EventKind::Started(started)) < reader::MEMORY);
 }

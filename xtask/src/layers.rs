@@ -20,7 +20,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("forward", &["event", "topology"]),
     ("host", &["event", "kernel"]),
     ("kernel", &["event"]),
-    ("pipeline", &["diagnose", "event", "track"]),
+    ("pipeline", &["diagnose", "event", "filter", "selection", "track"]),
     ("plan", &["cli", "event", "filter"]),
     ("probe", &["event", "filter", "host", "kernel", "source"]),
     ("record", &["diagnose", "event", "pipeline", "selection", "source", "track"]),

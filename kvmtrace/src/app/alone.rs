@@ -13,6 +13,7 @@ pub(super) fn host_alone(host: HostState, scope: Scope) -> Pipeline {
         guests: scope.guests,
         all: false,
         filter: String::new(),
+        followed: false,
     };
     let time = crate::kernel::clock::Clock::read().now();
     let mut pipeline = Pipeline::default();

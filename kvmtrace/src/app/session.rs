@@ -70,6 +70,7 @@ impl Session {
                 guests: scope.guests.clone(),
                 all: scope.all,
                 filter,
+                followed: parsed.is_some() && !extras.every_packet,
             }),
             filter: parsed,
             every_packet: extras.every_packet,

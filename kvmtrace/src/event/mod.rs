@@ -72,6 +72,9 @@ pub struct Started {
     pub all: bool,
     /// The filter expression, empty for none.
     pub filter: String,
+    /// All that belongs to the flows that the filter asks for was traced, under any name; else what it takes itself.
+    #[serde(default)]
+    pub followed: bool,
 }
 
 /// Side of a device.

@@ -55,6 +55,9 @@ pub enum FilterError {
         /// How many it has.
         tests: usize,
     },
+    /// No packet passes it.
+    #[error("filter: it selects nothing: {0}")]
+    Empty(String),
     /// Nested too deep.
     #[error("filter: it is nested more than {0} deep; leave out parentheses")]
     TooDeep(usize),

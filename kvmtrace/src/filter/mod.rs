@@ -10,8 +10,10 @@
 #![forbid(unsafe_code)]
 
 mod compile;
+mod empty;
 mod error;
 mod expression;
+mod followed;
 mod names;
 mod parse;
 mod primitive;
@@ -32,11 +34,20 @@ pub struct Filter {
     text: String,
     program: Box<Program>,
     length: u32,
+    /// For the kernel side: all that belongs to the flows that are asked for ([`followed`]).
+    following: Box<Program>,
+    following_length: u32,
 }
 
 impl Default for Filter {
     fn default() -> Self {
-        Self { text: String::new(), program: Box::new(Program::EVERYTHING), length: 0 }
+        Self {
+            text: String::new(),
+            program: Box::new(Program::EVERYTHING),
+            length: 0,
+            following: Box::new(Program::EVERYTHING),
+            following_length: 0,
+        }
     }
 }
 
@@ -45,7 +56,19 @@ impl Filter {
     pub fn parse(text: &str) -> Result<Self, FilterError> {
         let Some(expression) = parse::parse(text)? else { return Ok(Self::default()) };
         let (program, length) = compile::compile(&expression)?;
-        Ok(Self { text: text.trim().to_owned(), program: Box::new(program), length })
+        if let Some(why) = empty::reason(&expression) {
+            return Err(FilterError::Empty(why));
+        }
+        // What does not fit lets everything pass: slower, and as right.
+        let following = followed::followed(&expression).and_then(|expression| compile::compile(&expression).ok());
+        let (following, following_length) = following.unwrap_or((Program::EVERYTHING, 0));
+        Ok(Self {
+            text: text.trim().to_owned(),
+            program: Box::new(program),
+            length,
+            following: Box::new(following),
+            following_length,
+        })
     }
 
     /// The expression as it was written, empty for none.
@@ -53,9 +76,14 @@ impl Filter {
         &self.text
     }
 
-    /// The program for the kernel side.
+    /// The program that takes the packets that were asked for, and no others.
     pub fn program(&self) -> &Program {
         &self.program
+    }
+
+    /// The program that takes all packets by which those flows are judged, and its length: 0 where that is everything.
+    pub fn following(&self) -> (&Program, u32) {
+        (&self.following, self.following_length)
     }
 
     /// It asks for MAC addresses, which a flow's key does not have.

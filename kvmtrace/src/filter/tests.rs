@@ -5,6 +5,7 @@ use crate::event::host::Network;
 use kvmtrace_common::filter::{MacAddresses, Operation, matches};
 use kvmtrace_common::flow::{Direction, Family, FlowKey, NO_VLAN};
 use proptest::prelude::*;
+use rstest::rstest;
 use std::net::IpAddr;
 
 /// A packet as the filter sees it.
@@ -417,4 +418,66 @@ fn tcpdump_agrees() {
         assert_eq!(ours, theirs, "{expression}");
     }
     std::fs::remove_file(&path).unwrap();
+}
+
+#[rstest]
+#[case("ip6 proto 0", "extension header")]
+#[case("ip6 and ah", "extension header")]
+#[case("vlan 5 and vlan 7", "two VLAN ids")]
+#[case("tcp and udp", "two protocols")]
+#[case("src host 10.0.0.1 and src net 10.1.0.0/16", "two source addresses")]
+#[case("host 10.0.0.1 and host fd00::1", "two network protocols")]
+#[case("ip6 and host 10.0.0.1", "two network protocols")]
+#[case("tcp and not tcp", "forbids")]
+fn what_selects_nothing_is_refused(#[case] text: &str, #[case] why: &str) {
+    let error = Filter::parse(text).unwrap_err().to_string();
+    assert!(error.contains("selects nothing") && error.contains(why), "{error}");
+}
+
+#[rstest]
+#[case("ah")]
+#[case("ip proto 0")]
+#[case("vlan 5 or vlan 7")]
+#[case("host 10.0.0.1 and host 10.0.0.2")]
+#[case("src net 10.0.0.0/8 and src host 10.1.1.1")]
+#[case("not vlan 5")]
+#[case("arp and host 10.0.0.1")]
+fn what_may_select_something_is_taken(#[case] text: &str) {
+    Filter::parse(text).unwrap();
+}
+
+/// The kernel side lets pass what the filter wants, under any address, and what tells of its fate; of the rest it takes what
+/// may turn into such a packet.
+#[rstest]
+#[case("src host 10.0.0.5 and icmp", crate::event::Protocol::Icmp { kind: 8, code: 0, id: 1 }, true)]
+#[case("src host 10.0.0.5 and tcp port 80", crate::event::Protocol::Tcp, true)]
+#[case("src host 10.0.0.5 and tcp", crate::event::Protocol::Udp, false)]
+#[case("not host 10.0.0.5 and udp", crate::event::Protocol::Tcp, false)]
+#[case("tcp", crate::event::Protocol::Arp { operation: 1 }, true)]
+#[case("tcp", crate::event::Protocol::Icmpv6 { kind: 2, code: 0, id: 0 }, true)]
+#[case("host 10.0.0.5", crate::event::Protocol::Udp, true)]
+#[case("not tcp", crate::event::Protocol::Tcp, false)]
+fn what_belongs_to_the_flows_is_followed_under_any_address(
+    #[case] text: &str,
+    #[case] protocol: crate::event::Protocol,
+    #[case] passes: bool,
+) {
+    let ports = matches!(protocol, crate::event::Protocol::Tcp | crate::event::Protocol::Udp);
+    let key = crate::event::FlowKey {
+        protocol,
+        source: crate::event::Address::Ip("192.0.2.1".parse().unwrap()),
+        source_port: ports.then_some(1),
+        destination: crate::event::Address::Ip("198.51.100.1".parse().unwrap()),
+        destination_port: ports.then_some(2),
+        vlan: None,
+    };
+    let filter = Filter::parse(text).unwrap();
+    let (program, length) = filter.following();
+    let taken = length == 0
+        || kvmtrace_common::filter::matches(
+            program,
+            &crate::event::encode::key(&key),
+            &kvmtrace_common::filter::MacAddresses::default(),
+        );
+    assert_eq!(taken, passes);
 }

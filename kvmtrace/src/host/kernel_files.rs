@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 /// Settings of the whole network namespace, below `/proc/sys`.
 const GLOBAL: &[&str] = &[
+    "net.ipv4.icmp_echo_ignore_all",
+    "net.ipv6.icmp.echo_ignore_all",
     "net.bridge.bridge-nf-call-arptables",
     "net.bridge.bridge-nf-call-ip6tables",
     "net.bridge.bridge-nf-call-iptables",

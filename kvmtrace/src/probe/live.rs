@@ -177,6 +177,7 @@ impl Live {
             guests: Vec::new(),
             all: false,
             filter: String::new(),
+            followed: false,
         });
         live.tell(EventKind::Started(started));
         for degraded in [live.kernel.degraded.as_slice(), live.programs.degraded(), &untraced].concat() {

@@ -185,7 +185,16 @@ impl Programs {
         let has_reason = u32::from(kernel.btf.tracepoint_arguments("kfree_skb").is_some_and(|count| count > 2));
         let netns = network_namespace()?;
         let every_packet = u32::from(settings.every_packet);
-        let filter_length = settings.filter.map_or(0, Filter::length);
+        // Packets that are kept one by one are those that were asked for; counted is all by which their flows are judged.
+        let program = |filter: &Filter| -> (kvmtrace_common::filter::Program, u32) {
+            if settings.every_packet {
+                return (*filter.program(), filter.length());
+            }
+            let (program, length) = filter.following();
+            (*program, length)
+        };
+        let filter = settings.filter.map(program);
+        let filter_length = filter.map_or(0, |(_, length)| length);
         let mut loader = EbpfLoader::new();
         for (name, offset) in &offsets {
             loader.override_global(name, offset, true);
@@ -207,10 +216,10 @@ impl Programs {
         let mut ebpf = loader.load(object).map_err(ProbeError::load)?;
         let gate = ebpf.take_map(names::GATE).ok_or(ProbeError::Absent(names::GATE))?;
         let gate = Array::try_from(gate).map_err(ProbeError::load)?;
-        if let Some(filter) = settings.filter {
+        if let Some((program, _)) = filter {
             let map = ebpf.map_mut(names::FILTER).ok_or(ProbeError::Absent(names::FILTER))?;
             let mut map: Array<_, FilterProgram> = Array::try_from(map).map_err(ProbeError::load)?;
-            map.set(0, FilterProgram(*filter.program()), 0).map_err(ProbeError::load)?;
+            map.set(0, FilterProgram(program), 0).map_err(ProbeError::load)?;
         }
         for name in Frames::Ethernet.programs() {
             classifier(&mut ebpf, name)?.load().map_err(ProbeError::load)?;

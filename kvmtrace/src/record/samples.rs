@@ -31,6 +31,7 @@ pub(crate) fn trace() -> Vec<Event> {
                 guests: vec!["web1".to_owned()],
                 all: false,
                 filter: "udp".to_owned(),
+                followed: false,
             }),
         ),
         at(1, EventKind::Host(std::sync::Arc::new(host()))),
@@ -131,7 +132,14 @@ pub(crate) fn conversation(name: &str, out: bool, clock: u64, times: [u64; 4]) -
 }
 
 fn started() -> Started {
-    Started { version: String::new(), devices: Vec::new(), guests: Vec::new(), all: false, filter: String::new() }
+    Started {
+        version: String::new(),
+        devices: Vec::new(),
+        guests: Vec::new(),
+        all: false,
+        filter: String::new(),
+        followed: false,
+    }
 }
 
 fn at(after: u64, kind: EventKind) -> Event {

@@ -127,13 +127,22 @@ impl Selection {
             report.guests.retain(|guest| wanted.names.contains(&guest.name));
         }
         report.ledger.clear();
-        let sum = |of: fn(&FlowReport) -> u64| report.flows.iter().map(of).sum();
-        report.totals.packets = sum(|flow| flow.packets);
-        report.totals.bytes = sum(|flow| flow.bytes);
-        report.totals.dropped = sum(|flow| flow.dropped);
-        report.totals.fragmented = sum(|flow| flow.fragments);
-        report.totals.flows = report.flows.len() as u64;
+        recount(&mut report);
         report
+    }
+
+    /// The report with the flows that the filter wants, and all findings: those are of no flow.
+    pub fn flows_alone(&self, mut report: Report, track: &Track) -> Report {
+        let mut learnt = self.clone();
+        learnt.learn(track);
+        report.flows.retain(|flow| learnt.filter_wants(flow));
+        recount(&mut report);
+        report
+    }
+
+    /// The filter wants packets with this key.
+    pub fn wants_key(&self, key: FlowKey) -> bool {
+        self.filter.wants(&key, (MacAddress::default(), MacAddress::default()))
     }
 
     fn wants_flow(&self, flow: &FlowReport, wanted: &Wanted) -> bool {
@@ -170,7 +179,9 @@ impl Selection {
                 ..flow.key
             })
         });
-        std::iter::once(flow.key).chain(translated).any(|key| self.filter.wants(&key, macs))
+        // On its way a frame may bear a tag.
+        let tagged = flow.vlan.map(|vlan| FlowKey { vlan: Some(vlan), ..flow.key });
+        [flow.key].into_iter().chain(translated).chain(tagged).any(|key| self.filter.wants(&key, macs))
     }
 
     /// A finding is about no single flow: a filter or a verdict selects none.
@@ -252,6 +263,16 @@ fn name(key: FlowKey) -> Name {
         destination: key.destination.to_string(),
         destination_port: key.destination_port,
     }
+}
+
+/// Totals of the flows that are left.
+fn recount(report: &mut Report) {
+    let sum = |of: fn(&FlowReport) -> u64| report.flows.iter().map(of).sum();
+    report.totals.packets = sum(|flow| flow.packets);
+    report.totals.bytes = sum(|flow| flow.bytes);
+    report.totals.dropped = sum(|flow| flow.dropped);
+    report.totals.fragmented = sum(|flow| flow.fragments);
+    report.totals.flows = report.flows.len() as u64;
 }
 
 struct Wanted {

@@ -42,8 +42,14 @@ fn counted(second: u64, packets: u64) -> Event {
 fn packets_in(since: Option<&str>, until: Option<&str>) -> Vec<u64> {
     let parse = |text: Option<&str>| text.map(|text| text.parse().unwrap());
     let mut passage = Window { since: parse(since), until: parse(until) }.passage();
-    let started =
-        Started { version: String::new(), devices: Vec::new(), guests: Vec::new(), all: false, filter: String::new() };
+    let started = Started {
+        version: String::new(),
+        devices: Vec::new(),
+        guests: Vec::new(),
+        all: false,
+        filter: String::new(),
+        followed: false,
+    };
     let started = Event { time: Timestamp(START), kind: EventKind::Started(started) };
     let ended = Event { time: Timestamp(START + 9 * SECOND), kind: EventKind::Ended };
     let all = [started, counted(1, 10), counted(3, 25), counted(5, 27), ended];

@@ -374,6 +374,7 @@ pub fn started(time: Timestamp) -> Event {
         guests: Vec::new(),
         all: false,
         filter: String::new(),
+        followed: false,
     };
     Event { time, kind: EventKind::Started(started) }
 }

@@ -137,6 +137,7 @@ impl World {
             guests: Vec::new(),
             all: false,
             filter: String::new(),
+            followed: false,
         };
         let mut pipeline = Pipeline::default();
         let mut take = |time, kind| pipeline.take(&Event { time: Timestamp(time), kind });

@@ -272,17 +272,12 @@ mod tests {
     const UNPROVEN: &[&str] = &[
         "bond-inactive-leg",
         "dhcp-unanswered",
-        "icmp-ignored",
         "ipv6-disabled",
         "ipvs-no-server",
         "macvtap-mode",
         "macvtap-multicast-filtered",
-        "martian-destination",
-        "neighbour-stale",
-        "netfilter-queue",
         "rate-limited",
         "rogue-dhcp-server",
-        "source-spoofed",
         "tunnel-peer-missing",
     ];
 

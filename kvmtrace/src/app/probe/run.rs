@@ -68,6 +68,7 @@ impl Run {
             guests: vec![guest.to_owned()],
             all: false,
             filter: String::new(),
+            followed: false,
         };
         let scope = Scope { guests: vec![guest.to_owned()], ..Scope::default() };
         let plan = Plan { scope, started: Some(started), trace_rules, ..Plan::default() };

@@ -306,7 +306,7 @@ impl<'a> Scene<'a> {
 
     /// All of the trace that may be seen is seen: no filter hides answers or translated packets.
     pub fn is_unfiltered(&self) -> bool {
-        self.track.started().is_none_or(|started| started.filter.is_empty())
+        self.track.started().is_none_or(|started| started.filter.is_empty() || started.followed)
     }
 
     /// Answers would be seen: the filter, if any, takes both directions.
@@ -314,7 +314,7 @@ impl<'a> Scene<'a> {
         let one_way = |word: &str| {
             matches!(word.trim_matches(['(', ')', '!']), "src" | "dst" | "ingress" | "egress" | "inbound" | "outbound")
         };
-        self.track.started().is_none_or(|started| !started.filter.split_whitespace().any(one_way))
+        self.track.started().is_none_or(|started| started.followed || !started.filter.split_whitespace().any(one_way))
     }
 
     /// Neighbour advertisements for an address.

@@ -14,7 +14,7 @@ use crate::diagnose::flows::case::Case;
 use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict, Where};
 use crate::diagnose::words;
-use crate::event::IfIndex;
+use crate::event::{Direction, IfIndex};
 use std::net::IpAddr;
 
 /// What the guest sends as, and whose that is.
@@ -67,7 +67,7 @@ pub fn judge_unstopped(case: &Case<'_>) -> Option<Judgement> {
     let device = case.device().filter(|_| case.is_from_guest() && !case.is_neighbour_traffic())?;
     // A MAC address that comes from two ports is told once, for both.
     let disguise = disguise(case, device, false).filter(|disguise| !disguise.by_mac)?;
-    let owner = disguise.owner.as_ref()?;
+    let owner = disguise.owner.as_ref().filter(|owner| is_there(case, owner))?;
     let guest = scene.guest_name(device).unwrap_or_else(|| "The guest".to_owned());
     let explanation = format!(
         "{guest} on {} sends as {}, which belongs to {}: {}, and nothing on this host stops that.",
@@ -87,6 +87,20 @@ pub fn judge_unstopped(case: &Case<'_>) -> Option<Judgement> {
                 disguise.text
             ))),
     )
+}
+
+/// A machine beyond this host has been heard; an entry of the neighbour table alone may be left over.
+fn is_there(case: &Case<'_>, owner: &Owner<'_>) -> bool {
+    let Owner::Machine(mac) = owner else { return true };
+    let scene = case.scene;
+    let heard = || {
+        scene.track.flows().flat_map(|flow| &flow.places).any(|(place, counters)| {
+            counters.source_mac == *mac
+                && place.direction == Direction::Ingress
+                && scene.interface(place.device).is_none()
+        })
+    };
+    scene.host.forwarding.iter().any(|entry| entry.mac == *mac && !entry.permanent && !entry.fixed) || heard()
 }
 
 /// The source is not the interface's own: another's, or one that the guest merely claims beside its own, or against a rule

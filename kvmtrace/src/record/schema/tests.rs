@@ -163,6 +163,7 @@ fn fields_and_variants_of_another_version_are_found_by_name() {
         guests: Vec::new(),
         all: true,
         filter: String::new(),
+        followed: false,
     };
     let kinds = [
         other::EventKind::Started(started.clone()),
