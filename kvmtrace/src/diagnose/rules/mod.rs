@@ -12,7 +12,6 @@ pub mod fragments;
 pub mod guest;
 pub mod hairpin;
 pub mod host_neighbour;
-pub mod ipsec;
 pub mod large_receive;
 pub mod mtu_bridge;
 pub mod mtu_route;
@@ -63,7 +62,6 @@ pub const DROPS: &[(&str, Rule)] = &[
     ("queue", qdisc::judge),
     ("TTL", ttl::judge),
     ("source check", source_check::judge),
-    ("IPsec", ipsec::judge),
     ("routing", routing::judge),
     ("neighbour", neighbour::judge),
     ("checksum", checksum::judge),
