@@ -69,7 +69,7 @@ impl Latest {
                 self.drops.insert((sample.flow, sample.site.clone()), (sample.packets, sample.bytes));
             }
             // A sample: what was traced before says nothing about what will be.
-            EventKind::RuleDrop(_) | EventKind::Packet(_) | EventKind::Ended => {}
+            EventKind::RuleDrop(_) | EventKind::Packet(_) | EventKind::Command(_) | EventKind::Ended => {}
         }
     }
 
@@ -111,6 +111,7 @@ impl Rebase {
             | EventKind::Host(_)
             | EventKind::Started(_)
             | EventKind::Degraded(_)
+            | EventKind::Command(_)
             | EventKind::Ended => return Some(event.clone()),
         };
         Some(Event { time: event.time, kind })
