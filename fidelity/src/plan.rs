@@ -106,6 +106,8 @@ pub struct Plan {
     pub cut: Vec<String>,
     /// Its bridges.
     pub bridges: Vec<String>,
+    /// Devices on others: VXLAN, macvlan, VLAN.
+    pub stacked: Vec<String>,
     /// Its networks.
     pub segments: Vec<Segment>,
     /// Who is connected.
@@ -119,7 +121,8 @@ impl Plan {
     pub fn devices(&self) -> Vec<&str> {
         let taps = self.taps.iter().map(String::as_str);
         let wires = self.wires.iter().map(|(near, _)| near.as_str());
-        taps.chain(wires).chain(self.bridges.iter().map(String::as_str)).collect()
+        let stacked = self.stacked.iter().map(String::as_str);
+        taps.chain(wires).chain(self.bridges.iter().map(String::as_str)).chain(stacked).collect()
     }
 
     /// A station's address.

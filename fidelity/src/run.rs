@@ -124,6 +124,9 @@ fn abilities() -> Result<Abilities> {
         bridge_conntrack: can("nft 'add table bridge t; add chain bridge t c; add rule bridge t c ct state new'"),
         legacy: can("iptables-legacy -w -L -n"),
         ebtables: can("ebtables-legacy -L"),
+        vxlan: can("ip link add vx0 type vxlan id 7 dstport 4789 remote 192.0.2.1"),
+        macvlan: can("ip link add link v1 name mv0 type macvlan mode bridge"),
+        ipsec: can("ip xfrm policy add dst 192.0.2.1/32 dir out action block"),
     })
 }
 

@@ -204,7 +204,10 @@ mod tests {
     #[test]
     fn the_innermost_known_function_decides() {
         let stack = ["something_new", "ip_forward.part.0", "br_handle_frame"].map(str::to_owned);
-        assert_eq!(kinds(Some("kfree_skb_list_reason"), &stack), Some(&[Kind::IpForward, Kind::Route][..]));
+        assert_eq!(
+            kinds(Some("kfree_skb_list_reason"), &stack),
+            Some(&[Kind::IpForward, Kind::Route, Kind::Ipsec][..])
+        );
         assert_eq!(kinds(None, &[]), None);
     }
 

@@ -112,6 +112,53 @@ impl Drawing<'_> {
         for number in 0..self.draw.number(1, 3) {
             self.wire(number == 0);
         }
+        self.stacked();
+    }
+
+    /// Devices on the wires that the host has addresses on: tunnels that are ports of bridges, macvlans and VLANs of its own.
+    fn stacked(&mut self) {
+        let wires: Vec<(String, usize)> = self
+            .plan
+            .stations
+            .iter()
+            .filter(|station| self.plan.segments[station.segment].hosted && station.segment >= self.plan.bridges.len())
+            .filter_map(|station| match &station.end {
+                End::Wire(name) => Some((name.clone(), station.segment)),
+                End::Tap(_) => None,
+            })
+            .collect();
+        if wires.is_empty() {
+            return;
+        }
+        let (wire, segment) = wires[self.draw.number(0, wires.len() as u32 - 1) as usize].clone();
+        if self.abilities.vxlan && !self.plan.bridges.is_empty() && self.chance(30) {
+            let name = self.name("vx");
+            let number = self.draw.number(0, self.plan.bridges.len() as u32 - 1) as usize;
+            let (bridge, segment) = (self.plan.bridges[number].clone(), self.plan.segments[segment].clone());
+            let remote = self.plan.stations.iter().find(|station| station.end == End::Wire(wire.clone()));
+            let remote = segment.v4(remote.map_or(200, |station| station.host));
+            let (mtu, df) =
+                (self.draw.pick(&[1450, 1500, 1300]), self.draw.pick(&["unset", "unset", "set", "inherit"]));
+            self.plan.setup.devices.push(format!(
+                "link add {name} mtu {mtu} type vxlan id {} dstport 4789 local {} remote {remote} df {df}",
+                self.draw.number(1, 9000),
+                segment.v4(1)
+            ));
+            self.plan.setup.devices.push(format!("link set {name} master {bridge} up"));
+            self.plan.stacked.push(name);
+        }
+        for (able, kind) in [
+            (self.abilities.macvlan, "macvlan mode bridge".to_owned()),
+            (self.abilities.vlan_devices, "vlan id 30".to_owned()),
+        ] {
+            if able && self.chance(15) {
+                let (name, mac) = (self.name("up"), self.mac());
+                self.plan.setup.devices.push(format!("link add link {wire} name {name} address {mac} type {kind}"));
+                self.plan.setup.devices.push(format!("link set {name} up"));
+                self.segment(&name, mac, true);
+                self.plan.stacked.push(name);
+            }
+        }
     }
 
     fn home(&mut self, bridged: u32, own: u32) -> Home {
@@ -368,12 +415,27 @@ impl Drawing<'_> {
                 };
                 self.network(v6).push(format!("{route}{table}"));
             }
+            if self.abilities.ipsec && self.chance(10) {
+                self.ipsec_policy(v6);
+            }
             if self.chance(30) {
                 let rule = self.policy_rule(v6);
                 let line = format!("rule add pref {} {rule}", self.draw.number(100, 900));
                 self.network(v6).push(line);
             }
         }
+    }
+
+    fn ipsec_policy(&mut self, v6: bool) {
+        let segment = self.draw.number(0, self.plan.segments.len() as u32 - 1) as usize;
+        let near = masked(&format!("{}/{}", self.plan.segments[segment].address(v6, 1), if v6 { 64 } else { 24 }));
+        let beyond: Vec<IpAddr> = self.plan.beyond.iter().copied().filter(|address| address.is_ipv6() == v6).collect();
+        let far = format!("{}/{}", self.draw.pick(&beyond), if v6 { 128 } else { 32 });
+        let (from, to) = if self.chance(50) { (near, far) } else { (far, near) };
+        let direction = self.draw.pick(&["out", "fwd", "in"]);
+        let action = self.draw.pick(&["block", "block", "allow"]);
+        let line = format!("xfrm policy add src {from} dst {to} dir {direction} priority 10 action {action}");
+        self.network(v6).push(line);
     }
 
     fn policy_rule(&mut self, v6: bool) -> String {

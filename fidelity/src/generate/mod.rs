@@ -26,6 +26,12 @@ pub struct Abilities {
     pub legacy: bool,
     /// ebtables-legacy has its tables.
     pub ebtables: bool,
+    /// There are VXLAN devices.
+    pub vxlan: bool,
+    /// There are macvlan devices.
+    pub macvlan: bool,
+    /// There are policies of IPsec.
+    pub ipsec: bool,
 }
 
 /// A host.

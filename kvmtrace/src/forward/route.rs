@@ -6,7 +6,7 @@ use super::ipsec::Leaving;
 use super::packet::{Fragment, Ip, Packet};
 use super::step::{Arrival, Decision, Doubt, Outcome, Stage, Stop};
 use super::walker::{Output, Position, Task, Walker};
-use crate::event::host::{Link, LinkKind, Route};
+use crate::event::host::{Link, Route};
 use crate::event::overlay::IpsecDirection;
 use crate::event::ruleset::{Hook, Layer};
 use crate::event::{IfIndex, MacAddress};
@@ -212,7 +212,7 @@ impl<'a> Walker<'a, '_> {
             let v6 = ip.destination.is_ipv6();
             let first = asked.is_none();
             asked = Some(ip.destination);
-            let loopback = self.topology.host.links.values().find(|link| link.kind == LinkKind::Loopback);
+            let loopback = self.topology.loopback();
             if !self.topology.own(ip.destination).is_empty() || ip.destination.is_loopback() {
                 let Some(loopback) = loopback else { return };
                 let site = self.ip_site(Hook::Output, v6, None, Some(loopback.index));
@@ -243,7 +243,9 @@ impl<'a> Walker<'a, '_> {
             }
             if task.packet.ip().map(|ip| ip.destination) == asked {
                 // ip_mc_output: this host hears what it says to everyone (RTCF_LOCAL).
-                let all_hosts = ip.destination == IpAddr::V4(Ipv4Addr::new(224, 0, 0, 1));
+                // A device that is down is in no group (`ip_mc_down`).
+                let up = self.topology.link(output).is_some_and(|link| link.up);
+                let all_hosts = up && ip.destination == IpAddr::V4(Ipv4Addr::new(224, 0, 0, 1));
                 if all_hosts || self.topology.is_broadcast(ip.destination) {
                     let outcome = Outcome::Branches;
                     task.parent =

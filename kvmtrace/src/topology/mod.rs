@@ -13,8 +13,8 @@ use crate::event::host::{FdbEntry, Guest, GuestInterface, Link, LinkKind, Neighb
 use crate::event::{HostState, IfIndex, MacAddress};
 use routing::Routes;
 use rules::Rules;
-use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr};
 
 /// The host's tables with their indexes.
 #[derive(Debug)]
@@ -35,12 +35,25 @@ pub struct Topology<'a> {
     neighbours: HashMap<(IfIndex, IpAddr), &'a Neighbour>,
     guest_macs: HashMap<MacAddress, IfIndex>,
     guest_addresses: HashMap<IpAddr, IfIndex>,
+    broadcasts: HashSet<Ipv4Addr>,
+    loopback: Option<&'a Link>,
 }
 
 /// The device is Open vSwitch's, or a port of it: its datapath decides what becomes of frames.
 pub fn is_switched(host: &HostState, link: &Link) -> bool {
     let is_switch = |link: &Link| matches!(&link.kind, LinkKind::Other(kind) if kind == "openvswitch");
     is_switch(link) || link.master.and_then(|master| host.link(master)).is_some_and(is_switch)
+}
+
+/// The broadcast address of a network; a network of one or two addresses has none (`fib_add_ifaddr`).
+fn broadcast(network: Network) -> Option<Ipv4Addr> {
+    match network.address {
+        IpAddr::V4(own) if network.prefix < 31 => {
+            let hosts = u32::MAX.checked_shr(u32::from(network.prefix)).unwrap_or(0);
+            Some(Ipv4Addr::from(u32::from(own) | hosts))
+        }
+        IpAddr::V4(_) | IpAddr::V6(_) => None,
+    }
 }
 
 impl<'a> Topology<'a> {
@@ -60,6 +73,8 @@ impl<'a> Topology<'a> {
             neighbours: HashMap::with_capacity(host.neighbours.len()),
             guest_macs: HashMap::new(),
             guest_addresses: HashMap::new(),
+            broadcasts: HashSet::new(),
+            loopback: host.links.values().find(|link| link.kind == LinkKind::Loopback),
         };
         for link in host.links.values() {
             topology.names.entry(&link.name).or_insert(link);
@@ -71,6 +86,7 @@ impl<'a> Topology<'a> {
             }
             for network in &link.addresses {
                 topology.own.entry(network.address).or_default().push((link, *network));
+                topology.broadcasts.extend(broadcast(*network));
             }
         }
         for entry in &host.forwarding {
@@ -166,15 +182,12 @@ impl<'a> Topology<'a> {
     /// The address is the broadcast address of a network of this host, or `255.255.255.255`.
     pub fn is_broadcast(&self, address: IpAddr) -> bool {
         let IpAddr::V4(address) = address else { return false };
-        let ends = |network: &Network| match network.address {
-            IpAddr::V4(_) if network.prefix >= 31 => false,
-            IpAddr::V4(own) => {
-                let hosts = u32::MAX.checked_shr(u32::from(network.prefix)).unwrap_or(0);
-                u32::from(address) == u32::from(own) | hosts
-            }
-            IpAddr::V6(_) => false,
-        };
-        address.is_broadcast() || self.host.links.values().flat_map(|link| &link.addresses).any(ends)
+        address.is_broadcast() || self.broadcasts.contains(&address)
+    }
+
+    /// The loopback device.
+    pub fn loopback(&self) -> Option<&'a Link> {
+        self.loopback
     }
 
     /// A sysctl as a number; none where it was not read.

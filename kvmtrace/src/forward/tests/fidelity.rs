@@ -345,3 +345,19 @@ fn a_bridged_packet_is_cut_up_by_the_mtu_of_a_bridge(#[case] bridge: u32, #[case
     let found = stops(&from_guest(&host, &packet));
     assert_eq!(found, stop.map(|stop| (Some(GUEST2), stop)).into_iter().collect::<Vec<_>>());
 }
+
+/// A device that is down is in no group (`ip_mc_down`): this host does not hear what it says to all hosts there.
+#[rstest]
+#[case::on_a_device_that_is_up(true)]
+#[case::on_one_that_is_down(false)]
+fn the_host_hears_what_it_says_to_all_hosts(#[case] up: bool) {
+    let mut host = hosted();
+    host.links.get_mut(&BRIDGE).unwrap().up = up;
+    let mut packet = ping("224.0.0.1", mac(0));
+    (packet.source_mac, packet.destination_mac) = (None, None);
+    let ip = packet.ip_mut().unwrap();
+    ip.source = "10.0.0.1".parse().unwrap();
+    ip.transport = Transport::Udp { source: Some(1), destination: Some(2) };
+    let walk = walk(&Topology::new(&host), &packet, Entry::Host);
+    assert_eq!(arrivals(&walk).contains(&Arrival::Host), up);
+}
