@@ -150,7 +150,7 @@ fn guard(lab: &Lab, guard: Guard, net: &Net, tap: &str) -> Result<()> {
         Guard::Nothing => Ok(()),
         Guard::AntiSpoofing => lab.host.nft(&format!(
             "table bridge antispoof {{ chain own {{ type filter hook prerouting priority -200;\n\
-             iifname \"{tap}\" ip saddr != {0} drop; iifname \"{tap}\" arp saddr ip != {0} drop; }} }}",
+             iifname \"{tap}\" ip saddr != {0} drop; iifname \"{tap}\" arp saddr ip != {0} drop;\n}}\n}}",
             net.own.ip
         )),
         Guard::ReversePath => lab.host.sysctl(&["net.ipv4.conf.all.rp_filter=1"]),

@@ -102,9 +102,22 @@ pub(in crate::diagnose) fn no_route(
     judgement(explanation).fixes(known.then_some(lead)).fix(advice)
 }
 
+/// No machine can have the address, so no router takes what is sent there (RFC 6890: this network, reserved, loopback).
+fn is_nowhere(to: IpAddr) -> bool {
+    match to {
+        IpAddr::V4(address) => matches!(address.octets()[0], 0 | 127 | 240..),
+        IpAddr::V6(address) => address.is_unspecified() || address.is_loopback(),
+    }
+}
+
 /// Routes that would lead there.
 fn route_fixes(scene: &Scene<'_>, to: IpAddr) -> Vec<Fix> {
     let host = scene.host;
+    if is_nowhere(to) {
+        return vec![Fix::advice(format!(
+            "Correct the address where these packets are made: no route can lead to {to}."
+        ))];
+    }
     let prefix = if to.is_ipv6() { 128 } else { 32 };
     let family = if to.is_ipv6() { " -6" } else { "" };
     let leads_there = |route: &Route| route.destination.contains(to) && route.kind == "unicast";

@@ -77,7 +77,9 @@ pub fn whose(scene: &Scene<'_>, flow: &Flow) -> Option<(FlowDirection, IfIndex, 
         let asked = || flow.target.filter(|_| matches!(flow.key.protocol, Protocol::Icmpv6 { kind: 135, .. }));
         let by_address = || {
             let device = scene.guest_by_address(flow.key.destination)?;
-            let routed = target_mac.is_some_and(|mac| scene.is_host_mac(mac));
+            let to_host = |mac: MacAddress| scene.is_host_mac(mac);
+            let routed = target_mac.is_some_and(to_host)
+                || flow.places.values().any(|counters| to_host(counters.destination_mac));
             (!routed || is_behind(scene, device, flow.key.destination.ip()?)).then_some(device)
         };
         by_mac.or_else(by_address).or_else(|| scene.guest_by_address(Address::Ip(asked()?)))
