@@ -9,12 +9,20 @@ pub const FLOW_ENTRIES: u32 = 65_536;
 pub const HOT_SHIFT: u32 = 10;
 /// Number of (flow, drop site) pairs that the kernel side can count at once.
 pub const DROP_ENTRIES: u32 = 16_384;
+/// The table of shares has 2^`SHARE_SHIFT` entries.
+pub const SHARE_SHIFT: u32 = 14;
+/// Number of (device, direction) pairs whose packets are counted on one CPU without their flows.
+pub const OVERFLOW_ENTRIES: u32 = 8_192;
+/// Number of (device, drop site) pairs whose packets are counted on one CPU without their flows.
+pub const DROP_OVERFLOW_ENTRIES: u32 = 4_096;
 /// Size of the ring buffer in bytes (a power of two, a multiple of the page size).
 pub const RING_BYTES: u32 = 1 << 22;
+/// The same where every packet is a record.
+pub const RING_BYTES_EVERY_PACKET: u32 = 1 << 25;
 /// Number of datagrams in fragments whose ports are remembered for their later fragments.
 pub const FRAGMENT_ENTRIES: u32 = 4_096;
 
-/// Names of the frozen constants, all `u32`: offsets in bytes from the start of the structure that the name begins with.
+/// Names of the frozen constants, `u32` where nothing else is said: offsets in bytes from the start of the structure that the name begins with.
 pub mod global {
     /// `net.ns.inum` of the network namespace to trace.
     pub const NETNS_INUM: &str = "NETNS_INUM";
@@ -26,6 +34,9 @@ pub mod global {
     pub const FILTER_LENGTH: &str = "FILTER_LENGTH";
     /// 1: a record per packet.
     pub const EVERY_PACKET: &str = "EVERY_PACKET";
+
+    /// `u64`: makes the table of shares unpredictable.
+    pub const SHARE_SALT: &str = "SHARE_SALT";
 
     /// `sk_buff.dev`
     pub const SKB_DEV: &str = "SKB_DEV";

@@ -117,15 +117,16 @@ pub struct LossIndex;
 impl LossIndex {
     /// The ring buffer was full.
     pub const RING_EVENTS: u32 = 0;
-    /// The flow map was full: packets that were counted for their device only.
+    /// The flow map, or the share of it that a packet's device and addresses have, was full: packets that were counted for
+    /// their device only.
     pub const FLOW_MAP_FULL: u32 = 1;
-    /// The drop map was full.
+    /// The same of the drop map: packets that were counted for their drop site only.
     pub const DROP_MAP_FULL: u32 = 2;
     /// Number of counters.
     pub const COUNT: u32 = 3;
 }
 
-/// Packets of a device that no flow entry could be made for (the flow map was full), by [`overflow_key`].
+/// Packets that no entry could be made for: of a device, by [`overflow_key`]; of a drop site, by [`DropPlace`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct OverflowCounters {
@@ -135,7 +136,23 @@ pub struct OverflowCounters {
     pub bytes: u64,
 }
 
-/// The key of [`OverflowCounters`]: the observation point and the CPU.
+/// A drop site at a device, and the CPU that counted: whatever the flow.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct DropPlace {
+    /// The address of the instruction that freed the packet.
+    pub location: u64,
+    /// `skb->dev`, 0 when that is null.
+    pub ifindex: u32,
+    /// `enum skb_drop_reason` of the running kernel, or [`NO_REASON`].
+    pub reason: u32,
+    /// The CPU.
+    pub cpu: u32,
+    /// Zero.
+    pub _pad: u32,
+}
+
+/// The key of [`OverflowCounters`] at a hook: the observation point and the CPU.
 #[inline(always)]
 pub fn overflow_key(ifindex: u32, direction: u8, cpu: u16) -> u64 {
     u64::from(ifindex) << 32 | u64::from(direction) << 16 | u64::from(cpu)

@@ -114,7 +114,9 @@ pub struct FlowCounters {
     /// TTL or hop limit of the first packet.
     pub time_to_live: u8,
     /// Zero.
-    pub _pad: [u8; 7],
+    pub _pad: [u8; 3],
+    /// `skb->skb_iif` of the first packet: its share of the map depends on it, see [`crate::share`].
+    pub input_ifindex: u32,
 }
 
 /// A flow and what was counted of it: an entry of the hot table.
@@ -205,6 +207,6 @@ pub struct DropCounters {
     pub first_ns: u64,
     /// Length at layer 3 of the largest packet dropped.
     pub largest: u32,
-    /// Zero.
-    pub _pad: u32,
+    /// `skb->skb_iif` of the first packet: its share of the map depends on it, see [`crate::share`].
+    pub input_ifindex: u32,
 }

@@ -1,8 +1,9 @@
 //! The layout, locked: a change of size or offset is a compile error here before it is a wrong number on a screen.
 
-use crate::event::{DropRecord, HEADER_BYTES, OverflowCounters, Record, RecordFacts};
+use crate::event::{DropPlace, DropRecord, HEADER_BYTES, OverflowCounters, Record, RecordFacts};
 use crate::filter::{INSTRUCTIONS, Instruction, MacAddresses, Program};
 use crate::flow::{DropCounters, DropKey, FlowCounters, FlowKey, HotFlow};
+use crate::share::Share;
 use core::mem::{offset_of, size_of};
 
 const _: () = assert!(size_of::<FlowKey>() == 48);
@@ -16,7 +17,10 @@ const _: () = assert!(size_of::<HotFlow>() == 128);
 const _: () = assert!(offset_of!(HotFlow, counters) == 48);
 const _: () = assert!(size_of::<DropKey>() == 64);
 const _: () = assert!(size_of::<DropCounters>() == 32);
+const _: () = assert!(offset_of!(FlowCounters, input_ifindex) == 76);
 const _: () = assert!(size_of::<OverflowCounters>() == 16);
+const _: () = assert!(size_of::<DropPlace>() == 24);
+const _: () = assert!(size_of::<Share>() == 8);
 const _: () = assert!(offset_of!(RecordFacts, flow) == 24);
 const _: () = assert!(offset_of!(Record, header) == 104);
 const _: () = assert!(size_of::<Record>() == 104 + HEADER_BYTES);

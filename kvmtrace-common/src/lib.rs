@@ -19,3 +19,4 @@ pub mod layout;
 pub mod names;
 pub mod parse;
 pub mod quick;
+pub mod share;

@@ -14,6 +14,10 @@ pub const DROPS: &str = "DROPS";
 pub const LOSSES: &str = "LOSSES";
 /// Hash of [`crate::event::overflow_key`] to [`crate::event::OverflowCounters`].
 pub const OVERFLOW: &str = "OVERFLOW";
+/// Hash of [`crate::event::DropPlace`] to [`crate::event::OverflowCounters`].
+pub const DROP_OVERFLOW: &str = "DROP_OVERFLOW";
+/// Array of [`crate::share::Share`]: how much of the maps each device and address takes up.
+pub const SHARES: &str = "SHARES";
 /// Array with one entry: the filter, a [`crate::filter::Program`].
 pub const FILTER: &str = "FILTER";
 

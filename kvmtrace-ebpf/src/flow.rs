@@ -5,14 +5,18 @@
 
 use crate::error::Error;
 use crate::packet::Workspace;
+use crate::share;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_NOEXIST};
 use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap};
-use kvmtrace_common::config::{DROP_ENTRIES, FLOW_ENTRIES, FRAGMENT_ENTRIES, HOT_SHIFT};
-use kvmtrace_common::event::{Header, OverflowCounters, overflow_key};
+use kvmtrace_common::config::{
+    DROP_ENTRIES, DROP_OVERFLOW_ENTRIES, FLOW_ENTRIES, FRAGMENT_ENTRIES, HOT_SHIFT, OVERFLOW_ENTRIES,
+};
+use kvmtrace_common::event::{DropPlace, Header, OverflowCounters, overflow_key};
 use kvmtrace_common::flow::{DropCounters, DropKey, FlowCounters, FlowFlags, FlowKey, HotFlow, KeyWords, hot_index};
 use kvmtrace_common::parse::{Facts, Parsed, tcp_flag};
+use kvmtrace_common::share::Shared;
 
 /// The flows that came first, each at the one place that its key gives. A search in [`FLOWS`] takes longer than all else
 /// that is done for a packet; a look here is a multiplication and a comparison. The loader makes room for each CPU.
@@ -24,7 +28,9 @@ static FLOWS: HashMap<FlowKey, FlowCounters> = HashMap::with_max_entries(FLOW_EN
 #[map]
 static DROPS: HashMap<DropKey, DropCounters> = HashMap::with_max_entries(DROP_ENTRIES, 0);
 #[map]
-static OVERFLOW: HashMap<u64, OverflowCounters> = HashMap::with_max_entries(1_024, 0);
+static OVERFLOW: HashMap<u64, OverflowCounters> = HashMap::with_max_entries(OVERFLOW_ENTRIES, 0);
+#[map]
+static DROP_OVERFLOW: HashMap<DropPlace, OverflowCounters> = HashMap::with_max_entries(DROP_OVERFLOW_ENTRIES, 0);
 #[map]
 static FRAGMENTS: LruHashMap<FragmentKey, u32> = LruHashMap::with_max_entries(FRAGMENT_ENTRIES, 0);
 
@@ -123,9 +129,10 @@ pub(crate) fn count_known(words: &KeyWords, cpu: u16, facts: &Facts, size: &Size
     true
 }
 
-/// Adds one packet to its flow at its observation point. `ethernet`: its header begins with the MAC addresses.
+/// Adds one packet to its flow at its observation point. `input`: the device that it came in by; `ethernet`: its header
+/// begins with the MAC addresses.
 #[inline(always)]
-pub(crate) fn count(workspace: &mut Workspace, size: &Size, ethernet: bool) -> Result<Counted, Error> {
+pub(crate) fn count(workspace: &mut Workspace, size: &Size, input: u32, ethernet: bool) -> Result<Counted, Error> {
     let Workspace { header, parsed, counters } = workspace;
     let [destination_mac, source_mac] = if ethernet { macs(header) } else { [[0; 6]; 2] };
     let words = parsed.key.words();
@@ -146,6 +153,7 @@ pub(crate) fn count(workspace: &mut Workspace, size: &Size, ethernet: bool) -> R
     counters.time_to_live = parsed.facts.time_to_live;
     counters.destination_mac = destination_mac;
     counters.source_mac = source_mac;
+    counters.input_ifindex = input;
     let counted = Counted { first: Some(now), ..add(counters, &parsed.facts, size, source_mac) };
     if let Some(entry) = hot
         && entry.counters.packets == 0
@@ -157,7 +165,10 @@ pub(crate) fn count(workspace: &mut Workspace, size: &Size, ethernet: bool) -> R
         unsafe { (&raw mut entry.counters.packets).write_volatile(counters.packets) };
         return Ok(counted);
     }
-    if FLOWS.insert(&parsed.key, counters, u64::from(BPF_NOEXIST)).is_ok() {
+    if let Some(charge) = share::room(Shared::FLOWS, FLOW_ENTRIES, &words, input)
+        && FLOWS.insert(&parsed.key, counters, u64::from(BPF_NOEXIST)).is_ok()
+    {
+        charge.enter();
         return Ok(counted);
     }
     overflow(&parsed.key, size);
@@ -206,35 +217,50 @@ fn add(entry: &mut FlowCounters, facts: &Facts, size: &Size, source_mac: [u8; 6]
     Counted { packets: entry.packets, first: None, mac_changed }
 }
 
-/// The flow map is full: at least the device's sums stay right.
+/// The flow has no entry: at least the device's sums stay right.
 #[inline(always)]
 fn overflow(key: &FlowKey, size: &Size) {
-    let point = overflow_key(key.ifindex, key.direction, key.cpu);
-    if let Some(entry) = OVERFLOW.get_ptr_mut(&point) {
-        // SAFETY: as in add().
+    add_overflow(&OVERFLOW, &overflow_key(key.ifindex, key.direction, key.cpu), size);
+}
+
+/// Adds to the sums of a place. Where there are more places than entries, the loss counter alone knows of the packet.
+#[inline(always)]
+fn add_overflow<K>(map: &HashMap<K, OverflowCounters>, place: &K, size: &Size) {
+    if let Some(entry) = map.get_ptr_mut(place) {
+        // SAFETY: the map gave a valid pointer, and this CPU is the entry's only writer.
         unsafe {
             (*entry).packets += size.packets;
             (*entry).bytes += size.bytes;
         }
-    } else if OVERFLOW.insert(&point, &OverflowCounters { packets: size.packets, bytes: size.bytes }, 0).is_err() {
-        // More than a thousand points: the loss counter alone has to tell.
+    } else if map.insert(place, &OverflowCounters { packets: size.packets, bytes: size.bytes }, 0).is_err() {
     }
 }
 
-/// Adds one packet to a drop site; gives how many it has taken from this flow so far and in which step.
+/// Adds one packet to a drop site; gives how many it has taken from this flow so far. `input`: the device that it came in
+/// by.
 #[inline(always)]
-pub(crate) fn count_drop(key: &DropKey, size: &Size) -> Result<u64, Error> {
+pub(crate) fn count_drop(key: &DropKey, size: &Size, input: u32) -> Result<u64, Error> {
     if let Some(entry) = DROPS.get_ptr_mut(key) {
         // SAFETY: as in add().
         return Ok(unsafe { add_drop(entry, size) });
     }
     // SAFETY: the helper has no precondition.
     let now = unsafe { bpf_ktime_get_ns() };
-    let counters =
-        DropCounters { packets: size.packets, bytes: size.bytes, first_ns: now, largest: size.largest, _pad: 0 };
-    if DROPS.insert(key, &counters, u64::from(BPF_NOEXIST)).is_ok() {
+    let counters = DropCounters {
+        packets: size.packets,
+        bytes: size.bytes,
+        first_ns: now,
+        largest: size.largest,
+        input_ifindex: input,
+    };
+    if let Some(charge) = share::room(Shared::DROPS, DROP_ENTRIES, &key.flow.words(), input)
+        && DROPS.insert(key, &counters, u64::from(BPF_NOEXIST)).is_ok()
+    {
+        charge.enter();
         return Ok(size.packets);
     }
+    let DropKey { flow: FlowKey { ifindex, cpu, .. }, location, reason, .. } = *key;
+    add_overflow(&DROP_OVERFLOW, &DropPlace { location, ifindex, reason, cpu: u32::from(cpu), _pad: 0 }, size);
     Err(Error::DropMapFull)
 }
 

@@ -19,6 +19,7 @@ mod flow;
 mod gate;
 mod packet;
 mod probe;
+mod share;
 mod skb;
 
 use aya_ebpf::EbpfContext;

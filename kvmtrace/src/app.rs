@@ -3,10 +3,8 @@
 
 mod alone;
 mod color;
-mod command;
 mod elsewhere;
 mod explain;
-mod fix;
 mod metrics;
 mod outcome;
 mod part;
@@ -23,11 +21,10 @@ use crate::host;
 use crate::kernel::privilege;
 use crate::pipeline::Pipeline;
 use crate::sink;
-use crate::sink::text::View;
 use crate::source::Source as _;
 use alone::host_alone;
 use anyhow::Context as _;
-use color::{colored, view};
+use color::colored;
 use outcome::Outcome;
 use session::{End, Extras, Session};
 use std::io::{IsTerminal as _, Write as _};
@@ -91,7 +88,6 @@ async fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Guests { json } => guests(cli, *json).await,
         Command::Check(options) => check(cli, options).await,
         Command::Probe(options) => probe::probe(cli, options).await,
-        Command::Fix(options) => fix::fix(cli, options).await,
         Command::Explain(options) => explain::explain(cli, options).await,
         Command::Watch(options) => watch(cli, options).await,
         Command::Verdict(options) => verdict(cli, options).await,
@@ -204,6 +200,7 @@ async fn check(cli: &Cli, options: &Check) -> anyhow::Result<Outcome> {
 /// Removes what killed runs have left.
 async fn clean(cli: &Cli) -> anyhow::Result<Outcome> {
     privilege::check()?;
+    crate::probe::restore_grace_periods().context("/sys/kernel/rcu_expedited")?;
     let host = host::snapshot().await?;
     let cleaned = crate::probe::clean(host.links.values().map(|link| link.name.as_str()));
     if !cli.common.quiet {
@@ -216,8 +213,8 @@ async fn clean(cli: &Cli) -> anyhow::Result<Outcome> {
     Ok(Outcome::Clean)
 }
 
-/// Writes a report for people.
-type Text = fn(&Report, View, &mut std::io::StdoutLock<'static>) -> std::io::Result<()>;
+/// Writes a report for people, with or without colours.
+type Text = fn(&Report, bool, &mut std::io::StdoutLock<'static>) -> std::io::Result<()>;
 
 /// Prints a report.
 fn show(cli: &Cli, report: &Report, json: bool, text: Text) -> anyhow::Result<Outcome> {
@@ -225,7 +222,7 @@ fn show(cli: &Cli, report: &Report, json: bool, text: Text) -> anyhow::Result<Ou
     if json {
         sink::json::report(report, &mut out)?;
     } else {
-        text(report, view(cli), &mut out)?;
+        text(report, colored(cli, &std::io::stdout()), &mut out)?;
     }
     out.flush()?;
     Ok(Outcome::of(report.severity()))

@@ -1,6 +1,10 @@
 //! Recordings of real traces: judged from the file as they were live, whatever happens to the file.
 
-#![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that can't go on has failed; it prints what it counted"
+)]
 
 use anyhow::{Context as _, Result};
 use kvmtrace_tests::lab::plan::Options;
@@ -178,5 +182,49 @@ fn rotation_keeps_the_newest_and_together_they_are_one() -> Result<()> {
     let (code, report, complaints) = kvmtrace(&product, &arguments)?;
     assert!(code < 2 && complaints.is_empty(), "{code} {complaints}");
     assert_eq!(report.lines().count(), 1, "one report of all three");
+    Ok(())
+}
+
+/// How long datagrams are sent as fast as can be.
+const FLAT_OUT: &str = "1500";
+
+#[test]
+fn datagrams_sent_flat_out_are_kept_or_said_to_be_missing() -> Result<()> {
+    let Some((lab, product)) = lab("flat")? else { return Ok(()) };
+    let target = lab.plan.lan.addresses.v4;
+    lab.host.check(&format!("ping -n -q -c1 -W5 {target}"))?;
+    let file = lab.directory().join("flat.kvmtrace");
+    let nic = lab.plan.uplink.device.as_str();
+    let sent = || -> Result<u64> {
+        let packets = lab.host.check(&format!("cat /sys/class/net/{nic}/statistics/tx_packets"))?;
+        Ok(packets.trim().parse()?)
+    };
+    let arguments = ["record", "--packets", "-i", nic, "-o", path(&file)];
+    let tracing = product.start(&lab, &arguments)?;
+    let before = sent()?;
+    let mut flood = lab.host.command(&kvmtrace_tests::lab::beside("bench")?);
+    process::check(flood.args(["send", &format!("{target}:9"), FLAT_OUT]), LIMIT)?;
+    let sent = sent()? - before;
+    let output = tracing.interrupt(Signal::SIGINT)?;
+    let last = output.stderr.lines().last().unwrap_or_default().to_owned();
+    let missing = match last.split_once("; ").map(|(_, rest)| rest) {
+        Some("no packet is missing") => 0,
+        Some(rest) => rest.split(' ').next().unwrap_or_default().parse::<u64>().with_context(|| last.clone())?,
+        None => anyhow::bail!("the last line does not say what is missing: {last}"),
+    };
+    let (_, lines, _) = kvmtrace(&product, &["export", path(&file), "--to", "json", "-o", "-"])?;
+    let (mut kept, mut places) = (0_u64, std::collections::BTreeSet::new());
+    for line in lines.lines().filter(|line| line.contains(r#""cause":"wanted""#)) {
+        let packet: serde_json::Value = serde_json::from_str(line)?;
+        if packet["destination_port"] == 9 {
+            kept += 1;
+            places.insert(packet["device"].to_string());
+        }
+    }
+    // Each is seen where the host's bridge sends it, and where the NIC does. The host may have said a word of its own.
+    let seen = sent * places.len() as u64;
+    println!("{sent} sent, {kept} kept at {places:?}, {missing} missing");
+    assert!(places.len() == 2 && (kept + missing).abs_diff(seen) <= 32, "{sent} sent, {kept} kept, {missing} missing");
+    assert!(kept > seen / 2, "{sent} sent, {kept} kept");
     Ok(())
 }

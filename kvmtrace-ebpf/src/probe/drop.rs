@@ -41,7 +41,7 @@ pub(crate) fn packet(context: &BtfTracePointContext) -> Result<(), Error> {
     let (gso_size, gso_segments) = facts.gso();
     let size = Size::new(facts.length, 0, &parsed.facts, u32::from(gso_size), u32::from(gso_segments));
     let key = DropKey { flow: parsed.key, location, reason, _pad: 0 };
-    let count = flow::count_drop(&key, &size)?;
+    let count = flow::count_drop(&key, &size, facts.input_ifindex)?;
     if !is_milestone(count, size.packets) {
         return Ok(());
     }

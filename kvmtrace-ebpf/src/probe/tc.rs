@@ -104,7 +104,10 @@ fn count_and_tell(context: &TcContext, workspace: &mut Workspace, seen: &Seen) -
         return Ok(());
     }
     let size = Size::new(length, parsed.facts.network_offset, &parsed.facts, gso_size, seen.gso_segments);
-    let counted = flow::count(workspace, &size, ethernet)?;
+    let skb = context.skb.skb;
+    // SAFETY: as above.
+    let input_ifindex = unsafe { (*skb).ingress_ifindex };
+    let counted = flow::count(workspace, &size, input_ifindex, ethernet)?;
     let parsed = &workspace.parsed;
     let kind = if EVERY_PACKET.load() == 1 {
         RecordKind::PACKET
@@ -119,10 +122,10 @@ fn count_and_tell(context: &TcContext, workspace: &mut Workspace, seen: &Seen) -
     } else {
         return Ok(());
     };
-    let skb = context.skb.skb;
     // SAFETY: as above.
-    let (input_ifindex, packet_type, protocol) = unsafe { ((*skb).ingress_ifindex, (*skb).pkt_type, (*skb).protocol) };
+    let (packet_type, protocol) = unsafe { ((*skb).pkt_type, (*skb).protocol) };
     emit::packet(
+        EVERY_PACKET.load() == 1,
         &mut RecordFacts {
             time_ns: 0,
             location: 0,

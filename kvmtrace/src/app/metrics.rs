@@ -65,13 +65,20 @@ async fn serve(mut session: Session, asked: &mut mpsc::Receiver<Request>) -> any
                 state.events += 1;
                 if state.events.is_multiple_of(TURN) {
                     if let Ok(request) = asked.try_recv() {
-                        state.answer(request);
+                        state.answer(request, state.current);
                     }
                     tokio::task::yield_now().await;
                 }
             }
-            Some(request) = asked.recv() => state.answer(request),
-            _ = unasked.tick() => drop(state.text()),
+            // No event is left here.
+            Some(request) = asked.recv() => {
+                state.current = state.clock.now();
+                state.answer(request, state.current);
+            }
+            _ = unasked.tick() => {
+                state.current = state.clock.now();
+                drop(state.text(state.current));
+            }
         }
     }
 }
@@ -84,28 +91,36 @@ struct State {
     pipeline: Pipeline,
     meters: Meters,
     events: u64,
+    /// Up to then everything has been taken in: judging takes time in which nothing is read.
+    current: Timestamp,
     text: Option<(Instant, Duration, Arc<str>)>,
 }
 
 impl State {
     fn new(clock: Clock) -> Self {
-        Self { clock, pipeline: Pipeline::default(), meters: Meters::default(), events: 0, text: None }
+        Self {
+            clock,
+            pipeline: Pipeline::default(),
+            meters: Meters::default(),
+            events: 0,
+            current: Timestamp::default(),
+            text: None,
+        }
     }
 
-    fn answer(&mut self, request: Request) {
+    fn answer(&mut self, request: Request, now: Timestamp) {
         // A client that has gone meanwhile needs no answer.
-        drop(request.send(self.text()));
+        drop(request.send(self.text(now)));
     }
 
     /// The numbers as they are now, or were a little while ago.
-    fn text(&mut self) -> Arc<str> {
+    fn text(&mut self, now: Timestamp) -> Arc<str> {
         let begun = Instant::now();
         if let Some((made, took, text)) = &self.text
             && begun.duration_since(*made) < FRESH.max(*took * SHARE)
         {
             return Arc::clone(text);
         }
-        let now = self.clock.now();
         self.meters.judge(now, &self.pipeline.report(), self.pipeline.track());
         self.pipeline.forget(Timestamp(now.0.saturating_sub(REST_NS)));
         let text: Arc<str> = Arc::from(self.meters.text());

@@ -6,7 +6,6 @@ use super::session::{End, Extras, Session};
 use super::show;
 use crate::cli::{self, Cli};
 
-use super::command::Commanded;
 use crate::probe::Live;
 use crate::record::{
     Destination, Header, Options, Recording, Tee, Writer, Written, export, join, judge_for_joining, recording,
@@ -23,14 +22,14 @@ pub(super) async fn record(cli: &Cli, command: &cli::Record) -> anyhow::Result<O
     let destination = destination(&command.output, command.force)?;
     let extras = Extras { every_packet: command.packets.every, rules: command.rules };
     let session = Session::start(&command.scope, end, extras).await?;
-    let options = Options { rotation, ..options(session.source.inner()) };
+    let options = Options { rotation, ..options(&session.source) };
     let writer = Writer::create(&destination, options)?;
     let mut tee = Tee::new(session.source, writer).with_snaplen(command.packets.snaplen);
     while let Some(event) = tee.next().await? {
         tracing::trace!(?event);
     }
     if let Some(written) = tee.written() {
-        tell(cli, &saved(written));
+        tell(cli, &(saved(written) + &missing(tee.lost(), command.packets.every)));
     }
     Ok(Outcome::Clean)
 }
@@ -55,8 +54,8 @@ pub(super) fn options(live: &Live) -> Options {
 }
 
 /// Records what a live trace tells, if it is to go somewhere.
-pub(super) fn tee(live: Commanded<Live>, destination: Option<&Destination>) -> anyhow::Result<Tee<Commanded<Live>>> {
-    let writer = destination.map(|destination| Writer::create(destination, options(live.inner()))).transpose()?;
+pub(super) fn tee(live: Live, destination: Option<&Destination>) -> anyhow::Result<Tee<Live>> {
+    let writer = destination.map(|destination| Writer::create(destination, options(&live))).transpose()?;
     Ok(Tee::maybe(live, writer))
 }
 
@@ -101,6 +100,16 @@ pub(super) fn tell(cli: &Cli, line: &str) {
     if !cli.common.quiet {
         // Standard error may be gone; then there is nobody to tell.
         drop(writeln!(std::io::stderr(), "kvmtrace: {line}"));
+    }
+}
+
+/// How much is missing from a recording.
+fn missing(lost: u64, every_packet: bool) -> String {
+    match (lost, every_packet) {
+        (0, false) => String::new(),
+        (0, true) => "; no packet is missing".to_owned(),
+        (lost, true) => format!("; {lost} packets are missing: they came faster than they could be recorded"),
+        (lost, false) => format!("; {lost} records are missing: they came faster than they could be recorded"),
     }
 }
 

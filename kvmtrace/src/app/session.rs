@@ -1,6 +1,5 @@
 //! A live trace from its start to its end: the source, what ends it, the ready file.
 
-use super::command::{Commanded, Ending};
 use super::ready::ReadyFile;
 use crate::cli::{RuleTrace, Scope};
 use crate::event::Started;
@@ -10,7 +9,7 @@ use crate::kernel::privilege;
 use crate::probe::{Live, Plan};
 use anyhow::Context as _;
 use std::time::Duration;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 /// What ends a trace. SIGINT, SIGTERM and SIGHUP always do.
@@ -38,7 +37,7 @@ impl End {
 /// A live trace.
 pub(super) struct Session {
     /// Where the events come from; it ends by itself.
-    pub(super) source: Commanded<Live>,
+    pub(super) source: Live,
     _ready: Option<ReadyFile>,
 }
 
@@ -85,7 +84,12 @@ impl Session {
             .collect::<Result<Vec<_>, _>>()
             .context("listening for signals")?;
         let ready_file = scope.ready_file.as_ref().map(|path| ReadyFile::prepare(path)).transpose()?;
-        let source = Live::start(plan, stopped).await?;
+        // A thousand devices take a while: the end may come before all are attached.
+        let source = tokio::select! {
+            biased;
+            () = any(&mut signals) => anyhow::bail!("interrupted before everything was attached: nothing was traced"),
+            source = Live::start(plan, stopped) => source?,
+        };
         if source.devices().next().is_none() {
             tracing::warn!("no guest here yet, so nothing is traced until one starts; --all traces every device");
             for hint in super::elsewhere::hints("kvmtrace guests") {
@@ -96,26 +100,17 @@ impl Session {
         // The command gets what the operator may do; the tracer keeps only what it needs from here on.
         let child = if let End::Command(command, _) = &end { Some(spawn(command)?) } else { None };
         privilege::drop_unneeded().context("giving up privileges")?;
-        let ending = Ending::default();
-        let ended = ending.clone();
         let duration = match end {
             End::Signal => None,
             End::After(duration) => Some(duration),
             End::Command(_, duration) => duration,
         };
         tokio::spawn(async move {
-            let signalled = async {
-                let [interrupt, terminate, hangup] = signals.as_mut_slice() else { return };
-                tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
-                    _ = hangup.recv() => {}
-                }
-            };
             let command = async {
                 match child {
                     Some(mut child) => match child.wait().await {
-                        Ok(status) => ended.set(status),
+                        Ok(status) if !status.success() => tracing::info!(%status, "the command ended"),
+                        Ok(_) => {}
                         Err(error) => tracing::warn!(%error, "waiting for the command"),
                     },
                     None => std::future::pending().await,
@@ -127,12 +122,22 @@ impl Session {
                     None => std::future::pending().await,
                 }
             };
-            tokio::select! { () = signalled => {} () = command => {} () = time => {} }
+            tokio::select! { () = any(&mut signals) => {} () = command => {} () = time => {} }
             if stop.send(true).is_err() {
                 tracing::debug!("the trace had ended already");
             }
         });
-        Ok(Self { source: Commanded::new(source, ending), _ready: ready })
+        Ok(Self { source, _ready: ready })
+    }
+}
+
+/// Returns once one of the signals has come.
+async fn any(signals: &mut [Signal]) {
+    let [interrupt, terminate, hangup] = signals else { return };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
     }
 }
 

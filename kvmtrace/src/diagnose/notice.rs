@@ -7,7 +7,7 @@ use crate::diagnose::facts::scene::Scene;
 use crate::diagnose::flows::gather::gather;
 use crate::diagnose::flows::group::Group;
 use crate::diagnose::rules;
-use crate::event::{Event, EventKind, FlowKey, PacketCause, Timestamp};
+use crate::event::{Direction, DropSite, Event, EventKind, FlowKey, PacketCause, Place, Timestamp, UnlistedPlace};
 use crate::track::Track;
 use serde::Serialize;
 
@@ -48,6 +48,33 @@ pub struct Notice {
     pub text: String,
 }
 
+/// Drops that were counted without their flows.
+fn unlisted_drops(time: Timestamp, track: &Track, site: &DropSite, packets: u64) -> Option<Notice> {
+    let scene = Scene::of_host(track);
+    let guest = site.device.and_then(|device| scene.guest_name(device));
+    if guest.is_none() && !scene.wants_all() {
+        return None;
+    }
+    let device = site.device.map(|device| scene.name(device));
+    let function = site.function.as_deref().unwrap_or("an unknown function");
+    let at = device.as_deref().map(|name| format!(" at {name}")).unwrap_or_default();
+    Some(Notice {
+        time,
+        kind: NoticeKind::Drop,
+        guest,
+        flow: "more flows than could be listed".to_owned(),
+        count: packets,
+        cause: None,
+        place: site.device.map(|place| Where {
+            device,
+            point: Point::of(&scene, Place { device: place, direction: Direction::Ingress }),
+            function: site.function.clone(),
+            reason: site.reason.clone(),
+        }),
+        text: format!("{packets} packets were dropped in {function}{at}; their flows are too many to be listed"),
+    })
+}
+
 /// What an event is worth telling; `track` has already taken it in.
 pub fn notice(event: &Event, track: &Track) -> Option<Notice> {
     match &event.kind {
@@ -75,6 +102,10 @@ pub fn notice(event: &Event, track: &Track) -> Option<Notice> {
             let count = u64::from(sample.counters.fragments);
             Some(plain(event.time, NoticeKind::Fragment, &scene, sample.flow, count, text, sample.place))
         }
+        EventKind::Unlisted(unlisted) => {
+            let UnlistedPlace::Drop(site) = &unlisted.place else { return None };
+            unlisted_drops(event.time, track, site, unlisted.packets)
+        }
         EventKind::Started(_)
         | EventKind::Host(_)
         | EventKind::Flow(_)
@@ -82,7 +113,6 @@ pub fn notice(event: &Event, track: &Track) -> Option<Notice> {
         | EventKind::RuleDrop(_)
         | EventKind::Loss(_)
         | EventKind::Degraded(_)
-        | EventKind::Command(_)
         | EventKind::Ended => None,
     }
 }

@@ -25,6 +25,22 @@ pub fn keep_routes(routes: &mut Vec<Route>, most: usize) {
     keep(routes, most, |route| (rank_of_route(route), route.destination, route.table, route.metric));
 }
 
+/// How many each owner may keep, so that all of them together keep no more than `room`: those with fewer keep all, the
+/// others the same number.
+pub fn fair_share(owned: impl IntoIterator<Item = usize>, room: usize) -> usize {
+    let mut owned: Vec<usize> = owned.into_iter().collect();
+    owned.sort_unstable();
+    let (mut left, mut owners) = (room, owned.len());
+    for count in owned {
+        if count > left / owners {
+            return left / owners;
+        }
+        left -= count;
+        owners -= 1;
+    }
+    usize::MAX
+}
+
 /// What is told of a table that was cut.
 pub fn note(all: u64, kept: usize) -> String {
     format!("there are {all}; the {kept} that tell most are kept, so that the trace stays small")

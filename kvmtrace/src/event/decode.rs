@@ -3,9 +3,9 @@
 use super::units::{IfIndex, MacAddress, Timestamp};
 use super::{
     Address, Direction, DropSample, DropSite, Event, EventKind, FlowCounters, FlowKey, FlowSample, PacketCause,
-    PacketRecord, Place, Protocol,
+    PacketRecord, Place, Protocol, Unlisted, UnlistedPlace,
 };
-use kvmtrace_common::event::{DropRecord, Layer, Record, RecordFacts, RecordKind};
+use kvmtrace_common::event::{DropPlace, DropRecord, Layer, OverflowCounters, Record, RecordFacts, RecordKind};
 use kvmtrace_common::flow::{self as wire, Family, FlowFlags, NO_VLAN};
 use kvmtrace_common::parse::ip_protocol;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -101,6 +101,18 @@ pub fn drop(wire_key: &wire::DropKey, counters: &wire::DropCounters, resolver: &
     }
 }
 
+/// What passed a device without an entry for its flow; none when the key is of no place.
+pub fn unlisted(wire_key: u64, counters: &OverflowCounters) -> Option<Unlisted> {
+    let place = place_at((wire_key >> 32) as u32, (wire_key >> 16) as u8)?;
+    Some(Unlisted { place: UnlistedPlace::Hook(place), packets: counters.packets, bytes: counters.bytes })
+}
+
+/// What a drop site took without an entry for its flow.
+pub fn unlisted_drop(wire_key: &DropPlace, counters: &OverflowCounters, resolver: &impl Resolver) -> Unlisted {
+    let site = site(wire_key.location, wire_key.reason, wire_key.ifindex, resolver);
+    Unlisted { place: UnlistedPlace::Drop(site), packets: counters.packets, bytes: counters.bytes }
+}
+
 fn site(location: u64, reason: u32, ifindex: u32, resolver: &impl Resolver) -> DropSite {
     let symbol = resolver.symbol(location);
     DropSite {
@@ -132,12 +144,16 @@ fn stack(addresses: &[u64], site: &DropSite, resolver: &impl Resolver) -> Vec<St
 }
 
 fn place(key: &wire::FlowKey) -> Option<Place> {
-    let direction = match key.direction {
+    place_at(key.ifindex, key.direction)
+}
+
+fn place_at(ifindex: u32, direction: u8) -> Option<Place> {
+    let direction = match direction {
         wire::Direction::INGRESS => Direction::Ingress,
         wire::Direction::EGRESS => Direction::Egress,
         _ => return None,
     };
-    Some(Place { device: IfIndex::from_kernel(key.ifindex)?, direction })
+    Some(Place { device: IfIndex::from_kernel(ifindex)?, direction })
 }
 
 /// The flow that a key of the kernel side means.

@@ -57,15 +57,8 @@ pub enum EventKind {
     Degraded(Degraded),
     /// The last event of a trace that ended in order.
     Ended,
-    /// The command that was traced (`--cmd`) has ended. Before `Ended`.
-    Command(CommandEnd),
-}
-
-/// How a command ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CommandEnd {
-    /// Its exit status; 128 + N where signal N ended it.
-    pub status: i32,
+    /// Packets that were counted without their flows, absolute since the start.
+    Unlisted(Unlisted),
 }
 
 /// Who traces, and what.
@@ -274,6 +267,27 @@ pub struct Loss {
     /// Messages of nft's trace that found the listener busy (`--trace-rules`).
     #[serde(default)]
     pub rule_messages: u64,
+}
+
+/// Packets that were counted without their flows: the kernel's side keeps a share of its tables for each guest, and this
+/// one's was used up. The sums are exact; [`Loss::map_full`] has all of them together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unlisted {
+    /// Where.
+    pub place: UnlistedPlace,
+    /// Packets.
+    pub packets: u64,
+    /// Bytes: at a hook with the Ethernet header, of a drop site from the layer-3 header on.
+    pub bytes: u64,
+}
+
+/// Where packets were counted without their flows.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum UnlistedPlace {
+    /// They passed here.
+    Hook(Place),
+    /// They were dropped here.
+    Drop(DropSite),
 }
 
 /// A part of the trace is missing.

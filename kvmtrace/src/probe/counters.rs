@@ -1,100 +1,82 @@
 //! Reading the counters: the entries of all CPUs added up, told when they have changed.
 //!
-//! A guest may open flows as fast as it sends. When the kernel's map fills up, flows that have rested since the last
-//! look are taken out of it and kept here; what is kept here is bounded, and what no longer fits is counted as evicted.
-//! The same for the hot table, so that its entries go to flows that are alive.
+//! A guest may open flows as fast as it sends. Entries that rest are taken out of the kernel's maps and kept here, so that
+//! no map fills for good; the fuller a map, the sooner. What is kept here is bounded, and what no longer fits is counted
+//! as evicted. Packets that found no room in a map are counted by device, direction and drop site alone: those sums are
+//! exact, whatever a guest sends.
 
+use super::book::{Book, Part};
 use super::hot::{self, Hot};
 use super::loader::{ProbeError, Programs};
+use super::shares::Shares;
+use super::syscall::Table;
 use crate::event::decode::{self, Resolver};
 use crate::event::{Event, EventKind, Loss, Timestamp};
-use aya::Pod;
-use aya::maps::{HashMap, Map, MapData, PerCpuArray};
-use kvmtrace_common::config::{FLOW_ENTRIES, HOT_SHIFT};
-use kvmtrace_common::event::{LossIndex, OverflowCounters};
-use kvmtrace_common::flow::{DropCounters, DropKey, FlowCounters, FlowFlags, FlowKey};
+use aya::maps::{MapData, PerCpuArray};
+use kvmtrace_common::config::{DROP_ENTRIES, FLOW_ENTRIES, HOT_SHIFT};
+use kvmtrace_common::event::{DropPlace, LossIndex, OverflowCounters, RecordFacts, RecordKind};
+use kvmtrace_common::flow::{DropCounters, DropKey, FlowCounters, FlowKey, KeyWords};
 use kvmtrace_common::names;
+use kvmtrace_common::share::Shared;
 use std::collections::BTreeMap;
-use zerocopy::IntoBytes as _;
+use std::time::Duration;
+use tokio::time::Instant;
+use zerocopy::FromBytes as _;
 
-macro_rules! plain {
-    ($($name:ident($of:ty)),* $(,)?) => {$(
-        #[doc = concat!("[`", stringify!($of), "`] as it lies in a map.")]
-        #[repr(transparent)]
-        #[derive(Clone, Copy)]
-        struct $name($of);
-        // SAFETY: repr(transparent) over a repr(C) structure of integers without padding (zerocopy's IntoBytes and
-        // FromBytes are derived for it), so any bytes are a valid value.
-        unsafe impl Pod for $name {}
-    )*};
-}
-
-plain!(Flow(FlowKey), Counters(FlowCounters), Site(DropKey), Drops(DropCounters), Overflow(OverflowCounters));
-
-/// The kernel's map is emptied of resting flows when it holds so many.
-const CROWDED: usize = FLOW_ENTRIES as usize / 4 * 3;
-/// Flows (per observation point) kept here at most: some 40 MB.
+/// Flows (per observation point) kept here at most: some 50 MB.
 const KEPT: usize = FLOW_ENTRIES as usize * 4;
+/// Drop sites of flows kept here at most.
+const KEPT_DROPS: usize = FLOW_ENTRIES as usize;
 
-/// The same of the hot table, for each CPU's part.
+/// A CPU's part of the hot table is emptied of resting flows when it holds so many.
 const CROWDED_HOT: usize = hot::PER_CPU / 4 * 3;
-/// A flow must have rested for so many looks to be taken out of the hot table: it has a first packet again when it goes on.
-const RESTED_HOT: u32 = 20;
+/// The map of flows fills up when it holds so many: then resting ones make room soon.
+const CROWDED: u32 = FLOW_ENTRIES / 4;
+/// The same of the map of drops. Later, for each flow that takes such a place is one more to judge and to print; the other
+/// guests have their share in any case.
+const CROWDED_DROPS: u32 = DROP_ENTRIES / 4 * 3;
+/// For so many looks an entry must have rested to be taken out of a table with room to spare: it has a first packet again
+/// when it goes on.
+const RESTED: u32 = 20;
+/// The same of a map that fills up.
+const RESTED_CROWDED: u32 = 2;
+/// Reading takes at most one part in so many of the time,
+const SHARE: u32 = 50;
+/// but is not put off for longer than this.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+/// After so many looks the shares are compared with what is there.
+const SETTLE: u32 = 8;
 
-/// What is known of a flow at a place.
-#[derive(Clone, Copy, Default)]
-struct Seen {
-    /// What was told last.
-    told: FlowCounters,
-    /// What was counted in entries that have been taken out of the kernel's tables.
-    retired: FlowCounters,
-    /// For how many looks nothing has changed.
-    rested: u32,
-}
-
-/// One of the entries that count a flow at a place.
-#[derive(Clone, Copy)]
-enum Part {
-    /// In the map, of this CPU.
-    Map(u16),
-    /// In the hot table, at this index.
-    Hot(usize),
-}
-
-/// What is counted of each flow at each place: the bytes of its key without the CPU, and its entries.
-type Entries = BTreeMap<[u8; 48], Vec<(Part, FlowCounters)>>;
-
-/// How full the kernel's tables are.
-#[derive(Default)]
-struct Filled {
-    map: usize,
-    /// Of each CPU.
-    hot: BTreeMap<usize, usize>,
-}
-
-impl Filled {
-    /// There is need to take this one out.
-    fn is_crowded(&self, part: Part, rested: u32) -> bool {
-        match part {
-            Part::Map(_) => self.map >= CROWDED,
-            Part::Hot(index) => {
-                rested >= RESTED_HOT && self.hot.get(&(index >> HOT_SHIFT)).is_some_and(|taken| *taken >= CROWDED_HOT)
-            }
-        }
-    }
-}
+/// A flow's key without the CPU.
+type FlowWords = KeyWords;
+/// A drop's key without the CPU.
+type DropWords = [u64; size_of::<DropKey>() / 8];
+/// A [`DropPlace`] without the CPU.
+type PlaceWords = [u64; size_of::<DropPlace>() / 8];
 
 /// The maps.
 pub(super) struct Reader {
     hot: Hot,
-    flows: HashMap<MapData, Flow, Counters>,
-    drops: HashMap<MapData, Site, Drops>,
-    overflow: HashMap<MapData, u64, Overflow>,
+    /// Entries that each CPU's part of it held at the last look.
+    hot_taken: BTreeMap<u32, usize>,
+    flows: Table<FlowKey, FlowCounters>,
+    drops: Table<DropKey, DropCounters>,
+    overflow: Table<u64, OverflowCounters>,
+    drop_overflow: Table<DropPlace, OverflowCounters>,
     losses: PerCpuArray<MapData, u64>,
-    seen_flows: BTreeMap<[u8; 48], Seen>,
+    shares: Shares,
+    seen_flows: Book<FlowWords, FlowCounters>,
+    seen_drops: Book<DropWords, DropCounters>,
+    seen_overflow: Book<u64, OverflowCounters>,
+    seen_drop_overflow: Book<PlaceWords, OverflowCounters>,
+    /// Packets that found no room, at hooks and at drop sites: in entries that have been taken out, and in all.
+    retired_unlisted: [u64; 2],
+    unlisted: [u64; 2],
     evicted: u64,
-    seen_drops: BTreeMap<[u8; 64], DropCounters>,
     seen_loss: Loss,
+    looks: u32,
+    /// When the counters were read last, and how long that took.
+    last: Option<(Instant, Duration)>,
 }
 
 impl std::fmt::Debug for Reader {
@@ -103,182 +85,230 @@ impl std::fmt::Debug for Reader {
     }
 }
 
-fn typed<T>(programs: &mut Programs, name: &'static str) -> Result<T, ProbeError>
-where
-    T: TryFrom<Map, Error = aya::maps::MapError>,
-{
-    T::try_from(programs.take_map(name)?).map_err(ProbeError::load)
+/// For how many looks an entry must have rested to be taken out of a map that holds so many.
+fn patience(taken: u32, crowded: u32) -> u32 {
+    if taken >= crowded { RESTED_CROWDED } else { RESTED }
+}
+
+/// A table can't be read: the entries that were read still count.
+fn unread(name: &str, result: std::io::Result<()>) {
+    if let Err(error) = result {
+        tracing::debug!(%error, name, "reading a map");
+    }
 }
 
 impl Reader {
     pub(super) fn new(programs: &mut Programs) -> Result<Self, ProbeError> {
+        let losses = PerCpuArray::try_from(programs.take_map(names::LOSSES)?).map_err(ProbeError::load)?;
         Ok(Self {
             hot: Hot::new(programs)?,
-            flows: typed(programs, names::FLOWS)?,
-            drops: typed(programs, names::DROPS)?,
-            overflow: typed(programs, names::OVERFLOW)?,
-            losses: typed(programs, names::LOSSES)?,
-            seen_flows: BTreeMap::new(),
+            hot_taken: BTreeMap::new(),
+            flows: Table::new(programs.take_map(names::FLOWS)?, names::FLOWS)?,
+            drops: Table::new(programs.take_map(names::DROPS)?, names::DROPS)?,
+            overflow: Table::new(programs.take_map(names::OVERFLOW)?, names::OVERFLOW)?,
+            drop_overflow: Table::new(programs.take_map(names::DROP_OVERFLOW)?, names::DROP_OVERFLOW)?,
+            losses,
+            shares: Shares::new(programs)?,
+            seen_flows: Book::new(),
+            seen_drops: Book::new(),
+            seen_overflow: Book::new(),
+            seen_drop_overflow: Book::new(),
+            retired_unlisted: [0; 2],
+            unlisted: [0; 2],
             evicted: 0,
-            seen_drops: BTreeMap::new(),
             seen_loss: Loss::default(),
+            looks: 0,
+            last: None,
         })
+    }
+
+    /// The counters are to be read now: not where reading has just taken long, unless a map fills up.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        if self.shares.taken(Shared::FLOWS) >= CROWDED || self.shares.taken(Shared::DROPS) >= CROWDED_DROPS {
+            return true;
+        }
+        self.last.is_none_or(|(when, took)| now.duration_since(when) >= (took * SHARE).min(LONGEST_WAIT))
+    }
+
+    /// How many packets a drop site took from a flow in entries that have been taken out: the programs count anew.
+    pub(super) fn dropped_before(&self, record: &[u8]) -> u64 {
+        let Ok((facts, _)) = RecordFacts::ref_from_prefix(record) else { return 0 };
+        if facts.kind != RecordKind::DROP {
+            return 0;
+        }
+        let flow = FlowKey { cpu: 0, ..facts.flow };
+        let key = DropKey { flow, location: facts.location, reason: facts.reason, _pad: 0 };
+        let key: DropWords = zerocopy::transmute!(key);
+        self.seen_drops.retired(&key).map_or(0, |counters| counters.packets)
     }
 
     /// What has changed since the last call. `rule_messages` is what the listener of nft's trace has lost.
     pub(super) fn changes(&mut self, now: Timestamp, resolver: &impl Resolver, rule_messages: u64) -> Vec<Event> {
+        let begun = Instant::now();
+        self.look();
         let mut events = Vec::new();
-        let (entries, filled) = self.entries();
-        for (key, parts) in entries {
-            let flow: FlowKey = zerocopy::transmute!(key);
-            let seen = self.seen_flows.entry(key).or_default();
-            let mut total = seen.retired;
-            for (_, counters) in &parts {
-                add_flow(&mut total, counters);
-            }
-            if seen.told != total {
-                (seen.told, seen.rested) = (total, 0);
-                if let Some(sample) = decode::flow(&flow, &total, resolver) {
-                    events.push(Event { time: now, kind: EventKind::Flow(sample) });
-                }
-                continue;
-            }
-            seen.rested = seen.rested.saturating_add(1);
-            for (part, counters) in parts {
-                if filled.is_crowded(part, seen.rested) {
-                    match part {
-                        // Not there any more: nothing to do.
-                        Part::Map(cpu) => self.flows.remove(&Flow(FlowKey { cpu, ..flow })).unwrap_or_default(),
-                        Part::Hot(index) => self.hot.free(index),
-                    }
-                    add_flow(&mut seen.retired, &counters);
-                }
+        let mut add = |kind| events.push(Event { time: now, kind });
+        for (key, counters) in self.seen_flows.changes() {
+            if let Some(sample) = decode::flow(&FlowKey::from_words(key), &counters, resolver) {
+                add(EventKind::Flow(sample));
             }
         }
-        self.evict();
-        let mut drops: BTreeMap<[u8; 64], DropCounters> = BTreeMap::new();
-        for (Site(mut key), Drops(counters)) in self.drops.iter().filter_map(Result::ok) {
-            key.flow.cpu = 0;
-            let Ok(bytes) = <[u8; 64]>::try_from(key.as_bytes()) else { continue };
-            drops.entry(bytes).and_modify(|sum| add_drops(sum, &counters)).or_insert(counters);
+        for (key, counters) in self.seen_drops.changes() {
+            let key: DropKey = zerocopy::transmute!(key);
+            add(EventKind::Drop(decode::drop(&key, &counters, resolver)));
         }
-        for (key, counters) in &drops {
-            if self.seen_drops.get(key) == Some(counters) {
-                continue;
+        for (key, counters) in self.seen_overflow.changes() {
+            if let Some(unlisted) = decode::unlisted(key, &counters) {
+                add(EventKind::Unlisted(unlisted));
             }
-            let key: DropKey = zerocopy::transmute!(*key);
-            events.push(Event { time: now, kind: EventKind::Drop(decode::drop(&key, counters, resolver)) });
         }
-        self.seen_drops = drops;
+        for (key, counters) in self.seen_drop_overflow.changes() {
+            let place: DropPlace = zerocopy::transmute!(key);
+            add(EventKind::Unlisted(decode::unlisted_drop(&place, &counters, resolver)));
+        }
         let loss = Loss { rule_messages, ..self.loss() };
         if loss != self.seen_loss {
             self.seen_loss = loss;
-            events.push(Event { time: now, kind: EventKind::Loss(loss) });
+            add(EventKind::Loss(loss));
         }
+        self.last = Some((begun, begun.elapsed()));
         events
     }
 
-    /// All that is counted now, by flow and place.
-    fn entries(&self) -> (Entries, Filled) {
-        let mut entries = Entries::new();
-        let mut filled = Filled::default();
-        let mut add = |mut key: FlowKey, part, counters| {
-            key.cpu = 0;
-            entries.entry(zerocopy::transmute!(key)).or_default().push((part, counters));
-        };
-        for (index, key, counters) in self.hot.taken() {
-            *filled.hot.entry(index >> HOT_SHIFT).or_default() += 1;
-            add(key, Part::Hot(index), counters);
+    /// Reads all tables, and takes out what rests.
+    fn look(&mut self) {
+        self.looks = self.looks.wrapping_add(1);
+        let mut tally = self.looks.is_multiple_of(SETTLE).then(|| self.shares.tally());
+        let patience_flows = patience(self.shares.taken(Shared::FLOWS), CROWDED);
+        let patience_drops = patience(self.shares.taken(Shared::DROPS), CROWDED_DROPS);
+        self.look_at_hot();
+        let (shares, seen) = (&self.shares, &mut self.seen_flows);
+        let mut resting = Vec::new();
+        let read = self.flows.for_each(|key, counters| {
+            let words = key.words();
+            if let Some(tally) = &mut tally {
+                shares.found(tally, Shared::FLOWS, &words, counters.input_ifindex);
+            }
+            if seen.see(FlowKey { cpu: 0, ..*key }.words(), Part::Map(key.cpu), counters) >= patience_flows {
+                resting.push(*key);
+            }
+        });
+        unread(names::FLOWS, read);
+        let (shares, seen) = (&self.shares, &mut self.seen_drops);
+        let mut resting_drops = Vec::new();
+        let read = self.drops.for_each(|key, counters| {
+            if let Some(tally) = &mut tally {
+                shares.found(tally, Shared::DROPS, &key.flow.words(), counters.input_ifindex);
+            }
+            if seen.see(without_cpu(key), Part::Map(key.flow.cpu), counters) >= patience_drops {
+                resting_drops.push(*key);
+            }
+        });
+        unread(names::DROPS, read);
+        if let Some(tally) = tally {
+            self.shares.settle(&tally);
         }
-        for (Flow(key), Counters(counters)) in self.flows.iter().filter_map(Result::ok) {
-            filled.map += 1;
-            add(key, Part::Map(key.cpu), counters);
+        for key in resting {
+            let Some(last) = self.flows.remove(&key) else { continue };
+            self.shares.give_back(Shared::FLOWS, &key.words(), last.input_ifindex);
+            self.seen_flows.retire(FlowKey { cpu: 0, ..key }.words(), Part::Map(key.cpu), &last);
         }
-        (entries, filled)
+        for key in resting_drops {
+            let Some(last) = self.drops.remove(&key) else { continue };
+            self.shares.give_back(Shared::DROPS, &key.flow.words(), last.input_ifindex);
+            self.seen_drops.retire(without_cpu(&key), Part::Map(key.flow.cpu), &last);
+        }
+        self.look_at_overflow();
+        self.evicted += self.seen_flows.forget_beyond(KEPT, |key| FlowKey::from_words(*key).ifindex);
+        self.evicted += self.seen_drops.forget_beyond(KEPT_DROPS, |key| {
+            let key: DropKey = zerocopy::transmute!(*key);
+            key.flow.ifindex
+        });
     }
 
-    /// Forgets flows that are no longer in the map, the smallest first, until the rest fits.
-    fn evict(&mut self) {
-        let excess = self.seen_flows.len().saturating_sub(KEPT);
-        if excess == 0 {
-            return;
+    fn look_at_hot(&mut self) {
+        let mut resting = Vec::new();
+        let before = std::mem::take(&mut self.hot_taken);
+        for (index, key, counters) in self.hot.taken() {
+            let cpu = index >> HOT_SHIFT;
+            *self.hot_taken.entry(cpu).or_default() += 1;
+            let words = FlowKey { cpu: 0, ..key }.words();
+            let rested = self.seen_flows.see(words, Part::Hot(index), &counters);
+            if rested >= RESTED && before.get(&cpu).is_some_and(|taken| *taken >= CROWDED_HOT) {
+                resting.push((index, words, counters));
+            }
         }
-        let mut gone: Vec<(u64, [u8; 48])> = self
-            .seen_flows
-            .iter()
-            .filter(|(_, seen)| seen.retired == seen.told)
-            .map(|(key, seen)| (seen.told.packets, *key))
-            .collect();
-        gone.sort_unstable();
-        for (_, key) in gone.into_iter().take(excess) {
-            self.seen_flows.remove(&key);
-            self.evicted += 1;
+        for (index, words, counters) in resting {
+            self.hot.free(index);
+            self.seen_flows.retire(words, Part::Hot(index), &counters);
         }
+    }
+
+    /// Sums of devices and drop sites: those of devices that are gone rest, too.
+    fn look_at_overflow(&mut self) {
+        let seen = &mut self.seen_overflow;
+        let (mut at_hooks, mut at_sites) = (0, 0);
+        let mut resting = Vec::new();
+        let read = self.overflow.for_each(|key, counters| {
+            at_hooks += counters.packets;
+            if seen.see(*key & !0xffff, Part::Map(*key as u16), counters) >= RESTED {
+                resting.push(*key);
+            }
+        });
+        unread(names::OVERFLOW, read);
+        for key in resting {
+            if let Some(last) = self.overflow.remove(&key) {
+                at_hooks -= last.packets.min(at_hooks);
+                self.retired_unlisted[0] += last.packets;
+                self.seen_overflow.retire(key & !0xffff, Part::Map(key as u16), &last);
+            }
+        }
+        let words = |key: &DropPlace| -> PlaceWords { zerocopy::transmute!(DropPlace { cpu: 0, ..*key }) };
+        let seen = &mut self.seen_drop_overflow;
+        let mut resting = Vec::new();
+        let read = self.drop_overflow.for_each(|key, counters| {
+            at_sites += counters.packets;
+            if seen.see(words(key), Part::Map(key.cpu as u16), counters) >= RESTED {
+                resting.push(*key);
+            }
+        });
+        unread(names::DROP_OVERFLOW, read);
+        for key in resting {
+            if let Some(last) = self.drop_overflow.remove(&key) {
+                at_sites -= last.packets.min(at_sites);
+                self.retired_unlisted[1] += last.packets;
+                self.seen_drop_overflow.retire(words(&key), Part::Map(key.cpu as u16), &last);
+            }
+        }
+        let [hooks, sites] = self.retired_unlisted;
+        self.unlisted = [hooks + at_hooks, sites + at_sites];
+        self.seen_overflow.forget_beyond(KEPT_DROPS, |key| *key);
+        self.seen_drop_overflow.forget_beyond(KEPT_DROPS, |key| *key);
     }
 
     fn loss(&self) -> Loss {
         let sum = |index| -> u64 { self.losses.get(&index, 0).map_or(0, |values| values.iter().sum()) };
-        let overflow: u64 = self.overflow.iter().filter_map(Result::ok).map(|(_, counters)| counters.0.packets).sum();
+        let [hooks, sites] = self.unlisted;
         Loss {
             ring_events: sum(LossIndex::RING_EVENTS),
             flows_evicted: self.evicted,
-            map_full: overflow.max(sum(LossIndex::FLOW_MAP_FULL)) + sum(LossIndex::DROP_MAP_FULL),
+            map_full: hooks.max(sum(LossIndex::FLOW_MAP_FULL)) + sites.max(sum(LossIndex::DROP_MAP_FULL)),
             rule_messages: 0,
         }
     }
 }
 
-/// Adds what another CPU, or an earlier entry, counted of the same flow at the same place.
-fn add_flow(sum: &mut FlowCounters, other: &FlowCounters) {
-    if other.packets == 0 {
-        return;
-    }
-    if sum.packets == 0 {
-        *sum = *other;
-        return;
-    }
-    if other.source_mac != sum.source_mac {
-        sum.flags |= FlowFlags::SOURCE_MAC_CHANGED;
-    }
-    if other.first_ns < sum.first_ns {
-        sum.first_ns = other.first_ns;
-        sum.source_mac = other.source_mac;
-        sum.destination_mac = other.destination_mac;
-        sum.time_to_live = other.time_to_live;
-    }
-    sum.packets = sum.packets.saturating_add(other.packets);
-    sum.bytes = sum.bytes.saturating_add(other.bytes);
-    sum.fragments = sum.fragments.saturating_add(other.fragments);
-    sum.fragmented = sum.fragmented.saturating_add(other.fragmented);
-    sum.gso = sum.gso.saturating_add(other.gso);
-    sum.largest = sum.largest.max(other.largest);
-    sum.tcp_syn = sum.tcp_syn.saturating_add(other.tcp_syn);
-    sum.tcp_syn_ack = sum.tcp_syn_ack.saturating_add(other.tcp_syn_ack);
-    sum.tcp_reset = sum.tcp_reset.saturating_add(other.tcp_reset);
-    sum.tcp_fin = sum.tcp_fin.saturating_add(other.tcp_fin);
-    sum.flags |= other.flags;
-}
-
-fn add_drops(sum: &mut DropCounters, other: &DropCounters) {
-    sum.packets = sum.packets.saturating_add(other.packets);
-    sum.bytes = sum.bytes.saturating_add(other.bytes);
-    sum.first_ns = sum.first_ns.min(other.first_ns);
-    sum.largest = sum.largest.max(other.largest);
+fn without_cpu(key: &DropKey) -> DropWords {
+    zerocopy::transmute!(DropKey { flow: FlowKey { cpu: 0, ..key.flow }, ..*key })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{CROWDED, CROWDED_HOT, Filled, HOT_SHIFT, Part, RESTED_HOT};
+    use super::{CROWDED, RESTED, RESTED_CROWDED, patience};
 
     #[test]
-    fn only_what_is_crowded_is_emptied_and_of_the_hot_table_only_what_has_rested_long() {
-        let filled = Filled { map: CROWDED - 1, hot: [(0, CROWDED_HOT), (1, CROWDED_HOT - 1)].into() };
-        assert!(!filled.is_crowded(Part::Map(0), u32::MAX));
-        assert!(filled.is_crowded(Part::Hot(5), RESTED_HOT));
-        assert!(!filled.is_crowded(Part::Hot(5), RESTED_HOT - 1));
-        assert!(!filled.is_crowded(Part::Hot(5 + (1 << HOT_SHIFT)), RESTED_HOT), "another CPU's part has room");
-        let filled = Filled { map: CROWDED, ..Filled::default() };
-        assert!(filled.is_crowded(Part::Map(0), 1));
-        assert!(!filled.is_crowded(Part::Hot(5), u32::MAX));
+    fn the_fuller_a_map_the_sooner_is_taken_out_what_rests() {
+        assert_eq!(patience(CROWDED - 1, CROWDED), RESTED);
+        assert_eq!(patience(CROWDED, CROWDED), RESTED_CROWDED);
     }
 }

@@ -1,16 +1,21 @@
 //! The kernel's drops alone, each with its packet: for tests that send packets one by one and ask where each of them died.
 
 use super::loader::{ProbeError, Programs, Settings};
+use super::shares::Shares;
+use super::syscall::Table;
 use crate::event::{Event, decode};
 use crate::kernel::{Kernel, KernelError};
-use aya::maps::{HashMap, MapData, RingBuf};
+use aya::maps::{MapData, RingBuf};
+use kvmtrace_common::flow::{DropCounters, DropKey};
 use kvmtrace_common::names;
+use kvmtrace_common::share::Shared;
 
 /// `kfree_skb` in the network namespace of the thread that opened it, until this value is dropped.
 pub struct Drops {
     kernel: Kernel,
     ring: RingBuf<MapData>,
-    counted: HashMap<MapData, [u8; 64], [u8; 32]>,
+    counted: Table<DropKey, DropCounters>,
+    shares: Shares,
     _programs: Programs,
 }
 
@@ -37,9 +42,10 @@ impl Drops {
         let kernel = Kernel::read()?;
         let mut programs = Programs::load(&kernel, Settings { filter: None, every_packet: false })?;
         let ring = RingBuf::try_from(programs.take_map(names::EVENTS)?).map_err(ProbeError::load)?;
-        let counted = HashMap::try_from(programs.take_map(names::DROPS)?).map_err(ProbeError::load)?;
+        let counted = Table::new(programs.take_map(names::DROPS)?, names::DROPS)?;
+        let shares = Shares::new(&mut programs)?;
         programs.open_below(u32::MAX)?;
-        Ok(Self { kernel, ring, counted, _programs: programs })
+        Ok(Self { kernel, ring, counted, shares, _programs: programs })
     }
 
     /// The drops since the last call, in the order in which each CPU reported them.
@@ -50,9 +56,14 @@ impl Drops {
         }
         // The programs report the first, second, fourth, … packet that a site takes from a flow. Without its count each packet
         // is a first one.
-        let known: Vec<_> = self.counted.keys().filter_map(Result::ok).collect();
+        let mut known = Vec::new();
+        if let Err(error) = self.counted.for_each(|key, _| known.push(*key)) {
+            tracing::debug!(%error, "reading the drops' counters");
+        }
         for key in known {
-            drop(self.counted.remove(&key));
+            if let Some(counters) = self.counted.remove(&key) {
+                self.shares.give_back(Shared::DROPS, &key.flow.words(), counters.input_ifindex);
+            }
         }
         events
     }

@@ -1,16 +1,10 @@
-//! The hot table: the flows that each CPU saw first, in memory that the programs and this process share. So a look at all
-//! of it takes no system call.
+//! The hot table: the flows that each CPU saw first, in memory that the programs and this process share.
 
 use super::loader::{ProbeError, Programs};
-use aya::maps::{Map, MapData};
+use super::mapped::Mapped;
 use kvmtrace_common::config::HOT_SHIFT;
 use kvmtrace_common::flow::{FlowCounters, FlowKey, HotFlow, KeyWords};
 use kvmtrace_common::names;
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
-use std::ffi::c_void;
-use std::num::NonZeroUsize;
-use std::os::fd::AsFd as _;
-use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const WORDS: usize = size_of::<HotFlow>() / size_of::<u64>();
@@ -23,40 +17,18 @@ pub(super) const PER_CPU: usize = 1 << HOT_SHIFT;
 /// An entry as it lies there. All is read and written in whole words, each at once, as the programs do.
 type Entry = [AtomicU64; WORDS];
 
-/// The shared memory.
-pub(super) struct Hot {
-    /// Keeps the map alive.
-    _map: MapData,
-    start: NonNull<c_void>,
-    entries: usize,
-}
-
-// SAFETY: the memory belongs to this value alone and is reached through atomic words only.
-unsafe impl Send for Hot {}
-// SAFETY: as above.
-unsafe impl Sync for Hot {}
+/// The table.
+pub(super) struct Hot(Mapped<Entry>);
 
 impl Hot {
     pub(super) fn new(programs: &mut Programs) -> Result<Self, ProbeError> {
-        let Map::Array(map) = programs.take_map(names::HOT)? else { return Err(ProbeError::Absent(names::HOT)) };
         let entries = programs.hot_entries() as usize;
-        let length = NonZeroUsize::new(entries * size_of::<Entry>()).ok_or(ProbeError::Absent(names::HOT))?;
-        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: a new mapping at an address of the kernel's choice; the map was created with so many entries.
-        let start = unsafe { mmap(None, length, access, MapFlags::MAP_SHARED, map.fd().as_fd(), 0) }
-            .map_err(ProbeError::load)?;
-        Ok(Self { _map: map, start, entries })
-    }
-
-    fn entries(&self) -> &[Entry] {
-        // SAFETY: the mapping holds so many entries (the map's value is 128 bytes without padding, and begins at a page),
-        // lives as long as this value, and any bytes are valid atomic words.
-        unsafe { std::slice::from_raw_parts(self.start.cast().as_ptr(), self.entries) }
+        Ok(Self(Mapped::new(programs.take_map(names::HOT)?, names::HOT, entries)?))
     }
 
     /// The entries that are taken: index, flow, counters.
-    pub(super) fn taken(&self) -> impl Iterator<Item = (usize, FlowKey, FlowCounters)> + '_ {
-        self.entries().iter().enumerate().filter_map(|(index, entry)| {
+    pub(super) fn taken(&self) -> impl Iterator<Item = (u32, FlowKey, FlowCounters)> + '_ {
+        (0_u32..).zip(self.0.entries()).filter_map(|(index, entry)| {
             let HotFlow { key, counters } = read(entry)?;
             Some((index, key, counters))
         })
@@ -64,8 +36,8 @@ impl Hot {
 
     /// Frees an entry. A packet that is counted at this very moment is lost, which is why only flows that have rested for
     /// long are taken out.
-    pub(super) fn free(&self, index: usize) {
-        if let Some(entry) = self.entries().get(index) {
+    pub(super) fn free(&self, index: u32) {
+        if let Some(entry) = self.0.entries().get(index as usize) {
             // The key first: while it changes, no packet is taken for the flow's; as long as there are packets, no program
             // takes the entry for free.
             for word in entry.iter().take(KEY_WORDS) {
@@ -74,15 +46,6 @@ impl Hot {
             if let Some(packets) = entry.get(PACKETS) {
                 packets.store(0, Ordering::Release);
             }
-        }
-    }
-}
-
-impl Drop for Hot {
-    fn drop(&mut self) {
-        // SAFETY: mapped in new() with this length, and no reference outlives this value.
-        if let Err(error) = unsafe { munmap(self.start, self.entries * size_of::<Entry>()) } {
-            tracing::debug!(%error, "munmap");
         }
     }
 }

@@ -2,11 +2,14 @@
 //! attaches to guests that start while it traces.
 
 use super::counters::Reader;
+use super::hooks::{Hooks, Seen, taken_away};
 use super::inject::{InjectError, Injector};
 use super::kernel_log::KernelLog;
+use super::limits::raise_file_limit;
 use super::loader::{Attached, Frames, ProbeError, Programs, Settings, clean};
-use super::rule_trace::{self, RuleTrace, RuleTraceError, Watched};
-use crate::event::{Degraded, Event, EventKind, HostState, IfIndex, Started, decode};
+use super::ring::{self, Ring};
+use super::rule_trace::{self, RuleTrace, Watched};
+use crate::event::{Degraded, Event, EventKind, HostState, IfIndex, Started, Timestamp, decode};
 use crate::filter::Filter;
 use crate::host::path::{Scope, devices_to_trace};
 use crate::host::{self, Changes, HostError};
@@ -17,7 +20,6 @@ use anyhow::Context as _;
 use aya::maps::RingBuf;
 use kvmtrace_common::names;
 use std::collections::{BTreeMap, VecDeque};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::unix::AsyncFd;
@@ -27,7 +29,7 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
 /// How often the counters are read.
 const POLL: Duration = Duration::from_millis(500);
-/// Records taken from the ring before the counters get their turn again.
+/// Records taken from the ring before others get their turn.
 const RING_BATCH: usize = 4_096;
 /// The gate's limit that no device's index reaches (they are positive `int`s).
 const EVERYTHING: u32 = u32::MAX;
@@ -60,8 +62,13 @@ pub struct Live {
     programs: Programs,
     log: Option<KernelLog>,
     ring: AsyncFd<Ring>,
+    /// The last turn did not empty the ring.
+    ring_left: bool,
+    /// When to look into a ring whose records wake nobody.
+    ring_ticks: Option<Interval>,
     counters: Reader,
     attached: BTreeMap<IfIndex, (String, Attached)>,
+    hooks: Hooks,
     changes: Changes,
     rules: Option<RuleTrace>,
     host: HostState,
@@ -72,6 +79,8 @@ pub struct Live {
     ticks: Interval,
     stop: Stop,
     state: State,
+    /// When counting ended.
+    end: Option<Timestamp>,
     queue: VecDeque<Event>,
     injectors: BTreeMap<IfIndex, Injector>,
 }
@@ -94,27 +103,6 @@ enum Woken {
     Rules,
 }
 
-/// The ring, with the file descriptor that tells when there is something in it.
-struct Ring(RingBuf<aya::maps::MapData>);
-
-impl AsFd for Ring {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-impl AsRawFd for Ring {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
-    }
-}
-
-impl std::fmt::Debug for Ring {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Ring")
-    }
-}
-
 impl std::fmt::Debug for Attached {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Attached")
@@ -130,6 +118,7 @@ impl Live {
     /// Loads and attaches everything, then lets all of it count at one moment; when this returns, every packet is seen.
     /// `stop` ends the trace once it is true or its sender is gone.
     pub async fn start(plan: Plan, stop: Stop) -> anyhow::Result<Self> {
+        raise_file_limit();
         let kernel = Kernel::read()?;
         let mut changes = Changes::open().context("listening for changes of the network")?;
         let host = host::snapshot().await.context("reading the host's network")?;
@@ -155,8 +144,11 @@ impl Live {
             log: programs.take_log(),
             programs,
             ring,
+            ring_left: false,
+            ring_ticks: plan.every_packet.then(ring::ticks),
             counters,
             attached: BTreeMap::new(),
+            hooks: Hooks::default(),
             changes,
             rules: None,
             host,
@@ -165,10 +157,11 @@ impl Live {
             ticks,
             stop,
             state: State::Running,
+            end: None,
             queue: VecDeque::new(),
             injectors: BTreeMap::new(),
         };
-        live.attach(true)?;
+        live.attach(true).await?;
         let untraced = if plan.trace_rules { live.trace_rules() } else { Vec::new() };
         live.programs.open_below(EVERYTHING)?;
         let started = plan.started.unwrap_or_else(|| Started {
@@ -197,7 +190,7 @@ impl Live {
 
     /// Attaches to all devices of the scope that are not attached yet, forgets those that are gone. At the start a device
     /// that can't be attached is an error, later it is told.
-    fn attach(&mut self, must: bool) -> anyhow::Result<()> {
+    async fn attach(&mut self, must: bool) -> anyhow::Result<()> {
         // A guest asked for by name may have ended meanwhile: then only the rest is traced.
         let wanted = match devices_to_trace(&self.host, &self.scope) {
             Ok(wanted) => wanted,
@@ -214,6 +207,7 @@ impl Live {
             .filter(|(index, (_, attached))| !fits(index, attached))
             .map(|(index, _)| *index)
             .collect();
+        self.programs.expedite(gone.len());
         for (_, attached) in gone.into_iter().filter_map(|index| self.attached.remove(&index)) {
             self.programs.detach(attached);
         }
@@ -232,15 +226,22 @@ impl Live {
         if let Some(first) = later {
             self.programs.open_below(first.0)?;
         }
-        let attached = self.attach_all(new, must);
+        self.programs.expedite(new.len());
+        let attached = self.attach_all(new, must).await;
+        self.programs.settle();
         if later.is_some() {
             self.programs.open_below(EVERYTHING)?;
         }
         attached
     }
 
-    fn attach_all(&mut self, devices: Vec<(IfIndex, String, Frames)>, must: bool) -> anyhow::Result<()> {
+    /// At the start others get their turn between two devices: who waits for it may give up. Later this does not wait, for
+    /// [`Source::next`] may be given up at any moment, and the programs are held back meanwhile.
+    async fn attach_all(&mut self, devices: Vec<(IfIndex, String, Frames)>, must: bool) -> anyhow::Result<()> {
         for (index, name, frames) in devices {
+            if must {
+                tokio::task::yield_now().await;
+            }
             match self.programs.attach(&name, frames) {
                 Ok(attached) => {
                     self.attached.insert(index, (name, attached));
@@ -254,6 +255,24 @@ impl Live {
         Ok(())
     }
 
+    /// Attaches again where a hook was taken away, and reports what others have on our hooks.
+    fn look_at_hooks(&mut self) {
+        let Seen { missing, others } = self.hooks.look(&self.programs, &self.attached);
+        for degraded in others {
+            self.tell(EventKind::Degraded(degraded));
+        }
+        for (index, hooks) in missing {
+            let Some((name, attached)) = self.attached.remove(&index) else { continue };
+            let frames = attached.frames();
+            self.programs.detach(attached);
+            let again = self.programs.attach(&name, frames);
+            self.tell(EventKind::Degraded(taken_away(&name, &hooks, again.as_ref().err())));
+            if let Ok(attached) = again {
+                self.attached.insert(index, (name, attached));
+            }
+        }
+    }
+
     /// Begins to trace rules, as far as that is possible; gives what is not.
     fn trace_rules(&mut self) -> Vec<Degraded> {
         let mut missing: Vec<Degraded> = rule_trace::unseen(&self.host.netfilter).into_iter().collect();
@@ -262,7 +281,7 @@ impl Live {
                 self.rules = Some(rules);
                 missing.extend(self.watch_rules());
             }
-            Err(error) => missing.push(untraced(&error)),
+            Err(error) => missing.push(rule_trace::untraced(&error)),
         }
         missing
     }
@@ -276,7 +295,7 @@ impl Live {
             // What a bridge takes up has come in by one of its ports.
             ingress: !masters.contains(index),
         });
-        self.rules.as_mut()?.watch(devices).err().map(|error| untraced(&error))
+        self.rules.as_mut()?.watch(devices).err().map(|error| rule_trace::untraced(&error))
     }
 
     /// Opens a way for frames of our own: they enter by this device as if it had received them; by a macvtap as if its guest
@@ -316,8 +335,13 @@ impl Live {
             && let Some(record) = ring.next()
         {
             count += 1;
-            self.queue.extend(decode::record(&record, &self.kernel));
+            let Some(mut event) = decode::record(&record, &self.kernel) else { continue };
+            if let EventKind::Packet(packet) = &mut event.kind {
+                packet.count += self.counters.dropped_before(&record);
+            }
+            self.queue.push_back(event);
         }
+        self.ring_left = count == RING_BATCH;
         count
     }
 
@@ -329,11 +353,10 @@ impl Live {
         }
     }
 
-    fn read_counters(&mut self) {
+    fn read_counters(&mut self, now: Timestamp) {
         if let Some(log) = &mut self.log {
             log.pass_on();
         }
-        let now = self.kernel.clock.now();
         let lost = self.rules.as_ref().map_or(0, RuleTrace::lost);
         self.queue.extend(self.counters.changes(now, &self.kernel, lost));
         if let Some(rules) = &mut self.rules {
@@ -367,21 +390,25 @@ impl Live {
         if let Err(error) = self.programs.open_below(0) {
             tracing::debug!(%error, "the programs count until each is detached");
         }
+        // What was traced ends here, however long detaching takes.
+        let end = *self.end.get_or_insert_with(|| self.kernel.clock.now());
+        self.programs.expedite(self.attached.len());
         for (_, attached) in std::mem::take(&mut self.attached).into_values() {
             self.programs.detach(attached);
         }
+        self.programs.settle();
         while self.drain_ring() > 0 {}
         if let Some(rules) = &mut self.rules {
             rules.end();
         }
-        self.read_counters();
+        self.read_counters(end);
         self.rules = None;
         // Begun once, however often the waiting is given up.
         let look = self.last_look.get_or_insert_with(|| tokio::spawn(host::snapshot()));
         let host = look.await.unwrap_or_else(|error| Err(HostError::Interrupted(error)));
         self.take_host(host);
-        self.tell_host();
-        self.tell(EventKind::Ended);
+        let host = EventKind::Host(Arc::new(self.host.clone()));
+        self.queue.extend([host, EventKind::Ended].map(|kind| Event { time: end, kind }));
         self.state = State::Ended;
     }
 }
@@ -404,17 +431,19 @@ impl Source for Live {
                             self.changes.rest_after(begin.elapsed());
                         }
                         self.take_host(*host);
-                        self.attach(false)?;
+                        self.attach(false).await?;
                         if let Some(degraded) = self.watch_rules() {
                             self.tell(EventKind::Degraded(degraded));
                         }
                         self.tell_host();
                     }
-                    // The ring too: a batch that was cut short left records that nothing will wake us for.
                     Woken::Tick => {
                         self.drain_rules();
                         self.drain_ring();
-                        self.read_counters();
+                        self.look_at_hooks();
+                        if self.counters.is_due(Instant::now()) {
+                            self.read_counters(self.kernel.clock.now());
+                        }
                     }
                     // The trace is told before the drop: so are its rules.
                     Woken::Ring => {
@@ -444,25 +473,16 @@ impl Live {
                 changed.context("listening for changes of the network")?;
                 Ok(Woken::Change)
             }
+            // What is left in the ring wakes nobody. The others go first, and the signals.
+            () = tokio::task::yield_now(), if self.ring_left => Ok(Woken::Ring),
+            () = ring::next_look(self.ring_ticks.as_mut()) => Ok(Woken::Ring),
             ready = self.ring.readable_mut() => {
                 ready.context("waiting for the ring buffer")?.clear_ready();
                 Ok(Woken::Ring)
             }
-            () = hear(self.rules.as_mut()) => Ok(Woken::Rules),
+            () = rule_trace::hear(self.rules.as_mut()) => Ok(Woken::Rules),
         }
     }
-}
-
-/// Takes in what nft's trace tells; never returns where rules are not traced.
-async fn hear(rules: Option<&mut RuleTrace>) {
-    match rules {
-        Some(rules) => rules.hear().await,
-        None => std::future::pending().await,
-    }
-}
-
-fn untraced(error: &RuleTraceError) -> Degraded {
-    Degraded { what: "rule trace".to_owned(), why: error.to_string() }
 }
 
 /// What the look came to; never, when there is none.

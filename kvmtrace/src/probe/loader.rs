@@ -1,6 +1,10 @@
 //! Loading and attaching.
 
+use super::expedite::Expedited;
+use super::hook::Hook;
 use super::kernel_log::{self, KernelLog};
+use super::limits::{is_locked_down, is_out_of_files, network_namespace, out_of_files};
+use super::reason::reason;
 use crate::event::host::Link;
 use crate::event::{Degraded, IfIndex};
 use crate::filter::Filter;
@@ -16,8 +20,9 @@ use aya::programs::{
 };
 use aya::util::online_cpus;
 use aya::{Btf, Ebpf, EbpfLoader};
-use kvmtrace_common::config::{HOT_SHIFT, global};
+use kvmtrace_common::config::{HOT_SHIFT, RING_BYTES_EVERY_PACKET, global};
 use kvmtrace_common::names;
+use std::collections::BTreeMap;
 use std::io;
 
 /// The kernel's offsets, each with the frozen constant that it goes to.
@@ -44,6 +49,9 @@ const OFFSETS: [(&str, &str); 21] = [
     (global::SHINFO_GSO_SIZE, "skb_shared_info.gso_size"),
     (global::SHINFO_GSO_SEGS, "skb_shared_info.gso_segs"),
 ];
+
+/// From so many devices on, grace periods are made quick: fewer are attached in a quarter of a second anyway.
+const MANY: usize = 10;
 
 /// The least that a ring buffer can have; a multiple of every page size, or the loader rounds it up.
 const PAGE: u32 = 4_096;
@@ -84,26 +92,6 @@ impl ProbeError {
     }
 }
 
-/// The chain of causes in one line. The verifier's log, thousands of lines long, goes to the log (`-vv`).
-fn reason(error: &dyn std::error::Error) -> String {
-    let mut text = String::new();
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let message = error.to_string();
-        tracing::debug!("{message}");
-        let line = message.split("Verifier output").next().unwrap_or_default();
-        let line = line.lines().next().unwrap_or_default().trim().trim_end_matches(['.', ':']);
-        if !text.contains(line) {
-            if !text.is_empty() {
-                text.push_str(": ");
-            }
-            text.push_str(line);
-        }
-        next = error.source();
-    }
-    text
-}
-
 /// What differs from trace to trace.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Settings<'a> {
@@ -125,8 +113,15 @@ pub(super) struct Programs {
     ebpf: Ebpf,
     gate: Array<aya::maps::MapData, u32>,
     hot_entries: u32,
+    share_salt: u64,
     tcx: bool,
     degraded: Vec<Degraded>,
+    /// Their numbers.
+    ids: BTreeMap<&'static str, u32>,
+    /// Devices that are attached to.
+    devices: usize,
+    /// While many are attached or detached. The last field: dropped when the links are.
+    expedited: Option<Expedited>,
 }
 
 /// Where the packets of a device begin: there is a pair of programs for each.
@@ -183,7 +178,7 @@ impl Programs {
             .collect::<Result<Vec<(&str, u32)>, BtfError>>()?;
         // Its signature tells what the tracepoint has, whatever the version says (5.10: 2, 6.1: 3, 6.12: 4 arguments).
         let has_reason = u32::from(kernel.btf.tracepoint_arguments("kfree_skb").is_some_and(|count| count > 2));
-        let netns = network_namespace()?;
+        let netns = network_namespace().map_err(ProbeError::Namespace)?;
         let every_packet = u32::from(settings.every_packet);
         // Packets that are kept one by one are those that were asked for; counted is all by which their flows are judged.
         let program = |filter: &Filter| -> (kvmtrace_common::filter::Program, u32) {
@@ -203,6 +198,12 @@ impl Programs {
         loader.override_global(global::HAS_REASON, &has_reason, true);
         loader.override_global(global::EVERY_PACKET, &every_packet, true);
         loader.override_global(global::FILTER_LENGTH, &filter_length, true);
+        // No guest may choose addresses that share an account with another guest's.
+        let share_salt = std::hash::BuildHasher::hash_one(&std::collections::hash_map::RandomState::new(), 0_u8);
+        loader.override_global(global::SHARE_SALT, &share_salt, true);
+        if settings.every_packet {
+            loader.map_max_entries(names::EVENTS, RING_BYTES_EVERY_PACKET);
+        }
         let log_level = kernel_log::level();
         loader.override_global(aya_log::LEVEL, &log_level, true);
         if log_level == 0 {
@@ -224,7 +225,17 @@ impl Programs {
         for name in Frames::Ethernet.programs() {
             classifier(&mut ebpf, name)?.load().map_err(ProbeError::load)?;
         }
-        let mut programs = Self { ebpf, gate, hot_entries, tcx: kernel.version >= TCX, degraded: Vec::new() };
+        let mut programs = Self {
+            ebpf,
+            gate,
+            hot_entries,
+            share_salt,
+            tcx: kernel.version >= TCX,
+            degraded: Vec::new(),
+            ids: BTreeMap::new(),
+            devices: 0,
+            expedited: None,
+        };
         match programs.attach_drop() {
             Ok(()) => {}
             // A locked kernel lets no program read its memory, and a dropped packet's headers are found no other way. What
@@ -271,6 +282,23 @@ impl Programs {
         self.hot_entries
     }
 
+    /// What the programs mix into the accounts of the table of shares.
+    pub(super) fn share_salt(&self) -> u64 {
+        self.share_salt
+    }
+
+    /// So many devices come or go at once: until [`Self::settle`] each of them is quick.
+    pub(super) fn expedite(&mut self, devices: usize) {
+        if devices >= MANY && self.expedited.is_none() {
+            self.expedited = Expedited::begin();
+        }
+    }
+
+    /// All that were to come or go have.
+    pub(super) fn settle(&mut self) {
+        self.expedited = None;
+    }
+
     /// Attaches to both sides of a device.
     pub(super) fn attach(&mut self, device: &str, frames: Frames) -> Result<Attached, ProbeError> {
         let [ingress, egress] = frames.programs();
@@ -279,6 +307,10 @@ impl Programs {
             // Most hosts have no device of the other kind: its programs are loaded when there is one.
             if program.fd().is_err() {
                 program.load().map_err(ProbeError::load)?;
+            }
+            if !self.ids.contains_key(name) {
+                let id = classifier(&mut self.ebpf, name)?.info().map_err(ProbeError::load)?.id();
+                self.ids.insert(name, id);
             }
         }
         if !self.tcx {
@@ -291,6 +323,7 @@ impl Programs {
         // when all others have let it pass.
         let ingress = self.attach_hook(device, ingress, TcAttachType::Ingress, LinkOrder::first())?;
         let egress = self.attach_hook(device, egress, TcAttachType::Egress, LinkOrder::last())?;
+        self.devices += 1;
         Ok(Attached { frames, ingress, egress })
     }
 
@@ -311,7 +344,7 @@ impl Programs {
             ProbeError::Attach {
                 device: device.to_owned(),
                 hook: if matches!(hook, TcAttachType::Ingress) { "ingress" } else { "egress" },
-                reason: reason(&error),
+                reason: if is_out_of_files() { out_of_files() } else { reason(&error) },
             }
         })
     }
@@ -359,8 +392,19 @@ impl Programs {
         self.attach_hook(own, names::HAND_OVER, TcAttachType::Ingress, LinkOrder::first()).map(drop)
     }
 
+    /// The program that is attached to a hook of a device; nothing where it can't be asked for (tcx is of 6.6).
+    pub(super) fn id_at(&self, attached: &Attached, hook: Hook) -> Option<u32> {
+        let [ingress, egress] = attached.frames.programs();
+        let name = match hook {
+            Hook::Ingress => ingress,
+            Hook::Egress => egress,
+        };
+        self.ids.get(name).copied().filter(|_| self.tcx)
+    }
+
     /// Detaches from a device; one that is gone has detached itself.
     pub(super) fn detach(&mut self, attached: Attached) {
+        self.devices = self.devices.saturating_sub(1);
         for (name, link) in attached.frames.programs().into_iter().zip([attached.ingress, attached.egress]) {
             if let Ok(program) = classifier(&mut self.ebpf, name)
                 && let Err(error) = program.detach(link)
@@ -406,6 +450,13 @@ impl Programs {
     }
 }
 
+impl Drop for Programs {
+    fn drop(&mut self) {
+        // The links go with the fields.
+        self.expedite(self.devices);
+    }
+}
+
 /// Removes the hooks that a killed run has left on these devices: clsact filters carry our programs' names, tcx links
 /// (6.6 and later) have died with their process. Gives the devices that had some.
 pub fn clean<'a>(devices: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
@@ -440,15 +491,4 @@ fn object() -> Option<&'static [u8]> {
 #[cfg(no_bpf)]
 fn object() -> Option<&'static [u8]> {
     None
-}
-
-/// Secrets of the kernel are kept from everyone, root too (`kernel_lockdown(7)`).
-fn is_locked_down() -> bool {
-    std::fs::read_to_string("/sys/kernel/security/lockdown").is_ok_and(|text| text.contains("[confidentiality]"))
-}
-
-/// `net.ns.inum` of this thread: the inode of its namespace (fs/nsfs.c).
-fn network_namespace() -> Result<u32, ProbeError> {
-    let status = nix::sys::stat::stat("/proc/thread-self/ns/net").map_err(ProbeError::Namespace)?;
-    Ok(status.st_ino as u32)
 }

@@ -9,7 +9,7 @@ use super::format::{
     MAGIC, PRELUDE, SNAPSHOT, SYNC, TRAILER, TYPES, Trailer,
 };
 use super::schema::{BatchError, Description, Events};
-use crate::event::{DropSite, Event, EventKind, PacketCause, RuleSite};
+use crate::event::{DropSite, Event, EventKind, PacketCause, RuleSite, UnlistedPlace};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -102,14 +102,13 @@ fn is_plausible(event: &Event) -> bool {
             let RuleSite { family, table, base, chain, handle: _ } = &drop.rule;
             [family, table, base, chain].map(String::len).iter().sum()
         }
+        EventKind::Unlisted(unlisted) => match &unlisted.place {
+            UnlistedPlace::Drop(site) => names(site),
+            UnlistedPlace::Hook(_) => 0,
+        },
         EventKind::Degraded(degraded) => degraded.what.len() + degraded.why.len(),
         // There is one of each of these, and the block bounds it; the host's state is bounded where it is kept.
-        EventKind::Started(_)
-        | EventKind::Host(_)
-        | EventKind::Flow(_)
-        | EventKind::Loss(_)
-        | EventKind::Command(_)
-        | EventKind::Ended => 0,
+        EventKind::Started(_) | EventKind::Host(_) | EventKind::Flow(_) | EventKind::Loss(_) | EventKind::Ended => 0,
     };
     size <= LARGEST_TEXT
 }

@@ -15,6 +15,7 @@ pub struct Tee<S> {
     writer: Option<Writer>,
     written: Option<Written>,
     snaplen: usize,
+    lost: u64,
 }
 
 impl<S: Source> Tee<S> {
@@ -25,13 +26,18 @@ impl<S: Source> Tee<S> {
 
     /// Records what `source` tells, if there is a writer.
     pub fn maybe(source: S, writer: Option<Writer>) -> Self {
-        Self { source, writer, written: None, snaplen: usize::MAX }
+        Self { source, writer, written: None, snaplen: usize::MAX, lost: 0 }
     }
 
     /// Of packets that are recorded only because every packet is, keeps so many bytes.
     #[must_use]
     pub fn with_snaplen(self, snaplen: u16) -> Self {
         Self { snaplen: usize::from(snaplen), ..self }
+    }
+
+    /// Records that found the ring full.
+    pub fn lost(&self) -> u64 {
+        self.lost
     }
 
     /// What was written; known after the last event.
@@ -56,6 +62,9 @@ impl<S: Source + Send> Source for Tee<S> {
                 && packet.cause == PacketCause::Wanted
             {
                 packet.header.truncate(self.snaplen);
+            }
+            if let EventKind::Loss(loss) = &event.kind {
+                self.lost = loss.ring_events;
             }
             writer.write(&event)?;
             return Ok(Some(event));

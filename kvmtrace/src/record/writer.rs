@@ -10,7 +10,7 @@ use super::format::{
 };
 use super::output::{Destination, Output, Rotation};
 use super::{format, schema};
-use crate::event::{Event, EventKind, HostState, PacketCause, Timestamp, bounds};
+use crate::event::{Event, EventKind, HostState, PacketCause, Timestamp, UnlistedPlace, bounds};
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -315,7 +315,12 @@ impl Writer {
                     self.notice_site(site);
                 }
             }
-            EventKind::Flow(_) | EventKind::RuleDrop(_) | EventKind::Command(_) | EventKind::Ended => {}
+            EventKind::Unlisted(unlisted) => {
+                if let UnlistedPlace::Drop(site) = &unlisted.place {
+                    self.notice_site(site);
+                }
+            }
+            EventKind::Flow(_) | EventKind::RuleDrop(_) | EventKind::Ended => {}
         }
     }
 

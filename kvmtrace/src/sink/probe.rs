@@ -2,9 +2,8 @@
 //! model had said.
 
 use super::escape::escape;
-use super::incident;
 use super::style::Style;
-use super::text::{self, View};
+use super::text;
 use crate::diagnose::probe::{Limit, Outcome, ProbeReport, Probed, flows};
 use crate::diagnose::report::{FlowReport, Hop, Report, Severity, Verdict};
 use crate::event::Direction;
@@ -27,10 +26,10 @@ pub fn json(report: &ProbeReport, out: &mut impl Write) -> io::Result<()> {
 }
 
 /// Writes it for people.
-pub fn text(report: &ProbeReport, view: View, out: &mut impl Write) -> io::Result<()> {
-    let style = view.style;
+pub fn text(report: &ProbeReport, color: bool, out: &mut impl Write) -> io::Result<()> {
+    let style = Style { color };
     for probe in &report.probes {
-        one(report, probe, view, out)?;
+        one(report, probe, style, out)?;
     }
     if let Some(limit) = report.limit {
         self::limit(limit, style, out)?;
@@ -38,8 +37,7 @@ pub fn text(report: &ProbeReport, view: View, out: &mut impl Write) -> io::Resul
     text::degraded(&report.report, style, out)
 }
 
-fn one(report: &ProbeReport, probe: &Probed, view: View, out: &mut impl Write) -> io::Result<()> {
-    let style = view.style;
+fn one(report: &ProbeReport, probe: &Probed, style: Style, out: &mut impl Write) -> io::Result<()> {
     let end = |address: &str, port: Option<u16>| match port {
         Some(port) if address.contains(':') => format!("[{address}]:{port}"),
         Some(port) => format!("{address}:{port}"),
@@ -73,7 +71,7 @@ fn one(report: &ProbeReport, probe: &Probed, view: View, out: &mut impl Write) -
         flow.severity > Severity::Info || !matches!(flow.verdict, Verdict::Delivered | Verdict::Fragmented)
     };
     for flow in [there, back].into_iter().flatten().filter(faulty) {
-        incident::flow(flow, view, out)?;
+        text::fault(flow, &[], style, out)?;
     }
     writeln!(out)
 }
@@ -90,7 +88,7 @@ fn gravity(probe: &Probed) -> Severity {
 fn path(hops: &[Hop]) -> String {
     let hops = hops.iter().map(|hop| {
         let side = if hop.direction == Direction::Ingress { "in" } else { "out" };
-        let time = hop.latency_ns.map(|time| format!(" (+{})", duration(time.p50))).unwrap_or_default();
+        let time = hop.latency_ns.map(|time| format!(" (+{})", duration(time))).unwrap_or_default();
         format!("{} {side} {}{time}", escape(&hop.device), hop.packets)
     });
     hops.collect::<Vec<_>>().join(" → ")

@@ -1,9 +1,10 @@
 //! One flow: its counters at each place, what was dropped of it, and an example of each drop.
 
 use crate::event::{
-    DropSample, DropSite, FlowCounters, FlowKey, FlowSample, MacAddress, PacketCause, PacketRecord, Place, Timestamp,
+    DropSample, DropSite, FlowCounters, FlowKey, FlowSample, IfIndex, MacAddress, PacketCause, PacketRecord, Place,
+    Timestamp,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// Places that one flow is followed at.
@@ -169,6 +170,14 @@ impl Flow {
     /// Largest packet at layer 3 that was counted anywhere.
     pub fn largest(&self) -> u32 {
         self.places.values().map(|counters| counters.largest).max().unwrap_or(0)
+    }
+
+    /// The device that it is charged to when there are too many flows: a guest's, where it was seen at one.
+    pub(super) fn owner(&self, guests: &BTreeSet<IfIndex>) -> Option<IfIndex> {
+        let dropped = self.drops.keys().filter_map(|site| site.device);
+        let seen = self.places.keys().map(|place| place.device).chain(dropped);
+        let entry = self.entry().map(|(place, _)| place.device);
+        seen.clone().find(|device| guests.contains(device)).or(entry).or_else(|| seen.min())
     }
 
     /// How much would be lost with it: whether it has drops, its packets, its age.

@@ -11,14 +11,16 @@ pub mod quote;
 pub mod rebase;
 mod rules;
 mod tunnel;
+mod unlisted;
 
 pub use flow::{DropTotals, Flow};
 pub use quote::{IcmpError, Quoted};
+pub use unlisted::Totals as UnlistedTotals;
 
 use crate::event::host::Guest;
 use crate::event::{
     Degraded, DropSample, Event, EventKind, FlowKey, FlowSample, HostState, IfIndex, Loss, PacketCause, PacketRecord,
-    RuleSite, Started, Timestamp, bounds,
+    RuleSite, Started, Timestamp, UnlistedPlace, bounds,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -56,11 +58,11 @@ pub struct Track {
     sightings: identity::Sightings,
     loss: Loss,
     evicted: u64,
+    unlisted: unlisted::Ledger,
     degraded: Vec<Degraded>,
     /// How often the host was told.
     hosts: u64,
     ended: bool,
-    command_status: Option<i32>,
 }
 
 impl Track {
@@ -83,7 +85,7 @@ impl Track {
                     self.degraded.push(degraded.clone());
                 }
             }
-            EventKind::Command(end) => self.command_status = Some(end.status),
+            EventKind::Unlisted(unlisted) => self.unlisted.apply(unlisted),
             EventKind::Ended => self.ended = self.hosts > 1,
         }
     }
@@ -200,16 +202,28 @@ impl Track {
         self.flows.entry(key).or_insert_with(|| Flow::new(key, first))
     }
 
+    /// The flows of the devices that have most make room, those that tell least first.
     fn evict(&mut self) {
-        let mut ranked: Vec<_> = self.flows.values().map(|flow| (flow.weight(), flow.key)).collect();
-        let cut = EVICTED_AT_ONCE.min(ranked.len().saturating_sub(1));
-        ranked.select_nth_unstable(cut);
-        for (_, key) in ranked.iter().take(cut.max(1)) {
-            if let Some(flow) = self.flows.remove(key) {
-                self.places -= flow.places.len();
-                self.sites -= flow.drops.len();
+        let guests: BTreeSet<IfIndex> = interfaces(&self.host.guests).collect();
+        let mut owned: BTreeMap<Option<IfIndex>, Vec<_>> = BTreeMap::new();
+        for flow in self.flows.values() {
+            owned.entry(flow.owner(&guests)).or_default().push((flow.weight(), flow.key));
+        }
+        let share = bounds::fair_share(owned.values().map(Vec::len), FLOWS.saturating_sub(EVICTED_AT_ONCE));
+        for (_, mut flows) in owned {
+            let excess = flows.len().saturating_sub(share);
+            if excess == 0 {
+                continue;
             }
-            self.evicted += 1;
+            flows.select_nth_unstable(excess - 1);
+            for (_, key) in flows.iter().take(excess) {
+                if let Some(flow) = self.flows.remove(key) {
+                    self.places -= flow.places.len();
+                    self.sites -= flow.drops.len();
+                    self.unlisted.evicted(&flow);
+                }
+                self.evicted += 1;
+            }
         }
     }
 
@@ -242,11 +256,6 @@ impl Track {
     /// The trace has ended, and the host was read again at its end, all of it.
     pub fn has_ended(&self) -> bool {
         self.ended
-    }
-
-    /// Exit status of the command that was traced.
-    pub fn command_status(&self) -> Option<i32> {
-        self.command_status
     }
 
     /// The host as it is now, with what has left it meanwhile.
@@ -288,6 +297,21 @@ impl Track {
     /// What could not be told.
     pub fn loss(&self) -> Loss {
         Loss { flows_evicted: self.loss.flows_evicted + self.evicted, ..self.loss }
+    }
+
+    /// Packets that were counted without their flows, by place.
+    pub fn unlisted(&self) -> impl Iterator<Item = (&UnlistedPlace, UnlistedTotals)> {
+        self.unlisted.totals()
+    }
+
+    /// The same without the flows that made room for others here.
+    pub fn told_unlisted(&self) -> impl Iterator<Item = (&UnlistedPlace, UnlistedTotals)> {
+        self.unlisted.told()
+    }
+
+    /// How many packets the kernel's side counted without their flows at a place.
+    pub fn told_unlisted_at(&self, place: &UnlistedPlace) -> UnlistedTotals {
+        self.unlisted.told_at(place)
     }
 
     /// What is missing of the trace.

@@ -3,7 +3,7 @@
 
 use crate::event::{
     Degraded, DropSample, DropSite, Event, EventKind, FlowCounters, FlowKey, FlowSample, HostState, Loss, Place,
-    Started, Timestamp,
+    Started, Timestamp, Unlisted, UnlistedPlace,
 };
 use crate::track::DEGRADATIONS;
 use std::collections::HashMap;
@@ -48,6 +48,7 @@ pub struct Latest {
     loss: Loss,
     flows: Remembered<(FlowKey, Place), FlowCounters>,
     drops: Remembered<(FlowKey, DropSite), (u64, u64)>,
+    unlisted: Remembered<UnlistedPlace, (u64, u64)>,
 }
 
 impl Latest {
@@ -68,8 +69,11 @@ impl Latest {
             EventKind::Drop(sample) => {
                 self.drops.insert((sample.flow, sample.site.clone()), (sample.packets, sample.bytes));
             }
+            EventKind::Unlisted(unlisted) => {
+                self.unlisted.insert(unlisted.place.clone(), (unlisted.packets, unlisted.bytes));
+            }
             // A sample: what was traced before says nothing about what will be.
-            EventKind::RuleDrop(_) | EventKind::Packet(_) | EventKind::Command(_) | EventKind::Ended => {}
+            EventKind::RuleDrop(_) | EventKind::Packet(_) | EventKind::Ended => {}
         }
     }
 
@@ -106,12 +110,12 @@ impl Rebase {
                 map_full: loss.map_full.saturating_sub(self.base.loss.map_full),
                 rule_messages: loss.rule_messages.saturating_sub(self.base.loss.rule_messages),
             }),
+            EventKind::Unlisted(unlisted) => EventKind::Unlisted(self.unlisted(unlisted)?),
             EventKind::Packet(_)
             | EventKind::RuleDrop(_)
             | EventKind::Host(_)
             | EventKind::Started(_)
             | EventKind::Degraded(_)
-            | EventKind::Command(_)
             | EventKind::Ended => return Some(event.clone()),
         };
         Some(Event { time: event.time, kind })
@@ -138,6 +142,13 @@ impl Rebase {
             ..counters.clone()
         };
         (counters.packets > 0).then(|| FlowSample { counters, ..sample.clone() })
+    }
+
+    fn unlisted(&self, unlisted: &Unlisted) -> Option<Unlisted> {
+        let (packets, bytes) = self.base.unlisted.get(&unlisted.place).copied().unwrap_or_default();
+        let packets = unlisted.packets.saturating_sub(packets);
+        let bytes = unlisted.bytes.saturating_sub(bytes);
+        (packets > 0).then(|| Unlisted { place: unlisted.place.clone(), packets, bytes })
     }
 
     fn dropped(&self, sample: &DropSample) -> Option<DropSample> {

@@ -1,7 +1,6 @@
 //! Cures: commands with this host's names, safe to paste into a root shell, each with its undo.
 
-pub mod accept;
-pub mod accept_many;
+mod accept;
 pub mod conversation;
 pub mod device;
 #[cfg(test)]
@@ -13,7 +12,6 @@ pub mod netfilter;
 pub mod persist;
 pub mod port;
 pub mod route;
-pub mod scope;
 mod set;
 pub mod stack;
 pub mod stop;

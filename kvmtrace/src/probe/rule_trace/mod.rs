@@ -238,3 +238,15 @@ pub(super) fn unseen(netfilter: &Netfilter) -> Option<Degraded> {
         ),
     })
 }
+
+/// Takes in what nft's trace tells; never returns where rules are not traced.
+pub(super) async fn hear(rules: Option<&mut RuleTrace>) {
+    match rules {
+        Some(rules) => rules.hear().await,
+        None => std::future::pending().await,
+    }
+}
+
+pub(super) fn untraced(error: &RuleTraceError) -> Degraded {
+    Degraded { what: "rule trace".to_owned(), why: error.to_string() }
+}

@@ -1,12 +1,12 @@
-//! A line of JSON per event, then one per verdict, finding and incident: docs/export.schema.json describes each.
+//! A line of JSON per event, then one per verdict and finding: docs/export.schema.json describes each.
 
 use super::columns::{FlowColumns, Text, kind};
 use super::lookup::DeviceNames;
 use super::{Context, Exporter};
-use crate::diagnose::report::{Finding, FlowReport, Incident};
+use crate::diagnose::report::{Finding, FlowReport};
 use crate::event::{
-    CommandEnd, Degraded, Event, EventKind, FlowCounters, HostState, Loss, PacketCause, PacketRecord, RuleSite,
-    Started, Timestamp,
+    Degraded, Direction, Event, EventKind, FlowCounters, HostState, Loss, PacketCause, PacketRecord, RuleSite, Started,
+    Timestamp, Unlisted, UnlistedPlace,
 };
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -53,7 +53,6 @@ enum Body<'a> {
         flow: FlowColumns,
         rule: &'a RuleSite,
     },
-    Command(CommandEnd),
     Packet {
         #[serde(flatten)]
         flow: FlowColumns,
@@ -62,10 +61,10 @@ enum Body<'a> {
     },
     Loss(Loss),
     Degraded(&'a Degraded),
+    Unlisted(UnlistedLine),
     Ended {},
     Verdict(&'a FlowReport),
     Finding(&'a Finding),
-    Incident(&'a Incident),
 }
 
 #[derive(Serialize)]
@@ -77,6 +76,34 @@ struct PacketLine<'a> {
     ethernet: bool,
     header: String,
     stack: &'a [String],
+}
+
+/// Packets that were counted without their flows; keys as in [`FlowColumns`].
+#[derive(Serialize)]
+struct UnlistedLine {
+    device: Option<String>,
+    direction: Option<Direction>,
+    reason: Option<String>,
+    function: Option<String>,
+    packets: u64,
+    bytes: u64,
+}
+
+impl UnlistedLine {
+    fn new(unlisted: &Unlisted, devices: &DeviceNames) -> Self {
+        let (device, direction, site) = match &unlisted.place {
+            UnlistedPlace::Hook(place) => (Some(place.device), Some(place.direction), None),
+            UnlistedPlace::Drop(site) => (site.device, None, Some(site)),
+        };
+        Self {
+            device: device.map(|device| devices.get(device)),
+            direction,
+            reason: site.and_then(|site| site.reason.clone()),
+            function: site.and_then(|site| site.function.clone()),
+            packets: unlisted.packets,
+            bytes: unlisted.bytes,
+        }
+    }
 }
 
 impl<'a> PacketLine<'a> {
@@ -122,7 +149,7 @@ impl Exporter for Lines {
             (EventKind::Host(state), None) => Body::Host { state },
             (EventKind::Loss(loss), None) => Body::Loss(*loss),
             (EventKind::Degraded(degraded), None) => Body::Degraded(degraded),
-            (EventKind::Command(end), None) => Body::Command(*end),
+            (EventKind::Unlisted(unlisted), _) => Body::Unlisted(UnlistedLine::new(unlisted, &self.devices)),
             (
                 EventKind::Ended
                 | EventKind::Flow(_)
@@ -142,9 +169,6 @@ impl Exporter for Lines {
         }
         for finding in &self.context.report.findings {
             write_line(&mut self.output, &Line { event: "finding", time: None, body: Body::Finding(finding) })?;
-        }
-        for incident in &self.context.report.incidents {
-            write_line(&mut self.output, &Line { event: "incident", time: None, body: Body::Incident(incident) })?;
         }
         self.output.flush()
     }

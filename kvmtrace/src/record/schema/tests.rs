@@ -5,7 +5,7 @@ use crate::event::configuration::ConfigurationSystem;
 use crate::event::host::{Backend, LinkKind, PortState};
 use crate::event::overlay::IpsecDirection;
 use crate::event::{
-    Address, Direction, EventKind, Loss, PacketCause, PacketRecord, Place, Protocol, Started, Timestamp,
+    Address, Direction, EventKind, Loss, PacketCause, PacketRecord, Place, Protocol, Started, Timestamp, UnlistedPlace,
 };
 use crate::record::samples::trace;
 use proptest::prelude::*;
@@ -32,6 +32,7 @@ fn the_description_is_of_our_types() {
     tracer.trace_type::<Address>(&samples).unwrap();
     tracer.trace_type::<IpAddr>(&samples).unwrap();
     tracer.trace_type::<Direction>(&samples).unwrap();
+    tracer.trace_type::<UnlistedPlace>(&samples).unwrap();
     tracer.trace_type::<LinkKind>(&samples).unwrap();
     tracer.trace_type::<PortState>(&samples).unwrap();
     tracer.trace_type::<Backend>(&samples).unwrap();

@@ -13,7 +13,7 @@ pub mod server;
 
 use super::id;
 use crate::diagnose::report::{FlowReport, Report, Severity, Where};
-use crate::event::{Direction, Event, EventKind, FlowKey, FlowSample, IfIndex, Timestamp};
+use crate::event::{Direction, Event, EventKind, FlowKey, FlowSample, IfIndex, Timestamp, Unlisted, UnlistedPlace};
 use crate::track::Track;
 use exposition::{Exposition, Kind};
 use std::collections::BTreeMap;
@@ -22,6 +22,8 @@ use std::collections::BTreeMap;
 const SERIES: usize = 10_000;
 /// Stands for the values of all labels of the series that no longer fit.
 const OTHER: &str = "other";
+/// The cause of drops that were counted without their flows.
+const UNLISTED: &str = "unlisted";
 /// A flow that a judgement did not know though it had begun so long before was forgotten: the counters are read twice a
 /// second.
 const FORGOTTEN_NS: u64 = 5_000_000_000;
@@ -63,6 +65,8 @@ pub struct Meters {
     /// What was already counted of each flow's drops: all flows that the last judgement knew.
     told: BTreeMap<FlowKey, u64>,
     losses: [u64; 3],
+    /// What was already counted of packets without their flows.
+    unlisted: BTreeMap<UnlistedPlace, u64>,
     judged: Option<Timestamp>,
     /// The parts that do not grow by events: as of the last judgement.
     rest: String,
@@ -82,9 +86,15 @@ impl Meters {
             counts.bytes += grown.bytes;
             counts.fragments += grown.fragments;
         }
+        if let EventKind::Unlisted(Unlisted { place: UnlistedPlace::Hook(place), packets, bytes }) = &event.kind {
+            let before = track.told_unlisted_at(&UnlistedPlace::Hook(*place));
+            let counts = self.pending.entry((place.device, place.direction)).or_default();
+            counts.packets += packets.saturating_sub(before.packets);
+            counts.bytes += bytes.saturating_sub(before.bytes);
+        }
     }
 
-    /// Takes in how things are judged at `now`; a quiet trace has no newer event.
+    /// Takes in how things are judged at `now`: the time that `track` knows all about. A quiet trace has no newer event.
     pub fn judge(&mut self, now: Timestamp, report: &Report, track: &Track) {
         let host = track.host();
         for ((device, direction), grown) in std::mem::take(&mut self.pending) {
@@ -95,6 +105,7 @@ impl Meters {
             counts.bytes += grown.bytes;
             counts.fragments += grown.fragments;
         }
+        self.count_unlisted(track);
         self.count_drops(report, track);
         self.faults = faults(now, report, track);
         self.findings = findings(report);
@@ -104,6 +115,23 @@ impl Meters {
         }
         self.judged = Some(now);
         self.rest = rest(report, track);
+    }
+
+    /// Packets whose flows the kernel's side had no room for. What made room for others here was counted before.
+    fn count_unlisted(&mut self, track: &Track) {
+        let host = track.host();
+        for (place, totals) in track.told_unlisted() {
+            let before = self.unlisted.insert(place.clone(), totals.packets).unwrap_or_default();
+            let new = totals.packets.saturating_sub(before);
+            let UnlistedPlace::Drop(site) = place else { continue };
+            if new == 0 {
+                continue;
+            }
+            let guest = site.device.and_then(|device| host.guest_of(device)).map(|guest| guest.name.clone());
+            let device = site.device.map(|device| host.link_name(device));
+            let labels = [guest, device, None, Some(UNLISTED.to_owned()), None].map(Option::unwrap_or_default);
+            *bounded(&mut self.dropped, labels) += new;
+        }
     }
 
     fn count_drops(&mut self, report: &Report, track: &Track) {

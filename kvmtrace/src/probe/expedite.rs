@@ -1,0 +1,206 @@
+//! Quick grace periods while many hooks are attached or detached.
+//!
+//! Each hook that comes or goes waits for an RCU grace period with the RTNL lock held (`tcx_entry_sync` in
+//! include/net/tcx.h): some 14 ms, so that a thousand taps would take 40 s. With `/sys/kernel/rcu_expedited` at 1 it takes
+//! 10 µs, at the price of interrupts to all CPUs, so it must come back to what it was, however kvmtrace ends.
+//!
+//! So a process of its own sets it, and sets it back once the pipe from its parent is closed: also when the parent is
+//! killed. Several of them share the setting by locks on files under [`DIRECTORY`], which the kernel releases with their
+//! holder: the first notes what it was, the last brings it back. Should one of these processes be killed itself, the
+//! note stays, and the next kvmtrace that comes by brings it back.
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::SigSet;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+
+/// The name that this process calls itself by to become the one that holds the setting.
+const NAME: &str = "kvmtrace-grace-periods";
+const SETTING: &str = "/sys/kernel/rcu_expedited";
+const DIRECTORY: &str = "/run/kvmtrace";
+
+/// Grace periods are quick as long as this value lives.
+#[derive(Debug)]
+pub(super) struct Expedited {
+    holder: Child,
+    pipe: Option<ChildStdin>,
+}
+
+impl Expedited {
+    /// Makes them quick. Where that can't be (no root, a read-only /sys), attaching is merely slow.
+    pub(super) fn begin() -> Option<Self> {
+        match Self::start() {
+            Ok(expedited) => Some(expedited),
+            Err(error) => {
+                tracing::debug!(%error, "grace periods stay slow");
+                None
+            }
+        }
+    }
+
+    fn start() -> io::Result<Self> {
+        // Not ended by Ctrl-C, which is for the whole group of processes.
+        let mut command = Command::new("/proc/self/exe");
+        command.arg0(NAME).process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut holder = command.spawn()?;
+        let mut expedited = Self { pipe: holder.stdin.take(), holder };
+        let mut ready = [0];
+        // Ends without a byte when the setting can't be changed.
+        match &mut expedited.holder.stdout {
+            Some(said) => said.read_exact(&mut ready)?,
+            None => return Err(io::ErrorKind::BrokenPipe.into()),
+        }
+        Ok(expedited)
+    }
+}
+
+impl Drop for Expedited {
+    fn drop(&mut self) {
+        drop(self.pipe.take());
+        if let Err(error) = self.holder.wait() {
+            tracing::debug!(%error, "waiting for the process that holds grace periods short");
+        }
+    }
+}
+
+/// This process was started to hold the setting.
+pub fn is_holder() -> bool {
+    std::env::args_os().next().is_some_and(|name| name == NAME)
+}
+
+/// Holds it until standard input ends.
+pub fn hold() -> io::Result<()> {
+    // Whatever else ends is no reason to leave the setting changed.
+    SigSet::all().thread_block()?;
+    let setting = Setting { value: Path::new(SETTING), directory: Path::new(DIRECTORY) };
+    let held = setting.hold()?;
+    io::stdout().write_all(&[1])?;
+    io::stdout().flush()?;
+    io::copy(&mut io::stdin(), &mut io::sink())?;
+    held.release()
+}
+
+/// Brings back what a killed holder has left.
+pub fn restore() -> io::Result<()> {
+    let setting = Setting { value: Path::new(SETTING), directory: Path::new(DIRECTORY) };
+    if setting.note().exists() { setting.hold()?.release() } else { Ok(()) }
+}
+
+/// A file with a number, and where it is noted who changed it.
+#[derive(Clone, Copy)]
+struct Setting<'a> {
+    value: &'a Path,
+    directory: &'a Path,
+}
+
+/// A share in the setting.
+struct Held<'a> {
+    setting: Setting<'a>,
+    users: Flock<File>,
+}
+
+impl<'a> Setting<'a> {
+    fn note(self) -> std::path::PathBuf {
+        self.directory.join("rcu_expedited")
+    }
+
+    fn file(self, name: &str) -> io::Result<File> {
+        OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .custom_flags(nix::libc::O_NOFOLLOW)
+            .open(self.directory.join(name))
+    }
+
+    /// Nobody else comes or goes as long as this lives.
+    fn gate(self) -> io::Result<Flock<File>> {
+        Flock::lock(self.file("gate")?, FlockArg::LockExclusive).map_err(|(_, error)| error.into())
+    }
+
+    fn hold(self) -> io::Result<Held<'a>> {
+        let mut directory = std::fs::DirBuilder::new();
+        directory.recursive(true).mode(0o700).create(self.directory)?;
+        let _gate = self.gate()?;
+        let users = match Flock::lock(self.file("users")?, FlockArg::LockExclusiveNonblock) {
+            // The first. A note that is there already is of one that was killed: it knows what the value was.
+            Ok(users) => {
+                if !self.note().exists() {
+                    let value = std::fs::read_to_string(self.value)?;
+                    let unfinished = self.directory.join("rcu_expedited.new");
+                    std::fs::write(&unfinished, value.trim())?;
+                    std::fs::rename(unfinished, self.note())?;
+                }
+                std::fs::write(self.value, "1")?;
+                users.relock(FlockArg::LockShared)?;
+                users
+            }
+            Err((file, Errno::EWOULDBLOCK)) => {
+                Flock::lock(file, FlockArg::LockShared).map_err(|(_, error)| io::Error::from(error))?
+            }
+            Err((_, error)) => return Err(error.into()),
+        };
+        Ok(Held { setting: self, users })
+    }
+}
+
+impl Held<'_> {
+    fn release(self) -> io::Result<()> {
+        let _gate = self.setting.gate()?;
+        if self.users.relock(FlockArg::LockExclusiveNonblock).is_ok() {
+            // The last.
+            let value = std::fs::read_to_string(self.setting.note())?;
+            std::fs::write(self.setting.value, value.trim())?;
+            std::fs::remove_file(self.setting.note())?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A setting of our own in an empty directory.
+    fn setting(test: impl FnOnce(Setting<'_>)) {
+        let directory = tempfile::tempdir().unwrap();
+        let value = directory.path().join("value");
+        std::fs::write(&value, "0\n").unwrap();
+        test(Setting { value: &value, directory: &directory.path().join("run") });
+    }
+
+    fn value(setting: Setting<'_>) -> String {
+        std::fs::read_to_string(setting.value).unwrap().trim().to_owned()
+    }
+
+    #[test]
+    fn the_last_of_several_brings_the_value_back() {
+        setting(|setting| {
+            let first = setting.hold().unwrap();
+            let second = setting.hold().unwrap();
+            assert_eq!(value(setting), "1");
+            first.release().unwrap();
+            assert_eq!(value(setting), "1", "the other one still needs it");
+            second.release().unwrap();
+            assert_eq!(value(setting), "0");
+            assert!(!setting.note().exists());
+        });
+    }
+
+    #[test]
+    fn the_next_one_brings_back_what_a_killed_holder_has_left() {
+        setting(|setting| {
+            // The kernel closes its files, and so frees its lock.
+            drop(setting.hold().unwrap());
+            assert_eq!(value(setting), "1");
+            setting.hold().unwrap().release().unwrap();
+            assert_eq!(value(setting), "0");
+        });
+    }
+}

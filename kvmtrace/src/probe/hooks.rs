@@ -1,0 +1,96 @@
+//! Whether our programs are still where they were attached, and whose others are there (tcx, 6.6 and later).
+//!
+//! Another program on a hook can end its chain, send the packet elsewhere or drop it. One before ours on the way out hides
+//! packets from us, one behind ours on the way in hides them from the rest of the host. Anybody with the privilege can
+//! detach a link of ours.
+
+use super::hook::Hook;
+use super::loader::{Attached, ProbeError, Programs};
+use super::syscall::attached_programs;
+use crate::event::{Degraded, IfIndex};
+use kvmtrace_common::names;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Each device is looked at once in so many turns.
+const TURNS: usize = 3;
+/// Programs of others that are remembered.
+const OTHERS: usize = 4_096;
+
+/// What the hooks of the traced devices were like at the last look.
+#[derive(Debug, Default)]
+pub(super) struct Hooks {
+    /// The device that was looked at last.
+    last: Option<IfIndex>,
+    /// Programs of others that were reported.
+    reported: BTreeSet<(IfIndex, Hook, u32)>,
+}
+
+/// What a look at some devices came to.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// Devices that lack a hook of ours, and which.
+    pub(super) missing: BTreeMap<IfIndex, Vec<Hook>>,
+    /// Programs of others that were not reported yet.
+    pub(super) others: Vec<Degraded>,
+}
+
+impl Hooks {
+    /// Looks at a part of the devices, so that all of them are seen in a few turns.
+    pub(super) fn look(&mut self, programs: &Programs, attached: &BTreeMap<IfIndex, (String, Attached)>) -> Seen {
+        let part = attached.len().div_ceil(TURNS);
+        let after = self.last.map_or(IfIndex(0), |last| IfIndex(last.0.saturating_add(1)));
+        let turn = attached.range(after..).chain(attached).take(part);
+        let mut seen = Seen::default();
+        for (index, (name, attached)) in turn {
+            self.last = Some(*index);
+            for hook in [Hook::Ingress, Hook::Egress] {
+                let Some(own) = programs.id_at(attached, hook) else { continue };
+                // Nothing is known of a device that has gone.
+                let Ok(ids) = attached_programs(index.0, hook) else { continue };
+                let position = ids.iter().position(|id| *id == own);
+                if position.is_none() {
+                    seen.missing.entry(*index).or_default().push(hook);
+                }
+                for (place, id) in ids.iter().enumerate().filter(|(_, id)| **id != own) {
+                    if self.reported.len() >= OTHERS || !self.reported.insert((*index, hook, *id)) {
+                        continue;
+                    }
+                    seen.others.extend(other(name, hook, *id, position.is_some_and(|own| place < own)));
+                }
+            }
+        }
+        seen
+    }
+}
+
+/// Hooks of ours were taken away; `again`: why they could not be attached again, if so.
+pub(super) fn taken_away(device: &str, hooks: &[Hook], again: Option<&ProbeError>) -> Degraded {
+    let hooks: Vec<String> = hooks.iter().map(ToString::to_string).collect();
+    let after = match again {
+        None => "it is attached again, and packets of some two seconds are missing".to_owned(),
+        Some(error) => error.to_string(),
+    };
+    let why = format!("somebody took away kvmtrace's hook at its {}: {after}", hooks.join(" and "));
+    Degraded { what: format!("device {device}"), why }
+}
+
+/// A program of others; nothing when it is one of another kvmtrace, which lets all packets pass.
+fn other(device: &str, hook: Hook, id: u32, before: bool) -> Option<Degraded> {
+    let found = aya::programs::loaded_programs().filter_map(Result::ok).find(|program| program.id() == id);
+    let name = found.as_ref().and_then(|program| program.name_as_str()).unwrap_or("without a name").to_owned();
+    let ours = [names::TC_INGRESS, names::TC_EGRESS, names::TC_INGRESS_RAW, names::TC_EGRESS_RAW];
+    if ours.contains(&name.as_str()) {
+        return None;
+    }
+    let why = match (hook, before) {
+        (_, true) => {
+            "runs before kvmtrace there: packets that it drops, sends elsewhere or accepts at once are not seen"
+        }
+        (Hook::Ingress, false) => "runs after kvmtrace there: packets that it sends elsewhere seem to be lost",
+        (Hook::Egress, false) => "runs after kvmtrace there: packets that it takes away seem to have left",
+    };
+    Some(Degraded {
+        what: format!("device {device}"),
+        why: format!("the BPF program {name} (id {id}) at its {hook} {why}"),
+    })
+}
