@@ -5,7 +5,7 @@ use crate::sites::{self, Kind};
 use crate::wires::{Place, Sighting};
 use kvmtrace::event::{HostState, IfIndex};
 use kvmtrace::forward::packet::{Fragment, Network, Packet};
-use kvmtrace::forward::step::{Arrival, Outcome, Stage, Step, Stop, Walk};
+use kvmtrace::forward::step::{Arrival, Hook, Outcome, Stage, Step, Stop, Walk};
 use nix::errno::Errno;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -329,7 +329,9 @@ fn is_local_end(kinds: Option<&[Kind]>) -> bool {
 fn fits(end: &End<'_>, death: &Death) -> bool {
     let kind = sites::kind(end.step.stage);
     let stage = sites::kinds(death.function.as_deref(), &death.stack).is_some_and(|kinds| kinds.contains(&kind));
-    stage && death.device.is_none_or(|device| end.devices.is_empty() || end.devices.contains(&device))
+    // `nf_send_unreach6` gives a packet of the host's own, which has no device yet, to the loopback device.
+    let nowhere = end.devices.is_empty() || end.step.stage == Stage::Firewall(Hook::Output);
+    stage && death.device.is_none_or(|device| nowhere || end.devices.contains(&device))
 }
 
 /// The errors that a stage gives to who sends.
