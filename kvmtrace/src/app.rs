@@ -3,6 +3,7 @@
 
 mod alone;
 mod color;
+mod command;
 mod elsewhere;
 mod explain;
 mod metrics;

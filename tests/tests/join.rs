@@ -116,7 +116,7 @@ fn a_conversation_of_two_hosts_is_one_path_and_its_fault_is_named_where_it_is() 
     assert_eq!((&flow["verdict"], &flow["packets"]), (&"delivered".into(), &5.into()), "{flow:#}");
     assert_eq!(flow["direction"], "guest-to-guest", "{flow:#}");
     // Between the hosts there is one wire, whatever their clocks say.
-    let between = flow["path"][2]["latency_ns"].as_u64().context("no latency between the hosts")?;
+    let between = flow["path"][2]["latency_ns"]["p50"].as_u64().context("no latency between the hosts")?;
     assert!(between < 100_000_000, "{between} ns");
 
     two.host.nft(

@@ -6,6 +6,7 @@ use super::session::{End, Extras, Session};
 use super::show;
 use crate::cli::{self, Cli};
 
+use super::command::Commanded;
 use crate::probe::Live;
 use crate::record::{
     Destination, Header, Options, Recording, Tee, Writer, Written, export, join, judge_for_joining, recording,
@@ -22,7 +23,7 @@ pub(super) async fn record(cli: &Cli, command: &cli::Record) -> anyhow::Result<O
     let destination = destination(&command.output, command.force)?;
     let extras = Extras { every_packet: command.packets.every, rules: command.rules };
     let session = Session::start(&command.scope, end, extras).await?;
-    let options = Options { rotation, ..options(&session.source) };
+    let options = Options { rotation, ..options(session.source.inner()) };
     let writer = Writer::create(&destination, options)?;
     let mut tee = Tee::new(session.source, writer).with_snaplen(command.packets.snaplen);
     while let Some(event) = tee.next().await? {
@@ -54,8 +55,8 @@ pub(super) fn options(live: &Live) -> Options {
 }
 
 /// Records what a live trace tells, if it is to go somewhere.
-pub(super) fn tee(live: Live, destination: Option<&Destination>) -> anyhow::Result<Tee<Live>> {
-    let writer = destination.map(|destination| Writer::create(destination, options(&live))).transpose()?;
+pub(super) fn tee(live: Commanded<Live>, destination: Option<&Destination>) -> anyhow::Result<Tee<Commanded<Live>>> {
+    let writer = destination.map(|destination| Writer::create(destination, options(live.inner()))).transpose()?;
     Ok(Tee::maybe(live, writer))
 }
 

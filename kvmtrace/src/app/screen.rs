@@ -20,7 +20,7 @@ pub(super) async fn live(cli: &Cli, command: &cli::Live) -> anyhow::Result<Outco
     tui::check()?;
     let mut session = Session::start(&command.scope, End::Signal, command.rules.into()).await?;
     let (written, done) = std::sync::mpsc::channel();
-    let recorder = Recorder { options: record::options(&session.source), writer: None, written };
+    let recorder = Recorder { options: record::options(session.source.inner()), writer: None, written };
     let options = tui::Options { theme: theme(cli), recorder: Some(Box::new(recorder)), processor_time };
     let result = tui::run_live(&mut session.source, options).await;
     for written in done.try_iter() {

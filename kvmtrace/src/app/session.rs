@@ -1,5 +1,6 @@
 //! A live trace from its start to its end: the source, what ends it, the ready file.
 
+use super::command::{Commanded, Ending};
 use super::ready::ReadyFile;
 use crate::cli::{RuleTrace, Scope};
 use crate::event::Started;
@@ -37,7 +38,7 @@ impl End {
 /// A live trace.
 pub(super) struct Session {
     /// Where the events come from; it ends by itself.
-    pub(super) source: Live,
+    pub(super) source: Commanded<Live>,
     _ready: Option<ReadyFile>,
 }
 
@@ -100,6 +101,8 @@ impl Session {
         // The command gets what the operator may do; the tracer keeps only what it needs from here on.
         let child = if let End::Command(command, _) = &end { Some(spawn(command)?) } else { None };
         privilege::drop_unneeded().context("giving up privileges")?;
+        let ending = Ending::default();
+        let ended = ending.clone();
         let duration = match end {
             End::Signal => None,
             End::After(duration) => Some(duration),
@@ -109,8 +112,7 @@ impl Session {
             let command = async {
                 match child {
                     Some(mut child) => match child.wait().await {
-                        Ok(status) if !status.success() => tracing::info!(%status, "the command ended"),
-                        Ok(_) => {}
+                        Ok(status) => ended.set(status),
                         Err(error) => tracing::warn!(%error, "waiting for the command"),
                     },
                     None => std::future::pending().await,
@@ -127,7 +129,7 @@ impl Session {
                 tracing::debug!("the trace had ended already");
             }
         });
-        Ok(Self { source, _ready: ready })
+        Ok(Self { source: Commanded::new(source, ending), _ready: ready })
     }
 }
 

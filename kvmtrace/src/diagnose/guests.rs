@@ -1,6 +1,6 @@
 //! The guests and their paths, for the report and for `kvmtrace guests`.
 
-use super::report::{GuestReport, InterfaceReport};
+use super::report::{GuestReport, InterfaceReport, Origin};
 use crate::diagnose::facts::scene::Scene;
 use crate::event::host::{GuestInterface, Link, LinkKind};
 use crate::event::{HostState, MacAddress};
@@ -37,6 +37,7 @@ fn list(host: &HostState, seen: impl Fn(&GuestInterface) -> (Option<MacAddress>,
     host.guests
         .iter()
         .map(|guest| GuestReport {
+            origin: Origin::of(host),
             name: guest.name.clone(),
             uuid: guest.uuid.clone(),
             pid: guest.pid,

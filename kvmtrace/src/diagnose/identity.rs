@@ -15,7 +15,11 @@ pub(super) fn flow_id(device: Option<&str>, key: &FlowKey) -> String {
         port(key.destination_port),
         port(key.vlan)
     );
-    // FNV-1a, 64 bits: short, and the same on every machine and in every version.
+    hash(&text)
+}
+
+/// FNV-1a, 64 bits, as sixteen hexadecimal digits: short, and the same on every machine and in every version.
+pub(super) fn hash(text: &str) -> String {
     let hash = text
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));

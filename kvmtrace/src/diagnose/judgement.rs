@@ -1,6 +1,6 @@
 //! What a rule says of a flow.
 
-use super::report::{Cause, Fix, Severity, Verdict, Where};
+use super::report::{Cause, Fix, Root, Severity, Verdict, Where};
 
 /// A rule's answer.
 #[derive(Clone, Debug)]
@@ -19,6 +19,8 @@ pub struct Judgement {
     pub evidence: Vec<String>,
     /// Cures.
     pub fixes: Vec<Fix>,
+    /// What the fault goes back to, where the rule knows more than the place.
+    pub root: Option<Root>,
 }
 
 impl Judgement {
@@ -32,6 +34,7 @@ impl Judgement {
             explanation,
             evidence: Vec::new(),
             fixes: Vec::new(),
+            root: None,
         }
     }
 
@@ -45,6 +48,12 @@ impl Judgement {
     #[must_use]
     pub fn severity(self, severity: Severity) -> Self {
         Self { severity, ..self }
+    }
+
+    /// With what the fault goes back to.
+    #[must_use]
+    pub fn root(self, root: Option<Root>) -> Self {
+        Self { root, ..self }
     }
 
     /// With one more cure.

@@ -26,9 +26,11 @@ pub mod fix;
 pub mod flows;
 pub mod guests;
 mod identity;
+mod incidents;
 pub mod judgement;
 pub mod ledger;
 pub mod notice;
+mod offer;
 mod predict;
 pub mod probe;
 pub mod reachability;
@@ -45,11 +47,13 @@ use crate::diagnose::flows::gather::gather;
 use crate::diagnose::flows::group::Group;
 use crate::diagnose::flows::{attribute, journey};
 use crate::diagnose::judgement::Judgement;
+use crate::diagnose::predict::Predictor;
 use crate::diagnose::report::{
-    Basis, FlowReport, Host, LostAt, Report, SCHEMA, Severity, Totals, Translated, Verdict, Window,
+    Basis, Finding, Fix, FlowDirection, FlowReport, Host, LostAt, Origin, Report, SCHEMA, Severity, Totals, Translated,
+    Verdict, Window,
 };
 use crate::diagnose::rules::judge;
-use crate::event::UnlistedPlace;
+use crate::event::{HostState, UnlistedPlace};
 use crate::topology::Topology;
 use crate::topology::is_switched;
 use crate::track::{IcmpError, Track};
@@ -57,20 +61,21 @@ use std::collections::BTreeMap;
 
 /// The verdicts over everything in `track`.
 pub fn report(track: &Track) -> Report {
-    completed(unfinished(track), track)
+    report_of(track, None)
 }
 
-/// Where this host keeps what the cures set.
-fn completed(mut report: Report, track: &Track) -> Report {
-    let flows = report.flows.iter_mut().flat_map(|flow| &mut flow.fixes);
-    for fix in flows.chain(report.findings.iter_mut().flat_map(|finding| &mut finding.fixes)) {
-        fix::stack::complete(track.host(), fix);
-        fix::persist::complete(track.host(), fix);
+/// Adds to fixes the steps that other devices need, the file that keeps the setting, and the scope.
+fn complete(host: &HostState, fixes: &mut [Fix]) {
+    for fix in fixes {
+        fix.origin = Origin::of(host);
+        fix::stack::complete(host, fix);
+        fix::persist::complete(host, fix);
+        fix::scope::complete(host, fix);
     }
-    report
 }
 
-fn unfinished(track: &Track) -> Report {
+/// The verdicts, with the findings that `find` adds to those of the flows; without flows for `check`.
+fn report_of(track: &Track, check: Option<Vec<Finding>>) -> Report {
     let scene = Scene::new(track);
     let layer2 = Layer2::of(&scene);
     let groups = attribute::groups(&scene);
@@ -101,10 +106,14 @@ fn unfinished(track: &Track) -> Report {
         .collect();
     let topology = Topology::new(scene.host);
     let bases = reconcile::reconcile(&scene, &topology, &cases, &mut judgements);
-    predict::predict(&topology, &cases, &mut judgements, &ids);
-    let judged = cases.iter().zip(judgements).zip(ids.into_iter().zip(bases));
+    for judgement in judgements.iter_mut().flatten() {
+        complete(scene.host, &mut judgement.fixes);
+    }
+    let predictor = Predictor::new(&topology, &cases, &judgements, &ids);
+    predictor.predict(&cases, &mut judgements, &bases);
+    let judged = cases.iter().zip(judgements).zip(ids.iter().zip(bases));
     let mut flows: Vec<FlowReport> = judged
-        .map(|((case, judgement), (id, basis))| FlowReport { id, basis, ..flow_report(case, judgement) })
+        .map(|((case, judgement), (id, basis))| FlowReport { id: id.clone(), basis, ..flow_report(case, judgement) })
         .collect();
     flows.sort_by(|a, b| {
         let rank = |flow: &FlowReport| {
@@ -112,8 +121,20 @@ fn unfinished(track: &Track) -> Report {
         };
         rank(a).cmp(&rank(b)).then_with(|| name(a).cmp(&name(b)))
     });
-    let findings = findings::findings(&scene, &layer2, &cases, &flows);
+    let is_check = check.is_some();
+    let mut findings = check.unwrap_or_else(|| findings::findings(&scene, &layer2, &cases, &flows));
+    for finding in &mut findings {
+        complete(scene.host, &mut finding.fixes);
+    }
     companions::overshadow(&findings, &scene, &mut flows);
+    flows.iter_mut().filter(|flow| flow.severity >= Severity::Warning && flow.fixes.is_empty()).for_each(advise);
+    let fixes = flows.iter_mut().map(|flow| &mut flow.fixes);
+    for fixes in fixes.chain(findings.iter_mut().map(|finding| &mut finding.fixes)) {
+        offer::offer(scene.host, fixes);
+    }
+    incidents::label(&scene, &mut findings, if is_check { Basis::Model } else { Basis::Observed });
+    let by_id: BTreeMap<&str, &Case<'_>> = ids.iter().map(String::as_str).zip(&cases).collect();
+    let incidents = incidents::incidents(&scene, &predictor, &by_id, &mut flows, &mut findings);
     let ledger = ledger::ledger(&scene, cases.iter().zip(refused));
     let totals = totals(&cases, &flows);
     let started = track.started();
@@ -128,14 +149,17 @@ fn unfinished(track: &Track) -> Report {
             start: track.start(),
             end: track.end(),
             seconds: track.end().since(track.start()).0 as f64 / 1e9,
+            timezone: scene.host.timezone.clone().unwrap_or_else(|| "UTC".to_owned()),
         },
         degraded: degraded(track),
         lost: track.loss(),
         lost_at: lost_at(&scene),
         totals,
         guests: guests::of_scene(&scene),
+        incidents,
         flows,
         findings,
+        command_status: track.command_status(),
         ledger,
         reachability: None,
         reachability_left_out: None,
@@ -149,8 +173,7 @@ pub fn check(track: &Track) -> Report {
     let mut findings = check::findings(track);
     findings.extend(reachability::cut_off(&found.rows, &findings));
     let (rows, left_out) = (Some(found.rows), Some(found.left_out));
-    let report = Report { findings, reachability: rows, reachability_left_out: left_out, ..unfinished(track) };
-    completed(report, track)
+    Report { reachability: rows, reachability_left_out: left_out, ..report_of(track, Some(findings)) }
 }
 
 fn name(flow: &FlowReport) -> (&str, &str, Option<u16>, &str, Option<u16>, Option<u16>) {
@@ -239,6 +262,10 @@ fn flow_report(case: &Case<'_>, judgement: Option<Judgement>) -> FlowReport {
     let mut flow = FlowReport {
         key,
         id: String::new(),
+        origin: Origin::of(scene.host),
+        incident: None,
+        first_seen: case.group.flows().map(|flow| flow.first).min().unwrap_or_default(),
+        last_seen: case.group.flows().map(|flow| flow.last).max().unwrap_or_default(),
         icmp_id: identity::icmp_id(&key),
         guest: case.device().and_then(|device| scene.guest_name(device)),
         device: case.device().map(|device| scene.name(device)),
@@ -269,6 +296,7 @@ fn flow_report(case: &Case<'_>, judgement: Option<Judgement>) -> FlowReport {
         ),
         evidence: Vec::new(),
         fixes: Vec::new(),
+        root: None,
     };
     let Some(judgement) = judgement else { return flow };
     flow.verdict = judgement.verdict;
@@ -279,7 +307,22 @@ fn flow_report(case: &Case<'_>, judgement: Option<Judgement>) -> FlowReport {
     flow.evidence = judgement.evidence;
     flow.evidence.extend(evidence::of(case));
     flow.fixes = judgement.fixes;
+    flow.root = judgement.root;
     flow
+}
+
+/// A fault without a fix still names the next step.
+fn advise(flow: &mut FlowReport) {
+    let walk = match (&flow.guest, flow.key.source.ip(), flow.key.destination.ip()) {
+        (Some(guest), Some(_), Some(to)) if flow.direction == FlowDirection::FromGuest => {
+            format!("`kvmtrace explain {} to {to}` shows what decides there.", shell::quote(guest))
+        }
+        (Some(guest), Some(from), _) if flow.direction == FlowDirection::ToGuest => {
+            format!("`kvmtrace explain {} --from {from}` shows what decides there.", shell::quote(guest))
+        }
+        _ => "`kvmtrace check` shows what is wrong with devices of its path.".to_owned(),
+    };
+    flow.fixes.push(Fix::advice(format!("kvmtrace knows no command for this. {walk}")));
 }
 
 fn totals(cases: &[Case<'_>], flows: &[FlowReport]) -> Totals {

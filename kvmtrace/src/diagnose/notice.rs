@@ -113,6 +113,7 @@ pub fn notice(event: &Event, track: &Track) -> Option<Notice> {
         | EventKind::RuleDrop(_)
         | EventKind::Loss(_)
         | EventKind::Degraded(_)
+        | EventKind::Command(_)
         | EventKind::Ended => None,
     }
 }

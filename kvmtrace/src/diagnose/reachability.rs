@@ -3,7 +3,7 @@
 //! private, are as they should be.
 
 use super::explain::{cause, clause};
-use super::report::{Finding, Fix, LeftOut, Protocol, Row, Severity, TargetKind, Where};
+use super::report::{Finding, Fix, Label, LeftOut, Protocol, Row, Severity, TargetKind, Where};
 use super::shell;
 use crate::event::host::{GuestInterface, LinkKind};
 use crate::event::{HostState, IfIndex};
@@ -260,6 +260,7 @@ pub fn cut_off(rows: &[Row], findings: &[Finding]) -> Vec<Finding> {
         let word = if row.protocol == Protocol::Nd { "neighbour solicitation" } else { "ARP request" };
         let gateway = row.address.map(|address| address.to_string()).unwrap_or_default();
         Some(Finding {
+            label: Label::default(),
             cause: row.cause?,
             severity: Severity::Warning,
             guest: Some(row.guest.clone()),

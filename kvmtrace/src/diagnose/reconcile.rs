@@ -3,14 +3,15 @@
 
 use super::expect::{self, Question};
 use super::facts::cause_of_stop::{cause_of_doubt, cause_of_stop, point_of_step};
+use super::facts::firewall::suspects::root;
 use super::facts::scene::Scene;
 use super::fix::stop::fixes_of_stop;
 use super::flows::case::Case;
 use super::judgement::Judgement;
-use super::report::{Basis, Cause, Fix, Verdict, Where};
+use super::report::{Basis, Cause, Fix, Root, Verdict, Where};
 use super::rules;
 use crate::forward::reading::Reading;
-use crate::forward::step::{Outcome, Step};
+use crate::forward::step::{Outcome, Step, Stop};
 use crate::forward::{walk, words};
 use crate::topology::Topology;
 
@@ -82,7 +83,14 @@ fn stop_of(scene: &Scene<'_>, topology: &Topology<'_>, case: &Case<'_>, question
             "No command is known that mends this at {name}: kvmtrace explain shows the stages of such a packet, and what decides at each."
         )));
     }
-    Some(rules::sized(case, judgement.verdict(verdict).evidence(evidence).fixes(fixes)))
+    Some(rules::sized(case, judgement.verdict(verdict).root(root_of(scene, stop)).evidence(evidence).fixes(fixes)))
+}
+
+/// The rule that a walk stops at.
+fn root_of(scene: &Scene<'_>, stop: &Stop) -> Option<Root> {
+    let (Stop::Rule(rule) | Stop::Rejected(rule) | Stop::Limited(rule)) = stop else { return None };
+    let chain = scene.host.netfilter.chains.get(rule.chain)?;
+    Some(root(chain, rule.rule.and_then(|index| chain.rules.get(index))))
 }
 
 /// A doubt that names its own cause, such as a queue of user space; none where it only leaves open what happens.

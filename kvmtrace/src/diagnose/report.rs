@@ -1,12 +1,23 @@
-//! What kvmtrace says in the end: the contract's `kvmtrace/verdict/1` object, and the one place that knows its JSON
+//! What kvmtrace says in the end: the contract's `kvmtrace/verdict/2` object, and the one place that knows its JSON
 //! names. Every key is always there, null where there is nothing to say.
 
 mod cause;
+mod conversation;
 mod fix;
+mod hop;
+mod incident;
+mod kinds;
+mod origin;
 mod reach;
 
 pub use cause::Cause;
-pub use fix::{DeviceSetting, Fix, Outcome, Prediction, Setting};
+pub use conversation::{Carried, Conversation, Port, Service};
+pub use fix::{Accept, DeviceSetting, Fix, Outcome, Prediction, Setting};
+pub use hop::{Hop, Latency};
+pub use incident::{Incident, Root};
+pub(in crate::diagnose) use kinds::rfc_3339;
+pub use kinds::{Basis, FlowDirection, Point, Severity, Verdict, Where};
+pub use origin::{Label, Origin};
 pub use reach::{EndReport, LeftOut, Protocol, TargetKind};
 
 use crate::event::{FlowKey, Timestamp};
@@ -26,8 +37,12 @@ pub struct Report {
     pub lost_at: Vec<LostAt>,
     pub totals: Totals,
     pub guests: Vec<GuestReport>,
+    /// One per fault, the worst first.
+    pub incidents: Vec<Incident>,
     pub flows: Vec<FlowReport>,
     pub findings: Vec<Finding>,
+    /// Exit status of the command that was traced (`--cmd`); 128 + N where signal N ended it, as shells count. Null without one.
+    pub command_status: Option<i32>,
     /// An addition to the contract: per guest and direction, in = out + dropped + refused + in flight.
     pub ledger: Vec<Account>,
     /// Of `check` alone: what gets through, by walks without packets.
@@ -75,7 +90,7 @@ pub struct Row {
 }
 
 /// `Report::schema`.
-pub const SCHEMA: &str = "kvmtrace/verdict/1";
+pub const SCHEMA: &str = "kvmtrace/verdict/2";
 
 impl Report {
     /// The gravest severity told: the exit status hangs on it.
@@ -103,11 +118,8 @@ pub struct Window {
     #[serde(serialize_with = "rfc_3339")]
     pub end: Timestamp,
     pub seconds: f64,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
-pub(super) fn rfc_3339<S: serde::Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(time)
+    /// The traced host's time zone: its IANA name, else its offset (`+02:00`). Times themselves are in UTC.
+    pub timezone: String,
 }
 
 /// Sums over all flows, each flow counted where it entered.
@@ -125,6 +137,9 @@ pub struct Totals {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[allow(missing_docs, reason = "the names are the contract's, which documents them")]
 pub struct GuestReport {
+    /// The host that it runs on.
+    #[serde(flatten)]
+    pub origin: Origin,
     pub name: String,
     pub uuid: Option<String>,
     pub pid: Option<u32>,
@@ -144,64 +159,6 @@ pub struct InterfaceReport {
     pub addresses: Vec<String>,
 }
 
-/// How grave something is; ordered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// All is well.
-    Ok,
-    /// Worth knowing, no fault.
-    Info,
-    /// It hurts, or will.
-    Warning,
-    /// Traffic is lost.
-    Error,
-}
-
-/// What became of a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Verdict {
-    /// It left in order.
-    Delivered,
-    /// Delivered in pieces.
-    Fragmented,
-    /// Left the host in order, nothing came back.
-    Unanswered,
-    /// An answer came that says no.
-    Refused,
-    /// Entered, never left, no drop seen.
-    Lost,
-    /// Dropped on this host, some or all of it.
-    Dropped,
-}
-
-/// Which way a flow goes, as the guest sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum FlowDirection {
-    /// The guest sends.
-    FromGuest,
-    /// The guest is to receive.
-    ToGuest,
-    /// Between two guests of this host.
-    GuestToGuest,
-    /// It touches no guest.
-    Host,
-}
-
-/// What a statement rests on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Basis {
-    /// On what was seen of the packets.
-    Observed,
-    /// On the model of this host's packet path alone.
-    Model,
-    /// On both, and they agree.
-    Both,
-}
-
 /// A flow and its verdict.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[allow(missing_docs, reason = "the names are the contract's, which documents them")]
@@ -210,6 +167,17 @@ pub struct FlowReport {
     #[serde(skip)]
     pub key: FlowKey,
     pub id: String,
+    /// The host that it was seen on; of several, the one that gives the verdict.
+    #[serde(flatten)]
+    pub origin: Origin,
+    /// The incident that it belongs to; null where nothing is wrong.
+    pub incident: Option<String>,
+    /// An addition to the contract: its first packet.
+    #[serde(serialize_with = "rfc_3339")]
+    pub first_seen: Timestamp,
+    /// An addition to the contract: when its counters last grew.
+    #[serde(serialize_with = "rfc_3339")]
+    pub last_seen: Timestamp,
     pub icmp_id: Option<u16>,
     pub guest: Option<String>,
     pub device: Option<String>,
@@ -239,6 +207,9 @@ pub struct FlowReport {
     pub explanation: String,
     pub evidence: Vec<String>,
     pub fixes: Vec<Fix>,
+    /// What its fault goes back to, where the rule that judged it knows.
+    #[serde(skip)]
+    pub root: Option<Root>,
 }
 
 /// The flow after NAT.
@@ -251,65 +222,13 @@ pub struct Translated {
     pub destination_port: Option<u16>,
 }
 
-/// Where a fault sits.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[allow(missing_docs, reason = "the names are the contract's, which documents them")]
-pub struct Where {
-    pub device: Option<String>,
-    pub point: Point,
-    pub function: Option<String>,
-    pub reason: Option<String>,
-}
-
-/// The contract's points of the packet path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "kebab-case")]
-#[allow(missing_docs, reason = "the names are the contract's, which documents them")]
-pub enum Point {
-    TapIngress,
-    TapEgress,
-    BridgeIngress,
-    BridgeForward,
-    BridgeEgress,
-    HostInput,
-    HostOutput,
-    Routing,
-    NetfilterPrerouting,
-    NetfilterInput,
-    NetfilterForward,
-    NetfilterOutput,
-    NetfilterPostrouting,
-    NetfilterIngress,
-    NetfilterEgress,
-    NicIngress,
-    NicEgress,
-    Tunnel,
-    Neighbour,
-    Socket,
-    Qdisc,
-    Guest,
-    BeyondHost,
-}
-
-/// A flow's counts at one point of its path.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Hop {
-    /// Name of the device.
-    pub device: String,
-    /// Its side.
-    pub direction: crate::event::Direction,
-    /// Packets on the wire.
-    pub packets: u64,
-    /// Bytes with the Ethernet header.
-    pub bytes: u64,
-    /// Time that the flow's first packet took from the hop before to this one; null at the first hop.
-    pub latency_ns: Option<u64>,
-}
-
 /// A fact about a device, a guest or the host.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[allow(missing_docs, reason = "the names are the contract's, which documents them")]
 pub struct Finding {
+    /// Its id, host and incident.
+    #[serde(flatten)]
+    pub label: Label,
     pub cause: Cause,
     pub severity: Severity,
     pub guest: Option<String>,

@@ -44,6 +44,9 @@ pub struct HostState {
     pub guests: Vec<Guest>,
     /// Parts that could not be read: what, why.
     pub missing: Vec<(String, String)>,
+    /// Time zone: its IANA name, else its offset from UTC (`+02:00`).
+    #[serde(default)]
+    pub timezone: Option<String>,
     /// What sets all this at boot.
     #[serde(default)]
     pub configuration: Configuration,

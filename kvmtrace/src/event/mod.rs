@@ -57,8 +57,17 @@ pub enum EventKind {
     Degraded(Degraded),
     /// The last event of a trace that ended in order.
     Ended,
+    /// The command that was traced (`--cmd`) has ended. Before `Ended`.
+    Command(CommandEnd),
     /// Packets that were counted without their flows, absolute since the start.
     Unlisted(Unlisted),
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandEnd {
+    /// Its exit status; 128 + N where signal N ended it.
+    pub status: i32,
 }
 
 /// Who traces, and what.

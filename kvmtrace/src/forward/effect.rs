@@ -6,12 +6,19 @@ use crate::event::host::{FdbEntry, HostState, Link, LinkKind, Network, Route, Ru
 use crate::event::overlay::IpsecPolicy;
 use crate::event::ruleset::RuleReference;
 use crate::event::{IfIndex, MacAddress, PolicyRule};
+use crate::topology::routing::masked;
 use std::net::IpAddr;
+
+/// `RT_TABLE_MAIN`
+const MAIN: u32 = 254;
+/// `IP6_RT_PRIO_ADDRCONF`
+const IPV6_METRIC: u32 = 256;
 
 /// One change of the host's tables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// A device goes up, or down. Its carrier stays.
+    /// A device goes up, or down. One that goes up is taken to have a carrier, as far as the device below has one: a cable that is
+    /// not there shows only then.
     Up(IfIndex, bool),
     /// A device's MTU in bytes.
     Mtu(IfIndex, u32),
@@ -97,7 +104,8 @@ impl Effect {
     /// Makes the change in a copy of the host. What it names and is not there changes nothing.
     pub fn apply(&self, host: &mut HostState) {
         match self {
-            Self::Up(device, up) => with(host, *device, |link| link.up = *up),
+            Self::Up(device, true) => bring_up(host, *device),
+            Self::Up(device, false) => with(host, *device, |link| link.up = false),
             Self::Mtu(device, mtu) => with(host, *device, |link| link.mtu = *mtu),
             Self::Master(device, master) => enslave(host, *device, *master),
             Self::PortFlag(device, flag, on) => with_port(host, *device, |port| match flag {
@@ -178,6 +186,60 @@ fn with_port(host: &mut HostState, device: IfIndex, change: impl FnOnce(&mut cra
     }
 }
 
+/// A stacked device has the carrier of the one below (`netif_stacked_transfer_operstate`), a bridge that of its ports
+/// (`br_stp_enable_bridge`), and ports that were disabled forward again (`br_stp_enable_port`).
+fn bring_up(host: &mut HostState, device: IfIndex) {
+    let Some(link) = host.links.get(&device) else { return };
+    let below = link.lower.and_then(|lower| host.links.get(&lower)).is_none_or(|lower| lower.up && lower.carrier);
+    let is_bridge = matches!(link.kind, LinkKind::Bridge(_));
+    let master = link.master;
+    with(host, device, |link| (link.up, link.carrier) = (true, link.carrier || below && !is_bridge));
+    connect(host, device);
+    let bridge = if is_bridge { Some(device) } else { master };
+    if let Some(bridge) = bridge {
+        enable_ports(host, bridge);
+    }
+}
+
+/// The routes to its own networks come back with a device (`fib_add_ifaddr`, `addrconf_prefix_route`); those that a person set
+/// do not.
+fn connect(host: &mut HostState, device: IfIndex) {
+    let addresses = host.links.get(&device).map(|link| link.addresses.clone()).unwrap_or_default();
+    for own in addresses {
+        let destination = Network { address: masked(own.address, own.prefix), ..own };
+        let is_known = |route: &Route| route.device == Some(device) && route.destination == destination;
+        if host.routes.iter().any(is_known) {
+            continue;
+        }
+        let v6 = own.address.is_ipv6();
+        host.routes.push(Route {
+            destination,
+            gateway: None,
+            device: Some(device),
+            source: (!v6).then_some(own.address),
+            table: MAIN,
+            metric: if v6 { IPV6_METRIC } else { 0 },
+            kind: "unicast".to_owned(),
+            mtu: None,
+        });
+    }
+}
+
+/// The ports of a bridge that is up forward if they can, and the bridge has a carrier if one of them does.
+fn enable_ports(host: &mut HostState, bridge: IfIndex) {
+    if host.links.get(&bridge).is_none_or(|link| !link.up || !matches!(link.kind, LinkKind::Bridge(_))) {
+        return;
+    }
+    let mut carrier = false;
+    for link in host.links.values_mut().filter(|link| link.master == Some(bridge) && link.up && link.carrier) {
+        carrier = true;
+        if let Some(port) = link.port.as_mut().filter(|port| port.state == PortState::Disabled) {
+            port.state = PortState::Forwarding;
+        }
+    }
+    with(host, bridge, |link| link.carrier |= carrier);
+}
+
 /// A new port forwards, floods and learns, and is a member of the bridge's default VLAN (`br_add_if`, `new_nbp`, `nbp_vlan_init`).
 fn enslave(host: &mut HostState, device: IfIndex, master: Option<IfIndex>) {
     let pvid = master
@@ -203,6 +265,9 @@ fn enslave(host: &mut HostState, device: IfIndex, master: Option<IfIndex>) {
     });
     // del_nbp: the entries of a port go with it.
     host.forwarding.retain(|entry| entry.device != device || entry.bridge.is_none() || entry.bridge == master);
+    if let Some(bridge) = master {
+        enable_ports(host, bridge);
+    }
 }
 
 fn bridge_option(host: &mut HostState, bridge: IfIndex, option: BridgeOption) {
@@ -264,4 +329,52 @@ fn set_sysctl(host: &mut HostState, name: &str, value: &str) {
         }
     }
     host.sysctls.insert(name.to_owned(), value.to_owned());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::bridge::BridgeState;
+
+    fn link(host: &mut HostState, index: u32, kind: LinkKind, up: bool) {
+        let link = Link { up, carrier: up, ..crate::forward::tests::link(IfIndex(index), "x", kind) };
+        host.links.insert(IfIndex(index), link);
+    }
+
+    #[test]
+    fn a_bridge_that_goes_up_has_its_ports_forward() {
+        let mut host = HostState::default();
+        link(&mut host, 1, LinkKind::Bridge(BridgeState::default()), false);
+        link(&mut host, 2, LinkKind::Tun, true);
+        enslave(&mut host, IfIndex(2), Some(IfIndex(1)));
+        with_port(&mut host, IfIndex(2), |port| port.state = PortState::Disabled);
+        Effect::Up(IfIndex(1), true).apply(&mut host);
+        let bridge = &host.links[&IfIndex(1)];
+        assert!(bridge.up && bridge.carrier);
+        assert_eq!(host.links[&IfIndex(2)].port.as_ref().unwrap().state, PortState::Forwarding);
+    }
+
+    #[test]
+    fn a_device_gets_no_carrier_that_the_one_below_lacks() {
+        let mut host = HostState::default();
+        link(&mut host, 1, LinkKind::Physical, false);
+        link(&mut host, 2, LinkKind::Macvlan, false);
+        with(&mut host, IfIndex(2), |link| link.lower = Some(IfIndex(1)));
+        Effect::Up(IfIndex(2), true).apply(&mut host);
+        assert!(!host.links[&IfIndex(2)].carrier);
+        Effect::Up(IfIndex(1), true).apply(&mut host);
+        assert!(host.links[&IfIndex(1)].carrier);
+    }
+
+    #[test]
+    fn the_route_to_its_own_network_comes_with_the_device() {
+        let mut host = HostState::default();
+        link(&mut host, 1, LinkKind::Physical, false);
+        let own = Network { address: IpAddr::from([10, 0, 5, 9]), prefix: 24 };
+        with(&mut host, IfIndex(1), |link| link.addresses.push(own));
+        Effect::Up(IfIndex(1), true).apply(&mut host);
+        Effect::Up(IfIndex(1), true).apply(&mut host);
+        let routes: Vec<String> = host.routes.iter().map(|route| route.destination.address.to_string()).collect();
+        assert_eq!(routes, ["10.0.5.0"]);
+    }
 }

@@ -90,6 +90,23 @@ pub async fn refresh(before: &HostState) -> Result<HostState, HostError> {
     Ok(state)
 }
 
+/// The time zone by its IANA name: what TZ says, else where /etc/localtime points to, else /etc/timezone (localtime(5)).
+fn timezone() -> String {
+    let set = std::env::var("TZ").ok().map(|name| name.trim_start_matches(':').to_owned());
+    let linked = || {
+        let target = std::fs::read_link("/etc/localtime").ok()?;
+        target.to_str()?.split_once("zoneinfo/").map(|(_, name)| name.to_owned())
+    };
+    let named = || std::fs::read_to_string("/etc/timezone").ok().map(|name| name.trim().to_owned());
+    let is_name = |name: &String| {
+        !name.is_empty() && name.len() < 64 && name.chars().all(|c| c.is_ascii_alphanumeric() || "/_+-:".contains(c))
+    };
+    set.filter(is_name)
+        .or_else(|| linked().filter(is_name))
+        .or_else(|| named().filter(is_name))
+        .unwrap_or_else(|| "UTC".to_owned())
+}
+
 async fn network() -> Result<HostState, HostError> {
     // A thread of the blocking pool is a child of this one and so shares its network namespace.
     tokio::task::spawn_blocking(read).await.map_err(HostError::Interrupted)?
@@ -129,6 +146,7 @@ fn read() -> Result<HostState, HostError> {
         state.name = system.nodename().to_string_lossy().into_owned();
         state.kernel = system.release().to_string_lossy().into_owned();
     }
+    state.timezone = Some(timezone());
     guests::read(&mut state);
     Ok(state)
 }

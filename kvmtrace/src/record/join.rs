@@ -12,9 +12,12 @@
 //! Devices are named `host/device` when there are several hosts, and what a fix says begins with the host to run it on.
 //! Hosts of one name are one only if they have a MAC address in common; else the later ones are `name#2`, `name#3`.
 
-use crate::diagnose::report::{Fix, FlowDirection, FlowReport, Report, Totals, Verdict};
+use crate::diagnose::report::{
+    Finding, Fix, FlowDirection, FlowReport, Incident, Latency, Origin, Report, Totals, Verdict,
+};
 use crate::event::{FlowKey, MacAddress, Timestamp};
 use crate::track::Track;
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 
 /// Flows whose times are kept, per host.
@@ -144,6 +147,17 @@ fn clock_difference(a: &Judged, b: &Judged) -> Option<i64> {
 /// Says which host the devices are on.
 fn name_host(report: &mut Report) {
     let host = report.host.name.clone();
+    name_origins(report, &host);
+    for incident in &mut report.incidents {
+        incident
+            .place
+            .iter_mut()
+            .filter_map(|place| place.device.as_mut())
+            .for_each(|device| *device = format!("{host}/{device}"));
+        incident.explanation = format!("{host}: {}", incident.explanation);
+        incident.evidence.iter_mut().for_each(|line| *line = format!("{host}: {line}"));
+        name_fixes(&host, &mut incident.fixes);
+    }
     let prefix = |device: &mut String| *device = format!("{host}/{device}");
     for flow in &mut report.flows {
         flow.device.iter_mut().for_each(prefix);
@@ -167,6 +181,59 @@ fn name_host(report: &mut Report) {
     }
     report.ledger.iter_mut().for_each(|account| prefix(&mut account.device));
     report.degraded.iter_mut().for_each(|degraded| degraded.what = format!("{host}: {}", degraded.what));
+}
+
+/// Hosts of one name were given different ones.
+fn name_origins(report: &mut Report, host: &str) {
+    let flows = report
+        .flows
+        .iter_mut()
+        .flat_map(|flow| std::iter::once(&mut flow.origin).chain(fixes_origins(&mut flow.fixes)));
+    flows.for_each(|origin| host.clone_into(&mut origin.host));
+    let findings = report.findings.iter_mut();
+    let findings = findings
+        .flat_map(|finding| std::iter::once(&mut finding.label.origin).chain(fixes_origins(&mut finding.fixes)));
+    findings.for_each(|origin| host.clone_into(&mut origin.host));
+    let incidents = report.incidents.iter_mut();
+    let incidents =
+        incidents.flat_map(|incident| std::iter::once(&mut incident.origin).chain(fixes_origins(&mut incident.fixes)));
+    incidents.for_each(|origin| host.clone_into(&mut origin.host));
+    report.guests.iter_mut().for_each(|guest| host.clone_into(&mut guest.origin.host));
+}
+
+fn fixes_origins(fixes: &mut [Fix]) -> impl Iterator<Item = &mut Origin> {
+    fixes.iter_mut().map(|fix| &mut fix.origin)
+}
+
+/// The incidents of all hosts, each with the flows that go back to it now: the half of a flow on one host may have given way to
+/// the verdict of the other.
+fn incidents(all: Vec<Incident>, flows: &[FlowReport], findings: &[Finding]) -> Vec<Incident> {
+    let mut kept: Vec<Incident> = Vec::new();
+    for mut incident in all {
+        // Two traces of one host have the same fault.
+        if kept.iter().any(|known| known.id == incident.id) {
+            continue;
+        }
+        let is_of = |id: &Option<String>| id.as_deref() == Some(incident.id.as_str());
+        let of_it: Vec<&FlowReport> = flows.iter().filter(|flow| is_of(&flow.incident)).collect();
+        let found: Vec<String> = findings
+            .iter()
+            .filter(|finding| is_of(&finding.label.incident))
+            .map(|finding| finding.label.id.clone())
+            .collect();
+        if of_it.is_empty() && found.is_empty() {
+            continue;
+        }
+        incident.first_seen = of_it.iter().map(|flow| flow.first_seen).min().unwrap_or(incident.first_seen);
+        incident.last_seen = of_it.iter().map(|flow| flow.last_seen).max().unwrap_or(incident.last_seen);
+        incident.flows = of_it.iter().map(|flow| flow.id.clone()).collect();
+        incident.findings = found;
+        kept.push(incident);
+    }
+    kept.sort_by_key(|incident| {
+        (Reverse(incident.severity), Reverse(incident.flows.len()), Reverse(incident.packets), incident.id.clone())
+    });
+    kept
 }
 
 fn name_fixes(host: &str, fixes: &mut [Fix]) {
@@ -221,6 +288,7 @@ fn merge(ours: Report, theirs: Report, several: bool, latency: impl Fn(&Name, bo
     };
     let mut findings = [ours.findings, theirs.findings].concat();
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    let incidents = incidents([ours.incidents, theirs.incidents].concat(), &flows, &findings);
     Report {
         schema: ours.schema,
         host,
@@ -230,8 +298,10 @@ fn merge(ours: Report, theirs: Report, several: bool, latency: impl Fn(&Name, bo
         lost_at: [ours.lost_at, theirs.lost_at].concat(),
         totals,
         guests: [ours.guests, theirs.guests].concat(),
+        incidents,
         flows,
         findings,
+        command_status: ours.command_status.or(theirs.command_status),
         ledger: [ours.ledger, theirs.ledger].concat(),
         reachability: None,
         reachability_left_out: None,
@@ -248,7 +318,7 @@ fn one(ours: FlowReport, theirs: FlowReport, latency: &impl Fn(&Name, bool) -> O
     let between = latency(&name(&ours), ours_first);
     let (first, mut second) = if ours_first { (ours, theirs) } else { (theirs, ours) };
     if let Some(hop) = second.path.first_mut() {
-        hop.latency_ns = between;
+        hop.latency_ns = between.map(Latency::once);
     }
     let direction = match (first.direction, second.direction) {
         (FlowDirection::FromGuest, FlowDirection::ToGuest) => FlowDirection::GuestToGuest,
@@ -259,6 +329,12 @@ fn one(ours: FlowReport, theirs: FlowReport, latency: &impl Fn(&Name, bool) -> O
     let judge = if beyond || rank(&second) > rank(&first) { &second } else { &first };
     FlowReport {
         direction,
+        origin: judge.origin.clone(),
+        incident: judge.incident.clone(),
+        basis: judge.basis,
+        root: judge.root.clone(),
+        first_seen: first.first_seen.min(second.first_seen),
+        last_seen: first.last_seen.max(second.last_seen),
         probe: first.probe || second.probe,
         verdict: judge.verdict,
         cause: judge.cause,

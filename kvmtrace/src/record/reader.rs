@@ -108,7 +108,12 @@ fn is_plausible(event: &Event) -> bool {
         },
         EventKind::Degraded(degraded) => degraded.what.len() + degraded.why.len(),
         // There is one of each of these, and the block bounds it; the host's state is bounded where it is kept.
-        EventKind::Started(_) | EventKind::Host(_) | EventKind::Flow(_) | EventKind::Loss(_) | EventKind::Ended => 0,
+        EventKind::Started(_)
+        | EventKind::Host(_)
+        | EventKind::Flow(_)
+        | EventKind::Loss(_)
+        | EventKind::Command(_)
+        | EventKind::Ended => 0,
     };
     size <= LARGEST_TEXT
 }

@@ -10,9 +10,9 @@ use crate::event::overlay::{
     VirtualService, WireguardPeer,
 };
 use crate::event::{
-    Address, Degraded, Direction, DropSample, DropSite, Event, EventKind, FlowCounters, FlowKey, FlowSample, HostState,
-    IfIndex, Loss, MacAddress, PacketCause, PacketRecord, Place, PolicyRule, Protocol, RuleDrop, RuleMark, RuleSite,
-    Started, Timestamp,
+    Address, CommandEnd, Degraded, Direction, DropSample, DropSite, Event, EventKind, FlowCounters, FlowKey,
+    FlowSample, HostState, IfIndex, Loss, MacAddress, PacketCause, PacketRecord, Place, PolicyRule, Protocol, RuleDrop,
+    RuleMark, RuleSite, Started, Timestamp,
 };
 use std::net::IpAddr;
 
@@ -101,6 +101,7 @@ pub(crate) fn trace() -> Vec<Event> {
     events.push(at(2_000_000_050, EventKind::RuleDrop(RuleDrop { flow: flow(1), rule, packets: 2 })));
     events.push(at(2_000_000_100, EventKind::Loss(Loss { ring_events: 3, map_full: 1, ..Loss::default() })));
     events.push(at(2_000_000_200, EventKind::Host(std::sync::Arc::new(host()))));
+    events.push(at(2_000_000_300, EventKind::Command(CommandEnd { status: 1 })));
     events.push(at(2_000_000_300, EventKind::Ended));
     events
 }
@@ -290,6 +291,7 @@ fn host() -> HostState {
     HostState {
         name: "kvm7".to_owned(),
         kernel: "6.18.44".to_owned(),
+        timezone: Some("Europe/Berlin".to_owned()),
         links: [
             link(1, "lo", LinkKind::Loopback, None, None),
             link(2, "eth0", LinkKind::Physical, Some(4), uplink),

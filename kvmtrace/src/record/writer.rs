@@ -320,7 +320,7 @@ impl Writer {
                     self.notice_site(site);
                 }
             }
-            EventKind::Flow(_) | EventKind::RuleDrop(_) | EventKind::Ended => {}
+            EventKind::Flow(_) | EventKind::RuleDrop(_) | EventKind::Command(_) | EventKind::Ended => {}
         }
     }
 

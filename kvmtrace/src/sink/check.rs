@@ -64,12 +64,13 @@ fn summary(report: &Report, style: Style, out: &mut impl Write) -> io::Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::diagnose::report::{Cause, Fix, Point, Where};
+    use crate::diagnose::report::{Cause, Fix, Label, Point, Where};
 
     fn found(guest: Option<&str>, command: Option<&str>) -> Finding {
         let fix = Fix { command: command.map(str::to_owned), ..Fix::advice("Because.") };
         let device = Some("eth0".to_owned());
         Finding {
+            label: Label::default(),
             cause: Cause::BridgeMtuExceeded,
             severity: Severity::Warning,
             guest: guest.map(str::to_owned),

@@ -88,7 +88,7 @@ fn gravity(probe: &Probed) -> Severity {
 fn path(hops: &[Hop]) -> String {
     let hops = hops.iter().map(|hop| {
         let side = if hop.direction == Direction::Ingress { "in" } else { "out" };
-        let time = hop.latency_ns.map(|time| format!(" (+{})", duration(time))).unwrap_or_default();
+        let time = hop.latency_ns.map(|time| format!(" (+{})", duration(time.p50))).unwrap_or_default();
         format!("{} {side} {}{time}", escape(&hop.device), hop.packets)
     });
     hops.collect::<Vec<_>>().join(" → ")

@@ -214,7 +214,7 @@ impl<'a> Routes<'a> {
 }
 
 /// The network that an address lies in.
-fn masked(address: IpAddr, prefix: u8) -> IpAddr {
+pub(crate) fn masked(address: IpAddr, prefix: u8) -> IpAddr {
     match address {
         IpAddr::V4(address) => {
             let mask = u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0);

@@ -63,6 +63,7 @@ pub struct Track {
     /// How often the host was told.
     hosts: u64,
     ended: bool,
+    command_status: Option<i32>,
 }
 
 impl Track {
@@ -85,6 +86,7 @@ impl Track {
                     self.degraded.push(degraded.clone());
                 }
             }
+            EventKind::Command(end) => self.command_status = Some(end.status),
             EventKind::Unlisted(unlisted) => self.unlisted.apply(unlisted),
             EventKind::Ended => self.ended = self.hosts > 1,
         }
@@ -256,6 +258,11 @@ impl Track {
     /// The trace has ended, and the host was read again at its end, all of it.
     pub fn has_ended(&self) -> bool {
         self.ended
+    }
+
+    /// Exit status of the command that was traced.
+    pub fn command_status(&self) -> Option<i32> {
+        self.command_status
     }
 
     /// The host as it is now, with what has left it meanwhile.

@@ -73,7 +73,7 @@ impl Latest {
                 self.unlisted.insert(unlisted.place.clone(), (unlisted.packets, unlisted.bytes));
             }
             // A sample: what was traced before says nothing about what will be.
-            EventKind::RuleDrop(_) | EventKind::Packet(_) | EventKind::Ended => {}
+            EventKind::RuleDrop(_) | EventKind::Packet(_) | EventKind::Command(_) | EventKind::Ended => {}
         }
     }
 
@@ -116,6 +116,7 @@ impl Rebase {
             | EventKind::Host(_)
             | EventKind::Started(_)
             | EventKind::Degraded(_)
+            | EventKind::Command(_)
             | EventKind::Ended => return Some(event.clone()),
         };
         Some(Event { time: event.time, kind })

@@ -3,8 +3,8 @@
 
 use super::{Cost, Device, Devices, History, Log, Replay, Snapshot, Status};
 use crate::diagnose::report::{
-    Basis, Cause, Finding, Fix, FlowDirection, FlowReport, GuestReport, Hop, Host, InterfaceReport, Point, Report,
-    SCHEMA, Severity, Totals, Verdict, Where, Window,
+    Basis, Cause, Finding, Fix, FlowDirection, FlowReport, GuestReport, Hop, Host, InterfaceReport, Label, Latency,
+    Origin, Point, Report, SCHEMA, Severity, Totals, Verdict, Where, Window,
 };
 use crate::event::host::{Guest, GuestInterface, Link, LinkKind, LinkStatistics};
 use crate::event::{
@@ -37,12 +37,14 @@ pub fn empty_report() -> Report {
     Report {
         schema: SCHEMA,
         host: Host { name: "kvm7".to_owned(), kernel: "6.18.44".to_owned(), kvmtrace: "0.1.0".to_owned() },
-        window: Window { start: at(0), end: at(60), seconds: 60.0 },
+        window: window(60),
         degraded: Vec::new(),
         lost: Loss::default(),
         lost_at: Vec::new(),
         totals: Totals::default(),
         guests: Vec::new(),
+        incidents: Vec::new(),
+        command_status: None,
         flows: Vec::new(),
         ledger: Vec::new(),
         reachability: None,
@@ -51,8 +53,14 @@ pub fn empty_report() -> Report {
     }
 }
 
+#[allow(clippy::cast_precision_loss, reason = "a few seconds")]
+fn window(seconds: u64) -> Window {
+    Window { start: at(0), end: at(seconds), seconds: seconds as f64, timezone: "UTC".to_owned() }
+}
+
 fn guest(name: &str, number: u8) -> GuestReport {
     GuestReport {
+        origin: Origin::default(),
         name: name.to_owned(),
         uuid: None,
         pid: Some(4_700 + u32::from(number)),
@@ -69,7 +77,15 @@ fn guest(name: &str, number: u8) -> GuestReport {
 }
 
 fn hop(device: &str, direction: Direction, packets: u64, latency_ns: Option<u64>) -> Hop {
-    Hop { device: device.to_owned(), direction, packets, bytes: packets * 800, latency_ns }
+    Hop {
+        device: device.to_owned(),
+        direction,
+        stage: Point::NicEgress,
+        packets,
+        bytes: packets * 800,
+        latency_ns: latency_ns.map(Latency::once),
+        expected: false,
+    }
 }
 
 fn key(protocol: &str, source: (&str, u16), destination: (&str, u16)) -> FlowKey {
@@ -99,6 +115,11 @@ fn delivered(
     FlowReport {
         key: key(protocol, (&format!("10.99.0.{}", 11 + number), source_port), (destination, destination_port)),
         id: format!("{number:016x}"),
+        origin: Origin::default(),
+        incident: None,
+        first_seen: at(0),
+        last_seen: at(60),
+        root: None,
         icmp_id: None,
         guest: Some(guest.to_owned()),
         device: Some(tap.clone()),
@@ -152,7 +173,7 @@ fn answer(flow: &FlowReport) -> FlowReport {
 #[allow(clippy::cast_precision_loss, reason = "a few seconds")]
 pub fn healthy_report(seconds: u64) -> Report {
     let mut report = empty_report();
-    report.window = Window { start: at(0), end: at(seconds), seconds: seconds as f64 };
+    report.window = window(seconds);
     let names = ["web1", "web2", "db1", "mail", "build"];
     for (number, name) in (0..).zip(names) {
         report.guests.push(guest(name, number));
@@ -215,9 +236,7 @@ pub fn mtu_report(seconds: u64) -> Report {
                     .to_owned(),
             ),
             persist: Some("Set it where the device is configured (netplan, NetworkManager, ifupdown, systemd-networkd; for a guest's tap in the guest's definition).".to_owned()),
-            prediction: None,
-            setting: None,
-            effects: Vec::new(),
+            ..Fix::advice("")
         },
         Fix {
             command: None,
@@ -226,13 +245,12 @@ pub fn mtu_report(seconds: u64) -> Report {
                 .to_owned(),
             risk: None,
             persist: None,
-            prediction: None,
-            setting: None,
-            effects: Vec::new(),
+            ..Fix::advice("")
         },
     ];
     report.flows.insert(0, flow);
     report.findings.push(Finding {
+        label: Label::default(),
         cause: Cause::GuestNotReading,
         severity: Severity::Warning,
         guest: Some("mail".to_owned()),
@@ -246,9 +264,7 @@ pub fn mtu_report(seconds: u64) -> Report {
             why: "Gives the ring the kernel's ordinary length; it counts from the guest's next start.".to_owned(),
             risk: None,
             persist: None,
-            prediction: None,
-            setting: None,
-            effects: Vec::new(),
+            ..Fix::advice("")
         }],
     });
     report
@@ -333,9 +349,7 @@ pub fn hostile_report(names: &[&str]) -> Report {
             why: (*name).to_owned(),
             risk: Some((*name).to_owned()),
             persist: None,
-            prediction: None,
-            setting: None,
-            effects: Vec::new(),
+            ..Fix::advice("")
         }];
         report.flows.insert(0, flow);
     }

@@ -140,6 +140,10 @@ impl Log {
             EventKind::Ended => {
                 self.add(LogEntry::new(event.time, LogKind::Trace, "tracing ended".to_owned()));
             }
+            EventKind::Command(end) => {
+                let text = format!("the traced command ended with status {}", end.status);
+                self.add(LogEntry::new(event.time, LogKind::Trace, text));
+            }
             EventKind::Flow(_) | EventKind::Drop(_) | EventKind::RuleDrop(_) | EventKind::Unlisted(_) => {}
         }
     }

@@ -264,7 +264,7 @@ fn flow_facts(flow: &FlowReport, ranks: &BTreeMap<&str, u32>) -> FlowFacts {
         super::text::end_point(&flow.destination, flow.destination_port)
     );
     text.make_ascii_lowercase();
-    let latencies = flow.path.iter().filter_map(|hop| hop.latency_ns);
+    let latencies = flow.path.iter().filter_map(|hop| Some(hop.latency_ns?.p50));
     FlowFacts {
         id: hasher.finish(),
         rates: FlowRates::default(),

@@ -5,6 +5,7 @@ mod astray;
 mod both_ends;
 mod harm;
 mod hostile;
+mod incidents;
 mod people;
 mod probe;
 mod rule_text;
@@ -14,6 +15,7 @@ mod sizes;
 mod uplink;
 mod world;
 
+use kvmtrace::diagnose::report::Latency;
 use kvmtrace::diagnose::report::{Cause, FlowDirection, Severity, Verdict};
 use kvmtrace::event::Direction::{Egress, Ingress};
 use kvmtrace::event::host::{Backend, Chain, LinkKind, Network, PortState, Rule};
@@ -51,7 +53,7 @@ fn an_answered_ping_is_delivered_and_nothing_is_told() {
     assert_eq!((flow.verdict, flow.cause, flow.direction), (Verdict::Delivered, None, FlowDirection::FromGuest));
     let path: Vec<&str> = flow.path.iter().map(|hop| hop.device.as_str()).collect();
     assert_eq!(path, ["vnet0", "eth0"], "the copy flooded to vnet1 is no hop");
-    assert_eq!(flow.path[1].latency_ns, Some(1_000_000));
+    assert_eq!(flow.path[1].latency_ns, Some(Latency::once(1_000_000)));
 }
 
 #[test]

@@ -10,6 +10,7 @@ use kvmtrace::event::{
 };
 use kvmtrace::pipeline::Pipeline;
 use std::net::IpAddr;
+use std::sync::LazyLock;
 
 pub(crate) const UPLINK: IfIndex = IfIndex(1);
 pub(crate) const BRIDGE: IfIndex = IfIndex(2);
@@ -150,7 +151,9 @@ impl World {
             take(6 * SECOND, EventKind::Host(std::sync::Arc::new(end.clone())));
         }
         take(6 * SECOND, EventKind::Ended);
-        pipeline.report()
+        let report = pipeline.report();
+        keeps_the_schema(&report);
+        report
     }
 
     /// The one flow that the test is about.
@@ -162,6 +165,28 @@ impl World {
                 && told.protocol == flow.protocol.to_string()
         });
         found.unwrap_or_else(|| panic!("no verdict for {flow} in {report:?}")).clone()
+    }
+}
+
+/// Every report keeps the published schema, and its incidents cover its faults.
+fn keeps_the_schema(report: &Report) {
+    static SCHEMA: LazyLock<jsonschema::Validator> = LazyLock::new(|| {
+        let schema = serde_json::from_str(include_str!("../../../docs/verdict.schema.json")).unwrap();
+        jsonschema::draft202012::new(&schema).unwrap()
+    });
+    let json = serde_json::to_value(report).unwrap();
+    let errors: Vec<String> =
+        SCHEMA.iter_errors(&json).take(5).map(|error| format!("{}: {error:.300}", error.instance_path)).collect();
+    assert!(errors.is_empty(), "{errors:#?}");
+    for flow in &report.flows {
+        let holders = report.incidents.iter().filter(|incident| incident.flows.contains(&flow.id));
+        let holders: Vec<&String> = holders.map(|incident| &incident.id).collect();
+        assert_eq!(holders, flow.incident.iter().collect::<Vec<_>>(), "{flow:?}");
+    }
+    for finding in &report.findings {
+        let holders = report.incidents.iter().filter(|incident| incident.findings.contains(&finding.label.id));
+        let holders: Vec<&String> = holders.map(|incident| &incident.id).collect();
+        assert_eq!(holders, finding.label.incident.iter().collect::<Vec<_>>(), "{finding:?}");
     }
 }
 

@@ -50,6 +50,7 @@ impl Watch {
             | EventKind::RuleDrop(_)
             | EventKind::Loss(_)
             | EventKind::Degraded(_)
+            | EventKind::Command(_)
             | EventKind::Unlisted(_)
             | EventKind::Ended => {}
         }

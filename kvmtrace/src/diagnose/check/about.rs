@@ -2,7 +2,7 @@
 
 use crate::diagnose::facts::place::at;
 use crate::diagnose::facts::scene::Scene;
-use crate::diagnose::report::{Cause, Finding, Fix, Point, Severity};
+use crate::diagnose::report::{Cause, Finding, Fix, Label, Point, Severity};
 use crate::event::IfIndex;
 use crate::event::host::GuestInterface;
 use crate::track::Track;
@@ -42,6 +42,7 @@ impl About<'_, '_> {
 
     pub(super) fn say(self, explanation: String, evidence: String, fixes: Vec<Fix>) -> Finding {
         Finding {
+            label: Label::default(),
             cause: self.cause,
             severity: self.severity,
             guest: self.guest.map(str::to_owned),

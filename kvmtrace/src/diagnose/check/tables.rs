@@ -2,7 +2,7 @@
 
 use crate::diagnose::facts::scene::Scene;
 use crate::diagnose::fix::sysctl;
-use crate::diagnose::report::{Cause, Finding, Point, Severity, Where};
+use crate::diagnose::report::{Cause, Finding, Label, Point, Severity, Where};
 
 /// A table counts as nearly full at so many parts in a hundred.
 const NEARLY_FULL: u64 = 90;
@@ -52,6 +52,7 @@ impl Table {
     fn judge(self, scene: &Scene<'_>, count: u64, limit: &str) -> Option<Finding> {
         let max = value(scene, limit).filter(|max| *max > 0)?;
         (count.saturating_mul(100) >= max.saturating_mul(NEARLY_FULL)).then(|| Finding {
+            label: Label::default(),
             cause: self.cause,
             severity: Severity::Warning,
             guest: None,

@@ -6,7 +6,7 @@ use crate::diagnose::facts::machine;
 use crate::diagnose::facts::place::at;
 use crate::diagnose::facts::scene::Scene;
 use crate::diagnose::fix::device;
-use crate::diagnose::report::{Cause, Finding, FlowReport, Point, Severity};
+use crate::diagnose::report::{Cause, Finding, FlowReport, Label, Point, Severity};
 use crate::event::host::{Link, LinkKind};
 use std::collections::BTreeSet;
 
@@ -34,6 +34,7 @@ pub(in crate::diagnose) fn findings(scene: &Scene<'_>, flows: &[FlowReport]) -> 
                 && told.insert(dead.index)
             {
                 found.push(Finding {
+                    label: Label::default(),
                     cause,
                     severity: Severity::Error,
                     guest: Some(guest.name.clone()),

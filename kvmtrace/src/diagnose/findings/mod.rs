@@ -7,7 +7,7 @@ mod xdp;
 use super::facts::tunnel;
 use super::faults::conflict;
 use super::fix::device;
-use super::report::{Cause, Finding, Fix, FlowReport, Point, Severity};
+use super::report::{Cause, Finding, Fix, FlowReport, Label, Point, Severity};
 use super::shell::quote;
 use crate::diagnose::facts::layer2::Layer2;
 use crate::diagnose::facts::place::at;
@@ -46,6 +46,7 @@ pub fn findings(scene: &Scene<'_>, layer2: &Layer2, cases: &[Case<'_>], flows: &
             scene.host.links.values().find(|link| matches!(link.kind, LinkKind::Vxlan { .. })).map(|link| link.index)
         });
         found.push(Finding {
+            label: Label::default(),
             cause: Cause::TunnelUnknownVni,
             severity: Severity::Warning,
             guest: None,
@@ -111,6 +112,7 @@ fn unflooded(scene: &Scene<'_>) -> Vec<Finding> {
             continue;
         }
         found.push(Finding {
+            label: Label::default(),
             cause: Cause::BridgeFloodDisabled,
             severity: Severity::Warning,
             guest: scene.guest_name(link.index),
@@ -149,6 +151,7 @@ fn storms(scene: &Scene<'_>, cases: &[Case<'_>]) -> Vec<Finding> {
             let table = format!("netdev kvmtrace_storm_{}", device.0);
             let rule = format!("add table {table}; add chain {table} ingress {{ type filter hook ingress device \"{name}\" priority 0; }}; add rule {table} ingress ether type arp limit rate over 50/second drop");
             Finding {
+                label: Label::default(),
                 cause: Cause::ArpStorm,
                 severity: Severity::Warning,
                 guest: scene.guest_name(device),
@@ -204,6 +207,7 @@ fn loops(scene: &Scene<'_>) -> Vec<Finding> {
             let command = |value: u8| format!("ip link set dev {} type bridge stp_state {value}", quote(&name));
             let last = devices.iter().next_back().map(|device| quote(&scene.name(*device))).unwrap_or_default();
             Finding {
+                label: Label::default(),
                 cause: Cause::BridgeLoop,
                 severity: Severity::Error,
                 guest: guest.clone(),
@@ -232,6 +236,7 @@ fn conflicts(scene: &Scene<'_>, layer2: &Layer2) -> Vec<Finding> {
         }
         let (cause, explanation, fix) = conflict::claimed_twice(scene, &conflict);
         found.push(Finding {
+            label: Label::default(),
             cause,
             severity: Severity::Error,
             guest: scene.guest_name(conflict.offender.1),
@@ -252,6 +257,7 @@ fn conflicts(scene: &Scene<'_>, layer2: &Layer2) -> Vec<Finding> {
         let (explanation, fix) = conflict::sent_from_several(scene, mac, &devices);
         let taker = conflict::taker(scene, mac, &devices);
         found.push(Finding {
+            label: Label::default(),
             cause: Cause::MacConflict,
             severity: Severity::Error,
             guest: taker.and_then(|device| scene.guest_name(device)),
@@ -343,6 +349,7 @@ fn spoofed(scene: &Scene<'_>, layer2: &Layer2, flows: &[FlowReport]) -> Vec<Find
             "add table {table}; add chain {table} only {{ type filter hook ingress device \"{name}\" priority 0; }}; add rule {table} only ether saddr != {own} drop"
         );
         found.push(Finding {
+            label: Label::default(),
             cause: Cause::MacSpoofed,
             severity: if host { Severity::Error } else { Severity::Warning },
             guest: Some(guest.clone()),

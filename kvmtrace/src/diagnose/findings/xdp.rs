@@ -3,7 +3,7 @@
 use crate::diagnose::facts::scene::Scene;
 use crate::diagnose::facts::xdp::{place_of_program, swallowed, swallowed_evidence, swallowed_text};
 use crate::diagnose::fix::device::detach_program;
-use crate::diagnose::report::{Cause, Finding, FlowReport, Severity};
+use crate::diagnose::report::{Cause, Finding, FlowReport, Label, Severity};
 use crate::event::host::Link;
 
 /// Guests of whom nothing is seen at all, so that no flow tells it.
@@ -19,6 +19,7 @@ pub(super) fn findings(scene: &Scene<'_>, flows: &[FlowReport]) -> Vec<Finding> 
         .filter_map(|interface| swallowed(scene, interface.device))
         .filter(|(link, _)| !told(link))
         .map(|(link, count)| Finding {
+            label: Label::default(),
             cause: Cause::XdpDrop,
             severity: Severity::Error,
             guest: scene.guest_name(link.index),

@@ -6,7 +6,7 @@ use crate::diagnose::facts::firewall::stage::Stage;
 use crate::diagnose::facts::firewall::suspects::tool;
 use crate::diagnose::facts::firewall::words::words;
 use crate::diagnose::facts::scene::Scene;
-use crate::diagnose::report::Fix;
+use crate::diagnose::report::{Accept, Fix};
 use crate::diagnose::shell::{nft_chain, nft_delete, quote};
 use crate::event::HostState;
 use crate::event::host::{Backend, Chain, Rule};
@@ -50,7 +50,9 @@ pub(in crate::diagnose) fn accept_ways(
     };
     let index = scene.host.netfilter.chains.iter().position(|other| std::ptr::eq(other, chain));
     let rule = |way: &Conversation| Some(Effect::RuleInsert(index?, Box::new(accepting_rule(chain, way)?)));
-    fix.risk(wanted.risk()).persist(persist).effects(ways.iter().filter_map(rule).collect::<Vec<_>>())
+    let fix = fix.risk(wanted.risk()).persist(persist).effects(ways.iter().filter_map(rule).collect::<Vec<_>>());
+    let before = before.and_then(|rule| chain.rules.iter().position(|other| std::ptr::eq(other, rule)));
+    Fix { accepts: index.map(|chain| Accept { chain, before, ways: ways.to_vec() }), ..fix }
 }
 
 fn nft_accept(chain: &Chain, ways: &[Conversation], before: Option<&Rule>, why: String) -> Option<Fix> {
@@ -75,7 +77,7 @@ fn nft_accept(chain: &Chain, ways: &[Conversation], before: Option<&Rule>, why: 
 }
 
 /// The device that the rule asks for is asked for again, so that no other port may send these packets.
-fn input_test(rule: &Rule) -> Option<String> {
+pub(super) fn input_test(rule: &Rule) -> Option<String> {
     let words = words(&rule.text);
     let at = words.iter().position(|word| word.plain() == "iifname")?;
     let name = words.get(at + 1)?.plain();
@@ -108,7 +110,7 @@ fn nft_tests(wanted: &Conversation) -> String {
 }
 
 /// The rule that the command inserts, as it would be listed.
-fn accepting_rule(chain: &Chain, way: &Conversation) -> Option<Rule> {
+pub(super) fn accepting_rule(chain: &Chain, way: &Conversation) -> Option<Rule> {
     let text = match chain.backend {
         Backend::Nft => format!("{} counter accept", nft_tests(way)),
         Backend::IptablesNft | Backend::IptablesLegacy => {

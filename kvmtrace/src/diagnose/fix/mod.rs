@@ -1,6 +1,7 @@
 //! Cures: commands with this host's names, safe to paste into a root shell, each with its undo.
 
-mod accept;
+pub mod accept;
+pub mod accept_many;
 pub mod conversation;
 pub mod device;
 #[cfg(test)]
@@ -12,6 +13,7 @@ pub mod netfilter;
 pub mod persist;
 pub mod port;
 pub mod route;
+pub mod scope;
 mod set;
 pub mod stack;
 pub mod stop;

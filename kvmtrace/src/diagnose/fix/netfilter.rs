@@ -146,7 +146,7 @@ fn accept_past_all(
         let command = joined(all.command, one.command, " && ")?;
         let undo = joined(all.undo, one.undo, "; ")?;
         let effects = all.effects.iter().chain(&one.effects).cloned().collect();
-        Some(Fix { command: Some(command), undo: Some(undo), effects, ..all })
+        Some(Fix { command: Some(command), undo: Some(undo), effects, accepts: None, ..all })
     })
 }
 

@@ -3,7 +3,7 @@
 use super::case::Case;
 use crate::diagnose::facts::scene::Role;
 use crate::diagnose::facts::sites::Site;
-use crate::diagnose::report::Hop;
+use crate::diagnose::report::{Hop, Latency, Point};
 use crate::event::{Direction, FlowCounters, Place, Timestamp};
 
 /// The places on the way of a flow, the first-seen first.
@@ -62,15 +62,17 @@ pub fn path(case: &Case<'_>) -> Vec<Hop> {
         .iter()
         .map(|(place, counters)| {
             let watched = case.scene.track.start()..=counters.first;
-            let latency_ns =
-                before.filter(|before| watched.contains(before)).map(|before| counters.first.since(before).0);
+            let before_it = before.filter(|before| watched.contains(before));
+            let latency_ns = before_it.map(|before| Latency::once(counters.first.since(before).0));
             before = Some(counters.first);
             Hop {
                 device: case.scene.name(place.device),
                 direction: place.direction,
+                stage: Point::of(case.scene, *place),
                 packets: counters.packets,
                 bytes: counters.bytes,
                 latency_ns,
+                expected: false,
             }
         })
         .collect();
@@ -80,7 +82,15 @@ pub fn path(case: &Case<'_>) -> Vec<Hop> {
         && !case.hops.iter().any(|(place, _)| place.device == device && place.direction == Direction::Egress)
     {
         let device = case.scene.name(device);
-        path.push(Hop { device, direction: Direction::Egress, packets: 0, bytes: 0, latency_ns: None });
+        path.push(Hop {
+            device,
+            direction: Direction::Egress,
+            stage: Point::BridgeEgress,
+            packets: 0,
+            bytes: 0,
+            latency_ns: None,
+            expected: true,
+        });
     }
     path
 }

@@ -1,18 +1,25 @@
 //! A fix: a command with its undo, what it changes, and what the model expects of it.
 
 use super::cause::Cause;
+use super::conversation::Conversation;
+use super::origin::Origin;
 use crate::forward::effect::Effect;
 use serde::Serialize;
 
-/// A cure.
+/// A fix.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Fix {
+    /// The host that the command is for.
+    #[serde(flatten)]
+    pub origin: Origin,
     /// One line for `sh -c` on this host; null where the cure lies in the guest or beyond the host.
     pub command: Option<String>,
     /// The line that takes it back.
     pub undo: Option<String>,
     /// What it does and why it cures; at least ten characters.
     pub why: String,
+    /// Which traffic or setting it opens or changes, in words; null for advice.
+    pub scope: Option<String>,
     /// What else it touches.
     pub risk: Option<String>,
     /// How to make it survive a reboot.
@@ -25,6 +32,20 @@ pub struct Fix {
     /// What it changes in the host's tables; empty where the model does not know.
     #[serde(skip)]
     pub effects: Vec<Effect>,
+    /// The conversations that it lets past a chain.
+    #[serde(skip)]
+    pub accepts: Option<Accept>,
+}
+
+/// Conversations that are let past a chain of the firewall.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accept {
+    /// The chain, by its index among the host's.
+    pub chain: usize,
+    /// The rule that they are let past, by its index in the chain; none for the whole chain.
+    pub before: Option<usize>,
+    /// The conversations, each in one direction.
+    pub ways: Vec<Conversation>,
 }
 
 /// The model's expectation of a fix: the walk of these packets over a copy of the host in which the fix is made.
@@ -40,15 +61,12 @@ pub struct Prediction {
     pub opens: Option<String>,
     /// Ids of flows that were delivered in this trace and would no longer be.
     pub breaks: Vec<String>,
-    /// The obstacle is the very one that stops them now.
-    #[serde(skip)]
-    pub same: bool,
 }
 
 impl Prediction {
     /// None, and why.
     pub fn unknown(reason: String) -> Self {
-        Self { outcome: Outcome::Unknown, obstacle: None, reason, opens: None, breaks: Vec::new(), same: false }
+        Self { outcome: Outcome::Unknown, obstacle: None, reason, opens: None, breaks: Vec::new() }
     }
 }
 
@@ -73,14 +91,17 @@ impl Fix {
     /// Nothing to run here: the cure lies in the guest, in the wiring, beyond the host.
     pub fn advice(why: impl Into<String>) -> Self {
         Self {
+            origin: Origin::default(),
             command: None,
             undo: None,
             why: why.into(),
+            scope: None,
             risk: None,
             persist: None,
             prediction: None,
             setting: None,
             effects: Vec::new(),
+            accepts: None,
         }
     }
 

@@ -70,17 +70,13 @@ fn tc(link: &Link, place: Where, what: &str, egress: bool) -> Judgement {
     // A filter can't be written back from what tc shows; the whole of it is removed by side.
     let fix = Fix {
         command: Some(format!("tc filter del dev {name} {side}")),
-        undo: None,
-        why: format!(
+        ..Fix::advice(format!(
             "Removes the tc filters at the {side} of {}; `tc filter show dev {name} {side}` lists them.",
             link.name
-        ),
-        risk: Some("All filters of that side go, also those that do not drop; note them first.".to_owned()),
-        persist: Some("Remove it where it is set: libvirt's <filterref>, a CNI plugin, a script.".to_owned()),
-        prediction: None,
-        setting: None,
-        effects: Vec::new(),
-    };
+        ))
+    }
+    .risk("All filters of that side go, also those that do not drop; note them first.")
+    .persist("Remove it where it is set: libvirt's <filterref>, a CNI plugin, a script.");
     Judgement::dropped(Cause::TcDrop, place, explanation).fix(fix)
 }
 

@@ -59,8 +59,10 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     } else {
         format!("{what} were dropped by this host's firewall at {}: {who}.", stage.hook)
     };
-    let mut judgement =
-        Judgement::dropped(cause, place, explanation).evidence(suspects.iter().take(4).map(Suspect::evidence));
+    let root = suspects.first().and_then(Suspect::root);
+    let mut judgement = Judgement::dropped(cause, place, explanation)
+        .root(root)
+        .evidence(suspects.iter().take(4).map(Suspect::evidence));
     if cause == Cause::NetfilterReject {
         judgement = judgement.verdict(Verdict::Refused);
     }
@@ -159,14 +161,9 @@ fn conntrack_full(case: &Case<'_>, drop: &Dropped<'_>, stage: &Stage) -> Option<
     .risk("Each entry takes some 320 bytes of kernel memory.");
     let flush = Fix {
         command: Some("conntrack -F".to_owned()),
-        undo: None,
-        why: "Empties the table at once; it fills again if the cause remains.".to_owned(),
-        risk: Some("Established connections through NAT or a stateful firewall break.".to_owned()),
-        persist: None,
-        prediction: None,
-        setting: None,
-        effects: Vec::new(),
-    };
+        ..Fix::advice("Empties the table at once; it fills again if the cause remains.")
+    }
+    .risk("Established connections through NAT or a stateful firewall break.");
     Some(
         Judgement::dropped(Cause::ConntrackFull, at(case.scene, device, stage.point()).of(drop), explanation)
             .evidence([format!("net.netfilter.nf_conntrack_count = {used}, nf_conntrack_max = {max}, conntrack drops during the trace: {refused}")])

@@ -49,6 +49,7 @@ pub(super) fn kind(event: &Event) -> &'static str {
         EventKind::RuleDrop(_) => "rule-drop",
         EventKind::Loss(_) => "loss",
         EventKind::Degraded(_) => "degraded",
+        EventKind::Command(_) => "command",
         EventKind::Unlisted(_) => "unlisted",
         EventKind::Ended => "ended",
     }
@@ -104,6 +105,7 @@ impl FlowColumns {
             | EventKind::Host(_)
             | EventKind::Loss(_)
             | EventKind::Degraded(_)
+            | EventKind::Command(_)
             | EventKind::Unlisted(_)
             | EventKind::Ended => None,
         }

@@ -1,12 +1,12 @@
-//! A line of JSON per event, then one per verdict and finding: docs/export.schema.json describes each.
+//! A line of JSON per event, then one per verdict, finding and incident: docs/export.schema.json describes each.
 
 use super::columns::{FlowColumns, Text, kind};
 use super::lookup::DeviceNames;
 use super::{Context, Exporter};
-use crate::diagnose::report::{Finding, FlowReport};
+use crate::diagnose::report::{Finding, FlowReport, Incident};
 use crate::event::{
-    Degraded, Direction, Event, EventKind, FlowCounters, HostState, Loss, PacketCause, PacketRecord, RuleSite, Started,
-    Timestamp, Unlisted, UnlistedPlace,
+    CommandEnd, Degraded, Direction, Event, EventKind, FlowCounters, HostState, Loss, PacketCause, PacketRecord, RuleSite,
+    Started, Timestamp, Unlisted, UnlistedPlace,
 };
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -53,6 +53,7 @@ enum Body<'a> {
         flow: FlowColumns,
         rule: &'a RuleSite,
     },
+    Command(CommandEnd),
     Packet {
         #[serde(flatten)]
         flow: FlowColumns,
@@ -65,6 +66,7 @@ enum Body<'a> {
     Ended {},
     Verdict(&'a FlowReport),
     Finding(&'a Finding),
+    Incident(&'a Incident),
 }
 
 #[derive(Serialize)]
@@ -149,6 +151,7 @@ impl Exporter for Lines {
             (EventKind::Host(state), None) => Body::Host { state },
             (EventKind::Loss(loss), None) => Body::Loss(*loss),
             (EventKind::Degraded(degraded), None) => Body::Degraded(degraded),
+            (EventKind::Command(end), None) => Body::Command(*end),
             (EventKind::Unlisted(unlisted), _) => Body::Unlisted(UnlistedLine::new(unlisted, &self.devices)),
             (
                 EventKind::Ended
@@ -169,6 +172,9 @@ impl Exporter for Lines {
         }
         for finding in &self.context.report.findings {
             write_line(&mut self.output, &Line { event: "finding", time: None, body: Body::Finding(finding) })?;
+        }
+        for incident in &self.context.report.incidents {
+            write_line(&mut self.output, &Line { event: "incident", time: None, body: Body::Incident(incident) })?;
         }
         self.output.flush()
     }

@@ -246,6 +246,7 @@ impl<W: Write + Send> Exporter for Tables<W> {
             | EventKind::RuleDrop(_)
             | EventKind::Loss(_)
             | EventKind::Degraded(_)
+            | EventKind::Command(_)
             | EventKind::Unlisted(_)
             | EventKind::Ended => None,
         };

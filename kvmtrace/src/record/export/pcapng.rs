@@ -224,6 +224,7 @@ impl Exporter for Capture {
             | EventKind::RuleDrop(_)
             | EventKind::Loss(_)
             | EventKind::Degraded(_)
+            | EventKind::Command(_)
             | EventKind::Unlisted(_)
             | EventKind::Ended => Ok(()),
         }

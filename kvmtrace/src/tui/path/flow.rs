@@ -40,11 +40,11 @@ pub(in crate::tui) fn of_flow(report: &Report, devices: &Devices, flow: &FlowRep
 fn push_hop(report: &Report, nodes: &mut Vec<Node>, hop: &Hop) {
     if let Some(last) = nodes.last_mut().filter(|last| last.name == hop.device) {
         last.packets = Some(hop.packets);
-        last.latency_ns = last.latency_ns.or(hop.latency_ns);
+        last.latency_ns = last.latency_ns.or(hop.latency_ns.map(|latency| latency.p50));
         return;
     }
     let mut next = node(role(report, &hop.device), &hop.device);
-    (next.packets, next.latency_ns) = (Some(hop.packets), hop.latency_ns);
+    (next.packets, next.latency_ns) = (Some(hop.packets), hop.latency_ns.map(|latency| latency.p50));
     nodes.push(next);
 }
 

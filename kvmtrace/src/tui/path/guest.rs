@@ -105,7 +105,7 @@ impl<'a> Sum<'a> {
             let outward = inward == (hop.direction == Direction::Ingress);
             let sum = if outward { &mut node.packets } else { &mut node.back };
             *sum = Some(sum.unwrap_or(0).saturating_add(hop.packets));
-            self.latencies[index].extend(hop.latency_ns);
+            self.latencies[index].extend(hop.latency_ns.map(|latency| latency.p50));
         }
         if flow.severity > Severity::Ok {
             *self.dropped.entry(flow.cause).or_default() += flow.dropped;

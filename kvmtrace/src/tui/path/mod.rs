@@ -338,6 +338,8 @@ mod tests {
                 packets: 7,
                 bytes: 700,
                 latency_ns: None,
+                stage: crate::diagnose::report::Point::NicEgress,
+                expected: false,
             });
             report.flows[0].path = path.to_vec();
             let ways = of_guests(&report, &Devices::new());

@@ -148,6 +148,8 @@ fn a_routed_guest_leaves_by_the_nic_that_its_flows_tell() {
         packets: 9,
         bytes: 900,
         latency_ns: None,
+        stage: crate::diagnose::report::Point::NicEgress,
+        expected: false,
     };
     for flow in &mut report.flows {
         let last = flow.path[1].direction;

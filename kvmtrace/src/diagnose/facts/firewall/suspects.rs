@@ -10,6 +10,7 @@ use super::fit::Asked;
 use super::stage::Stage;
 use crate::diagnose::facts::dropped::Dropped;
 use crate::diagnose::facts::scene::Scene;
+use crate::diagnose::report::Root;
 use crate::diagnose::words;
 use crate::event::host::{Backend, Chain, Rule};
 use crate::event::ruleset::{RuleReference, Verdict};
@@ -73,6 +74,18 @@ impl Suspect<'_> {
         self.rule.is_none() && self.traced.is_some_and(|(site, _)| site.handle.is_some())
     }
 
+    /// The rule or policy by itself, whichever packet met it.
+    pub fn root(&self) -> Option<Root> {
+        match (self.chain, self.traced) {
+            (Some(chain), _) if !self.is_unlisted() => Some(root(chain, self.rule)),
+            (_, Some((RuleSite { family, table, chain, handle, .. }, _))) => {
+                let handle = handle.map_or_else(|| "policy".to_owned(), |handle| handle.to_string());
+                Some(Root::Rule(format!("{family} {table} {chain} {handle}")))
+            }
+            (_, None) => None,
+        }
+    }
+
     /// As a line of evidence.
     pub fn evidence(&self) -> String {
         let handle =
@@ -82,6 +95,16 @@ impl Suspect<'_> {
         let from = if site.base == site.chain { String::new() } else { format!(", reached from chain {}", site.base) };
         format!("nft's trace: {} ended by {}{handle}{from}", words::packets(packets), self.text())
     }
+}
+
+/// A rule, or the policy of a chain, in words that name no other.
+pub fn root(chain: &Chain, rule: Option<&Rule>) -> Root {
+    let rule = match rule {
+        Some(Rule { handle: Some(handle), .. }) => handle.to_string(),
+        Some(rule) => rule.text.clone(),
+        None => "policy".to_owned(),
+    };
+    Root::Rule(format!("{} {} {} {rule}", chain.family, chain.table, chain.name))
 }
 
 /// All suspects, the likeliest first.
