@@ -6,6 +6,7 @@ mod color;
 mod command;
 mod elsewhere;
 mod explain;
+mod fix;
 mod metrics;
 mod outcome;
 mod part;
@@ -22,10 +23,11 @@ use crate::host;
 use crate::kernel::privilege;
 use crate::pipeline::Pipeline;
 use crate::sink;
+use crate::sink::text::View;
 use crate::source::Source as _;
 use alone::host_alone;
 use anyhow::Context as _;
-use color::colored;
+use color::{colored, view};
 use outcome::Outcome;
 use session::{End, Extras, Session};
 use std::io::{IsTerminal as _, Write as _};
@@ -89,6 +91,7 @@ async fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Guests { json } => guests(cli, *json).await,
         Command::Check(options) => check(cli, options).await,
         Command::Probe(options) => probe::probe(cli, options).await,
+        Command::Fix(options) => fix::fix(cli, options).await,
         Command::Explain(options) => explain::explain(cli, options).await,
         Command::Watch(options) => watch(cli, options).await,
         Command::Verdict(options) => verdict(cli, options).await,
@@ -214,8 +217,8 @@ async fn clean(cli: &Cli) -> anyhow::Result<Outcome> {
     Ok(Outcome::Clean)
 }
 
-/// Writes a report for people, with or without colours.
-type Text = fn(&Report, bool, &mut std::io::StdoutLock<'static>) -> std::io::Result<()>;
+/// Writes a report for people.
+type Text = fn(&Report, View, &mut std::io::StdoutLock<'static>) -> std::io::Result<()>;
 
 /// Prints a report.
 fn show(cli: &Cli, report: &Report, json: bool, text: Text) -> anyhow::Result<Outcome> {
@@ -223,7 +226,7 @@ fn show(cli: &Cli, report: &Report, json: bool, text: Text) -> anyhow::Result<Ou
     if json {
         sink::json::report(report, &mut out)?;
     } else {
-        text(report, colored(cli, &std::io::stdout()), &mut out)?;
+        text(report, view(cli), &mut out)?;
     }
     out.flush()?;
     Ok(Outcome::of(report.severity()))

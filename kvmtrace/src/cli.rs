@@ -1,4 +1,4 @@
-//! What was typed.
+//! The command line as it was typed. It is long because each option of each command has its help text here.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -61,6 +61,8 @@ pub enum Command {
     Check(Check),
     /// Send a few packets as if a guest had, trace them there and back, and give the verdict
     Probe(Probe),
+    /// Apply a fix under watch: keep it if the traffic then passes, else undo it
+    Fix(Fix),
     /// Explain what this host would do with a packet of a guest: stage by stage, with the rule, route or entry that decides.
     /// Nothing is sent or traced
     Explain(Explain),
@@ -372,6 +374,48 @@ pub struct Probe {
     pub json: bool,
 }
 
+/// `kvmtrace fix`
+#[derive(Args, Clone, Debug)]
+#[command(after_help = FIX_STATUS)]
+pub struct Fix {
+    /// The incident: its id, the beginning of it, or its number in the list that is shown without one
+    #[arg(value_name = "INCIDENT", conflicts_with_all = ["undo", "list"])]
+    pub incident: Option<String>,
+    /// Show what would be done; change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Don't ask; keep what helps (with --confirm-within it is asked whether to keep it)
+    #[arg(short, long)]
+    pub yes: bool,
+    /// Undo it if nobody says to keep it within this time (default: 60 s)
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub confirm_within: Option<Duration>,
+    /// Make the traffic with this command, before the fix and after
+    #[arg(long, value_name = "COMMAND")]
+    pub cmd: Option<String>,
+    /// Trace for this time, before the fix and after (default: 5 s)
+    #[arg(short, long, value_name = "TIME", value_parser = duration)]
+    pub duration: Option<Duration>,
+    /// Trace nothing: only faults that the configuration shows
+    #[arg(long)]
+    pub check: bool,
+    /// Take back a fix that was kept, by its number
+    #[arg(long, value_name = "N")]
+    pub undo: Option<u32>,
+    /// Show the fixes that were applied
+    #[arg(long)]
+    pub list: bool,
+    /// Hold an undo: how kvmtrace starts itself
+    #[arg(long, hide = true)]
+    pub helper: bool,
+    /// Only this guest and its path (may be given several times)
+    #[arg(short, long = "guest", value_name = "NAME")]
+    pub guests: Vec<String>,
+    /// Only this device (may be given several times)
+    #[arg(short, long = "interface", value_name = "DEV")]
+    pub interfaces: Vec<String>,
+}
+
 /// `kvmtrace explain`
 #[derive(Args, Clone, Debug)]
 #[command(override_usage = "kvmtrace explain [OPTIONS] GUEST to TARGET [PROTOCOL [PORT]]", after_help = EXPLAIN_STATUS)]
@@ -402,6 +446,24 @@ pub enum Expect {
     Lost,
     /// It, or the answer to it, was dropped on this host
     Dropped,
+}
+
+const FIX_STATUS: &str = "Exit status: 0 the fix is kept, or there is nothing to fix; 1 it was undone, or no command is offered; 2 fix could not run. \
+docs/fix.md says how it is watched and undone.";
+
+/// How long a fix is watched, unless said otherwise.
+const WATCHING: Duration = Duration::from_secs(5);
+
+impl Fix {
+    /// How long traffic is traced, before the fix and after.
+    pub fn watching(&self) -> Duration {
+        self.duration.unwrap_or(WATCHING)
+    }
+
+    /// What to trace.
+    pub fn scope(&self) -> Scope {
+        Scope { guests: self.guests.clone(), interfaces: self.interfaces.clone(), ..Scope::default() }
+    }
 }
 
 const EXPLAIN_STATUS: &str = "Exit status: 0 the packet arrives or leaves this host, 1 it stops, 2 that can't be known or explain could not run.";

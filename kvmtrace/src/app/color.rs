@@ -1,6 +1,8 @@
-//! Whether output has colours.
+//! How output is shown: colours, width, details.
 
 use crate::cli::{Cli, Color};
+use crate::sink::text::View;
+use std::io::IsTerminal as _;
 
 /// Colour is wanted on a stream.
 pub(super) fn colored(cli: &Cli, stream: &impl std::io::IsTerminal) -> bool {
@@ -9,6 +11,15 @@ pub(super) fn colored(cli: &Cli, stream: &impl std::io::IsTerminal) -> bool {
         Color::Never => false,
         Color::Auto => !unwanted_color() && stream.is_terminal(),
     }
+}
+
+/// How standard output is shown: as wide as the terminal, or as COLUMNS says.
+pub(super) fn view(cli: &Cli) -> View {
+    let out = std::io::stdout();
+    let terminal = || rustix::termios::tcgetwinsize(&out).ok().map(|size| size.ws_col).filter(|columns| *columns > 0);
+    let set = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    let columns = set.or_else(|| if out.is_terminal() { terminal() } else { None });
+    View::new(colored(cli, &out), columns, cli.common.verbose > 0)
 }
 
 /// The environment asks for no colour.

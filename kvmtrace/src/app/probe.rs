@@ -11,7 +11,7 @@ mod run;
 mod sweep;
 mod watch;
 
-use super::color::colored;
+use super::color::view;
 use super::outcome::Outcome as Status;
 use crate::cli::{Cli, Expect, Probe};
 use crate::diagnose::probe::{Expected, Limit, Outcome, ProbeReport, Probed, flows, narrowed, outcome};
@@ -71,7 +71,7 @@ pub(super) async fn probe(cli: &Cli, options: &Probe) -> anyhow::Result<Status> 
     if options.json {
         sink::probe::json(&report, &mut out)?;
     } else {
-        sink::probe::text(&report, colored(cli, &std::io::stdout()), &mut out)?;
+        sink::probe::text(&report, view(cli), &mut out)?;
     }
     out.flush()?;
     Ok(match options.expect {

@@ -225,6 +225,7 @@ pub fn narrowed(mut report: Report, probes: &[FlowKey]) -> Report {
         }
     }
     report.findings.clear();
+    report.settle_incidents();
     report.ledger.clear();
     let sum = |of: fn(&FlowReport) -> u64| report.flows.iter().map(of).sum();
     report.totals.packets = sum(|flow| flow.packets);

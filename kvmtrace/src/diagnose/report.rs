@@ -22,6 +22,7 @@ pub use reach::{EndReport, LeftOut, Protocol, TargetKind};
 
 use crate::event::{FlowKey, Timestamp};
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 /// The object of `verdict --json`, `report --json` and `check --json`.
@@ -97,6 +98,17 @@ impl Report {
     pub fn severity(&self) -> Severity {
         let flows = self.flows.iter().map(|flow| flow.severity);
         flows.chain(self.findings.iter().map(|finding| finding.severity)).max().unwrap_or(Severity::Ok)
+    }
+
+    /// After flows or findings were left out: incidents name only those that are there, and one without any goes.
+    pub fn settle_incidents(&mut self) {
+        let flows: BTreeSet<&str> = self.flows.iter().map(|flow| flow.id.as_str()).collect();
+        let findings: BTreeSet<&str> = self.findings.iter().map(|finding| finding.label.id.as_str()).collect();
+        for incident in &mut self.incidents {
+            incident.flows.retain(|id| flows.contains(id.as_str()));
+            incident.findings.retain(|id| findings.contains(id.as_str()));
+        }
+        self.incidents.retain(|incident| !incident.flows.is_empty() || !incident.findings.is_empty());
     }
 }
 

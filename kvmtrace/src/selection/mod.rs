@@ -123,6 +123,7 @@ impl Selection {
         let wanted = Wanted { names, devices: devices.into_iter().flatten().collect() };
         report.flows.retain(|flow| self.wants_flow(flow, &wanted));
         report.findings.retain(|finding| self.wants_finding(finding, &wanted));
+        report.settle_incidents();
         if !self.guests.is_empty() {
             report.guests.retain(|guest| wanted.names.contains(&guest.name));
         }
@@ -239,6 +240,7 @@ impl Events {
             | EventKind::Host(_)
             | EventKind::Loss(_)
             | EventKind::Degraded(_)
+            | EventKind::Command(_)
             | EventKind::Unlisted(_)
             | EventKind::Ended => return true,
         };

@@ -2,9 +2,10 @@
 //! rule, route or entry; then the answer's way in short; then the result in one sentence.
 
 use super::escape::escape;
+use super::incident::fixes;
 use super::json::line;
+use super::lines::indented;
 use super::style::Style;
-use super::text::{fixes, indented};
 use crate::diagnose::explain::report::{Explanation, Leg, NextHopReport, OutcomeReport, Owner, StepReport};
 use crate::diagnose::report::{EndReport, Severity};
 use std::io::{self, Write};

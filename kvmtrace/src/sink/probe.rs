@@ -2,8 +2,9 @@
 //! model had said.
 
 use super::escape::escape;
+use super::incident;
 use super::style::Style;
-use super::text;
+use super::text::{self, View};
 use crate::diagnose::probe::{Limit, Outcome, ProbeReport, Probed, flows};
 use crate::diagnose::report::{FlowReport, Hop, Report, Severity, Verdict};
 use crate::event::Direction;
@@ -26,10 +27,10 @@ pub fn json(report: &ProbeReport, out: &mut impl Write) -> io::Result<()> {
 }
 
 /// Writes it for people.
-pub fn text(report: &ProbeReport, color: bool, out: &mut impl Write) -> io::Result<()> {
-    let style = Style { color };
+pub fn text(report: &ProbeReport, view: View, out: &mut impl Write) -> io::Result<()> {
+    let style = view.style;
     for probe in &report.probes {
-        one(report, probe, style, out)?;
+        one(report, probe, view, out)?;
     }
     if let Some(limit) = report.limit {
         self::limit(limit, style, out)?;
@@ -37,7 +38,8 @@ pub fn text(report: &ProbeReport, color: bool, out: &mut impl Write) -> io::Resu
     text::degraded(&report.report, style, out)
 }
 
-fn one(report: &ProbeReport, probe: &Probed, style: Style, out: &mut impl Write) -> io::Result<()> {
+fn one(report: &ProbeReport, probe: &Probed, view: View, out: &mut impl Write) -> io::Result<()> {
+    let style = view.style;
     let end = |address: &str, port: Option<u16>| match port {
         Some(port) if address.contains(':') => format!("[{address}]:{port}"),
         Some(port) => format!("{address}:{port}"),
@@ -71,7 +73,7 @@ fn one(report: &ProbeReport, probe: &Probed, style: Style, out: &mut impl Write)
         flow.severity > Severity::Info || !matches!(flow.verdict, Verdict::Delivered | Verdict::Fragmented)
     };
     for flow in [there, back].into_iter().flatten().filter(faulty) {
-        text::fault(flow, &[], style, out)?;
+        incident::flow(flow, view, out)?;
     }
     writeln!(out)
 }

@@ -1,8 +1,8 @@
 //! The table of `check`: what gets through from each guest, and below it what stops where. Rows that all guests share are shown once.
 
 use super::escape::escape;
+use super::lines::{indented, plural};
 use super::style::Style;
-use super::text::{indented, plural};
 use crate::diagnose::report::{EndReport, Protocol, Report, Row, Severity, TargetKind};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};

@@ -20,6 +20,7 @@ use kvmtrace::diagnose::report::{Cause, FlowDirection, Severity, Verdict};
 use kvmtrace::event::Direction::{Egress, Ingress};
 use kvmtrace::event::host::{Backend, Chain, LinkKind, Network, PortState, Rule};
 use kvmtrace::event::{MacAddress, Protocol};
+use kvmtrace::sink::text::View;
 use world::{BRIDGE, GUEST, LAN, OTHER_TAP, TAP, UPLINK, World, echo, flow, mac};
 
 /// A ping from the guest that enters, is dropped at a site and is never answered.
@@ -459,7 +460,7 @@ fn what_a_guest_is_called_cannot_steer_the_terminal() {
     world.host.guests[0].name = "web\u{1b}[2J".to_owned();
     dropped(&mut world, ("NEVER_SEEN", "some_function", UPLINK), &[]);
     let mut text = Vec::new();
-    kvmtrace::sink::text::report(&world.report(), false, &mut text).unwrap();
+    kvmtrace::sink::text::report(&world.report(), View::new(false, None, true), &mut text).unwrap();
     let mut json = Vec::new();
     kvmtrace::sink::json::report(&world.report(), &mut json).unwrap();
     assert!(!text.contains(&0x1b) && !json.contains(&0x1b));

@@ -3,7 +3,7 @@
 
 use crate::diagnose::facts::place::at;
 use crate::diagnose::facts::scene::{Role, Scene};
-use crate::diagnose::report::{Cause, Finding, Fix, Point, Severity};
+use crate::diagnose::report::{Cause, Finding, Fix, Label, Point, Severity};
 use crate::event::host::{Guest, Link};
 use crate::event::{Direction, IfIndex, MacAddress};
 use std::collections::BTreeMap;
@@ -52,6 +52,7 @@ fn strays(scene: &Scene<'_>) -> BTreeMap<IfIndex, (MacAddress, u64)> {
 fn finding(scene: &Scene<'_>, link: &Link, mac: MacAddress, count: u64) -> Finding {
     let bridge = scene.bridge_of(link.index).map(|bridge| bridge.name.clone()).unwrap_or_default();
     Finding {
+        label: Label::default(),
         cause: Cause::GuestGone,
         severity: Severity::Error,
         guest: scene.guest_name(link.index),

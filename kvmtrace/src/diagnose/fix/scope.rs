@@ -34,7 +34,10 @@ fn scope(host: &HostState, fix: &Fix) -> String {
 /// `10.99.0.11 to 10.99.0.1 and 10.99.0.2, tcp, ports 22, 80 and 443`, with the names of guests. Answers are not listed where
 /// the request is.
 pub fn conversations(host: &HostState, ways: &[Conversation]) -> String {
-    let asked: Vec<&Conversation> = ways.iter().filter(|way| !ways.iter().any(|other| answers(way, other))).collect();
+    // The first of two that answer each other is the one that asks.
+    let is_answer = |number: usize, way: &Conversation| ways.iter().take(number).any(|other| other.reverse() == *way);
+    let asked: Vec<&Conversation> =
+        ways.iter().enumerate().filter(|(number, way)| !is_answer(*number, way)).map(|(_, way)| way).collect();
     let with_answers = asked.len() < ways.len();
     let mut groups: Vec<(Service, Vec<&Conversation>)> = Vec::new();
     for way in asked {
@@ -46,17 +49,6 @@ pub fn conversations(host: &HostState, ways: &[Conversation]) -> String {
     let groups: Vec<String> = groups.iter().map(|(service, group)| group_words(host, *service, group)).collect();
     let answers = if with_answers { ", and the answers" } else { "" };
     format!("{}{answers}", groups.join("; "))
-}
-
-/// It is the answer to the other, which comes first.
-fn answers(way: &Conversation, other: &Conversation) -> bool {
-    let reverse = other.reverse();
-    let is_answer = match (way.port, other.port) {
-        (Some(Port::Source(_)), Some(Port::Destination(_))) => true,
-        (Some(_), _) | (None, Some(_)) => false,
-        (None, None) => other.source > way.source,
-    };
-    is_answer && (reverse.source, reverse.destination, reverse.port) == (way.source, way.destination, way.port)
 }
 
 fn group_words(host: &HostState, service: Service, group: &[&Conversation]) -> String {
@@ -162,6 +154,10 @@ fn effect_words(host: &HostState, effect: &Effect) -> String {
             format!("the address {} of {}", network(*address), device(*index))
         }
         Effect::QdiscDelete(index) => format!("the queue of {}", device(*index)),
+        Effect::IpsecDelete(policy) => {
+            let does = if policy.blocks { "blocks" } else { "encrypts" };
+            format!("all that the IPsec policy of priority {} {does}", policy.priority)
+        }
     }
 }
 
@@ -208,6 +204,7 @@ pub fn removed_protection(host: &HostState, fix: &Fix) -> Option<String> {
             let chain = host.netfilter.chains.get(*chain)?;
             Some(format!("it opens the chain {} for all that no rule decides", chain.name))
         }
+        Effect::IpsecDelete(policy) if !policy.blocks => Some("it sends what was encrypted in the clear".to_owned()),
         Effect::Sysctl(name, value) if name.ends_with(".rp_filter") && value == "0" => {
             Some("it switches the check of source addresses off".to_owned())
         }
@@ -233,6 +230,7 @@ pub fn removed_protection(host: &HostState, fix: &Fix) -> Option<String> {
         | Effect::ArpOn(_)
         | Effect::AddressAdd(..)
         | Effect::AddressDelete(..)
-        | Effect::QdiscDelete(_) => None,
+        | Effect::QdiscDelete(_)
+        | Effect::IpsecDelete(_) => None,
     })
 }
