@@ -5,8 +5,8 @@ use super::lookup::DeviceNames;
 use super::{Context, Exporter};
 use crate::diagnose::report::{Finding, FlowReport, Incident};
 use crate::event::{
-    CommandEnd, Degraded, Direction, Event, EventKind, FlowCounters, HostState, Loss, PacketCause, PacketRecord, RuleSite,
-    Started, Timestamp, Unlisted, UnlistedPlace,
+    CommandEnd, Degraded, Direction, Event, EventKind, FlowCounters, HostState, Loss, PacketCause, PacketRecord,
+    RuleSite, Started, Timestamp, Unlisted, UnlistedPlace,
 };
 use serde::Serialize;
 use std::fmt::Write as _;
