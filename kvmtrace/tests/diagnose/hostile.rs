@@ -271,3 +271,24 @@ proptest! {
         prop_assert!(taken || told.is_some_and(|flow| flow.cause.is_none()), "{told:?}");
     }
 }
+
+/// A guest sends longer packets than its port is made for, as a flow of its neighbour's that goes well.
+#[test]
+fn a_size_sent_in_a_neighbours_name_sets_no_mtu() {
+    let mut world = world();
+    let own = flow(Protocol::Icmp { kind: 8, code: 0, id: 7 }, NEIGHBOUR, LAN);
+    let attack = Frames {
+        key: own,
+        macs: (mac(1), mac(1)),
+        packets: 1,
+        largest: 1_501,
+        tcp_reset: false,
+        seen: [false; 3],
+        died: Some(6),
+    };
+    self::attack(&mut world, &attack);
+    let report = world.report();
+    for fix in report.flows.iter().flat_map(|flow| &flow.fixes) {
+        assert!(harm(&world.host, fix).is_none(), "{fix:?}");
+    }
+}

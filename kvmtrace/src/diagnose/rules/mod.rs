@@ -37,6 +37,7 @@ use super::judgement::Judgement;
 use super::report::{Fix, Severity};
 use crate::diagnose::faults::dhcp::is_served;
 use crate::diagnose::flows::case::{Case, Way};
+use crate::event::IfIndex;
 use crate::forward::effect::Effect;
 
 /// A rule.
@@ -134,10 +135,18 @@ pub fn judge(case: &mut Case<'_>) -> Option<Judgement> {
 /// No device of the host is set for a size that a guest chooses beyond the MTU of its own network: what its tap is not made
 /// for is the guest's to change.
 pub(super) fn sized(case: &Case<'_>, mut judgement: Judgement) -> Judgement {
-    let sent =
-        case.entry().map(|(_, counters)| counters.largest).or(case.drops.first().map(|drop| drop.totals.largest));
     let own = case.device().filter(|_| case.is_from_guest()).and_then(|device| case.scene.link(device));
-    let Some(own) = own.filter(|own| sent.is_some_and(|sent| sent > own.mtu)) else { return judgement };
+    let Some(own) = own else { return judgement };
+    // What died on the guest's own bridge is as long as it came in, also where another has sent it in the guest's name.
+    let bridge = |device: IfIndex| case.scene.bridge_of(device).map(|bridge| bridge.index);
+    let is_near = |device: IfIndex| bridge(own.index).is_some() && bridge(device) == bridge(own.index);
+    let near = case.drops.iter().filter(|drop| drop.device().is_some_and(is_near));
+    let entered = case.entry().map(|(_, counters)| counters.largest);
+    let died = near.map(|drop| drop.totals.largest).max();
+    let sent = entered.max(died).or(case.drops.first().map(|drop| drop.totals.largest));
+    if sent.is_none_or(|sent| sent <= own.mtu) {
+        return judgement;
+    }
     let beyond = |fix: &Fix| fix.effects.iter().any(|effect| matches!(effect, Effect::Mtu(_, mtu) if *mtu > own.mtu));
     if judgement.fixes.iter().any(beyond) {
         judgement.fixes.retain(|fix| !beyond(fix));
