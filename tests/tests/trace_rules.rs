@@ -85,7 +85,8 @@ fn nobody_else_can_flush_the_tables_and_two_traces_do_not_disturb_each_other() {
     let before = rules(&lab);
     let first = start(&product, &lab, "verdict", &["--json"]);
     let second = product.run(&lab.host, &["verdict", "--trace-rules", "--json", "-d", "1"]).unwrap();
-    assert_eq!(Verdict::of(&second).unwrap().json["degraded"].as_array().map(Vec::len), Some(0));
+    let degraded = Verdict::of(&second).unwrap().json["degraded"].clone();
+    assert_eq!(degraded.as_array().map(Vec::len), Some(0), "{degraded:#}");
     assert_eq!(own_tables(&lab), 3, "the first one's are still there");
     lab.host.check("nft flush ruleset").unwrap();
     assert_eq!(own_tables(&lab), 3);

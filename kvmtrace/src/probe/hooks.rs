@@ -23,6 +23,8 @@ pub(super) struct Hooks {
     last: Option<IfIndex>,
     /// Programs of others that were reported.
     reported: BTreeSet<(IfIndex, Hook, u32)>,
+    /// Names of programs, as far as they could be read: without privileges they can't.
+    names: BTreeMap<u32, Option<String>>,
 }
 
 /// What a look at some devices came to.
@@ -35,6 +37,21 @@ pub(super) struct Seen {
 }
 
 impl Hooks {
+    /// Looks at all devices at once, while the process may still read names of programs.
+    pub(super) fn look_at_all(
+        &mut self,
+        programs: &Programs,
+        attached: &BTreeMap<IfIndex, (String, Attached)>,
+    ) -> Seen {
+        let mut all = Seen::default();
+        for _ in 0..TURNS {
+            let seen = self.look(programs, attached);
+            all.missing.extend(seen.missing);
+            all.others.extend(seen.others);
+        }
+        all
+    }
+
     /// Looks at a part of the devices, so that all of them are seen in a few turns.
     pub(super) fn look(&mut self, programs: &Programs, attached: &BTreeMap<IfIndex, (String, Attached)>) -> Seen {
         let part = attached.len().div_ceil(TURNS);
@@ -55,7 +72,8 @@ impl Hooks {
                     if self.reported.len() >= OTHERS || !self.reported.insert((*index, hook, *id)) {
                         continue;
                     }
-                    seen.others.extend(other(name, hook, *id, position.is_some_and(|own| place < own)));
+                    let program = self.names.entry(*id).or_insert_with(|| program_name(*id)).as_deref();
+                    seen.others.extend(other(name, hook, (*id, program), position.is_some_and(|own| place < own)));
                 }
             }
         }
@@ -75,11 +93,10 @@ pub(super) fn taken_away(device: &str, hooks: &[Hook], again: Option<&ProbeError
 }
 
 /// A program of others; nothing when it is one of another kvmtrace, which lets all packets pass.
-fn other(device: &str, hook: Hook, id: u32, before: bool) -> Option<Degraded> {
-    let found = aya::programs::loaded_programs().filter_map(Result::ok).find(|program| program.id() == id);
-    let name = found.as_ref().and_then(|program| program.name_as_str()).unwrap_or("without a name").to_owned();
+fn other(device: &str, hook: Hook, (id, name): (u32, Option<&str>), before: bool) -> Option<Degraded> {
+    let name = name.unwrap_or("without a name");
     let ours = [names::TC_INGRESS, names::TC_EGRESS, names::TC_INGRESS_RAW, names::TC_EGRESS_RAW];
-    if ours.contains(&name.as_str()) {
+    if ours.contains(&name) {
         return None;
     }
     let why = match (hook, before) {
@@ -93,4 +110,10 @@ fn other(device: &str, hook: Hook, id: u32, before: bool) -> Option<Degraded> {
         what: format!("device {device}"),
         why: format!("the BPF program {name} (id {id}) at its {hook} {why}"),
     })
+}
+
+/// The name of a loaded program; none where it has none, or where it may not be read.
+fn program_name(id: u32) -> Option<String> {
+    let found = aya::programs::loaded_programs().filter_map(Result::ok).find(|program| program.id() == id)?;
+    found.name_as_str().map(str::to_owned)
 }

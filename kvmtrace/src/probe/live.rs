@@ -177,6 +177,8 @@ impl Live {
             live.tell(EventKind::Degraded(degraded));
         }
         live.tell_host();
+        let seen = live.hooks.look_at_all(&live.programs, &live.attached);
+        live.report_hooks(seen);
         Ok(live)
     }
 
@@ -257,7 +259,11 @@ impl Live {
 
     /// Attaches again where a hook was taken away, and reports what others have on our hooks.
     fn look_at_hooks(&mut self) {
-        let Seen { missing, others } = self.hooks.look(&self.programs, &self.attached);
+        let seen = self.hooks.look(&self.programs, &self.attached);
+        self.report_hooks(seen);
+    }
+
+    fn report_hooks(&mut self, Seen { missing, others }: Seen) {
         for degraded in others {
             self.tell(EventKind::Degraded(degraded));
         }

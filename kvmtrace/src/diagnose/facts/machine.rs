@@ -49,8 +49,7 @@ fn stands_still(scene: &Scene<'_>, guest: &Guest, device: IfIndex) -> bool {
         return false;
     }
     let places = || scene.track.flows().flat_map(|flow| &flow.places).filter(|(place, _)| place.device == device);
-    let passed: u64 =
-        places().filter(|(place, _)| scene.is_exit(**place)).map(|(_, counters)| counters.packets).sum();
+    let passed: u64 = places().filter(|(place, _)| scene.is_exit(**place)).map(|(_, counters)| counters.packets).sum();
     // What a program or a queue of the device took behind the hook never reached the ring.
     let drops = scene.track.flows().flat_map(|flow| &flow.drops).filter(|(site, _)| site.device == Some(device));
     let died: u64 = drops.map(|(_, totals)| totals.packets).sum();
