@@ -37,24 +37,15 @@ pub(super) struct Seen {
 }
 
 impl Hooks {
-    /// Looks at all devices at once, while the process may still read names of programs.
-    pub(super) fn look_at_all(
+    /// Looks at a part of the devices, so that all of them are seen in a few turns; at the start at `all`, while the process
+    /// may still read names of programs.
+    pub(super) fn look(
         &mut self,
         programs: &Programs,
         attached: &BTreeMap<IfIndex, (String, Attached)>,
+        all: bool,
     ) -> Seen {
-        let mut all = Seen::default();
-        for _ in 0..TURNS {
-            let seen = self.look(programs, attached);
-            all.missing.extend(seen.missing);
-            all.others.extend(seen.others);
-        }
-        all
-    }
-
-    /// Looks at a part of the devices, so that all of them are seen in a few turns.
-    pub(super) fn look(&mut self, programs: &Programs, attached: &BTreeMap<IfIndex, (String, Attached)>) -> Seen {
-        let part = attached.len().div_ceil(TURNS);
+        let part = if all { attached.len() } else { attached.len().div_ceil(TURNS) };
         let after = self.last.map_or(IfIndex(0), |last| IfIndex(last.0.saturating_add(1)));
         let turn = attached.range(after..).chain(attached).take(part);
         let mut seen = Seen::default();

@@ -177,8 +177,7 @@ impl Live {
             live.tell(EventKind::Degraded(degraded));
         }
         live.tell_host();
-        let seen = live.hooks.look_at_all(&live.programs, &live.attached);
-        live.report_hooks(seen);
+        live.look_at_hooks(true);
         Ok(live)
     }
 
@@ -258,12 +257,8 @@ impl Live {
     }
 
     /// Attaches again where a hook was taken away, and reports what others have on our hooks.
-    fn look_at_hooks(&mut self) {
-        let seen = self.hooks.look(&self.programs, &self.attached);
-        self.report_hooks(seen);
-    }
-
-    fn report_hooks(&mut self, Seen { missing, others }: Seen) {
+    fn look_at_hooks(&mut self, all: bool) {
+        let Seen { missing, others } = self.hooks.look(&self.programs, &self.attached, all);
         for degraded in others {
             self.tell(EventKind::Degraded(degraded));
         }
@@ -446,7 +441,7 @@ impl Source for Live {
                     Woken::Tick => {
                         self.drain_rules();
                         self.drain_ring();
-                        self.look_at_hooks();
+                        self.look_at_hooks(false);
                         if self.counters.is_due(Instant::now()) {
                             self.read_counters(self.kernel.clock.now());
                         }
