@@ -42,7 +42,7 @@ pub mod words;
 
 use crate::diagnose::facts::layer2::Layer2;
 use crate::diagnose::facts::scene::Scene;
-use crate::diagnose::flows::case::Case;
+use crate::diagnose::flows::case::{Case, Way};
 use crate::diagnose::flows::gather::gather;
 use crate::diagnose::flows::group::Group;
 use crate::diagnose::flows::{attribute, journey};
@@ -298,7 +298,7 @@ fn flow_report(case: &Case<'_>, judgement: Option<Judgement>) -> FlowReport {
         fixes: Vec::new(),
         root: None,
     };
-    let Some(judgement) = judgement else { return flow };
+    let Some(judgement) = judgement.or_else(|| beyond_its_share(case)) else { return flow };
     flow.verdict = judgement.verdict;
     flow.cause = Some(judgement.cause);
     flow.severity = judgement.severity;
@@ -309,6 +309,26 @@ fn flow_report(case: &Case<'_>, judgement: Option<Judgement>) -> FlowReport {
     flow.fixes = judgement.fixes;
     flow.root = judgement.root;
     flow
+}
+
+/// Packets that came in and were not seen to leave, while drops were counted without their flows: nobody can say that they were
+/// delivered.
+fn beyond_its_share(case: &Case<'_>) -> Option<Judgement> {
+    let leads_on = matches!(case.way(), Way::Guest(_) | Way::Uplink | Way::Routed);
+    let mut unlisted = case.scene.track.unlisted();
+    let hidden = unlisted.any(|(place, totals)| matches!(place, UnlistedPlace::Drop(_)) && totals.packets > 0);
+    let (place, _) = case.entry().filter(|_| leads_on && hidden && case.left() == 0)?;
+    let explanation = format!(
+        "{} came in and were not seen to leave. So many flows were dropped meanwhile that some drops were counted without their flows: these may be among them.",
+        words::packets(case.packets())
+    );
+    let at = facts::place::at(case.scene, place.device, report::Point::of(case.scene, place));
+    Some(
+        Judgement::dropped(report::Cause::Unclassified, at, explanation)
+            .verdict(Verdict::Lost)
+            .severity(Severity::Info)
+            .fix(Fix::advice("Trace again once the flood is over, or this guest alone (-g).")),
+    )
 }
 
 /// A fault without a fix still names the next step.

@@ -1,7 +1,7 @@
 //! A guest asks for an address of the host's, and the host keeps silent.
 
-use crate::world::{BRIDGE, GUEST, TAP, UPLINK, World, flow};
-use kvmtrace::diagnose::report::{Cause, Point};
+use crate::world::{BRIDGE, GUEST, LAN, TAP, UPLINK, World, echo, flow};
+use kvmtrace::diagnose::report::{Cause, Point, Severity, Verdict};
 use kvmtrace::event::host::{Network, Route};
 use kvmtrace::event::{Direction::Ingress, MacAddress, Protocol};
 use rstest::rstest;
@@ -71,4 +71,21 @@ fn on_a_bridge_that_leads_out_nobody_is_to_be_a_proxy() {
         (uplink.master, uplink.addresses) = (None, vec![own]);
     });
     assert_eq!(command.as_deref(), Some("sysctl -w net.ipv4.conf.br0.proxy_arp=1"));
+}
+
+/// A flow that came in at the very end of a flood: its drop may be among those that were counted without their flows.
+#[test]
+fn packets_beside_drops_without_flows_are_not_called_delivered() {
+    use kvmtrace::event::{DropSite, EventKind, Timestamp, Unlisted, UnlistedPlace};
+    let mut world = World::new();
+    let key = echo(GUEST, LAN);
+    let late = |counters: &mut kvmtrace::event::FlowCounters| counters.first = Timestamp(5_950_000_000);
+    world.seen(key, TAP, Ingress, late);
+    assert_eq!(world.verdict(key).verdict, Verdict::Delivered, "nothing was lost yet: it is on its way");
+    let site = DropSite { reason: Some("NETFILTER_DROP".to_owned()), function: None, offset: 0, device: Some(TAP) };
+    let place = UnlistedPlace::Drop(site);
+    world.happened(EventKind::Unlisted(Unlisted { place, packets: 4_000, bytes: 116_000 }));
+    let flow = world.verdict(key);
+    assert_eq!((flow.verdict, flow.severity), (Verdict::Lost, Severity::Info), "{flow:?}");
+    assert!(flow.explanation.contains("counted without their flows"), "{}", flow.explanation);
 }
