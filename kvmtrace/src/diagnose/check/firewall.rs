@@ -78,7 +78,10 @@ pub(super) fn routed(scene: &Scene<'_>, bridge: &Link) -> Option<Finding> {
 
 /// All that one guest of the network does, for no flow asks for less here.
 fn open(scene: &Scene<'_>, bridge: &Link, chain: &Chain, family: &'static str, network: Network) -> Vec<Fix> {
+    // An address of the network may belong to a guest that this host routes for alone.
+    let is_port = |device| scene.link(device).is_some_and(|link| link.master == Some(bridge.index));
     let guests = scene.host.guests.iter().flat_map(|guest| &guest.interfaces);
+    let guests = guests.filter(|interface| is_port(interface.device));
     let guest = guests.flat_map(|interface| interface.addresses.iter().copied()).find(|ip| network.contains(*ip));
     let why = "Lets the guests open connections through this host.";
     match (manager_of(&scene.host.netfilter.chains, chain, None), guest) {

@@ -333,3 +333,24 @@ fn a_host_that_forwards_and_lost_its_advertised_route_is_told() {
 fn base(network: Network) -> Network {
     routes::network_of(network)
 }
+
+/// An address of the bridge's network may belong to a guest that the host routes for beside the bridge.
+#[test]
+fn a_closed_bridge_opens_nothing_for_a_guest_that_is_not_on_it() {
+    let fixes = |master: Option<IfIndex>| {
+        let mut host = host();
+        routed(&mut host, "203.0.113.1", "198.51.100.7");
+        change(&mut host, 3, |link| link.master = master);
+        host.guests[0].interfaces[0].addresses.push("203.0.113.11".parse().unwrap());
+        let mut chain = rule("forward", "accept", "iifname \"other0\" accept");
+        (chain.kind, chain.policy) = (Some("filter".to_owned()), Some("drop".to_owned()));
+        host.netfilter.chains.push(chain);
+        let mut track = Track::default();
+        track.apply(&Event { time: Timestamp(1), kind: EventKind::Host(std::sync::Arc::new(host)) });
+        let found = findings(&track);
+        let closed = found.iter().find(|finding| finding.cause == Cause::NetfilterForward).unwrap();
+        closed.fixes.iter().filter_map(|fix| fix.command.clone()).collect::<Vec<_>>()
+    };
+    assert!(fixes(Some(IfIndex(2))).iter().any(|command| command.contains("203.0.113.11")));
+    assert_eq!(fixes(None), [""; 0]);
+}
