@@ -2,7 +2,7 @@
 //!
 //! An entry is charged to three accounts: the pair of devices that the packet came in by and was seen at, and with these
 //! its source and its destination address. The ingress device can't be forged by a guest, so a guest that makes up
-//! addresses fills its own account. The addresses tell guests apart where all of them come by one device (a routed
+//! addresses fills its own account. The addresses distinguish guests where all of them come by one device (a routed
 //! bridge, an uplink).
 //!
 //! No account has a fixed size. As in the buffers of a switch with dynamic thresholds, an account may grow as long as it

@@ -1,6 +1,6 @@
 //! Other programs on the hooks that kvmtrace uses.
 
-#![allow(clippy::print_stdout, reason = "a skip is told")]
+#![allow(clippy::print_stdout, reason = "a skip is printed")]
 #![allow(clippy::disallowed_methods, reason = "the test waits for a trace to notice")]
 
 use anyhow::{Context as _, Result, ensure};

@@ -1,4 +1,4 @@
-//! `kvmtrace fix`, from outside: what helps is kept, everything else is undone, whoever ends it and however.
+//! `kvmtrace fix`, from outside: a fix that helps is kept, any other is undone, however the run ends.
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 

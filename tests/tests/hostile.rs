@@ -1,7 +1,7 @@
 //! A guest attacks while two neighbours work. After each attack no command stands in the report that changes anything but the
 //! attacker's own port, and what is said of the neighbours is right: their packets arrived.
 
-#![allow(clippy::print_stdout, reason = "a skip is told")]
+#![allow(clippy::print_stdout, reason = "a skip is printed")]
 
 use anyhow::{Context as _, Result, ensure};
 use kvmtrace_tests::lab::draw::Seed;

@@ -1,6 +1,6 @@
 //! A host of a thousand taps: attached to and detached from in seconds, and what makes that quick leaves no trace.
 
-#![allow(clippy::print_stdout, reason = "a skip is told, and so is what was measured")]
+#![allow(clippy::print_stdout, reason = "a skip is printed, and so are the measurements")]
 #![allow(clippy::disallowed_methods, reason = "the test measures how long attaching takes")]
 
 use anyhow::{Context as _, Result, ensure};

@@ -1,7 +1,7 @@
 //! What has to be counted so that a filter selects flows and changes no verdict.
 //!
 //! A packet bears other addresses, ports, tags and MAC addresses further on (NAT, routing, tunnels), and what befell it may be
-//! told by another packet: ARP and neighbour discovery, an ICMP error, a tunnel's packet that it is in. So the kernel side
+//! reported by another packet: ARP and neighbour discovery, an ICMP error, the tunnel packet around it. So the kernel side
 //! asks only for what no stage changes, the protocol, and lets those others pass; the flows themselves are selected from the
 //! report, by their packets as they entered.
 

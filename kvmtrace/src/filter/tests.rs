@@ -446,7 +446,7 @@ fn what_may_select_something_is_taken(#[case] text: &str) {
     Filter::parse(text).unwrap();
 }
 
-/// The kernel side lets pass what the filter wants, under any address, and what tells of its fate; of the rest it takes what
+/// The kernel side lets pass what the filter wants, under any address, and what reports its fate; of the rest it takes what
 /// may turn into such a packet.
 #[rstest]
 #[case("src host 10.0.0.5 and icmp", crate::event::Protocol::Icmp { kind: 8, code: 0, id: 1 }, true)]

@@ -41,7 +41,7 @@ pub struct Carried {
     pub packet: Packet,
 }
 
-/// What wraps packets, with what the other end tells its networks by.
+/// Tunnel devices that wrap packets, with the key by which the other end separates networks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Carrier {
     /// VXLAN, by its VNI.

@@ -73,7 +73,7 @@ impl<'a> Walker<'a, '_> {
         }
     }
 
-    /// `skb_tunnel_check_pmtu`: a port of a bridge tells the sender of a packet that must not be fragmented what fits. How much that
+    /// `skb_tunnel_check_pmtu`: a port of a bridge reports to the sender of a packet that must not be fragmented what fits. How much that
     /// is, where the packet is longer.
     fn refused_length(&self, packet: &Packet, link: &Link, remote: IpAddr, headers: u32) -> Option<u32> {
         let bridged = link.master.and_then(|master| self.topology.link(master));

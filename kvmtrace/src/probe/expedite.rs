@@ -32,7 +32,7 @@ pub(super) struct Expedited {
 }
 
 impl Expedited {
-    /// Makes them quick. Where that can't be (no root, a read-only /sys), attaching is merely slow.
+    /// Makes them quick. Where that can't be (no root, a read-only /sys), attaching is slow.
     pub(super) fn begin() -> Option<Self> {
         match Self::start() {
             Ok(expedited) => Some(expedited),

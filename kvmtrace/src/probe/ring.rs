@@ -8,7 +8,7 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 /// Where every packet is a record, the programs don't wake this process for each: it looks by itself so often.
 const RING_POLL: Duration = Duration::from_millis(5);
 
-/// The ring, with the file descriptor that tells when there is something in it.
+/// The ring, with the file descriptor that becomes readable when it has records.
 pub(super) struct Ring(pub(super) RingBuf<MapData>);
 
 impl AsFd for Ring {

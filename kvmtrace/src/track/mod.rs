@@ -116,7 +116,7 @@ impl Track {
         for index in oldest.copied().collect::<Vec<_>>() {
             links.remove(&index);
         }
-        // A tap whose process has ended is still its guest's: the name and the addresses that it had tell more than the device.
+        // A tap whose process has ended is still its guest's: the name and the addresses that it had say more than the device.
         for guest in host.guests.iter_mut().filter(|guest| guest.pid.is_none()) {
             let same =
                 |known: &&Guest| interfaces(std::slice::from_ref(*known)).eq(interfaces(std::slice::from_ref(guest)));
@@ -204,7 +204,7 @@ impl Track {
         self.flows.entry(key).or_insert_with(|| Flow::new(key, first))
     }
 
-    /// The flows of the devices that have most make room, those that tell least first.
+    /// The flows of the devices that have most make room, those with the least to report first.
     fn evict(&mut self) {
         let guests: BTreeSet<IfIndex> = interfaces(&self.host.guests).collect();
         let mut owned: BTreeMap<Option<IfIndex>, Vec<_>> = BTreeMap::new();

@@ -230,7 +230,7 @@ fn harm(host: &HostState, fix: &Fix) -> Option<String> {
         return Some(format!("`{command}`: {before:?} became {after:?}"));
     }
     // What takes the neighbour's port or address in hand, or a protection away, is never for the attacker to ask.
-    // A longer ring takes nothing from whoever reads it.
+    // A longer ring takes nothing from its reader.
     if command.contains("txqueuelen") {
         return None;
     }
@@ -251,7 +251,7 @@ proptest! {
     #[test]
     fn frames_of_one_guest_never_make_a_fix_that_touches_another(attacks in prop::collection::vec(frames(), 1..6)) {
         let mut world = world();
-        // A flow's counters only grow; one key told twice would shrink them.
+        // A flow's counters only grow; one key sent twice would shrink them.
         let mut told = std::collections::BTreeSet::new();
         for frames in attacks.iter().filter(|frames| told.insert(frames.key)) {
             attack(&mut world, frames);

@@ -16,7 +16,7 @@ pub(super) fn subject(scenario: &Scenario) -> Option<&Traffic> {
         matches!(traffic.kind, Kind::Ping | Kind::Udp | Kind::UdpOneWay | Kind::Dns | Kind::Tcp | Kind::TcpShort)
             && (is_guest(&traffic.from) || traffic.from == "lan" && is_guest(&traffic.to))
     };
-    // What still works in a broken lab is there to be told apart from what does not.
+    // What still works in a broken lab is there to contrast with what does not.
     let mut suffering =
         scenario.traffic.iter().filter(|traffic| scenario.is_healthy() || traffic.after == Expected::Fails);
     let one = suffering.next().filter(|traffic| can_stand_for(traffic))?;

@@ -17,7 +17,7 @@ pub(in crate::diagnose) fn findings(scene: &Scene<'_>, flows: &[FlowReport]) -> 
     for guest in scene.host.guests.iter().filter(|guest| is_wanted(scene, &guest.name)) {
         for interface in &guest.interfaces {
             let Some(link) = scene.link(interface.device) else { continue };
-            // The hypervisor holds it so, which is told for itself.
+            // The hypervisor holds it down: a fault of its own.
             if machine::trouble(guest, interface, link).is_some() {
                 continue;
             }

@@ -1,5 +1,5 @@
 //! A tap that no process has open, in a bridge to which frames come for an address that nobody has: they are for the guest that
-//! was behind it. No flow tells it, for nobody knows any more whose address that is.
+//! was behind it. No flow shows it: the owner of the address is no longer known.
 
 use crate::diagnose::facts::place::at;
 use crate::diagnose::facts::scene::{Role, Scene};

@@ -316,7 +316,7 @@ fn sends_with_own_mac(scene: &Scene<'_>, device: IfIndex) -> bool {
 /// A guest that sends with a MAC address that is not its interface's.
 fn spoofed(scene: &Scene<'_>, layer2: &Layer2, flows: &[FlowReport]) -> Vec<Finding> {
     let mut found = Vec::new();
-    // A rule that keeps guests to their own addresses has stopped it already, and the flow tells.
+    // A rule that keeps guests to their own addresses has stopped it already, and the flow reports that.
     let is_stopped = |device: IfIndex| {
         let by_rule =
             |cause: Cause| matches!(cause, Cause::SourceSpoofed | Cause::NetfilterBridge | Cause::NetfilterBridgedIp);

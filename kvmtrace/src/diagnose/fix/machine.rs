@@ -32,9 +32,7 @@ fn resume(guest: &Guest) -> Option<Fix> {
             format!("virsh suspend {name}"),
             format!("Lets {} run again.", guest.name),
         )
-        .risk(
-            "Whoever paused it may have had a reason: a snapshot, a migration, a full disk (virsh domstate --reason).",
-        ),
+        .risk("It may be paused for a reason: a snapshot, a migration, a full disk (virsh domstate --reason)."),
     )
 }
 
@@ -44,7 +42,7 @@ fn set_link(guest: &Guest, link: &Link) -> Option<Fix> {
         let command = |state: &str| format!("virsh domif-setlink {guest_name} {name} {state}");
         return Some(
             Fix::run(command("up"), command("down"), format!("Plugs the cable of {} in again.", guest.name))
-                .risk("Whoever took the link down may have had a reason: a quarantine, a migration.")
+                .risk("The link may be held down for a reason: a quarantine, a migration.")
                 .persist("virsh edit: take <link state='down'/> out of the interface."),
         );
     }
@@ -52,7 +50,7 @@ fn set_link(guest: &Guest, link: &Link) -> Option<Fix> {
     let command = |state: &str| format!("ip link set dev {name} carrier {state}");
     switched_off.then(|| {
         Fix::run(command("on"), command("off"), format!("Gives {} a carrier again.", link.name))
-            .risk("Whoever took the link down may have had a reason: a quarantine, a migration.")
+            .risk("The link may be held down for a reason: a quarantine, a migration.")
     })
 }
 

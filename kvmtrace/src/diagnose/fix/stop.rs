@@ -200,7 +200,7 @@ fn ipsec_fix(step: &Step) -> Vec<Fix> {
         format!("ip xfrm policy add {text}"),
         "Removes the very policy that blocks these packets.".to_owned(),
     );
-    let fix = fix.risk("Whoever set this policy may have meant it.");
+    let fix = fix.risk("The policy may be meant.");
     vec![
         fix.persist("Remove it from the configuration of the IPsec daemon that sets it.")
             .effect(Effect::IpsecDelete(Box::new(policy.clone()))),

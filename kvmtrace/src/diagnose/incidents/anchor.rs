@@ -39,7 +39,7 @@ pub(super) fn of_finding(finding: &Finding) -> String {
     }
 }
 
-/// By what the faults of a cause are told apart.
+/// What distinguishes the faults of one cause.
 enum Kind {
     /// By address, protocol and port.
     Service,

@@ -198,7 +198,7 @@ fn absent_proxy(case: &Case<'_>, input: &Link, asked: IpAddr, from: IpAddr) -> O
     if !routes_here || bridged && !is_guest {
         return None;
     }
-    // Whoever asks from an address of another network is no neighbour of this device, whatever it says.
+    // A sender with an address of another network is no neighbour of this device, whatever it claims.
     let plausible = input.addresses.iter().any(|own| own.contains(from)) || is_routed_to(scene, from, input);
     if !plausible {
         return None;

@@ -108,7 +108,7 @@ fn martian_destination(case: &Case<'_>, input: &Link, to: IpAddr, place: Where) 
     // It came in for that address already: no rule of this host makes it so, and the guest's wish opens nothing.
     if case.hops.iter().any(|(place, _)| place.direction == Direction::Ingress) {
         let explanation = format!(
-            "{what} came in by {} for {to}, a loopback address, which no machine reaches from outside: whoever sends them means itself.",
+            "{what} came in by {} for {to}, a loopback address, which no machine reaches from outside: their sender means itself.",
             input.name
         );
         return Judgement::dropped(Cause::MartianDestination, place, explanation)

@@ -65,7 +65,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
 pub fn judge_unstopped(case: &Case<'_>) -> Option<Judgement> {
     let scene = case.scene;
     let device = case.device().filter(|_| case.is_from_guest() && !case.is_neighbour_traffic())?;
-    // A MAC address that comes from two ports is told once, for both.
+    // A MAC address that comes from two ports is one finding, for both.
     let disguise = disguise(case, device, false).filter(|disguise| !disguise.by_mac)?;
     let owner = disguise.owner.as_ref().filter(|owner| is_there(case, owner))?;
     let guest = scene.guest_name(device).unwrap_or_else(|| "The guest".to_owned());

@@ -239,7 +239,7 @@ pub(super) fn unseen(netfilter: &Netfilter) -> Option<Degraded> {
     })
 }
 
-/// Takes in what nft's trace tells; never returns where rules are not traced.
+/// Takes in the messages of nft's trace; never returns where rules are not traced.
 pub(super) async fn hear(rules: Option<&mut RuleTrace>) {
     match rules {
         Some(rules) => rules.hear().await,

@@ -83,7 +83,7 @@ struct Context {
     report: Report,
 }
 
-/// Exports what is selected of the recording in `files` to `output`, `-` for standard output. Tells what was missing from it.
+/// Exports what is selected of the recording in `files` to `output`, `-` for standard output. Returns what was missing from the recording.
 pub fn export(
     files: &[PathBuf],
     mut selection: Selection,
