@@ -160,6 +160,23 @@ fn from_the_uplink_it_reaches_the_guest_which_answers() {
 }
 
 #[test]
+fn a_guest_whose_request_for_its_next_hop_dies_sends_nothing() {
+    let Some((product, lab)) = setup("probe-next-hop", &of(Topology::Routed)) else { return };
+    let gateway = lab.plan.host.addresses.v4.to_string();
+    ended(&probe(&product, &lab, &["to", &gateway]), "answered", None);
+    // Echo requests to the host's own MAC address would still be answered.
+    let rule = format!(
+        "nft add table bridge t; nft add chain bridge t f '{{ type filter hook input priority 0; }}'; \
+         nft add rule bridge t f iifname {} ether type arp drop",
+        lab.plan.guests[0].tap
+    );
+    lab.host.check(&rule).unwrap();
+    let verdict = probe(&product, &lab, &["to", &gateway]);
+    ended(&verdict, "dropped", Some("netfilter-bridge"));
+    assert_eq!(verdict.json["probe"]["protocol"], "arp", "{:#}", verdict.json);
+}
+
+#[test]
 fn a_sender_that_the_host_never_spoke_with_is_asked_for_by_the_guest() {
     let Some((product, lab)) = setup("probe-unknown-sender", &of(Topology::Bridge)) else { return };
     let known = lab.host.run("ip neigh show").unwrap().stdout;
