@@ -170,19 +170,9 @@ impl Selection {
             return true;
         }
         let macs = self.macs.get(&flow.key).copied().unwrap_or_default();
-        let translated = flow.translated.as_ref().and_then(|nat| {
-            let address = |text: &str| text.parse().ok().map(crate::event::Address::Ip);
-            Some(FlowKey {
-                source: address(&nat.source)?,
-                source_port: nat.source_port,
-                destination: address(&nat.destination)?,
-                destination_port: nat.destination_port,
-                ..flow.key
-            })
-        });
         // On its way a frame may bear a tag.
         let tagged = flow.vlan.map(|vlan| FlowKey { vlan: Some(vlan), ..flow.key });
-        [flow.key].into_iter().chain(translated).chain(tagged).any(|key| self.filter.wants(&key, macs))
+        [flow.key].into_iter().chain(translated(flow)).chain(tagged).any(|key| self.filter.wants(&key, macs))
     }
 
     /// A finding is about no single flow: a filter or a verdict selects none.
@@ -205,18 +195,8 @@ impl Selection {
         if self.wants_all() {
             return Events { flows: None };
         }
-        let names = report.flows.iter().flat_map(|flow| {
-            let own = name(flow.key);
-            let nat = flow.translated.as_ref().map(|nat| Name {
-                source: nat.source.clone(),
-                source_port: nat.source_port,
-                destination: nat.destination.clone(),
-                destination_port: nat.destination_port,
-                ..own.clone()
-            });
-            std::iter::once(own).chain(nat)
-        });
-        Events { flows: Some(names.collect()) }
+        let keys = report.flows.iter().flat_map(|flow| [flow.key].into_iter().chain(translated(flow)));
+        Events { flows: Some(keys.map(untagged).collect()) }
     }
 }
 
@@ -224,7 +204,7 @@ impl Selection {
 #[derive(Debug)]
 pub struct Events {
     /// None: of all.
-    flows: Option<HashSet<Name>>,
+    flows: Option<HashSet<FlowKey>>,
 }
 
 impl Events {
@@ -244,28 +224,26 @@ impl Events {
             | EventKind::Unlisted(_)
             | EventKind::Ended => return true,
         };
-        flows.contains(&name(flow))
+        flows.contains(&untagged(flow))
     }
 }
 
 /// A flow at any of its places: VLAN tags come and go on the way.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Name {
-    protocol: crate::event::Protocol,
-    source: String,
-    source_port: Option<u16>,
-    destination: String,
-    destination_port: Option<u16>,
+fn untagged(key: FlowKey) -> FlowKey {
+    FlowKey { vlan: None, ..key }
 }
 
-fn name(key: FlowKey) -> Name {
-    Name {
-        protocol: key.protocol,
-        source: key.source.to_string(),
-        source_port: key.source_port,
-        destination: key.destination.to_string(),
-        destination_port: key.destination_port,
-    }
+/// The flow as NAT made it.
+fn translated(flow: &FlowReport) -> Option<FlowKey> {
+    let nat = flow.translated.as_ref()?;
+    let address = |text: &str| text.parse().ok().map(crate::event::Address::Ip);
+    Some(FlowKey {
+        source: address(&nat.source)?,
+        source_port: nat.source_port,
+        destination: address(&nat.destination)?,
+        destination_port: nat.destination_port,
+        ..flow.key
+    })
 }
 
 /// Totals of the flows that are left.
