@@ -8,6 +8,7 @@ mod elsewhere;
 mod explain;
 mod fix;
 mod metrics;
+mod netns;
 mod outcome;
 mod part;
 mod probe;
@@ -16,20 +17,20 @@ mod ready;
 mod record;
 mod screen;
 mod session;
+mod show;
 
 use crate::cli::{Check, Cli, Command, Verdict, Watch};
-use crate::diagnose::report::Report;
 use crate::host;
 use crate::kernel::privilege;
 use crate::pipeline::Pipeline;
 use crate::sink;
-use crate::sink::text::View;
 use crate::source::Source as _;
 use alone::host_alone;
 use anyhow::Context as _;
-use color::{colored, view};
+use color::colored;
 use outcome::Outcome;
 use session::{End, Extras, Session};
+use show::show;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
@@ -37,6 +38,10 @@ use std::process::ExitCode;
 /// Runs the command. Errors are told in one line on standard error.
 pub fn main(cli: &Cli) -> ExitCode {
     log(cli);
+    // Before any thread.
+    if let Err(error) = netns::enter(cli) {
+        return failed(&error);
+    }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&anyhow::Error::new(error).context("starting")),
@@ -90,7 +95,7 @@ async fn run(cli: &Cli) -> anyhow::Result<Outcome> {
     match &cli.command {
         Command::Guests { json } => guests(cli, *json).await,
         Command::Check(options) => check(cli, options).await,
-        Command::Probe(options) => probe::probe(cli, options).await,
+        Command::Probe(options) => Box::pin(probe::probe(cli, options)).await,
         Command::Fix(options) => fix::fix(cli, options).await,
         Command::Explain(options) => explain::explain(cli, options).await,
         Command::Watch(options) => watch(cli, options).await,
@@ -134,6 +139,10 @@ fn manual(of: Option<&str>, directory: Option<&Path>) -> anyhow::Result<Outcome>
 }
 
 async fn verdict(cli: &Cli, options: &Verdict) -> anyhow::Result<Outcome> {
+    let several = netns::several(cli)?;
+    if !several.is_empty() {
+        return netns::verdict(cli, options, several).await;
+    }
     let end = End::new(options.cmd.as_deref(), options.duration);
     if end == End::Signal && !cli.common.quiet && std::io::stderr().is_terminal() {
         drop(writeln!(std::io::stderr(), "tracing; Ctrl-C ends it and shows the verdicts"));
@@ -215,19 +224,4 @@ async fn clean(cli: &Cli) -> anyhow::Result<Outcome> {
         }
     }
     Ok(Outcome::Clean)
-}
-
-/// Writes a report for people.
-type Text = fn(&Report, View, &mut std::io::StdoutLock<'static>) -> std::io::Result<()>;
-
-/// Prints a report.
-fn show(cli: &Cli, report: &Report, json: bool, text: Text) -> anyhow::Result<Outcome> {
-    let mut out = std::io::stdout().lock();
-    if json {
-        sink::json::report(report, &mut out)?;
-    } else {
-        text(report, view(cli), &mut out)?;
-    }
-    out.flush()?;
-    Ok(Outcome::of(report.severity()))
 }

@@ -35,6 +35,9 @@ pub struct Common {
     /// Colour the output
     #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
     pub color: Color,
+    /// Look at this network namespace: its name, its path, or all that have guests (verdict takes several)
+    #[arg(long, global = true, value_name = "NAME|PATH|all")]
+    pub netns: Vec<String>,
 }
 
 /// When to colour.

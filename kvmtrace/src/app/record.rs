@@ -3,18 +3,20 @@
 use super::outcome::Outcome;
 use super::part::files_and_part;
 use super::session::{End, Extras, Session};
-use super::show;
+use super::show::show;
 use crate::cli::{self, Cli};
+use crate::diagnose::report::Report;
 
 use super::command::Commanded;
 use crate::probe::Live;
 use crate::record::{
     Destination, Header, Options, Recording, Tee, Writer, Written, export, join, judge_for_joining, recording,
 };
+use crate::selection::Selection;
 use crate::sink;
 use crate::source::Source as _;
 use std::io::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// `kvmtrace record`
 pub(super) async fn record(cli: &Cli, command: &cli::Record) -> anyhow::Result<Outcome> {
@@ -63,15 +65,24 @@ pub(super) fn tee(live: Commanded<Live>, destination: Option<&Destination>) -> a
 /// `kvmtrace report`
 pub(super) fn report(cli: &Cli, command: &cli::Report) -> anyhow::Result<Outcome> {
     let (files, mut selection) = files_and_part(&command.words, &command.part)?;
-    let mut hosts = Vec::new();
-    for mut recording in recording::open(&files)? {
-        hosts.push(judge_for_joining(&mut recording, &mut selection, cli.common.quiet)?);
-        warn(cli, &recording);
-    }
-    match join(hosts) {
+    match judged_together(cli, &files, &mut selection)? {
         Some(report) => show(cli, &selection.narrow(report)?, command.json, sink::text::report),
         None => Ok(Outcome::Clean),
     }
+}
+
+/// The verdicts of several recordings, joined.
+pub(super) fn judged_together(
+    cli: &Cli,
+    files: &[PathBuf],
+    selection: &mut Selection,
+) -> anyhow::Result<Option<Report>> {
+    let mut hosts = Vec::new();
+    for mut recording in recording::open(files)? {
+        hosts.push(judge_for_joining(&mut recording, selection, cli.common.quiet)?);
+        warn(cli, &recording);
+    }
+    Ok(join(hosts))
 }
 
 /// `kvmtrace export`

@@ -5,11 +5,13 @@ use super::ready::ReadyFile;
 use crate::cli::{RuleTrace, Scope};
 use crate::event::Started;
 use crate::filter::Filter;
-use crate::host::path;
+use crate::host::{namespace, path};
 use crate::kernel::privilege;
 use crate::probe::{Live, Plan};
 use anyhow::Context as _;
+use std::process::ExitStatus;
 use std::time::Duration;
+use tokio::process::Child;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -79,16 +81,12 @@ impl Session {
         };
         privilege::check()?;
         // Before attaching: a signal from here on ends the trace in order.
-        let mut signals = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()]
-            .into_iter()
-            .map(signal)
-            .collect::<Result<Vec<_>, _>>()
-            .context("listening for signals")?;
+        let mut wait = Wait::prepare()?;
         let ready_file = scope.ready_file.as_ref().map(|path| ReadyFile::prepare(path)).transpose()?;
         // A thousand devices take a while: the end may come before all are attached.
         let source = tokio::select! {
             biased;
-            () = any(&mut signals) => anyhow::bail!("interrupted before everything was attached: nothing was traced"),
+            () = any(&mut wait.signals) => anyhow::bail!("interrupted before everything was attached: nothing was traced"),
             source = Live::start(plan, stopped) => source?,
         };
         if source.devices().next().is_none() {
@@ -99,32 +97,14 @@ impl Session {
         }
         let ready = ready_file.map(ReadyFile::announce).transpose()?;
         // The command gets what the operator may do; the tracer keeps only what it needs from here on.
-        let child = if let End::Command(command, _) = &end { Some(spawn(command)?) } else { None };
+        let waiting = wait.begin(end)?;
         privilege::drop_unneeded().context("giving up privileges")?;
         let ending = Ending::default();
         let ended = ending.clone();
-        let duration = match end {
-            End::Signal => None,
-            End::After(duration) => Some(duration),
-            End::Command(_, duration) => duration,
-        };
         tokio::spawn(async move {
-            let command = async {
-                match child {
-                    Some(mut child) => match child.wait().await {
-                        Ok(status) => ended.set(status),
-                        Err(error) => tracing::warn!(%error, "waiting for the command"),
-                    },
-                    None => std::future::pending().await,
-                }
-            };
-            let time = async {
-                match duration {
-                    Some(duration) => tokio::time::sleep(duration).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! { () = any(&mut signals) => {} () = command => {} () = time => {} }
+            if let Some(status) = waiting.over().await {
+                ended.set(status);
+            }
             if stop.send(true).is_err() {
                 tracing::debug!("the trace had ended already");
             }
@@ -133,9 +113,69 @@ impl Session {
     }
 }
 
+/// Signals that end a wait.
+pub(super) struct Wait {
+    signals: [Signal; 3],
+}
+
+impl Wait {
+    /// From here on these signals no longer end the process.
+    pub(super) fn prepare() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("listening for signals");
+        let [interrupt, terminate, hangup] =
+            [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(listen);
+        Ok(Self { signals: [interrupt?, terminate?, hangup?] })
+    }
+
+    /// Starts the command, where there is one.
+    pub(super) fn begin(self, end: End) -> anyhow::Result<Waiting> {
+        let (command, duration) = match end {
+            End::Signal => (None, None),
+            End::After(duration) => (None, Some(duration)),
+            End::Command(command, duration) => (Some(spawn(&command)?), duration),
+        };
+        Ok(Waiting { signals: self.signals, command, duration })
+    }
+}
+
+/// Waits for what comes first: a signal, the end of a command, the end of a time.
+pub(super) struct Waiting {
+    signals: [Signal; 3],
+    command: Option<Child>,
+    duration: Option<Duration>,
+}
+
+impl Waiting {
+    /// Returns once it is over; how the command ended, if that was it.
+    pub(super) async fn over(mut self) -> Option<ExitStatus> {
+        let command = async {
+            match &mut self.command {
+                Some(child) => child.wait().await,
+                None => std::future::pending().await,
+            }
+        };
+        let time = async {
+            match self.duration {
+                Some(duration) => tokio::time::sleep(duration).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = any(&mut self.signals) => None,
+            ended = command => match ended {
+                Ok(status) => Some(status),
+                Err(error) => {
+                    tracing::warn!(%error, "waiting for the command");
+                    None
+                }
+            },
+            () = time => None,
+        }
+    }
+}
+
 /// Returns once one of the signals has come.
-async fn any(signals: &mut [Signal]) {
-    let [interrupt, terminate, hangup] = signals else { return };
+async fn any([interrupt, terminate, hangup]: &mut [Signal; 3]) {
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
@@ -143,10 +183,18 @@ async fn any(signals: &mut [Signal]) {
     }
 }
 
-/// Runs a command line; its output goes to standard error, for ours may be JSON.
-fn spawn(command: &str) -> anyhow::Result<tokio::process::Child> {
+/// Runs a command line in the namespaces that the operator is in; its output goes to standard error, for ours may be JSON.
+fn spawn(command: &str) -> anyhow::Result<Child> {
     let stderr = std::os::fd::AsFd::as_fd(&std::io::stderr()).try_clone_to_owned().context("standard error")?;
-    tokio::process::Command::new("/bin/sh")
+    let mut shell = match namespace::way_back() {
+        Some(way) => {
+            let mut nsenter = tokio::process::Command::new("nsenter");
+            nsenter.args(way).arg("/bin/sh");
+            nsenter
+        }
+        None => tokio::process::Command::new("/bin/sh"),
+    };
+    shell
         .arg("-c")
         .arg(command)
         .stdin(std::process::Stdio::null())

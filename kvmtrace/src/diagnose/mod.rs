@@ -71,6 +71,7 @@ fn complete(host: &HostState, fixes: &mut [Fix]) {
         fix::stack::complete(host, fix);
         fix::persist::complete(host, fix);
         fix::scope::complete(host, fix);
+        fix::namespace::complete(host, fix);
     }
 }
 

@@ -16,6 +16,9 @@ pub struct HostState {
     pub name: String,
     /// Kernel release (`uname -r`).
     pub kernel: String,
+    /// The network namespace by the name or path that the operator gave; none for the one that kvmtrace was started in.
+    #[serde(default)]
+    pub netns: Option<String>,
     /// Devices of this network namespace.
     pub links: BTreeMap<IfIndex, Link>,
     /// Unicast, blackhole, prohibit and unreachable routes of all tables but `local`.

@@ -9,6 +9,7 @@ mod configuration;
 mod guests;
 mod kernel_files;
 mod links;
+pub mod namespace;
 mod netfilter;
 pub(crate) mod netlink;
 mod offloads;
@@ -49,6 +50,7 @@ pub enum HostError {
 pub async fn snapshot() -> Result<HostState, HostError> {
     let (state, (rules, missing)) = tokio::join!(network(), netfilter::read());
     let mut state = state?;
+    state.netns = namespace::name().map(str::to_owned);
     state.netfilter = rules;
     state.missing.extend(missing);
     let names: Vec<String> = state.links.values().map(|link| link.name.clone()).collect();

@@ -37,6 +37,8 @@ pub struct Judged {
     times: HashMap<Name, (Times, Name)>,
     /// Of the host's own devices.
     macs: BTreeSet<MacAddress>,
+    /// The network namespace, where the operator named one.
+    netns: Option<String>,
 }
 
 type Name = (String, String, Option<u16>, String, Option<u16>);
@@ -64,7 +66,7 @@ impl Judged {
         let host = track.host();
         let own = host.links.values().filter(|link| host.guest_of(link.index).is_none());
         let macs = own.filter_map(|link| link.mac).filter(|mac| !mac.is_zero()).collect();
-        Self { report, times, macs }
+        Self { report, times, macs, netns: host.netns.clone() }
     }
 
     /// Traces of one machine; where nothing tells, the name has to do.
@@ -77,6 +79,13 @@ impl Judged {
 fn tell_apart(hosts: &mut [Judged]) -> bool {
     // The first trace of each host.
     let mut firsts: Vec<usize> = Vec::new();
+    // Namespaces of one machine are told apart as hosts are.
+    let several = hosts.len() > 1;
+    for host in hosts.iter_mut() {
+        if let Some(netns) = host.netns.as_ref().filter(|_| several) {
+            host.report.host.name = format!("{}/{netns}", host.report.host.name);
+        }
+    }
     let named: Vec<String> = hosts.iter().map(|host| host.report.host.name.clone()).collect();
     for index in 0..hosts.len() {
         let (earlier, later) = hosts.split_at_mut(index);

@@ -121,7 +121,7 @@ pub(crate) fn conversation(name: &str, out: bool, clock: u64, times: [u64; 4]) -
     let started = Started { version: "0.1.0".to_owned(), all: true, ..started() };
     let mut events = vec![
         at(clock, EventKind::Started(started)),
-        at(clock, EventKind::Host(std::sync::Arc::new(HostState { name: name.to_owned(), ..host() }))),
+        at(clock, EventKind::Host(std::sync::Arc::new(HostState { name: name.to_owned(), netns: None, ..host() }))),
     ];
     for ((flow, device, direction), time) in sightings.into_iter().zip(times) {
         let EventKind::Flow(mut sample) = sample(0, Place { device, direction }, 1) else { unreachable!() };
@@ -291,6 +291,7 @@ fn host() -> HostState {
     HostState {
         name: "kvm7".to_owned(),
         kernel: "6.18.44".to_owned(),
+        netns: Some("tenant-7".to_owned()),
         timezone: Some("Europe/Berlin".to_owned()),
         links: [
             link(1, "lo", LinkKind::Loopback, None, None),

@@ -22,7 +22,6 @@ const KNOWN: &[(&[&str], &str)] = &[
         "what is drawn and what a key does share the list of rows: it belongs below both",
     ),
     (&["tui/run", "tui/run/live", "tui/run/screen"], PARENT),
-    (&["app", "app/record", "app/screen"], PARENT),
 ];
 
 /// The usual one.

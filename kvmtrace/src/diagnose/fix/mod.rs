@@ -9,6 +9,7 @@ mod hostile;
 pub mod machine;
 pub mod manager;
 pub mod masquerade;
+pub mod namespace;
 pub mod netfilter;
 pub mod persist;
 pub mod port;

@@ -9,14 +9,14 @@ use serde::Serialize;
 pub struct Origin {
     /// Host name; two hosts of one report never have the same.
     pub host: String,
-    /// Network namespace by its name; null for the one that kvmtrace ran in.
+    /// Network namespace by the name or path that the operator gave; null for the one that kvmtrace was started in.
     pub netns: Option<String>,
 }
 
 impl Origin {
     /// The host that was traced.
     pub fn of(host: &HostState) -> Self {
-        Self { host: host.name.clone(), netns: None }
+        Self { host: host.name.clone(), netns: host.netns.clone() }
     }
 }
 
