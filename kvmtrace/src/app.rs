@@ -26,8 +26,10 @@ use crate::pipeline::Pipeline;
 use crate::sink;
 use crate::source::Source as _;
 use alone::host_alone;
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use color::colored;
+use command::not_run;
+pub use command::{is_keeper, keep};
 use outcome::Outcome;
 use session::{End, Extras, Session};
 use show::show;
@@ -51,6 +53,10 @@ pub fn main(cli: &Cli) -> ExitCode {
         Ok(Outcome::Faults) => ExitCode::from(1),
         Ok(Outcome::Unknown) => ExitCode::from(2),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        // Errors of files have a name; one without is of the output.
+        Err(error) if error.chain().count() == 1 && error.is::<std::io::Error>() => {
+            failed(&error.context("standard output"))
+        }
         Err(error) => failed(&elsewhere::explained(error)),
     }
 }
@@ -109,7 +115,10 @@ async fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Clean => clean(cli).await,
         Command::Completions { shell } => {
             let mut command = <Cli as clap::CommandFactory>::command();
-            clap_complete::generate(*shell, &mut command, "kvmtrace", &mut std::io::stdout());
+            // It panics where its output can't be written.
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut command, "kvmtrace", &mut script);
+            std::io::stdout().write_all(&script)?;
             Ok(Outcome::Clean)
         }
         Command::Man { of, output } => manual(of.as_deref(), output.as_deref()),
@@ -150,13 +159,19 @@ async fn verdict(cli: &Cli, options: &Verdict) -> anyhow::Result<Outcome> {
     let destination = options.output.as_deref().map(|path| record::destination(path, options.force)).transpose()?;
     let extras = Extras { every_packet: options.packets.every, rules: options.rules };
     let session = Session::start(&options.scope, end, extras).await?;
-    let mut source = record::tee(session.source, destination.as_ref())?.with_snaplen(options.packets.snaplen);
+    let source = record::tee(session.source, destination.as_ref())?.with_snaplen(options.packets.snaplen);
+    let mut source = source.that_goes_on();
     let mut pipeline = Pipeline::default();
     while let Some(event) = source.next().await? {
         tracing::trace!(?event);
         pipeline.take(&event);
     }
-    show(cli, &pipeline.report(), options.json, sink::text::report)
+    let outcome = show(cli, &pipeline.report(), options.json, sink::text::report)?;
+    // The verdict stands; the recording that was asked for does not.
+    if let Some(failure) = source.failure() {
+        return Err(failure.into());
+    }
+    not_run(source.inner().ending().status()).map_or(Ok(outcome), |complaint| bail!("{complaint}"))
 }
 
 async fn watch(cli: &Cli, options: &Watch) -> anyhow::Result<Outcome> {

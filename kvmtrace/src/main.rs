@@ -5,8 +5,15 @@ use kvmtrace::{app, cli, probe};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    if probe::holds_grace_periods() {
-        return if probe::hold_grace_periods().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    let helper = if probe::holds_grace_periods() {
+        Some(probe::hold_grace_periods())
+    } else if app::is_keeper() {
+        Some(app::keep())
+    } else {
+        None
+    };
+    if let Some(ended) = helper {
+        return if ended.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     let cli = cli::Cli::parse();
     app::main(&cli)

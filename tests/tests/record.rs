@@ -78,6 +78,12 @@ fn a_recording_is_judged_as_the_trace_was_live_and_wherever_it_is_cut() -> Resul
         let at = 16 + usize::try_from(state % (whole.len() as u64 - 16))?;
         std::fs::write(&cut, &whole[..at])?;
         let (code, report, complaints) = kvmtrace(&product, &["report", "--json", path(&cut)])?;
+        if code == 2 {
+            // Cut before the first block's end: nothing was recorded yet.
+            assert!(complaints.contains("no event in it that could be judged"), "cut at {at}: {complaints}");
+            assert!(report.is_empty() && at < 16_384, "cut at {at}: {complaints}");
+            continue;
+        }
         assert!(code == 0 || code == 1, "cut at {at}: {code} {complaints}");
         serde_json::from_str::<serde_json::Value>(&report).with_context(|| format!("cut at {at}"))?;
         assert!(complaints.contains("it has no end"), "cut at {at}: {complaints}");

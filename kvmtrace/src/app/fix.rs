@@ -30,7 +30,6 @@ use journal::{Entry, Journal, Outcome as Result_};
 use lock::Lock;
 use observe::{Seen, is_unchanged, observe};
 use std::io::Write as _;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 use watch::Effect;
 
@@ -127,7 +126,7 @@ impl Attempt<'_> {
 
     /// Applies the fix and looks at what it does; the inner error says why it is not kept.
     async fn try_out(&self, helper: &mut Helper, within: Duration) -> anyhow::Result<Result<(), String>> {
-        let output = Command::new("/bin/sh").arg("-c").arg(self.command).stdin(Stdio::null()).output();
+        let output = helper::shell(self.command).output();
         let output = output.context("running the command")?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);

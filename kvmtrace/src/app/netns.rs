@@ -1,12 +1,14 @@
 //! `--netns`: one namespace is entered, and the command is as it always is. Of several, `verdict` traces each by a process of
 //! its own, and judges their recordings together.
 
+use super::command::not_run;
 use super::outcome::Outcome;
 use super::ready::ReadyFile;
 use super::record::judged_together;
 use super::session::{End, Wait};
 use super::show::show;
 use crate::cli::{Cli, Command, Verdict};
+use crate::diagnose::report::Report;
 use crate::host::{self, OtherNamespace, namespace};
 use crate::kernel::privilege;
 use crate::selection::Selection;
@@ -92,13 +94,20 @@ pub(super) async fn verdict(cli: &Cli, options: &Verdict, places: Vec<Option<Str
         bail!("{complaint}");
     }
     let _ready = ready.map(ReadyFile::announce).transpose()?;
-    wait.begin(End::new(options.cmd.as_deref(), options.duration))?.over().await;
+    let (status, command) = wait.begin(End::new(options.cmd.as_deref(), options.duration)).await?.over().await;
+    if let Some(command) = command {
+        command.end().await;
+    }
     let mut files = Vec::new();
     for trace in traces.into_iter().filter(|trace| trace.failed.is_none()) {
         files.push(trace.end().await?);
     }
     match judged_together(cli, &files, &mut Selection::default())? {
-        Some(report) => show(cli, &report, options.json, sink::text::report),
+        Some(report) => {
+            let report = Report { command_status: status, ..report };
+            let outcome = show(cli, &report, options.json, sink::text::report)?;
+            not_run(status).map_or(Ok(outcome), |complaint| bail!("{complaint}"))
+        }
         None => Ok(Outcome::Clean),
     }
 }

@@ -1,13 +1,12 @@
 //! `record`, `report` and `export`: traces in files.
 
+use super::command::{Commanded, not_run};
 use super::outcome::Outcome;
 use super::part::files_and_part;
 use super::session::{End, Extras, Session};
 use super::show::show;
 use crate::cli::{self, Cli};
 use crate::diagnose::report::Report;
-
-use super::command::Commanded;
 use crate::probe::Live;
 use crate::record::{
     Destination, Header, Options, Recording, Tee, Writer, Written, export, join, judge_for_joining, recording,
@@ -15,6 +14,7 @@ use crate::record::{
 use crate::selection::Selection;
 use crate::sink;
 use crate::source::Source as _;
+use anyhow::bail;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -34,7 +34,7 @@ pub(super) async fn record(cli: &Cli, command: &cli::Record) -> anyhow::Result<O
     if let Some(written) = tee.written() {
         tell(cli, &(saved(written) + &missing(tee.lost(), command.packets.every)));
     }
-    Ok(Outcome::Clean)
+    not_run(tee.inner().ending().status()).map_or(Ok(Outcome::Clean), |complaint| bail!("{complaint}"))
 }
 
 /// Where to record to; nothing is in the way.

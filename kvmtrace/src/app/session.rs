@@ -1,6 +1,6 @@
 //! A live trace from its start to its end: the source, what ends it, the ready file.
 
-use super::command::{Commanded, Ending};
+use super::command::{Commanded, Ending, Progress, Running};
 use super::ready::ReadyFile;
 use crate::cli::{RuleTrace, Scope};
 use crate::event::Started;
@@ -9,9 +9,7 @@ use crate::host::{namespace, path};
 use crate::kernel::privilege;
 use crate::probe::{Live, Plan};
 use anyhow::Context as _;
-use std::process::ExitStatus;
 use std::time::Duration;
-use tokio::process::Child;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -87,7 +85,7 @@ impl Session {
         let source = tokio::select! {
             biased;
             () = any(&mut wait.signals) => anyhow::bail!("interrupted before everything was attached: nothing was traced"),
-            source = Live::start(plan, stopped) => source?,
+            source = Box::pin(Live::start(plan, stopped)) => source?,
         };
         if source.devices().next().is_none() {
             tracing::warn!("no guest here yet, so nothing is traced until one starts; --all traces every device");
@@ -96,20 +94,21 @@ impl Session {
             }
         }
         let ready = ready_file.map(ReadyFile::announce).transpose()?;
-        // The command gets what the operator may do; the tracer keeps only what it needs from here on.
-        let waiting = wait.begin(end)?;
+        // Started before: from here on this process starts no other.
+        let waiting = wait.begin(end).await?;
         privilege::drop_unneeded().context("giving up privileges")?;
-        let ending = Ending::default();
-        let ended = ending.clone();
+        let (progress, ending) = watch::channel(Progress::default());
         tokio::spawn(async move {
-            if let Some(status) = waiting.over().await {
-                ended.set(status);
-            }
+            let (status, command) = waiting.over().await;
             if stop.send(true).is_err() {
                 tracing::debug!("the trace had ended already");
             }
+            if let Some(command) = command {
+                command.end().await;
+            }
+            progress.send_replace(Progress { status, over: true });
         });
-        Ok(Self { source: Commanded::new(source, ending), _ready: ready })
+        Ok(Self { source: Commanded::new(source, Ending::of(ending)), _ready: ready })
     }
 }
 
@@ -128,11 +127,14 @@ impl Wait {
     }
 
     /// Starts the command, where there is one.
-    pub(super) fn begin(self, end: End) -> anyhow::Result<Waiting> {
+    pub(super) async fn begin(self, end: End) -> anyhow::Result<Waiting> {
         let (command, duration) = match end {
             End::Signal => (None, None),
             End::After(duration) => (None, Some(duration)),
-            End::Command(command, duration) => (Some(spawn(&command)?), duration),
+            // It runs where the operator is.
+            End::Command(command, duration) => {
+                (Some(Running::start(&command, &namespace::way_back()).await?), duration)
+            }
         };
         Ok(Waiting { signals: self.signals, command, duration })
     }
@@ -141,16 +143,16 @@ impl Wait {
 /// Waits for what comes first: a signal, the end of a command, the end of a time.
 pub(super) struct Waiting {
     signals: [Signal; 3],
-    command: Option<Child>,
+    command: Option<Running>,
     duration: Option<Duration>,
 }
 
 impl Waiting {
-    /// Returns once it is over; how the command ended, if that was it.
-    pub(super) async fn over(mut self) -> Option<ExitStatus> {
+    /// Returns once it is over: the command's status, if it ended by itself, and what has to be ended of it.
+    pub(super) async fn over(mut self) -> (Option<i32>, Option<Running>) {
         let command = async {
             match &mut self.command {
-                Some(child) => child.wait().await,
+                Some(command) => command.ended().await,
                 None => std::future::pending().await,
             }
         };
@@ -160,17 +162,9 @@ impl Waiting {
                 None => std::future::pending().await,
             }
         };
-        tokio::select! {
-            () = any(&mut self.signals) => None,
-            ended = command => match ended {
-                Ok(status) => Some(status),
-                Err(error) => {
-                    tracing::warn!(%error, "waiting for the command");
-                    None
-                }
-            },
-            () = time => None,
-        }
+        let status =
+            tokio::select! { () = any(&mut self.signals) => None, status = command => status, () = time => None };
+        (status, self.command)
     }
 }
 
@@ -181,25 +175,4 @@ async fn any([interrupt, terminate, hangup]: &mut [Signal; 3]) {
         _ = terminate.recv() => {}
         _ = hangup.recv() => {}
     }
-}
-
-/// Runs a command line in the namespaces that the operator is in; its output goes to standard error, for ours may be JSON.
-fn spawn(command: &str) -> anyhow::Result<Child> {
-    let stderr = std::os::fd::AsFd::as_fd(&std::io::stderr()).try_clone_to_owned().context("standard error")?;
-    let mut shell = match namespace::way_back() {
-        Some(way) => {
-            let mut nsenter = tokio::process::Command::new("nsenter");
-            nsenter.args(way).arg("/bin/sh");
-            nsenter
-        }
-        None => tokio::process::Command::new("/bin/sh"),
-    };
-    shell
-        .arg("-c")
-        .arg(command)
-        .stdin(std::process::Stdio::null())
-        .stdout(stderr)
-        .kill_on_drop(true)
-        .spawn()
-        .with_context(|| format!("running {command:?}"))
 }

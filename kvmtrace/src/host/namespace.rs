@@ -76,11 +76,10 @@ pub fn name() -> Option<&'static str> {
     ENTERED.get().map(|entered| entered.name.as_str())
 }
 
-/// Arguments of nsenter(1) that lead back to where this process came from.
-pub fn way_back() -> Option<[String; 2]> {
-    let file = |file: &File| format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
-    let entered = ENTERED.get()?;
-    Some([format!("--net={}", file(&entered.network)), format!("--mount={}", file(&entered.mounts))])
+/// Files of the namespaces that this process came from, for setns(2) in this order; none where it has left none.
+pub fn way_back() -> Vec<std::ffi::OsString> {
+    let file = |file: &File| format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()).into();
+    ENTERED.get().map(|entered| vec![file(&entered.network), file(&entered.mounts)]).unwrap_or_default()
 }
 
 /// This process was not led here: it looks at the namespace that it started in.

@@ -5,6 +5,7 @@ pub mod btf;
 pub mod clock;
 pub mod privilege;
 pub mod symbols;
+pub mod tools;
 pub mod version;
 
 use crate::event::decode::Resolver;

@@ -10,6 +10,7 @@ pub mod fuzz;
 mod join;
 mod judge;
 mod output;
+mod place;
 mod progress;
 pub mod reader;
 pub mod recording;

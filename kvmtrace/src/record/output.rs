@@ -1,8 +1,10 @@
 //! Where a recording goes: a file, a row of files, or a stream.
 
+use super::place::{self, Place};
 use super::writer::WriteError;
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read as _, Seek as _, Write};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -29,8 +31,8 @@ impl Destination {
     /// Nothing is in the way: asked before a trace is begun in vain.
     pub fn check(&self) -> Result<(), WriteError> {
         match self {
-            Self::File { path, force: false } if path.exists() => Err(WriteError::Exists(path.clone())),
-            Self::File { .. } | Self::StandardOutput => Ok(()),
+            Self::File { path, force } => place::check(path, *force).map_err(|source| failed(path, source)),
+            Self::StandardOutput => Ok(()),
         }
     }
 }
@@ -76,7 +78,15 @@ impl FromStr for Rotation {
 /// An open destination.
 pub(super) enum Output {
     File { file: File, path: PathBuf, length: u64 },
-    Stream { stream: Box<dyn Write + Send>, length: u64 },
+    Stream { stream: Box<dyn Write + Send>, name: String, length: u64 },
+}
+
+fn failed(path: &Path, source: std::io::Error) -> WriteError {
+    if source.kind() == ErrorKind::AlreadyExists {
+        WriteError::Exists(path.to_owned())
+    } else {
+        WriteError::Create { path: path.to_owned(), source }
+    }
 }
 
 impl Output {
@@ -94,14 +104,15 @@ impl Output {
     }
 
     pub(super) fn stream(stream: Box<dyn Write + Send>) -> Self {
-        Self::Stream { stream, length: 0 }
+        Self::Stream { stream, name: "standard output".to_owned(), length: 0 }
     }
 
     fn create(path: &Path, force: bool) -> Result<Self, WriteError> {
-        match new_file(path, force) {
-            Ok(file) => Ok(Self::File { file, path: path.to_owned(), length: 0 }),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(WriteError::Exists(path.to_owned())),
-            Err(source) => Err(WriteError::Create { path: path.to_owned(), source }),
+        match place::create(path, force).map_err(|source| failed(path, source))? {
+            Place::File(file) => Ok(Self::File { file, path: path.to_owned(), length: 0 }),
+            Place::Stream(file) => {
+                Ok(Self::Stream { stream: Box::new(file), name: path.display().to_string(), length: 0 })
+            }
         }
     }
 
@@ -109,7 +120,7 @@ impl Output {
     pub(super) fn name(&self) -> String {
         match self {
             Self::File { path, .. } => path.display().to_string(),
-            Self::Stream { .. } => "standard output".to_owned(),
+            Self::Stream { name, .. } => name.clone(),
         }
     }
 
@@ -124,6 +135,10 @@ impl Output {
     pub(super) fn write(&mut self, parts: &[&[u8]]) -> std::io::Result<()> {
         match self {
             Self::File { file, length, .. } => {
+                // Nobody will ever read what is written to a file that was deleted.
+                if file.metadata()?.nlink() == 0 {
+                    return Err(ErrorKind::NotFound.into());
+                }
                 let before = *length;
                 for part in parts {
                     if let Err(error) = file.write_all(part) {
@@ -136,7 +151,7 @@ impl Output {
                 }
                 Ok(())
             }
-            Self::Stream { stream, length } => {
+            Self::Stream { stream, length, .. } => {
                 for part in parts {
                     stream.write_all(part)?;
                     *length += part.len() as u64;
@@ -171,18 +186,6 @@ impl Output {
     }
 }
 
-/// A file for writing; one that is there already is an error without `force`, and else is emptied.
-pub(super) fn new_file(path: &Path, force: bool) -> std::io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.write(true);
-    if force {
-        options.create(true).truncate(true)
-    } else {
-        options.create_new(true)
-    };
-    options.open(path)
-}
-
 /// `trace.kvmtrace` → `trace.kvmtrace.3`
 pub(super) fn numbered(path: &Path, number: u64) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
@@ -192,7 +195,7 @@ pub(super) fn numbered(path: &Path, number: u64) -> PathBuf {
 
 /// Files `FILE.0`, `FILE.1`, … of an earlier recording: in the way, or removed with `force`.
 fn clear_older(path: &Path, force: bool) -> Result<(), WriteError> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = place::directory(path);
     let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return Ok(()) };
     let failed = |source| WriteError::Create { path: path.to_owned(), source };
     for entry in std::fs::read_dir(directory).map_err(failed)? {
@@ -212,7 +215,10 @@ fn clear_older(path: &Path, force: bool) -> Result<(), WriteError> {
 
 fn is_recording(path: &Path) -> bool {
     let mut magic = [0; super::format::MAGIC.len()];
-    File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic == super::format::MAGIC
+    // Whatever stands there under such a name: no link is followed, no pipe waited for.
+    let flags = nix::libc::O_NOFOLLOW | nix::libc::O_NONBLOCK;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path);
+    file.and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic == super::format::MAGIC
 }
 
 #[cfg(test)]

@@ -46,6 +46,20 @@ pub enum ReadError {
         /// Its path.
         name: String,
     },
+    /// It was cut where nothing had been recorded yet.
+    #[error("{name} ends after {bytes} bytes: there is no event in it that could be judged; record again")]
+    Cut {
+        /// Its path.
+        name: String,
+        /// Its size.
+        bytes: u64,
+    },
+    /// What it said of the host is lost, and with it whose flows are whose.
+    #[error("{complaint}; what it said of the host is lost with that, so nothing can be judged")]
+    NoHost {
+        /// What is missing.
+        complaint: String,
+    },
     /// It begins with something else.
     #[error("{name} is not a recording of kvmtrace: it does not begin with \"KVMTRACE\"")]
     NotARecording {
@@ -168,6 +182,11 @@ impl<R> std::fmt::Debug for Reader<R> {
     }
 }
 
+/// What a file is called in messages: one that came by standard input has no name of its own.
+pub(super) fn name(path: &Path) -> String {
+    if path.starts_with("/proc/self/fd") { "standard input".to_owned() } else { path.display().to_string() }
+}
+
 impl Reader<File> {
     /// Opens a file.
     pub fn open(path: &Path) -> Result<Self, ReadError> {
@@ -178,7 +197,7 @@ impl Reader<File> {
             let what = if kind.is_dir() { "a directory" } else { "a pipe or device" };
             return Err(ReadError::NoFile { path: path.to_owned(), what });
         }
-        Self::new(File::open(path).map_err(failed)?, &path.display().to_string())
+        Self::new(File::open(path).map_err(failed)?, &name(path))
     }
 }
 
@@ -271,7 +290,7 @@ impl<R: Read> Reader<R> {
         let word = |at: usize| bytes.get(at..).and_then(|rest| rest.first_chunk::<4>()).copied();
         let (Some(order), Some(format)) = (word(8), word(12)) else {
             return Err(if MAGIC.starts_with(bytes.get(..8).unwrap_or(&bytes)) {
-                ReadError::Empty { name: name() }
+                ReadError::Cut { name: name(), bytes: bytes.len() as u64 }
             } else {
                 ReadError::NotARecording { name: name() }
             });

@@ -1,6 +1,6 @@
 //! A recording as a [`Source`]: one file, or the files that rotation made of it.
 
-use super::reader::{Damage, ReadError, Reader};
+use super::reader::{Damage, ReadError, Reader, name};
 use crate::event::{Degraded, Event, EventKind, Timestamp};
 use crate::source::Source;
 use std::collections::VecDeque;
@@ -22,6 +22,9 @@ pub struct Recording {
     done: u64,
     missing_files: u64,
     last: Timestamp,
+    /// An event was read, and one that tells of the host.
+    any: bool,
+    host: bool,
     complained: bool,
 }
 
@@ -56,12 +59,12 @@ impl Recording {
         files.sort();
         let size = |path: &PathBuf| std::fs::metadata(path).map_or(0, |metadata| metadata.len());
         let total = files.iter().map(|(_, path)| size(path)).sum();
-        let name = files.first().map(|(_, path)| path.display().to_string()).unwrap_or_default();
+        let first = files.first().map(|(_, path)| name(path)).unwrap_or_default();
         let all = files.clone();
         let mut files = VecDeque::from(files);
-        let Some((sequence, path)) = files.pop_front() else { return Err(ReadError::Empty { name }) };
+        let Some((sequence, path)) = files.pop_front() else { return Err(ReadError::Empty { name: first }) };
         Ok(Self {
-            name,
+            name: first,
             all,
             files,
             reader: Reader::open(&path)?,
@@ -71,6 +74,8 @@ impl Recording {
             done: 0,
             missing_files: 0,
             last: Timestamp(0),
+            any: false,
+            host: false,
             complained: false,
         })
     }
@@ -140,6 +145,8 @@ impl Recording {
         loop {
             if let Some(event) = self.reader.next_event()? {
                 self.last = self.last.max(event.time);
+                self.any = true;
+                self.host |= matches!(event.kind, EventKind::Host(_));
                 return Ok(Some(event));
             }
             let Some((sequence, path)) = self.files.pop_front() else { break };
@@ -158,7 +165,14 @@ impl Recording {
         if std::mem::replace(&mut self.complained, true) {
             return Ok(None);
         }
-        Ok(self.complaint().map(|why| Event {
+        let complaint = self.complaint();
+        if !self.any {
+            return Err(ReadError::Cut { name: self.name.clone(), bytes: self.position() });
+        }
+        if let Some(complaint) = complaint.clone().filter(|_| !self.host) {
+            return Err(ReadError::NoHost { complaint });
+        }
+        Ok(complaint.map(|why| Event {
             time: self.last,
             kind: EventKind::Degraded(Degraded { what: "recording".to_owned(), why }),
         }))

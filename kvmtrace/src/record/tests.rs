@@ -118,7 +118,7 @@ fn a_recording_cut_anywhere_gives_the_events_of_its_whole_blocks() {
     assert!(counts.iter().any(|count| (1..whole.len()).contains(count)), "several blocks");
     assert_eq!(counts.last(), Some(&whole.len()));
     for cut in 0..format::PRELUDE {
-        assert!(matches!(read(&bytes[..cut]), Err(ReadError::Empty { .. })), "cut at {cut}");
+        assert!(matches!(read(&bytes[..cut]), Err(ReadError::Empty { .. } | ReadError::Cut { .. })), "cut at {cut}");
     }
 }
 
@@ -216,7 +216,7 @@ fn what_is_no_recording_is_told_in_one_line() {
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
     let cases = [
         (file("empty", b""), "is empty: nothing was recorded"),
-        (file("cut", b"KVMTRACE\x0d"), "is empty: nothing was recorded"),
+        (file("cut", b"KVMTRACE\x0d"), "ends after 9 bytes: there is no event in it"),
         (file("text", b"hello, this is some text"), "is not a recording of kvmtrace"),
         (file("short", b"hi"), "is not a recording of kvmtrace"),
         (file("newer", &newer), "was written by a newer kvmtrace (format 9, this one reads up to 1): use that version"),
@@ -250,7 +250,7 @@ fn an_existing_file_is_not_written_over_without_force() {
 fn a_full_disk_is_told_with_what_was_saved() {
     let full = Destination::new(std::path::Path::new("/dev/full"), true);
     let error = Writer::create(&full, options(None)).unwrap_err().to_string();
-    assert_eq!(error, "no space left for /dev/full: it was closed with 0 events in 0 bytes; it can be read");
+    assert_eq!(error, "cannot write /dev/full", "a device keeps nothing that could be read");
 }
 
 #[test]

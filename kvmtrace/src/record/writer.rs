@@ -42,7 +42,7 @@ pub enum WriteError {
         source: std::io::Error,
     },
     /// The disk is full.
-    #[error("no space left for {name}: it was closed with {events} events in {bytes} bytes; it can be read")]
+    #[error("no space left for {name}: {}; record to another disk", left(*events, *bytes))]
     NoSpace {
         /// Its path.
         name: String,
@@ -50,6 +50,14 @@ pub enum WriteError {
         events: u64,
         /// Its size.
         bytes: u64,
+    },
+    /// Somebody deleted it.
+    #[error("{name} was deleted while it was written: its {events} events are lost; record into a place that stays")]
+    Gone {
+        /// Its path.
+        name: String,
+        /// Events that were in it.
+        events: u64,
     },
     /// It can't be written.
     #[error("cannot write {name}")]
@@ -68,8 +76,16 @@ pub enum WriteError {
     #[error("cannot pack events: {0}")]
     Pack(String),
     /// Standard output can't be rotated.
-    #[error("--rotate needs a file; standard output can't be rotated")]
+    #[error("--rotate needs a file; what goes to a stream can't be rotated")]
     RotatedStream,
+}
+
+/// What a file came to that was not finished.
+fn left(events: u64, bytes: u64) -> String {
+    match events {
+        0 => "nothing was recorded".to_owned(),
+        _ => format!("it ends with {events} events in {bytes} bytes, which can be read"),
+    }
 }
 
 /// How to write.
@@ -384,9 +400,15 @@ impl Writer {
 
     fn failed(&self, source: std::io::Error) -> Result<(), WriteError> {
         let name = self.output.name();
-        Err(if matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge) {
-            let events = self.saved_before + self.trailer.events;
+        let events = self.saved_before + self.trailer.events;
+        let kind = source.kind();
+        let is_full = matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge);
+        Err(if !matches!(self.output, Output::File { .. }) {
+            WriteError::Write { name, source }
+        } else if is_full {
             WriteError::NoSpace { name, events, bytes: self.output.length() }
+        } else if kind == ErrorKind::NotFound {
+            WriteError::Gone { name, events }
         } else {
             WriteError::Write { name, source }
         })

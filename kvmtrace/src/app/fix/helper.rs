@@ -150,9 +150,15 @@ pub(super) fn serve() -> anyhow::Result<()> {
 
 /// Runs a command of ours; whether it succeeded.
 pub(super) fn run(command: &str) -> bool {
-    let null = Stdio::null;
-    let status = Command::new("/bin/sh").arg("-c").arg(command).stdin(null()).stdout(null()).stderr(null()).status();
+    let status = shell(command).stdout(Stdio::null()).stderr(Stdio::null()).status();
     status.is_ok_and(|status| status.success())
+}
+
+/// A command of ours: its tools are this system's own, not what the caller's `PATH` leads to.
+pub(super) fn shell(command: &str) -> Command {
+    let mut shell = Command::new("/bin/sh");
+    shell.arg("-c").arg(command).env("PATH", crate::kernel::tools::path()).stdin(Stdio::null());
+    shell
 }
 
 /// kvmtrace may be dead; then nobody hears it.

@@ -16,6 +16,9 @@ pub(super) async fn run(tool: &str, arguments: &[&str]) -> Result<String, String
     let path = find(tool).ok_or_else(|| format!("{tool}: not installed"))?;
     let mut child = Command::new(path)
         .args(arguments)
+        // iptables would load what XTABLES_LIBDIR of the caller names.
+        .env_clear()
+        .env("PATH", crate::kernel::tools::path())
         .env("LC_ALL", "C")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -53,13 +56,11 @@ pub(super) fn is_absent(tool: &str) -> bool {
     find(tool).is_none()
 }
 
-/// In `PATH`, and where system tools are even if `PATH` is an ordinary user's.
+/// Where only root installs programs. `PATH` is not asked: it may lead to anybody's.
 fn find(tool: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let system = ["/usr/sbin", "/sbin", "/usr/local/sbin"].map(PathBuf::from);
-    std::env::split_paths(&path)
-        .chain(system)
-        .map(|directory| directory.join(Path::new(tool)))
+    crate::kernel::tools::DIRECTORIES
+        .iter()
+        .map(|directory| Path::new(directory).join(tool))
         .find(|file| file.is_file())
 }
 

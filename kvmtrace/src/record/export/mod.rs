@@ -13,12 +13,13 @@ mod pcapng;
 #[cfg(test)]
 mod tests;
 
-use super::output::new_file;
+use super::place::{self, Place};
 use super::reader::ReadError;
 use super::{Header, judge, progress::Progress};
 use crate::diagnose::report::Report;
 use crate::event::Event;
 use crate::selection::{Selection, SelectionError};
+use std::fs::File;
 use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
@@ -62,7 +63,9 @@ pub enum ExportError {
         source: std::io::Error,
     },
     /// It does not go to standard output.
-    #[error("parquet makes a directory of two files; give its name with -o")]
+    #[error(
+        "parquet makes a directory of two files, so it goes neither to a stream nor to a device; give the name of a new directory with -o"
+    )]
     NoStream,
     /// Left out when kvmtrace was built.
     #[error("this kvmtrace was built without parquet: build it with --features parquet, or export to json")]
@@ -112,7 +115,8 @@ pub fn export(
     let header = recording.header().cloned().unwrap_or_default();
     let mut recording = recording.again()?;
     let context = Context { header, report };
-    let mut exporter = exporter(context, form, output, force, &failed)?;
+    let mut made = Made::default();
+    let mut exporter = exporter(context, form, output, force, &mut made).map_err(|error| error.or(failed))?;
     let mut progress = Progress::new(&recording, quiet);
     let mut passage = selection.window.passage();
     while let Some(event) = recording.next_event()? {
@@ -125,7 +129,62 @@ pub fn export(
         }
     }
     exporter.finish().map_err(failed)?;
+    made.keep();
     Ok(recording.complaint())
+}
+
+/// What an export has made so far: half of it is of no use to anybody, so it goes unless it is kept.
+#[derive(Default)]
+struct Made {
+    directory: Option<PathBuf>,
+    files: Vec<PathBuf>,
+}
+
+impl Made {
+    /// Opens a file to write to.
+    fn file(&mut self, path: &Path, force: bool) -> std::io::Result<File> {
+        let place = place::create(path, force)?;
+        if matches!(place, Place::File(_)) {
+            self.files.push(place::followed(path));
+        }
+        Ok(place.into_file())
+    }
+
+    /// It is whole.
+    fn keep(mut self) {
+        self.files.clear();
+        self.directory = None;
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        let left: Vec<_> = self.files.iter().filter(|file| std::fs::remove_file(file).is_err()).collect();
+        // One that holds something else stays.
+        let directory = self.directory.take().map(std::fs::remove_dir);
+        tracing::debug!(?left, ?directory, "what a failed export had begun");
+    }
+}
+
+/// Why there is no exporter.
+enum NoExporter {
+    Refused(ExportError),
+    Failed(std::io::Error),
+}
+
+impl NoExporter {
+    fn or(self, failed: impl Fn(std::io::Error) -> ExportError) -> ExportError {
+        match self {
+            Self::Refused(error) => error,
+            Self::Failed(error) => failed(error),
+        }
+    }
+}
+
+impl From<std::io::Error> for NoExporter {
+    fn from(error: std::io::Error) -> Self {
+        Self::Failed(error)
+    }
 }
 
 /// Judges events and sends them through all exporters: for the fuzzer and for tests.
@@ -155,20 +214,20 @@ fn exporter(
     form: Form,
     output: &Path,
     force: bool,
-    failed: &dyn Fn(std::io::Error) -> ExportError,
-) -> Result<Box<dyn Exporter>, ExportError> {
+    made: &mut Made,
+) -> Result<Box<dyn Exporter>, NoExporter> {
     if form == Form::Parquet {
-        return parquet_exporter(context, output, force, failed);
+        return parquet_exporter(context, output, force, made);
     }
     let stream: Box<dyn Write> = if output == Path::new("-") {
         Box::new(BufWriter::new(std::io::stdout()))
     } else {
-        Box::new(BufWriter::new(new_file(output, force).map_err(failed)?))
+        Box::new(BufWriter::new(made.file(output, force)?))
     };
     if form == Form::Json {
-        Ok(Box::new(json::Lines::begin(stream, context).map_err(failed)?))
+        Ok(Box::new(json::Lines::begin(stream, context)?))
     } else {
-        Ok(Box::new(pcapng::Capture::begin(stream, &context).map_err(failed)?))
+        Ok(Box::new(pcapng::Capture::begin(stream, &context)?))
     }
 }
 
@@ -177,12 +236,13 @@ fn parquet_exporter(
     context: Context,
     output: &Path,
     force: bool,
-    failed: &dyn Fn(std::io::Error) -> ExportError,
-) -> Result<Box<dyn Exporter>, ExportError> {
-    if output == Path::new("-") {
-        return Err(ExportError::NoStream);
+    made: &mut Made,
+) -> Result<Box<dyn Exporter>, NoExporter> {
+    let is_directory = std::fs::symlink_metadata(output).map(|there| there.is_dir());
+    if output == Path::new("-") || matches!(is_directory, Ok(false)) && place::check(output, false).is_ok() {
+        return Err(NoExporter::Refused(ExportError::NoStream));
     }
-    Ok(Box::new(parquet::Tables::begin(output, force, context).map_err(failed)?))
+    Ok(Box::new(parquet::Tables::begin(output, force, made, context)?))
 }
 
 #[cfg(not(feature = "parquet"))]
@@ -190,7 +250,7 @@ fn parquet_exporter(
     _context: Context,
     _output: &Path,
     _force: bool,
-    _failed: &dyn Fn(std::io::Error) -> ExportError,
-) -> Result<Box<dyn Exporter>, ExportError> {
-    Err(ExportError::NoParquet)
+    _made: &mut Made,
+) -> Result<Box<dyn Exporter>, NoExporter> {
+    Err(NoExporter::Refused(ExportError::NoParquet))
 }

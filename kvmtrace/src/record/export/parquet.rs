@@ -2,17 +2,18 @@
 
 use super::columns::{FlowColumns, kind};
 use super::lookup::DeviceNames;
-use super::{Context, Exporter};
+use super::{Context, Exporter, Made};
 use crate::diagnose::report::FlowReport;
 use crate::event::{Event, EventKind, Timestamp};
-use crate::record::output::new_file;
+use crate::record::place;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::data_type::{BoolType, ByteArray, ByteArrayType, Int64Type};
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use serde::Serialize;
 use std::fs::File;
-use std::io::{Error, Write};
+use std::io::{Error, ErrorKind, Write};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -210,13 +211,18 @@ pub(super) struct Tables<W: Write + Send> {
 }
 
 impl Tables<File> {
-    pub(super) fn begin(directory: &Path, force: bool, context: Context) -> std::io::Result<Self> {
-        match std::fs::create_dir(directory) {
-            Err(error) if !(force && directory.is_dir()) => return Err(error),
-            _ => {}
+    pub(super) fn begin(directory: &Path, force: bool, made: &mut Made, context: Context) -> std::io::Result<Self> {
+        // No link to a directory that somebody else has planted.
+        let directory = &place::followed(directory);
+        match std::fs::DirBuilder::new().mode(0o700).create(directory) {
+            Ok(()) => made.directory = Some(directory.clone()),
+            Err(error) if error.kind() != ErrorKind::AlreadyExists || !force => return Err(error),
+            Err(_) if std::fs::symlink_metadata(directory)?.is_dir() => {}
+            Err(_) => return Err(ErrorKind::NotADirectory.into()),
         }
-        let file = |name| new_file(&directory.join(name), force);
-        Self::into_files(file("events.parquet")?, file("flows.parquet")?, context)
+        let mut file = |name| made.file(&directory.join(name), force);
+        let (events, flows) = (file("events.parquet")?, file("flows.parquet")?);
+        Self::into_files(events, flows, context)
     }
 }
 
