@@ -133,10 +133,9 @@ fn answers_of(case: &Case<'_>, by_key: &BTreeMap<FlowKey, usize>) -> Vec<usize> 
 /// ARP and ND for either end, or for the next hop.
 fn neighbours_of(case: &Case<'_>, by_target: &BTreeMap<IpAddr, Vec<usize>>) -> Vec<usize> {
     let (source, destination) = (case.key().source.ip(), case.key().destination.ip());
-    let hop = case.routing().unicast().and_then(|route| route.gateway);
-    let ends =
-        [case.group.main.target, source, destination, hop, case.group.translated.and_then(|key| key.source.ip())];
-    ends.into_iter().flatten().filter_map(|end| by_target.get(&end)).flatten().copied().collect()
+    let hops = case.routing().legs.into_iter().map(|leg| leg.gateway);
+    let ends = [case.group.main.target, source, destination, case.group.translated.and_then(|key| key.source.ip())];
+    ends.into_iter().chain(hops).flatten().filter_map(|end| by_target.get(&end)).flatten().copied().collect()
 }
 
 /// A flow that is merely lost or unanswered suffers from what is wrong with its guest's layer 2 as a whole.

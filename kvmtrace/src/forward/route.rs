@@ -107,6 +107,10 @@ impl<'a> Walker<'a, '_> {
             let doubt = Doubt::PolicyRule(Box::new(rule.clone()));
             self.doubt(task, Stage::Route, Some(device), INPUT, doubt);
         }
+        if answer.legs.len() > 1 && answer.unicast().is_some() && !question.to.is_multicast() {
+            let doubt = Doubt::Packet(format!("which of {} next hops the kernel chooses for it", answer.legs.len()));
+            self.doubt(task, Stage::Route, Some(device), INPUT, doubt);
+        }
         if self.topology.host.is_cut("routes") {
             self.doubt(task, Stage::Route, Some(device), INPUT, Doubt::Missing("routes".to_owned()));
         }

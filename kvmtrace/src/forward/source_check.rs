@@ -95,7 +95,7 @@ impl Walker<'_, '_> {
         };
         let decisions = || vec![sysctl(), Decision::Route(Box::new(route.clone()))];
         let has_address = link.addresses.iter().any(|network| network.address.is_ipv4());
-        if route.device == Some(link.index) || filter == 2 && has_address {
+        if answer.leg(link.index).is_some() || filter == 2 && has_address {
             Ok(())
         } else {
             Err((Stop::ReversePath(route.device), decisions()))

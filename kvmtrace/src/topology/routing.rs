@@ -88,6 +88,8 @@ impl<'q> Question<'q> {
 pub struct Answer<'a> {
     /// The route, of any kind.
     pub route: Option<&'a Route>,
+    /// All next hops of the route, itself first: the kernel chooses one for each flow, by a hash (`fib_select_multipath`).
+    pub legs: Vec<&'a Route>,
     /// The rule that decided: by itself, or by its table. None where the rules are not known.
     pub rule: Option<&'a PolicyRule>,
     /// A rule that comes before the deciding one, and may have taken the packet: it asks for more than is known here.
@@ -100,6 +102,11 @@ impl<'a> Answer<'a> {
     /// The route, if it leads somewhere.
     pub fn unicast(&self) -> Option<&'a Route> {
         self.route.filter(|route| route.kind == "unicast")
+    }
+
+    /// The next hop of the route by this device.
+    pub fn leg(&self, device: IfIndex) -> Option<&'a Route> {
+        self.legs.iter().copied().find(|leg| leg.kind == "unicast" && leg.device == Some(device))
     }
 }
 
@@ -141,7 +148,9 @@ impl<'a> Routes<'a> {
         let rules = self.rules.get(usize::from(v6)).map(Vec::as_slice).unwrap_or_default();
         if rules.is_empty() {
             answer.tables = vec![MAIN, DEFAULT];
-            answer.route = answer.tables.iter().find_map(|table| self.best(host, *table, question, None));
+            let mut tables = answer.tables.iter();
+            answer.legs = tables.find_map(|table| self.best(host, *table, question, None)).unwrap_or_default();
+            answer.route = answer.legs.first().copied();
             return answer;
         }
         let mut skipped_to = 0;
@@ -175,8 +184,11 @@ impl<'a> Routes<'a> {
                     if !answer.tables.contains(&table) {
                         answer.tables.push(table);
                     }
-                    match self.best(host, table, question, rule.suppress) {
-                        Some(route) if route.kind != "throw" && surely => answer.route = Some(route),
+                    let legs = self.best(host, table, question, rule.suppress).unwrap_or_default();
+                    match legs.first().copied() {
+                        Some(route) if route.kind != "throw" && surely => {
+                            (answer.route, answer.legs) = (Some(route), legs);
+                        }
                         Some(route) if route.kind != "throw" => {
                             answer.doubt.get_or_insert(rule);
                             continue;
@@ -197,19 +209,29 @@ impl<'a> Routes<'a> {
         answer
     }
 
-    /// The best route of a table, unless it is as wide as a rule suppresses (`fib4_rule_suppress`). A route whose device is down
+    /// The best route of a table with all its next hops, unless it is as wide as a rule suppresses (`fib4_rule_suppress`). A route whose device is down
     /// does not count (`RTNH_F_DEAD`).
-    fn best(&self, host: &HostState, table: u32, question: Question<'_>, suppress: Option<u32>) -> Option<&'a Route> {
+    fn best(
+        &self,
+        host: &HostState,
+        table: u32,
+        question: Question<'_>,
+        suppress: Option<u32>,
+    ) -> Option<Vec<&'a Route>> {
         let lengths = self.lengths.get(&(table, question.to.is_ipv6()))?;
         let usable = |route: &&&'a Route| {
             let up = route.device.is_none_or(|device| host.link(device).is_none_or(|link| link.up));
             up && question.output.is_none_or(|output| route.device.is_none_or(|device| device == output))
         };
-        let route = lengths.iter().find_map(|length| {
+        let legs: Vec<&'a Route> = lengths.iter().find_map(|length| {
             let network = masked(question.to, *length);
-            self.networks.get(&(table, *length, network))?.iter().find(usable).copied()
+            let routes = || self.networks.get(&(table, *length, network)).into_iter().flatten().filter(usable).copied();
+            let first = routes().next()?;
+            let is_leg = |route: &&Route| route.metric == first.metric && route.kind == first.kind;
+            Some(routes().filter(is_leg).collect())
         })?;
-        suppress.is_none_or(|suppress| u32::from(route.destination.prefix) > suppress).then_some(route)
+        let prefix = legs.first()?.destination.prefix;
+        suppress.is_none_or(|suppress| u32::from(prefix) > suppress).then_some(legs)
     }
 }
 

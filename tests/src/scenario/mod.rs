@@ -276,7 +276,6 @@ mod tests {
         "ipvs-no-server",
         "macvtap-mode",
         "macvtap-multicast-filtered",
-        "rate-limited",
         "rogue-dhcp-server",
         "tunnel-peer-missing",
     ];

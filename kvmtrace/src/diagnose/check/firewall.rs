@@ -169,7 +169,9 @@ fn concerns(backend: Backend, rule: &Rule, devices: &[&str]) -> bool {
         } else {
             matches!(*word, "-i" | "-o" | "--physdev-in" | "--physdev-out" | "--logical-in" | "--logical-out")
         };
-        if is_device && !negated && !value.starts_with(['{', '@']) {
+        // A map of verdicts and a concatenation may hold any device.
+        let is_open = value.starts_with(['{', '@']) || matches!(*value, "vmap" | "map" | ".");
+        if is_device && !negated && !is_open {
             let fits = |device: &&str| match value.strip_suffix(['*', '+']) {
                 Some(prefix) => device.starts_with(prefix),
                 None => device == value,

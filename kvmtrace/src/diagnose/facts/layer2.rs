@@ -2,7 +2,7 @@
 
 use super::scene::{Role, Scene};
 use crate::event::host::Link;
-use crate::event::{Direction, IfIndex, MacAddress, Protocol};
+use crate::event::{Direction, IfIndex, MacAddress, Protocol, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -122,6 +122,42 @@ impl Layer2 {
         guests.sort_unstable();
         guests.dedup();
         Some(Conflict { address, spoofed, offender, guests, macs: macs.into_iter().collect() })
+    }
+
+    /// The address went from one guest to another in the trace, as keepalived and other pairs move it: one announced it
+    /// unasked and then used it, and the other was not heard from it any more.
+    pub fn has_moved(&self, scene: &Scene<'_>, conflict: &Conflict) -> bool {
+        let address = conflict.address;
+        let [one, other] = *conflict.guests.as_slice() else { return false };
+        if conflict.macs.len() != 2 || conflict.spoofed {
+            return false;
+        }
+        let mut heard: BTreeMap<IfIndex, (Timestamp, Timestamp)> = BTreeMap::new();
+        let mut announced = BTreeSet::new();
+        for flow in scene.track.flows() {
+            let advertises = matches!(flow.key.protocol, Protocol::Icmpv6 { kind: 136, .. });
+            let claimed = if advertises { flow.target.or(flow.key.source.ip()) } else { flow.key.source.ip() };
+            if claimed != Some(address) {
+                continue;
+            }
+            let to = flow.key.destination.ip();
+            let arp = matches!(flow.key.protocol, Protocol::Arp { .. });
+            let unasked = arp && to == Some(address) || advertises && to.is_some_and(|to| to.is_multicast());
+            // Both say the same of it when they are asked; which of them said it last is not counted.
+            let entries = || flow.places.iter().filter(|(place, _)| scene.is_entry(**place));
+            let shared = entries().count() > 1;
+            for (place, counters) in entries() {
+                let last = if shared { counters.first } else { flow.last };
+                let times = heard.entry(place.device).or_insert((counters.first, last));
+                *times = (times.0.min(counters.first), times.1.max(last));
+                if unasked {
+                    announced.insert(place.device);
+                }
+            }
+        }
+        let (Some(first), Some(second)) = (heard.get(&one), heard.get(&other)) else { return false };
+        let (taker, apart) = if first.1 <= second.0 { (other, true) } else { (one, second.1 <= first.0) };
+        apart && announced.contains(&taker) && self.users.contains(&(address, taker))
     }
 
     /// A MAC address that sends from several guests' interfaces.

@@ -38,6 +38,8 @@ pub struct Scene<'a> {
     pub host: &'a HostState,
     interfaces: BTreeMap<IfIndex, (&'a Guest, &'a GuestInterface)>,
     guest_macs: BTreeMap<MacAddress, IfIndex>,
+    /// MAC addresses of machines behind a guest's interface: nested guests, containers.
+    nested_macs: BTreeMap<MacAddress, IfIndex>,
     guest_addresses: BTreeMap<IpAddr, IfIndex>,
     learnt: BTreeMap<IfIndex, Vec<IpAddr>>,
     /// Addresses that the host's tables give to a guest's interface: as the trace began, and of what it knew nothing then as
@@ -72,6 +74,7 @@ impl<'a> Scene<'a> {
             host,
             interfaces: BTreeMap::new(),
             guest_macs: BTreeMap::new(),
+            nested_macs: BTreeMap::new(),
             guest_addresses: BTreeMap::new(),
             learnt: BTreeMap::new(),
             resolved: BTreeMap::new(),
@@ -138,6 +141,7 @@ impl<'a> Scene<'a> {
                 self.guest_macs.entry(mac).or_insert(device);
             }
         }
+        self.learn_nested();
         self.learn_talk();
         // Who is answered has the address sooner than who only sends from it.
         sources.sort_by_key(|(first, device, mac, address)| {
@@ -147,6 +151,28 @@ impl<'a> Scene<'a> {
             let own = self.guest_macs.get(&mac) == Some(&device) && !self.is_host_address(address);
             if own && !self.forwards(device, address) {
                 self.know(device, address);
+            }
+        }
+    }
+
+    /// Which foreign MAC addresses come in by one guest's interface and by no other port.
+    fn learn_nested(&mut self) {
+        let mut ports: BTreeMap<MacAddress, BTreeSet<IfIndex>> = BTreeMap::new();
+        for flow in self.track.flows() {
+            for (place, counters) in &flow.places {
+                let by_port = place.direction == Direction::Ingress && self.bridge_of(place.device).is_some();
+                if self.is_entry(*place) || by_port {
+                    ports.entry(counters.source_mac).or_default().insert(place.device);
+                }
+            }
+        }
+        for (mac, ports) in ports {
+            let is_foreign = !mac.is_zero() && !mac.is_multicast() && !self.is_host_mac(mac);
+            if let ([port], true) = (&*ports.into_iter().collect::<Vec<_>>(), is_foreign)
+                && self.interface(*port).is_some()
+                && !self.guest_macs.contains_key(&mac)
+            {
+                self.nested_macs.insert(mac, *port);
             }
         }
     }
@@ -245,6 +271,11 @@ impl<'a> Scene<'a> {
     /// The guest's interface that has this MAC address.
     pub fn guest_by_mac(&self, mac: MacAddress) -> Option<IfIndex> {
         self.guest_macs.get(&mac).copied()
+    }
+
+    /// The guest's interface that frames for this MAC address go to: its own, or one of a machine behind it.
+    pub fn guest_towards(&self, mac: MacAddress) -> Option<IfIndex> {
+        self.guest_by_mac(mac).or_else(|| self.nested_macs.get(&mac).copied())
     }
 
     /// The guest's interface that has this address.

@@ -14,7 +14,7 @@ use crate::diagnose::facts::place::at;
 use crate::diagnose::facts::scene::{Role, Scene};
 use crate::diagnose::flows::case::Case;
 use crate::diagnose::words;
-use crate::event::host::LinkKind;
+use crate::event::host::{Link, LinkKind};
 use crate::event::{Direction, IfIndex, MacAddress, Place, Protocol};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -234,6 +234,9 @@ fn conflicts(scene: &Scene<'_>, layer2: &Layer2) -> Vec<Finding> {
         if !conflict.spoofed && conflict.guests.iter().all(|device| speaks_vrrp(scene, *device)) {
             continue;
         }
+        if layer2.has_moved(scene, &conflict) {
+            continue;
+        }
         let (cause, explanation, fix) = conflict::claimed_twice(scene, &conflict);
         found.push(Finding {
             label: Label::default(),
@@ -338,7 +341,9 @@ fn spoofed(scene: &Scene<'_>, layer2: &Layer2, flows: &[FlowReport]) -> Vec<Find
         if !host && (is_virtual_router(*mac) || nested) {
             continue;
         }
-        if is_stopped(*device) {
+        // In this mode the guest has the whole NIC, with as many addresses as it likes.
+        let owns_nic = |link: &Link| matches!(&link.kind, LinkKind::Macvtap { mode } if mode == "passthru");
+        if is_stopped(*device) || scene.link(*device).is_some_and(owns_nic) {
             continue;
         }
         let name = scene.name(*device);

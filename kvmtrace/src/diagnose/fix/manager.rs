@@ -166,22 +166,39 @@ pub(in crate::diagnose) fn fixes(
         Manager::Libvirt => vec![libvirt(scene, chain, wanted)],
         Manager::LibvirtFilter => vec![nwfilter::fix(scene, chain, wanted)],
         Manager::Proxmox => proxmox::fixes(scene, chain, stage, wanted, rule),
-        Manager::Neutron => vec![neutron(chain, wanted, rule)],
+        Manager::Neutron => vec![neutron(scene, chain, wanted, rule)],
         // They write their chains from what is allowed elsewhere; a rule of ours lasts until they write them again.
         Manager::Incus | Manager::Kubernetes | Manager::Calico | Manager::Cilium => Vec::new(),
     }
 }
 
 /// Neutron's ports and security groups are the tenant's, whose credentials this host does not have.
-fn neutron(chain: &Chain, wanted: &Conversation, rule: Option<&Rule>) -> Fix {
-    if rule.and_then(protection) == Some(Protection::Source) || chain.name.contains("-s") {
+fn neutron(scene: &Scene<'_>, chain: &Chain, wanted: &Conversation, rule: Option<&Rule>) -> Fix {
+    // `neutron-openvswi-s` and the port's id: the pairs of addresses that it may send from. `sg-chain` and `sg-fallback`
+    // serve all ports.
+    let of_port = |prefix: char| {
+        let rest = chain.name.strip_prefix("neutron-").and_then(|rest| rest.split_once('-'));
+        rest.and_then(|(_, rest)| rest.strip_prefix(prefix)).is_some_and(|id| !id.starts_with("g-"))
+    };
+    if rule.and_then(protection) == Some(Protection::Source) || of_port('s') {
         let from = wanted.source.map_or_else(|| "ADDRESS".to_owned(), |source| source.to_string());
         return Fix::advice(format!(
             "Neutron keeps the port to its own addresses. If {from} is meant to be the guest's: openstack port set --allowed-address ip-address={from} PORT (with mac-address=MAC where the guest sends by another); else give the guest the address that it may have."
         ));
     }
+    let is_guest = |address: Option<std::net::IpAddr>| {
+        address.is_some_and(|address| scene.guest_by_address(crate::event::Address::Ip(address)).is_some())
+    };
+    let inward = of_port('i') || !of_port('o') && is_guest(wanted.destination) && !is_guest(wanted.source);
+    let (way, far) = if inward { ("ingress", wanted.source) } else { ("egress", wanted.destination) };
+    let protocol = wanted.service.over_ip().map(|protocol| format!(" --protocol {protocol}")).unwrap_or_default();
+    let port = match wanted.port {
+        Some(Port::Destination(port)) => format!(" --dst-port {port}"),
+        Some(Port::Source(_)) | None => String::new(),
+    };
+    let far = far.map(|far| format!(" --remote-ip {far}")).unwrap_or_default();
     Fix::advice(format!(
-        "Let {}, by a rule of the port's security group: openstack security group rule create (--ingress or --egress, --protocol, --dst-port, --remote-ip) GROUP.",
+        "Let {}, by a rule of the port's security group: openstack security group rule create --{way}{protocol}{port}{far} GROUP (openstack port show PORT lists its groups).",
         wanted.text()
     ))
 }

@@ -15,6 +15,7 @@ use crate::forward::effect::Effect;
 use crate::forward::packet::{Network, Packet, Transport};
 use crate::forward::step::{Decision, Stage, Step, Stop};
 use crate::forward::words;
+use std::net::IpAddr;
 
 /// Commands that let the packet past a stop.
 pub(in crate::diagnose) fn fixes_of_stop(
@@ -83,7 +84,7 @@ fn raw(scene: &Scene<'_>, step: &Step, stop: &Stop, packet: &Packet, bridged: bo
             sysctl_fix(scene, step, "2", "Accepts sources that any route leads back to (loose mode).")
         }
         Stop::IcmpIgnored => sysctl_fix(scene, step, "0", "Lets this host answer echo requests."),
-        Stop::Ipv6Disabled => sysctl_fix(scene, step, "0", "Switches IPv6 on for this device."),
+        Stop::Ipv6Disabled => ipv6_fixes(scene, step, link),
         Stop::Blackhole | Stop::Unreachable | Stop::Prohibited => routing_fix(step),
         Stop::IpsecPolicy => ipsec_fix(step),
         Stop::NoServer => vec![Fix::advice(
@@ -176,6 +177,23 @@ fn sysctl_fix(scene: &Scene<'_>, step: &Step, value: &str, why: &str) -> Vec<Fix
         | Decision::Ipsec(_) => None,
     });
     name.map(|name| sysctl::set(scene.host, name, value, why)).into_iter().collect()
+}
+
+/// With IPv6 the kernel took the device's addresses and routes away (`addrconf_ifdown`); switched on, it makes a link-local
+/// address anew and no other.
+fn ipv6_fixes(scene: &Scene<'_>, step: &Step, link: Option<&Link>) -> Vec<Fix> {
+    let fixes = sysctl_fix(scene, step, "0", "Switches IPv6 on for this device.");
+    let has_address = |link: &Link| {
+        link.addresses.iter().any(|network| matches!(network.address, IpAddr::V6(own) if !own.is_unicast_link_local()))
+    };
+    let Some(bare) = link.filter(|link| !has_address(link)) else { return fixes };
+    let first = Fix::advice(format!(
+        "Switch IPv6 on for {} where its network is configured, and set that up anew (netplan apply, ifup, virsh net-start): its addresses and routes went with IPv6, and the command alone brings none of them back.",
+        bare.name
+    ));
+    let why = " Give the device its address again after it.";
+    let fixes = fixes.into_iter().map(|fix| Fix { why: format!("{}{why}", fix.why), effects: Vec::new(), ..fix });
+    std::iter::once(first).chain(fixes).collect()
 }
 
 /// Without the policy that blocks; where it wants a state, its daemon has to make one.

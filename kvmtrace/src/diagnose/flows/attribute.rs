@@ -72,7 +72,7 @@ pub fn whose(scene: &Scene<'_>, flow: &Flow) -> Option<(FlowDirection, IfIndex, 
     let target_mac = target_mac.or(dropped_macs.map(|(_, destination)| destination));
     let group = target_mac.is_some_and(MacAddress::is_multicast);
     let receiver = || {
-        let by_mac = target_mac.and_then(|mac| scene.guest_by_mac(mac));
+        let by_mac = target_mac.and_then(|mac| scene.guest_towards(mac));
         // A solicitation goes to a group; the address that it asks for is in its body.
         let asked = || flow.target.filter(|_| matches!(flow.key.protocol, Protocol::Icmpv6 { kind: 135, .. }));
         let by_address = || {

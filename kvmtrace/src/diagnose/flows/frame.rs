@@ -22,7 +22,7 @@ pub fn target_port<'a>(case: &Case<'a>, bridge: &Link, from: &Link) -> Option<&'
         .iter()
         .filter(|entry| entry.mac == mac && entry.bridge == Some(bridge.index) && !entry.permanent);
     let known = entries.filter_map(|entry| scene.link(entry.device)).find(|link| link.master == Some(bridge.index));
-    known.or_else(|| scene.guest_by_mac(mac).and_then(|device| scene.link(device))).or_else(|| {
+    known.or_else(|| scene.guest_towards(mac).and_then(|device| scene.link(device))).or_else(|| {
         if case.way() != Way::Uplink {
             return None;
         }

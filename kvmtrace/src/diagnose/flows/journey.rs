@@ -28,7 +28,7 @@ pub fn hops<'a>(case: &Case<'a>) -> Vec<(Place, &'a FlowCounters)> {
     hops.sort_by_key(|(place, counters)| (rank(place), counters.first, *place));
     let unicast = !case.is_multicast();
     let target = case.destination_mac();
-    let for_this_host = target.is_some_and(|mac| scene.is_host_mac(mac) || scene.guest_by_mac(mac).is_some());
+    let for_this_host = target.is_some_and(|mac| scene.is_host_mac(mac) || scene.guest_towards(mac).is_some());
     let behind = target.and_then(|mac| {
         let entry = scene.host.forwarding.iter().find(|entry| entry.mac == mac && entry.bridge.is_some())?;
         scene.link(entry.device).map(|link| link.index)

@@ -85,7 +85,11 @@ fn setting(fixes: &[Fix]) -> Option<String> {
 fn silent_address(scene: &Scene<'_>, flow: &FlowReport, case: Option<&Case<'_>>) -> String {
     let asked = case.and_then(|case| {
         let target = case.group.main.target.filter(|_| case.is_neighbour_traffic());
-        let hop = || case.routing().unicast().and_then(|route| route.gateway);
+        let hop = || {
+            let answer = case.routing();
+            let by = case.focus.as_ref().and_then(|drop| drop.device());
+            by.and_then(|device| answer.leg(device)).or(answer.unicast())?.gateway
+        };
         let wants_hop = flow.cause == Some(Cause::NeighbourUnresolved) && !case.is_neighbour_traffic();
         target.or_else(|| if wants_hop { hop() } else { None })
     });

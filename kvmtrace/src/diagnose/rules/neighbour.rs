@@ -24,7 +24,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let device = drop.device().or(case.device())?;
     let to = drop.key().destination.ip()?;
     let answer = case.routing();
-    let hop = answer.unicast().and_then(|route| route.gateway).unwrap_or(to);
+    let hop = answer.leg(device).or(answer.unicast()).and_then(|route| route.gateway).unwrap_or(to);
     if let Some(own) = case.device().and_then(|device| case.scene.link(device))
         && let Some(judgement) = macvtap::host_unreachable(case, own)
     {
@@ -100,11 +100,14 @@ pub fn judge_waiting(case: &Case<'_>) -> Option<Judgement> {
     }
     let to = case.key().destination.ip()?;
     let answer = case.routing();
-    let route = answer.unicast()?;
-    let (device, hop) = (route.device?, route.gateway.unwrap_or(to));
+    answer.unicast()?;
     let waits = |state: &str| matches!(state, "incomplete" | "failed");
-    let mut entries = case.scene.host.neighbours.iter();
-    let entry = entries.find(|entry| entry.address == hop && entry.device == device && waits(&entry.state))?;
+    let (device, hop, entry) = answer.legs.iter().find_map(|leg| {
+        let (device, hop) = (leg.device?, leg.gateway.unwrap_or(to));
+        let mut entries = case.scene.host.neighbours.iter();
+        let entry = entries.find(|entry| entry.address == hop && entry.device == device && waits(&entry.state))?;
+        Some((device, hop, entry))
+    })?;
     let name = case.scene.name(device);
     let hop_text = if hop == to { hop.to_string() } else { format!("the next hop {hop}") };
     let explanation =

@@ -2,7 +2,7 @@
 
 use crate::diagnose::facts::dropped::Dropped;
 use crate::diagnose::facts::firewall::stage::Stage;
-use crate::diagnose::facts::firewall::suspects::Suspect;
+use crate::diagnose::facts::firewall::suspects::{Suspect, exceeded};
 use crate::diagnose::facts::place::at;
 use crate::diagnose::faults::firewall::{culprits, cures};
 use crate::diagnose::faults::fragments::CONNTRACK_IPV6;
@@ -11,7 +11,7 @@ use crate::diagnose::fix::manager::filters_bridged;
 use crate::diagnose::fix::{device, sysctl};
 use crate::diagnose::flows::case::Case;
 use crate::diagnose::judgement::Judgement;
-use crate::diagnose::report::{Cause, Fix, Verdict};
+use crate::diagnose::report::{Cause, Fix, Severity, Verdict};
 use crate::event::{HostState, Protocol};
 
 /// See the module.
@@ -36,9 +36,15 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let refused = suspects.first().is_some_and(Suspect::rejects) && (told_no(case) || suspects.len() == 1);
     // The message that a path-MTU black hole swallows is told as that.
     let too_big = matches!(key.protocol, Protocol::Icmp { kind: 3, code: 4, .. } | Protocol::Icmpv6 { kind: 2, .. });
+    let some_passed = case.dropped() < case.packets();
+    let limit = match suspects.as_slice() {
+        [only] if !too_big && !refused => exceeded(case.scene, &stage, &key, drop, only, some_passed),
+        _ => None,
+    };
     let cause = match (too_big, refused) {
         (true, _) => Cause::PmtuBlackHole,
         (false, true) => Cause::NetfilterReject,
+        (false, false) if limit.is_some() => Cause::RateLimited,
         (false, false) => stage.cause,
     };
     let who = match suspects.as_slice() {
@@ -54,6 +60,11 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
             "{what} were bridged frames that br_netfilter sent through the IP {} chain of this host, where they were dropped by {who}.",
             stage.hook.to_uppercase()
         )
+    } else if let Some((_, rule)) = limit {
+        format!(
+            "{what} exceeded a limit of this host's firewall at {}, rule \"{}\", and were dropped by {who}.",
+            stage.hook, rule.text
+        )
     } else if cause == Cause::NetfilterReject {
         format!("{what} were refused by this host's firewall: {who}.")
     } else {
@@ -67,6 +78,16 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         judgement = judgement.verdict(Verdict::Refused);
     }
     let fixes = cures(case.scene, drop, &key, &stage, &suspects);
+    if let Some((_, rule)) = limit {
+        let advice = Fix::advice(format!(
+            "If the limit is meant, the sender has to send less. Else raise it in the rule \"{}\": a rule of its own for this traffic, as follows, puts it beyond every limit.",
+            rule.text
+        ));
+        // TCP sends as much as is let through.
+        let adapts = is_moving(case) && case.dropped() * 2 < case.packets();
+        let severity = if adapts { Severity::Info } else { Severity::Warning };
+        return Some(judgement.severity(severity).fix(advice).fixes(fixes));
+    }
     if cause != Cause::NetfilterBridgedIp {
         return Some(judgement.fixes(fixes));
     }
@@ -78,6 +99,11 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         "Not by bridge-nf-call-iptables: {who} filters what bridges forward by these rules, and without it no guest is protected any more."
     );
     Some(judgement.fixes(fixes).fix(Fix::advice(scope)))
+}
+
+/// A TCP conversation in which the other side goes on acknowledging.
+fn is_moving(case: &Case<'_>) -> bool {
+    case.key().protocol == Protocol::Tcp && case.answered() >= 3 && case.left() > 3
 }
 
 /// The sender was told: an ICMP error about the flow, or a reset in the far end's name.

@@ -109,7 +109,9 @@ fn is_gateway(case: &Case<'_>, device: crate::event::IfIndex) -> bool {
 
 /// Some echo requests were answered and some were not, beyond what may be under way when the trace ends.
 pub fn judge_partial(case: &Case<'_>) -> Option<Judgement> {
-    let (asked, answered) = (case.packets(), case.answered());
+    // Behind NAT the same answers have two keys.
+    let answered = case.answers.iter().map(|flow| flow.packets()).max().unwrap_or(0);
+    let asked = case.packets();
     let missing = asked.saturating_sub(answered);
     let counts = case.key().protocol.is_echo_request() && !case.is_multicast() && case.dropped() == 0;
     if !counts || !case.scene.sees_answers() || !case.is_settled() || missing < 3 || missing * 5 < asked {

@@ -35,7 +35,10 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let qdisc = case.scene.host.qdiscs.iter().find(|qdisc| qdisc.device == link.index && qdisc.parent == "root");
     let kind = qdisc.map_or(link.qdisc.as_str(), |qdisc| qdisc.kind.as_str());
     let share = drop.totals.packets as f64 / case.packets().max(1) as f64;
-    let severity = if case.key().protocol == Protocol::Tcp && share < 0.02 {
+    // A shaper drops in order to slow its sender down: TCP sends then as much as it lets through.
+    let shapes = ["tbf", "htb", "hfsc", "cake", "cbq"].contains(&kind);
+    let adapts = case.key().protocol == Protocol::Tcp && case.answered() >= 3;
+    let severity = if adapts && (share < 0.02 || shapes && share < 0.25) {
         Severity::Info
     } else if share < 0.1 {
         Severity::Warning
@@ -54,6 +57,14 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
             )
         }));
     let default = ["pfifo_fast", "fq_codel", "noqueue", "mq", "fq"].contains(&kind);
+    let judgement = if severity == Severity::Info && shapes {
+        judgement.fix(Fix::advice(format!(
+            "If the rate of {} is meant, nothing is to be mended: the sender adapts to it.",
+            link.name
+        )))
+    } else {
+        judgement
+    };
     Some(match qdisc.filter(|_| !default) {
         Some(qdisc) => judgement.fix(device::qdisc_delete(link, qdisc, format!("Removes the {kind} that limits {}.", link.name))),
         None => judgement.fix(Fix::advice(format!("{} is slower than what is sent to it: let the sender send less, or raise the queue (ip link set dev … txqueuelen).", link.name))),

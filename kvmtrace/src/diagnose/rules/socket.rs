@@ -120,6 +120,9 @@ pub fn judge_told(case: &Case<'_>) -> Option<Judgement> {
     if key.protocol == Protocol::Udp && key.source_port == Some(67) && key.destination_port == Some(68) {
         return None;
     }
+    if let Some(judgement) = other_source(case, error.is_some_and(|error| error.about.is_port_unreachable())) {
+        return Some(judgement);
+    }
     let from = error.map_or_else(|| key.destination.to_string(), |error| error.about.from.to_string());
     let (place, who) = teller(case, &from, error.is_none_or(|error| Some(error.about.from) == key.destination.ip()));
     let port = key.destination_port.map_or_else(String::new, |port| format!(" {} {port}", key.protocol));
@@ -153,6 +156,43 @@ pub fn judge_told(case: &Case<'_>) -> Option<Judgement> {
         Judgement::dropped(cause, place, explanation)
             .verdict(Verdict::Refused)
             .severity(Severity::Warning)
+            .fix(Fix::advice(advice)),
+    )
+}
+
+/// An answer from another address than the one that was asked: the socket that asked takes answers of that one only
+/// (`__udp4_lib_lookup`), and the kernel says that no port is open.
+fn other_source(case: &Case<'_>, refused: bool) -> Option<Judgement> {
+    let key = case.key();
+    if key.protocol != Protocol::Udp || !refused || case.answered() > 0 {
+        return None;
+    }
+    let (asker, answerer) = (key.destination, key.source.ip()?);
+    let asked = case.scene.track.flows().find(|flow| {
+        let same = flow.key.protocol == Protocol::Udp
+            && (flow.key.source, flow.key.source_port) == (asker, key.destination_port)
+            && flow.key.destination_port == key.source_port
+            && flow.key.destination != key.source;
+        same && flow.first <= case.group.main.first && case.scene.track.get(&flow.key.reverse()).is_none()
+    })?;
+    let to = asked.key.destination;
+    let (place, who) = teller(case, &asker.to_string(), true);
+    let port = key.source_port?;
+    let sender = case.device().filter(|_| case.is_from_guest()).and_then(|device| case.scene.guest_name(device));
+    let sender = sender.unwrap_or_else(|| format!("the machine with {answerer}"));
+    let explanation = format!(
+        "{} from {answerer} answered what {who} asked of {to} udp {port}: a socket that asked {to} takes no answer of another address.",
+        words::packets(case.packets())
+    );
+    let advice = format!(
+        "Let the service on {sender} answer from the address that was asked: bind it to {to} (or to each address of its own), or ask {answerer}. Where a router translates, it has to translate the answers as well."
+    );
+    let evidence = format!("asked: udp {asker}:{} → {to}:{port}", key.destination_port?);
+    Some(
+        Judgement::dropped(Cause::NoReply, place, explanation)
+            .verdict(Verdict::Refused)
+            .severity(Severity::Warning)
+            .evidence([evidence])
             .fix(Fix::advice(advice)),
     )
 }

@@ -149,7 +149,7 @@ fn is_odd_source(case: &Case<'_>, from: IpAddr) -> bool {
 
 /// The answer would leave by another device, or by none.
 fn elsewhere(back: &Answer<'_>, input: &Link) -> bool {
-    back.unicast().and_then(|route| route.device) != Some(input.index)
+    back.leg(input.index).is_none()
 }
 
 fn state(case: &Case<'_>, input: &Link) -> Vec<String> {

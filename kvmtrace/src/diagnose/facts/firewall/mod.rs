@@ -1,6 +1,7 @@
 //! The firewall's rules: at which hook a packet died, and which rules may have done it.
 
 pub(in crate::diagnose) mod fit;
+pub mod limit;
 pub mod protection;
 pub mod sets;
 pub mod stage;

@@ -7,6 +7,7 @@
 //! until its end only what the text says is known.
 
 use super::fit::Asked;
+use super::limit;
 use super::stage::Stage;
 use crate::diagnose::facts::dropped::Dropped;
 use crate::diagnose::facts::scene::Scene;
@@ -123,6 +124,20 @@ pub fn suspects<'a>(scene: &Scene<'a>, stage: &Stage, key: &FlowKey, drop: &Drop
         found.retain(enough);
     }
     found
+}
+
+/// The rule whose limit the packets exceeded, whether it drops them itself or leaves them to `suspect`.
+pub fn exceeded<'a>(
+    scene: &Scene<'a>,
+    stage: &Stage,
+    key: &FlowKey,
+    drop: &Dropped<'_>,
+    suspect: &Suspect<'a>,
+    some_passed: bool,
+) -> Option<(&'a Chain, &'a Rule)> {
+    let base = suspect.base.or(suspect.chain)?;
+    let packet = Asked::new(scene, stage, key, drop, base);
+    limit::exceeded(scene, suspect.chain?, suspect.rule, some_passed, &|rule| packet.fit(rule) != Fit::Not)
 }
 
 /// What would drop the packet for certain once `culprit` is gone: it never met them so far, so their counters tell nothing.

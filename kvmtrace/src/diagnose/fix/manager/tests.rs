@@ -93,11 +93,15 @@ const PROXMOX: &str = ":FORWARD ACCEPT [0:0]
 
 const NEUTRON: &str = ":FORWARD ACCEPT [0:0]
     :neutron-openvswi-sg-chain - [0:0]
+    :neutron-openvswi-sg-fallback - [0:0]
+    :neutron-openvswi-s1f2e3d4c-5 - [0:0]
     :KUBE-FORWARD - [0:0]
     :cali-FORWARD - [0:0]
     -A neutron-openvswi-sg-chain -m conntrack --ctstate INVALID -j DROP
     -A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP
-    -A cali-FORWARD -s 10.0.0.0/24 -j DROP";
+    -A cali-FORWARD -s 10.0.0.0/24 -j DROP
+    -A neutron-openvswi-sg-fallback -j DROP
+    -A neutron-openvswi-s1f2e3d4c-5 -j DROP";
 
 const PLAIN: &str = ":FORWARD DROP [0:0]
     :mine - [0:0]
@@ -250,4 +254,16 @@ fn a_manager_is_asked_in_its_own_way(#[case] fix: Fix, #[case] command: &str, #[
     assert_eq!(fix.command.as_deref(), Some(command));
     assert_eq!(fix.undo.as_deref(), Some(undo));
     assert!(fix.risk.is_some() && fix.persist.is_some(), "{fix:?}");
+}
+
+#[rstest]
+#[case::what_no_security_group_allows(
+    "neutron-openvswi-sg-fallback",
+    "openstack security group rule create --egress --protocol udp --dst-port 53 --remote-ip 10.1.0.1 GROUP"
+)]
+#[case::a_source_that_is_not_the_ports("neutron-openvswi-s1f2e3d4c-5", "--allowed-address ip-address=10.0.0.7")]
+fn neutron_is_asked_for_what_its_chain_is_about(#[case] chain: &str, #[case] words: &str) {
+    let fix = cure(saved(NEUTRON), "forward", chain, Some(1));
+    assert_eq!(fix.command, None);
+    assert!(fix.why.contains(words), "{}", fix.why);
 }
