@@ -51,7 +51,8 @@ fn main() -> Result<()> {
     let forms = [("json", export::Form::Json), ("pcapng", export::Form::Pcapng), ("parquet", export::Form::Parquet)];
     for (name, form) in forms {
         let begin = Instant::now();
-        export::export(&files, Selection::default(), form, &directory.join(name), false, true)?;
+        let target = export::Target { form, output: directory.join(name), force: false, partition: None };
+        export::export(&files, Selection::default(), &target, true)?;
         rate(&format!("export --to {name}"), begin);
     }
     std::fs::remove_dir_all(&directory)?;

@@ -81,7 +81,7 @@ pub enum Command {
     Record(Record),
     /// Print the verdicts of a recording
     Report(Report),
-    /// Turn a recording into pcapng, JSON lines or parquet
+    /// Turn recordings into pcapng, JSON lines or parquet
     Export(Export),
     /// Trace until Ctrl-C and serve counters to Prometheus
     Metrics(Metrics),
@@ -268,7 +268,7 @@ pub struct Report {
 /// `kvmtrace export`
 #[derive(Args, Clone, Debug)]
 pub struct Export {
-    /// The recording (all of its files if it was rotated), then a filter as for tcpdump
+    /// Recordings (several are judged together and written in the order of time), then a filter as for tcpdump
     #[arg(required = true, value_name = "FILE|FILTER")]
     pub words: Vec<String>,
     /// Which part of it.
@@ -277,12 +277,15 @@ pub struct Export {
     /// The output format
     #[arg(long, value_enum, value_name = "FORM")]
     pub to: Form,
-    /// The output: a file, or - for standard output; for parquet a directory
+    /// The output: a file, or - for standard output; for parquet and with --partition a directory
     #[arg(short, long, value_name = "OUT")]
     pub output: PathBuf,
     /// Overwrite OUT if it exists
     #[arg(long)]
     pub force: bool,
+    /// Make a directory per host, date (UTC) or both, named host=…/date=… as Hive does: host,date
+    #[arg(long, value_name = "COLUMNS")]
+    pub partition: Option<String>,
 }
 
 /// Forms to export to.

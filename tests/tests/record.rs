@@ -191,6 +191,71 @@ fn rotation_keeps_the_newest_and_together_they_are_one() -> Result<()> {
     Ok(())
 }
 
+/// A column of numbers of a table, for the rows whose text columns are as given.
+fn numbers(file: &Path, wanted: &[(&str, &str)], column: &str) -> Result<Vec<i64>> {
+    use parquet::file::reader::{FileReader as _, SerializedFileReader};
+    use parquet::record::Field;
+    let reader = SerializedFileReader::new(std::fs::File::open(file)?)?;
+    let mut numbers = Vec::new();
+    for row in reader.get_row_iter(None)? {
+        let row = row?;
+        let is = |(name, text): &(&str, &str)| {
+            row.get_column_iter().any(|(known, field)| known == name && *field == Field::Str((*text).to_owned()))
+        };
+        if wanted.iter().all(is) {
+            let number = row.get_column_iter().find(|(known, _)| *known == column).map(|(_, field)| field);
+            numbers.extend(if let Some(Field::Long(number)) = number { Some(*number) } else { None });
+        }
+    }
+    Ok(numbers)
+}
+
+#[test]
+fn an_export_adds_up_to_what_the_hosts_own_counter_has() -> Result<()> {
+    let Some((lab, product)) = lab("sums")? else { return Ok(()) };
+    lab.host.check("nft flush chain bridge t f; nft add rule bridge t f icmp type echo-request counter drop")?;
+    let (file, tables) = (lab.directory().join("sums.kvmtrace"), lab.directory().join("tables"));
+    let tracing = product.start(&lab, &["record", "-o", path(&file)])?;
+    let target = lab.plan.lan.addresses.v4;
+    // Two pings of one pair, long enough for their counters to be read several times.
+    lab.guests[0]
+        .namespace
+        .run(&format!("ping -n -q -c150 -i0.02 {target} & ping -n -q -c40 -i0.05 {target}; wait"))?;
+    let output = tracing.interrupt(Signal::SIGINT)?;
+    assert_eq!(output.code(), 0, "{}", output.stderr);
+    let ruleset: serde_json::Value = serde_json::from_str(&lab.host.check("nft -j list chain bridge t f")?)?;
+    let counter = ruleset["nftables"].as_array().into_iter().flatten().find_map(|item| {
+        item["rule"]["expr"].as_array()?.iter().find_map(|expression| expression["counter"]["packets"].as_i64())
+    });
+    let truth = counter.context("no counter")?;
+    assert!(truth >= 190, "{truth}");
+
+    let (code, _, complaints) = kvmtrace(&product, &["export", path(&file), "--to", "parquet", "-o", path(&tables)])?;
+    assert_eq!((code, complaints.as_str()), (0, ""));
+    let events = tables.join("events.parquet");
+    let guest = lab.plan.guests[0].name.as_str();
+    let rows = numbers(&events, &[("event", "drop"), ("guest", guest)], "packets")?;
+    assert!(rows.len() > 2, "the counters were read once: {rows:?}");
+    assert_eq!(rows.iter().sum::<i64>(), truth, "{rows:?}");
+    assert_eq!(numbers(&events, &[("cause", "dropped")], "packets")?.iter().sum::<i64>(), truth);
+
+    // The same for each flow, under the id that it has everywhere.
+    let (_, report, _) = kvmtrace(&product, &["report", "--json", path(&file)])?;
+    let report: serde_json::Value = serde_json::from_str(&report)?;
+    let flows: Vec<_> = report["flows"].as_array().into_iter().flatten().filter(|flow| flow["dropped"] != 0).collect();
+    assert_eq!(flows.len(), 2, "{flows:#?}");
+    for flow in flows {
+        let id = flow["id"].as_str().context("no id")?;
+        let sum: i64 = numbers(&events, &[("event", "drop"), ("flow_id", id)], "packets")?.iter().sum();
+        assert_eq!(Some(sum), flow["dropped"].as_i64(), "{flow:#}");
+        assert_eq!(
+            numbers(&tables.join("flows.parquet"), &[("id", id)], "icmp_id")?,
+            [flow["icmp_id"].as_i64().unwrap()]
+        );
+    }
+    Ok(())
+}
+
 /// How long datagrams are sent as fast as can be.
 const FLAT_OUT: &str = "1500";
 

@@ -84,12 +84,13 @@ fn programs(wanted: &[(&str, &str)]) -> Result<()> {
     if packages.is_empty() { Ok(()) } else { apt(&packages.into_iter().collect::<Vec<_>>()) }
 }
 
-/// A Python with pyarrow, which reads back what `export --to parquet` writes, in a virtual environment under the target
+/// A Python with pyarrow and `DuckDB`, which read back what `export --to parquet` writes, in a virtual environment under the target
 /// directory; `None`, told, where there can't be one. The test that needs it is then skipped.
 pub(crate) fn pyarrow(target: &Path) -> Option<PathBuf> {
     let directory = target.join("pyarrow");
     let python = directory.join("bin/python");
-    let works = |python: &Path| shell::output(shell::command(python).args(["-c", "import pyarrow.parquet"])).is_some();
+    let works =
+        |python: &Path| shell::output(shell::command(python).args(["-c", "import duckdb, pyarrow.parquet"])).is_some();
     if works(&python) {
         return Some(python);
     }
@@ -100,7 +101,7 @@ pub(crate) fn pyarrow(target: &Path) -> Option<PathBuf> {
     let mut environment = shell::command("python3");
     environment.args(["-m", "venv"]).arg(&directory);
     let mut install = shell::command(&python);
-    install.args(["-m", "pip", "install", "--quiet", "--retries", "1", "--timeout", "20", "pyarrow"]);
+    install.args(["-m", "pip", "install", "--quiet", "--retries", "1", "--timeout", "20", "duckdb", "pyarrow"]);
     let installed = shell::run(&mut environment).and_then(|()| shell::run(&mut install));
     if let Err(error) = installed {
         eprintln!("xtask: no pyarrow ({error:#}): the test that reads parquet back is skipped");

@@ -82,7 +82,7 @@ pub(super) fn judged_together(
         hosts.push(judge_for_joining(&mut recording, selection, cli.common.quiet)?);
         warn(cli, &recording);
     }
-    Ok(join(hosts))
+    Ok(join(hosts).map(|joined| joined.report))
 }
 
 /// `kvmtrace export`
@@ -93,8 +93,9 @@ pub(super) fn export(cli: &Cli, command: &cli::Export) -> anyhow::Result<Outcome
         cli::Form::Parquet => export::Form::Parquet,
     };
     let (files, selection) = files_and_part(&command.words, &command.part)?;
-    let complaint = export::export(&files, selection, form, &command.output, command.force, cli.common.quiet)?;
-    if let Some(complaint) = complaint {
+    let partition = command.partition.as_deref().map(str::parse).transpose()?;
+    let target = export::Target { form, output: command.output.clone(), force: command.force, partition };
+    for complaint in export::export(&files, selection, &target, cli.common.quiet)? {
         tell(cli, &complaint);
     }
     Ok(Outcome::Clean)

@@ -19,7 +19,7 @@ pub(super) fn flow_id(device: Option<&str>, key: &FlowKey) -> String {
 }
 
 /// FNV-1a, 64 bits, as sixteen hexadecimal digits: short, and the same on every machine and in every version.
-pub(super) fn hash(text: &str) -> String {
+pub fn hash(text: &str) -> String {
     let hash = text
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
@@ -27,7 +27,7 @@ pub(super) fn hash(text: &str) -> String {
 }
 
 /// The identifier of an ICMP echo; none for anything else.
-pub(super) fn icmp_id(key: &FlowKey) -> Option<u16> {
+pub fn icmp_id(key: &FlowKey) -> Option<u16> {
     match key.protocol {
         Protocol::Icmp { kind: 0 | 8, id, .. } | Protocol::Icmpv6 { kind: 128 | 129, id, .. } => Some(id),
         Protocol::Icmp { .. }

@@ -25,7 +25,7 @@ pub mod findings;
 pub mod fix;
 pub mod flows;
 pub mod guests;
-mod identity;
+pub mod identity;
 mod incidents;
 pub mod judgement;
 pub mod ledger;
@@ -49,8 +49,8 @@ use crate::diagnose::flows::{attribute, journey};
 use crate::diagnose::judgement::Judgement;
 use crate::diagnose::predict::Predictor;
 use crate::diagnose::report::{
-    Basis, Finding, Fix, FlowDirection, FlowReport, Host, LostAt, Origin, Report, SCHEMA, Severity, Totals, Translated,
-    Verdict, Window,
+    Basis, Finding, Fix, FlowDirection, FlowReport, Host, LostAt, Origin, Report, SCHEMA, Severity, Totals, TraceKey,
+    Translated, Verdict, Window,
 };
 use crate::diagnose::rules::judge;
 use crate::event::{HostState, UnlistedPlace};
@@ -262,6 +262,8 @@ fn flow_report(case: &Case<'_>, judgement: Option<Judgement>) -> FlowReport {
     let packets = case.packets();
     let mut flow = FlowReport {
         key,
+        other_keys: case.group.others.iter().map(|flow| TraceKey { trace: 0, key: flow.key }).collect(),
+        trace: 0,
         id: String::new(),
         origin: Origin::of(scene.host),
         incident: None,

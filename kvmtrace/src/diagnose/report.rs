@@ -178,6 +178,12 @@ pub struct FlowReport {
     /// Tells flows apart that read alike, such as two pings of the same pair.
     #[serde(skip)]
     pub key: FlowKey,
+    /// Other keys of its packets: after NAT, with another VLAN tag, on another host.
+    #[serde(skip)]
+    pub other_keys: Vec<TraceKey>,
+    /// The trace that saw [`Self::key`], by its number among those that are judged together; 0 where there is one.
+    #[serde(skip)]
+    pub trace: usize,
     pub id: String,
     /// The host that it was seen on; of several, the one that gives the verdict.
     #[serde(flatten)]
@@ -222,6 +228,22 @@ pub struct FlowReport {
     /// What its fault goes back to, where the rule that judged it knows.
     #[serde(skip)]
     pub root: Option<Root>,
+}
+
+/// A flow's key in one of several traces that are judged together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TraceKey {
+    /// Number of the trace, from 0.
+    pub trace: usize,
+    /// The key that its packets have there.
+    pub key: FlowKey,
+}
+
+impl FlowReport {
+    /// All keys that packets of this flow have.
+    pub fn keys(&self) -> impl Iterator<Item = TraceKey> {
+        std::iter::once(TraceKey { trace: self.trace, key: self.key }).chain(self.other_keys.iter().copied())
+    }
 }
 
 /// The flow after NAT.

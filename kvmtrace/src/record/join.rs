@@ -1,6 +1,7 @@
 //! Recordings of several hosts as one report: what one host sent and another received is one flow with one path.
 //!
-//! 1. Two flows are one if protocol, addresses and ports are equal (VLAN tags may differ between hosts).
+//! 1. Two flows are one if protocol, addresses, ports and the identifier of an echo are equal (VLAN tags may differ between
+//!    hosts).
 //! 2. The host where the flow comes from a guest stands first, the one where it goes to a guest last; else the one with
 //!    fewer packets lost before it, that is, with more packets.
 //! 3. The hosts' clocks differ. Where a flow and its answer crossed between the same two hosts, half of the difference of
@@ -10,15 +11,17 @@
 //!    Else the graver one does.
 //!
 //! Devices are named `host/device` when there are several hosts, and what a fix says begins with the host to run it on.
-//! Hosts of one name are one only if they have a MAC address in common; else the later ones are `name#2`, `name#3`.
+//! Hosts of one name are one only if they have a MAC address in common; else the later ones are `name#2`, `name#3`. A flow of two
+//! hosts keeps the id that it has on the first of them; no two flows have the same.
 
+use crate::diagnose::identity::{hash, icmp_id};
 use crate::diagnose::report::{
-    Finding, Fix, FlowDirection, FlowReport, Incident, Latency, Origin, Report, Totals, Verdict,
+    Finding, Fix, FlowDirection, FlowReport, Incident, Latency, Origin, Report, Totals, TraceKey, Verdict,
 };
 use crate::event::{FlowKey, MacAddress, Timestamp};
 use crate::track::Track;
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// Flows whose times are kept, per host.
 const TIMES: usize = 1 << 16;
@@ -41,16 +44,28 @@ pub struct Judged {
     netns: Option<String>,
 }
 
-type Name = (String, String, Option<u16>, String, Option<u16>);
+/// Protocol, both ends, and the identifier of an echo.
+type Name = (String, String, Option<u16>, String, Option<u16>, Option<u16>);
+
+/// What [`join`] makes of the judgements of several traces.
+#[derive(Debug)]
+pub struct Joined {
+    /// One report of all.
+    pub report: Report,
+    /// The host of each trace, as the report names it.
+    pub hosts: Vec<String>,
+    /// The traces are of several hosts: the names of devices begin with their host's.
+    pub several: bool,
+}
 
 fn name_of_key(key: FlowKey) -> Name {
     let (source, destination) = (key.source.to_string(), key.destination.to_string());
-    (key.protocol.to_string(), source, key.source_port, destination, key.destination_port)
+    (key.protocol.to_string(), source, key.source_port, destination, key.destination_port, icmp_id(&key))
 }
 
 fn name(flow: &FlowReport) -> Name {
-    let FlowReport { protocol, source, source_port, destination, destination_port, .. } = flow;
-    (protocol.clone(), source.clone(), *source_port, destination.clone(), *destination_port)
+    let FlowReport { protocol, source, source_port, destination, destination_port, icmp_id, .. } = flow;
+    (protocol.clone(), source.clone(), *source_port, destination.clone(), *destination_port, *icmp_id)
 }
 
 impl Judged {
@@ -84,6 +99,7 @@ fn tell_apart(hosts: &mut [Judged]) -> bool {
     for host in hosts.iter_mut() {
         if let Some(netns) = host.netns.as_ref().filter(|_| several) {
             host.report.host.name = format!("{}/{netns}", host.report.host.name);
+            rename_incidents(&mut host.report);
         }
     }
     let named: Vec<String> = hosts.iter().map(|host| host.report.host.name.clone()).collect();
@@ -94,19 +110,45 @@ fn tell_apart(hosts: &mut [Judged]) -> bool {
         let twins: Vec<&Judged> = twins.filter_map(|first| earlier.get(*first)).collect();
         if let Some(same) = twins.iter().find(|twin| twin.is_of_same_host(host)) {
             host.report.host.name.clone_from(&same.report.host.name);
+            if host.report.host.name != *name {
+                rename_incidents(&mut host.report);
+            }
             continue;
         }
         if !twins.is_empty() {
             host.report.host.name = format!("{name}#{}", twins.len() + 1);
+            rename_incidents(&mut host.report);
         }
         firsts.push(index);
     }
     firsts.len() > 1
 }
 
+/// Incidents are known by their host's name, among other things: another name gives another id.
+fn rename_incidents(report: &mut Report) {
+    let name = report.host.name.clone();
+    let renamed = |id: &mut String| *id = hash(&format!("{name}|{id}"));
+    report.incidents.iter_mut().for_each(|incident| renamed(&mut incident.id));
+    report.flows.iter_mut().filter_map(|flow| flow.incident.as_mut()).for_each(renamed);
+    report.findings.iter_mut().filter_map(|finding| finding.label.incident.as_mut()).for_each(renamed);
+    for finding in &mut report.findings {
+        renamed(&mut finding.label.id);
+    }
+    for incident in &mut report.incidents {
+        incident.findings.iter_mut().for_each(renamed);
+    }
+}
+
 /// One report of all; of one host it is just that host's.
-pub fn join(mut hosts: Vec<Judged>) -> Option<Report> {
+pub fn join(mut hosts: Vec<Judged>) -> Option<Joined> {
     let several = tell_apart(&mut hosts);
+    let names = hosts.iter().map(|host| host.report.host.name.clone()).collect();
+    for (number, host) in hosts.iter_mut().enumerate() {
+        for flow in &mut host.report.flows {
+            flow.trace = number;
+            flow.other_keys.iter_mut().for_each(|key| key.trace = number);
+        }
+    }
     if several {
         for host in &mut hosts {
             name_host(&mut host.report);
@@ -126,7 +168,7 @@ pub fn join(mut hosts: Vec<Judged>) -> Option<Report> {
             joined.times.entry(name).or_insert(times);
         }
     }
-    Some(joined.report)
+    Some(Joined { report: joined.report, hosts: names, several })
 }
 
 fn gap(from: Timestamp, to: Timestamp) -> i64 {
@@ -181,6 +223,7 @@ fn name_host(report: &mut Report) {
     for finding in &mut report.findings {
         finding.place.iter_mut().filter_map(|place| place.device.as_mut()).for_each(prefix);
         finding.explanation = format!("{host}: {}", finding.explanation);
+        finding.evidence.iter_mut().for_each(|line| *line = format!("{host}: {line}"));
         name_fixes(&host, &mut finding.fixes);
     }
     for interface in report.guests.iter_mut().flat_map(|guest| &mut guest.interfaces) {
@@ -188,6 +231,7 @@ fn name_host(report: &mut Report) {
         interface.bridge.iter_mut().for_each(prefix);
         interface.uplinks.iter_mut().for_each(prefix);
     }
+    report.lost_at.iter_mut().filter_map(|lost| lost.device.as_mut()).for_each(prefix);
     report.ledger.iter_mut().for_each(|account| prefix(&mut account.device));
     report.degraded.iter_mut().for_each(|degraded| degraded.what = format!("{host}: {}", degraded.what));
 }
@@ -252,7 +296,7 @@ fn name_fixes(host: &str, fixes: &mut [Fix]) {
 }
 
 /// `latency` tells how long a flow took from the first host to the second, given which of them is ours.
-fn merge(ours: Report, theirs: Report, several: bool, latency: impl Fn(&Name, bool) -> Option<u64>) -> Report {
+fn merge(ours: Report, mut theirs: Report, several: bool, latency: impl Fn(&Name, bool) -> Option<u64>) -> Report {
     let mut flows = ours.flows;
     let mut known: HashMap<Name, usize> = HashMap::new();
     if several {
@@ -260,6 +304,8 @@ fn merge(ours: Report, theirs: Report, several: bool, latency: impl Fn(&Name, bo
             known.entry(name(flow)).or_insert(index);
         }
     }
+    let ids = rename_flows(&flows, &known, &mut theirs);
+    rename_broken(&ids, &mut theirs);
     for flow in theirs.flows {
         match known.remove(&name(&flow)).and_then(|index| flows.get_mut(index)) {
             Some(known) => *known = one(known.clone(), flow, &latency),
@@ -317,6 +363,37 @@ fn merge(ours: Report, theirs: Report, several: bool, latency: impl Fn(&Name, bo
     }
 }
 
+/// Gives a flow of both the id that it has in ours, and one whose id is taken another; returns the ids that changed.
+fn rename_flows(ours: &[FlowReport], known: &HashMap<Name, usize>, theirs: &mut Report) -> HashMap<String, String> {
+    let mut taken: HashSet<String> = ours.iter().map(|flow| flow.id.clone()).collect();
+    let mut joined = HashSet::new();
+    let mut renamed = HashMap::new();
+    for flow in &mut theirs.flows {
+        let same = known.get(&name(flow)).filter(|index| joined.insert(**index)).and_then(|index| ours.get(*index));
+        let mut id = same.map_or_else(|| flow.id.clone(), |same| same.id.clone());
+        while same.is_none() && !taken.insert(id.clone()) {
+            id = hash(&format!("{id}|{}", flow.trace));
+        }
+        if id != flow.id {
+            renamed.insert(std::mem::replace(&mut flow.id, id.clone()), id);
+        }
+    }
+    renamed
+}
+
+/// The flows that a fix would break, by their new ids.
+fn rename_broken(ids: &HashMap<String, String>, report: &mut Report) {
+    let of_flows = report.flows.iter_mut().flat_map(|flow| &mut flow.fixes);
+    let of_findings = report.findings.iter_mut().flat_map(|finding| &mut finding.fixes);
+    let of_incidents = report.incidents.iter_mut().flat_map(|incident| &mut incident.fixes);
+    let predictions = of_flows.chain(of_findings).chain(of_incidents).filter_map(|fix| fix.prediction.as_mut());
+    for id in predictions.flat_map(|prediction| &mut prediction.breaks) {
+        if let Some(new) = ids.get(id) {
+            id.clone_from(new);
+        }
+    }
+}
+
 /// One flow of two hosts' halves.
 fn one(ours: FlowReport, theirs: FlowReport, latency: &impl Fn(&Name, bool) -> Option<u64>) -> FlowReport {
     let ours_first = match (ours.direction, theirs.direction) {
@@ -325,6 +402,7 @@ fn one(ours: FlowReport, theirs: FlowReport, latency: &impl Fn(&Name, bool) -> O
         _ => ours.packets >= theirs.packets,
     };
     let between = latency(&name(&ours), ours_first);
+    let id = ours.id.clone();
     let (first, mut second) = if ours_first { (ours, theirs) } else { (theirs, ours) };
     if let Some(hop) = second.path.first_mut() {
         hop.latency_ns = between.map(Latency::once);
@@ -336,7 +414,11 @@ fn one(ours: FlowReport, theirs: FlowReport, latency: &impl Fn(&Name, bool) -> O
     let beyond = first.verdict == Verdict::Unanswered;
     let rank = |flow: &FlowReport| (flow.severity, flow.verdict);
     let judge = if beyond || rank(&second) > rank(&first) { &second } else { &first };
+    let seen_there = TraceKey { trace: second.trace, key: second.key };
+    let other_keys = [first.other_keys.clone(), vec![seen_there], second.other_keys.clone()].concat();
     FlowReport {
+        id,
+        other_keys,
         direction,
         origin: judge.origin.clone(),
         incident: judge.incident.clone(),

@@ -24,7 +24,7 @@ mod samples;
 mod tests;
 
 pub use format::Header;
-pub use join::{Judged, join};
+pub use join::{Joined, Judged, join};
 pub use judge::{judge, judge_for_joining};
 pub use output::{BadRotation, Destination, Rotation};
 pub use progress::Progress;

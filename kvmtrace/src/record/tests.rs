@@ -341,7 +341,7 @@ fn two_hosts_recordings_of_a_conversation_become_one_path() {
             .iter_mut()
             .map(|it| judge_for_joining(it, &mut Selection::default(), true).unwrap())
             .collect();
-        join(hosts).unwrap()
+        join(hosts).unwrap().report
     };
     let others = [("second", 1, 1_000), ("again", 1, 2_000), ("third", 2, 3_000)]
         .map(|(name, mac, clock)| write(name, namesake(mac, clock)));

@@ -9,6 +9,7 @@ pub mod flow;
 mod identity;
 pub mod quote;
 pub mod rebase;
+pub mod remembered;
 mod rules;
 mod tunnel;
 mod unlisted;

@@ -6,41 +6,14 @@ use crate::event::{
     Started, Timestamp, Unlisted, UnlistedPlace,
 };
 use crate::track::DEGRADATIONS;
-use std::collections::HashMap;
-use std::hash::Hash;
+use crate::track::remembered::Remembered;
 use std::sync::Arc;
 
 /// Keys remembered at most, of flows and of drops: a guest that makes up flows must not bloat the program.
 const LIMIT: usize = 131_072;
 
-/// A map that forgets what was not written for long: two generations, the older of which gives way.
-#[derive(Clone, Debug)]
-struct Remembered<K, V> {
-    young: HashMap<K, V>,
-    old: HashMap<K, V>,
-}
-
-impl<K, V> Default for Remembered<K, V> {
-    fn default() -> Self {
-        Self { young: HashMap::new(), old: HashMap::new() }
-    }
-}
-
-impl<K: Eq + Hash, V> Remembered<K, V> {
-    fn insert(&mut self, key: K, value: V) {
-        if self.young.len() >= LIMIT / 2 && !self.young.contains_key(&key) {
-            self.old = std::mem::take(&mut self.young);
-        }
-        self.young.insert(key, value);
-    }
-
-    fn get(&self, key: &K) -> Option<&V> {
-        self.young.get(key).or_else(|| self.old.get(key))
-    }
-}
-
 /// The newest absolute counters, and what a trace that begins now must be told first.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Latest {
     started: Option<Started>,
     host: Option<Arc<HostState>>,
@@ -49,6 +22,20 @@ pub struct Latest {
     flows: Remembered<(FlowKey, Place), FlowCounters>,
     drops: Remembered<(FlowKey, DropSite), (u64, u64)>,
     unlisted: Remembered<UnlistedPlace, (u64, u64)>,
+}
+
+impl Default for Latest {
+    fn default() -> Self {
+        Self {
+            started: None,
+            host: None,
+            degraded: Vec::new(),
+            loss: Loss::default(),
+            flows: Remembered::new(LIMIT),
+            drops: Remembered::new(LIMIT),
+            unlisted: Remembered::new(LIMIT),
+        }
+    }
 }
 
 impl Latest {
@@ -199,18 +186,6 @@ mod tests {
         assert_eq!(rebase.apply(&dropped(7)), None);
         let Some(Event { kind: EventKind::Drop(sample), .. }) = rebase.apply(&dropped(10)) else { panic!("no event") };
         assert_eq!((sample.packets, sample.bytes, sample.first), (3, 300, Timestamp(50)));
-    }
-
-    #[test]
-    fn a_flood_of_flows_does_not_grow_it_and_what_is_written_again_stays() {
-        let mut remembered = Remembered::default();
-        for number in 0..3 * LIMIT {
-            remembered.insert(number, number);
-            remembered.insert(usize::MAX, number);
-        }
-        assert!(remembered.young.len() + remembered.old.len() <= LIMIT);
-        assert_eq!(remembered.get(&usize::MAX), Some(&(3 * LIMIT - 1)));
-        assert_eq!(remembered.get(&0), None);
     }
 
     #[test]

@@ -114,6 +114,8 @@ fn delivered(
     let tap = format!("vnet{number}");
     FlowReport {
         key: key(protocol, (&format!("10.99.0.{}", 11 + number), source_port), (destination, destination_port)),
+        other_keys: Vec::new(),
+        trace: 0,
         id: format!("{number:016x}"),
         origin: Origin::default(),
         incident: None,

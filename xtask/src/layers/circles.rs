@@ -13,7 +13,6 @@ const KNOWN: &[(&[&str], &str)] = &[
     (&["filter", "filter/compile", "filter/names", "filter/parse", "filter/primitive", "filter/token"], PARENT),
     (&["record/output", "record/writer"], "each knows the type that the other makes"),
     (&["record", "record/judge", "record/progress", "record/recording"], PARENT),
-    (&["record/export", "record/export/json", "record/export/parquet", "record/export/pcapng"], PARENT),
     (&["tui/path", "tui/path/flow", "tui/path/guest"], PARENT),
     (&["tui/history", "tui/snapshot"], "each draws on a type of the other: the type belongs below both"),
     (&["tui/layout", "tui/state"], "each draws on a type of the other: the type belongs below both"),

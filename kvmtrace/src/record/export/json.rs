@@ -1,12 +1,13 @@
 //! A line of JSON per event, then one per verdict, finding and incident: docs/export.schema.json describes each.
 
-use super::columns::{FlowColumns, Text, kind};
-use super::lookup::DeviceNames;
-use super::{Context, Exporter};
+use super::columns::{Counted, FlowColumns, Identity, Text, kind};
+use super::growth::Counts;
+use super::lookup::Devices;
+use super::seen::{Exporter, Seen, Trace, Verdicts};
 use crate::diagnose::report::{Finding, FlowReport, Incident};
 use crate::event::{
-    CommandEnd, Degraded, Direction, Event, EventKind, FlowCounters, HostState, Loss, PacketCause, PacketRecord,
-    RuleSite, Started, Timestamp, Unlisted, UnlistedPlace,
+    CommandEnd, Degraded, EventKind, FlowCounters, HostState, Loss, PacketCause, PacketRecord, RuleSite, Started,
+    Timestamp, Unlisted,
 };
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -18,8 +19,6 @@ const SCHEMA: &str = "kvmtrace/export/1";
 /// Writes lines.
 pub(super) struct Lines {
     output: Box<dyn Write>,
-    context: Context,
-    devices: DeviceNames,
 }
 
 #[derive(Serialize)]
@@ -28,7 +27,24 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     time: Option<Text<Timestamp>>,
     #[serde(flatten)]
+    identity: Option<Identity<'a>>,
+    #[serde(flatten)]
+    new: Option<New>,
+    #[serde(flatten)]
     body: Body<'a>,
+}
+
+/// What this line adds to the sums, of lines that count.
+#[derive(Serialize)]
+struct New {
+    new_packets: u64,
+    new_bytes: u64,
+}
+
+impl From<Counts> for New {
+    fn from(counts: Counts) -> Self {
+        Self { new_packets: counts.packets, new_bytes: counts.bytes }
+    }
 }
 
 #[derive(Serialize)]
@@ -36,6 +52,7 @@ struct Line<'a> {
 enum Body<'a> {
     Recording {
         schema: &'static str,
+        host: &'a str,
         header: &'a crate::record::Header,
     },
     Started(&'a Started),
@@ -83,28 +100,16 @@ struct PacketLine<'a> {
 /// Packets that were counted without their flows; keys as in [`FlowColumns`].
 #[derive(Serialize)]
 struct UnlistedLine {
-    device: Option<String>,
-    direction: Option<Direction>,
-    reason: Option<String>,
-    function: Option<String>,
+    #[serde(flatten)]
+    place: Counted,
     packets: u64,
     bytes: u64,
 }
 
 impl UnlistedLine {
-    fn new(unlisted: &Unlisted, devices: &DeviceNames) -> Self {
-        let (device, direction, site) = match &unlisted.place {
-            UnlistedPlace::Hook(place) => (Some(place.device), Some(place.direction), None),
-            UnlistedPlace::Drop(site) => (site.device, None, Some(site)),
-        };
-        Self {
-            device: device.map(|device| devices.get(device)),
-            direction,
-            reason: site.and_then(|site| site.reason.clone()),
-            function: site.and_then(|site| site.function.clone()),
-            packets: unlisted.packets,
-            bytes: unlisted.bytes,
-        }
+    fn new(unlisted: &Unlisted, devices: &Devices) -> Self {
+        let place = Counted::of(&unlisted.place, devices);
+        Self { place, packets: unlisted.packets, bytes: unlisted.bytes }
     }
 }
 
@@ -121,15 +126,18 @@ impl<'a> PacketLine<'a> {
 }
 
 impl Lines {
-    pub(super) fn begin(output: Box<dyn Write>, context: Context) -> std::io::Result<Self> {
-        let mut lines = Self { output, context, devices: DeviceNames::default() };
-        let line = Line {
-            event: "recording",
-            time: None,
-            body: Body::Recording { schema: SCHEMA, header: &lines.context.header },
-        };
-        write_line(&mut lines.output, &line)?;
+    pub(super) fn begin(output: Box<dyn Write>, traces: &[&Trace]) -> std::io::Result<Self> {
+        let mut lines = Self { output };
+        for trace in traces {
+            let body = Body::Recording { schema: SCHEMA, host: &trace.host, header: &trace.header };
+            lines.write("recording", body)?;
+        }
         Ok(lines)
+    }
+
+    /// A line that is no event.
+    fn write(&mut self, event: &'static str, body: Body<'_>) -> std::io::Result<()> {
+        write_line(&mut self.output, &Line { event, time: None, identity: None, new: None, body })
     }
 }
 
@@ -139,9 +147,9 @@ fn write_line(output: &mut dyn Write, line: &Line<'_>) -> std::io::Result<()> {
 }
 
 impl Exporter for Lines {
-    fn event(&mut self, event: &Event) -> std::io::Result<()> {
-        self.devices.learn(event);
-        let flow = FlowColumns::of(event, &self.devices);
+    fn event(&mut self, seen: &Seen<'_>) -> std::io::Result<()> {
+        let event = seen.event;
+        let flow = FlowColumns::of(event, seen.devices);
         let body = match (&event.kind, flow) {
             (EventKind::Packet(packet), Some(flow)) => Body::Packet { flow, packet: PacketLine::new(packet) },
             (EventKind::Flow(sample), Some(flow)) => Body::Sample { flow, counters: &sample.counters },
@@ -152,7 +160,7 @@ impl Exporter for Lines {
             (EventKind::Loss(loss), None) => Body::Loss(*loss),
             (EventKind::Degraded(degraded), None) => Body::Degraded(degraded),
             (EventKind::Command(end), None) => Body::Command(*end),
-            (EventKind::Unlisted(unlisted), _) => Body::Unlisted(UnlistedLine::new(unlisted, &self.devices)),
+            (EventKind::Unlisted(unlisted), _) => Body::Unlisted(UnlistedLine::new(unlisted, seen.devices)),
             (
                 EventKind::Ended
                 | EventKind::Flow(_)
@@ -162,19 +170,21 @@ impl Exporter for Lines {
                 None,
             ) => Body::Ended {},
         };
-        let line = Line { event: kind(event), time: Some(Text(event.time)), body };
+        let identity = Some(Identity::of(seen));
+        let line =
+            Line { event: kind(event), time: Some(Text(event.time)), identity, new: seen.new.map(New::from), body };
         write_line(&mut self.output, &line)
     }
 
-    fn finish(&mut self) -> std::io::Result<()> {
-        for flow in &self.context.report.flows {
-            write_line(&mut self.output, &Line { event: "verdict", time: None, body: Body::Verdict(flow) })?;
+    fn finish(&mut self, verdicts: &Verdicts<'_>) -> std::io::Result<()> {
+        for flow in &verdicts.flows {
+            self.write("verdict", Body::Verdict(flow))?;
         }
-        for finding in &self.context.report.findings {
-            write_line(&mut self.output, &Line { event: "finding", time: None, body: Body::Finding(finding) })?;
+        for finding in &verdicts.findings {
+            self.write("finding", Body::Finding(finding))?;
         }
-        for incident in &self.context.report.incidents {
-            write_line(&mut self.output, &Line { event: "incident", time: None, body: Body::Incident(incident) })?;
+        for incident in &verdicts.incidents {
+            self.write("incident", Body::Incident(incident))?;
         }
         self.output.flush()
     }

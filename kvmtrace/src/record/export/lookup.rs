@@ -1,73 +1,72 @@
-//! What exporters look up: names of devices, verdicts of flows.
+//! What exporters look up: names of devices and their guests, flows by the keys of their packets.
 
-use crate::diagnose::report::{FlowReport, Report};
-use crate::event::{Event, EventKind, FlowKey, IfIndex};
-use std::collections::{HashMap, HashSet};
+use crate::diagnose::report::{Report, TraceKey};
+use crate::event::{Event, EventKind, FlowKey, HostState, IfIndex};
+use std::collections::HashMap;
+use std::sync::Arc;
 
-/// Names of devices and what their packets begin with, as the last host state has them.
+/// The devices of one trace, as its last host state has them.
 #[derive(Debug, Default)]
-pub(super) struct DeviceNames {
-    names: HashMap<IfIndex, String>,
-    without_ethernet: HashSet<IfIndex>,
+pub(super) struct Devices {
+    /// What stands before a name: `kvm1/` where there are several hosts, as in the report.
+    prefix: String,
+    host: Arc<HostState>,
 }
 
-impl DeviceNames {
+impl Devices {
+    /// Of a trace whose devices the report names so.
+    pub(super) fn new(prefix: String) -> Self {
+        Self { prefix, host: Arc::default() }
+    }
+
     /// Learns from an event.
     pub(super) fn learn(&mut self, event: &Event) {
         if let EventKind::Host(host) = &event.kind {
-            let links = host.links.values();
-            self.without_ethernet = links.clone().filter(|link| !link.ethernet).map(|link| link.index).collect();
-            self.names = links.map(|link| (link.index, link.name.clone())).collect();
+            self.host = Arc::clone(host);
         }
     }
 
     /// The name of a device, or `if7` when it is not known.
-    pub(super) fn get(&self, device: IfIndex) -> String {
-        self.names.get(&device).cloned().unwrap_or_else(|| device.to_string())
+    pub(super) fn name(&self, device: IfIndex) -> String {
+        let prefix = &self.prefix;
+        self.host.link(device).map_or_else(|| format!("{prefix}{device}"), |link| format!("{prefix}{}", link.name))
+    }
+
+    /// The guest that the device belongs to.
+    pub(super) fn guest(&self, device: IfIndex) -> Option<&str> {
+        self.host.guest_of(device).map(|guest| guest.name.as_str())
     }
 
     /// Its packets are known to begin at layer 3.
     pub(super) fn has_no_ethernet(&self, device: IfIndex) -> bool {
-        self.without_ethernet.contains(&device)
+        self.host.link(device).is_some_and(|link| !link.ethernet)
     }
 }
 
-/// How a report names a flow.
-type Name = (String, String, Option<u16>, String, Option<u16>);
-
-/// The flows of a report by their names, and by what NAT made of them.
+/// Where each flow is in a report, by the keys of its packets.
 #[derive(Debug)]
-pub(super) struct Verdicts {
-    flows: Vec<FlowReport>,
-    by_name: HashMap<Name, usize>,
+pub(super) struct Flows {
+    by_key: HashMap<TraceKey, usize>,
 }
 
-impl Verdicts {
-    /// Takes a report apart.
+impl Flows {
+    /// Of a report.
     pub(super) fn new(report: &Report) -> Self {
-        let mut by_name = HashMap::new();
+        let mut by_key = HashMap::new();
         for (number, flow) in report.flows.iter().enumerate() {
-            let protocol = flow.protocol.clone();
-            let name =
-                (protocol, flow.source.clone(), flow.source_port, flow.destination.clone(), flow.destination_port);
-            // Flows stand worst first: the worst of several with one name is the one to tell of.
-            by_name.entry(name).or_insert(number);
+            by_key.insert(TraceKey { trace: flow.trace, key: flow.key }, number);
         }
+        // A key that is one flow's own is never another's.
         for (number, flow) in report.flows.iter().enumerate() {
-            if let Some(nat) = &flow.translated {
-                let protocol = flow.protocol.clone();
-                let name =
-                    (protocol, nat.source.clone(), nat.source_port, nat.destination.clone(), nat.destination_port);
-                by_name.entry(name).or_insert(number);
+            for key in &flow.other_keys {
+                by_key.entry(*key).or_insert(number);
             }
         }
-        Self { flows: report.flows.clone(), by_name }
+        Self { by_key }
     }
 
-    /// What the report says of a flow.
-    pub(super) fn get(&self, flow: &FlowKey) -> Option<&FlowReport> {
-        let (source, destination) = (flow.source.to_string(), flow.destination.to_string());
-        let name = (flow.protocol.to_string(), source, flow.source_port, destination, flow.destination_port);
-        self.by_name.get(&name).and_then(|number| self.flows.get(*number))
+    /// The place in the report's list of the flow that packets with this key belong to.
+    pub(super) fn get(&self, trace: usize, key: FlowKey) -> Option<usize> {
+        self.by_key.get(&TraceKey { trace, key }).copied()
     }
 }

@@ -1,20 +1,15 @@
 //! Events and flows as two tables: `events.parquet` and `flows.parquet` in a directory.
 
-use super::columns::{FlowColumns, kind};
-use super::lookup::DeviceNames;
-use super::{Context, Exporter, Made};
+use super::columns::{self, Counted, DROPPED, FlowColumns, Identity, kind};
+use super::seen::{Exporter, Seen, Verdicts};
 use crate::diagnose::report::FlowReport;
-use crate::event::{Event, EventKind, Timestamp};
-use crate::record::place;
+use crate::event::{EventKind, Timestamp, UnlistedPlace};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::data_type::{BoolType, ByteArray, ByteArrayType, Int64Type};
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use serde::Serialize;
-use std::fs::File;
-use std::io::{Error, ErrorKind, Write};
-use std::os::unix::fs::DirBuilderExt as _;
-use std::path::Path;
+use std::io::{Error, Write};
 use std::sync::Arc;
 
 /// Rows that are held in memory before they are written.
@@ -32,29 +27,13 @@ enum Type {
     Flag,
 }
 
+/// `packets` and `bytes` are what the row adds to the sums; null in rows of single packets, which other rows count.
 const EVENTS: &[(&str, Type)] = &[
     ("time", Type::Time),
     ("time_ns", Type::Integer),
+    ("host", Type::Text),
     ("event", Type::Text),
-    ("device", Type::Text),
-    ("direction", Type::Text),
-    ("protocol", Type::Text),
-    ("source", Type::Text),
-    ("source_port", Type::Integer),
-    ("destination", Type::Text),
-    ("destination_port", Type::Integer),
-    ("vlan", Type::Integer),
-    ("packets", Type::Integer),
-    ("bytes", Type::Integer),
-    ("largest", Type::Integer),
-    ("cause", Type::Text),
-    ("reason", Type::Text),
-    ("function", Type::Text),
-    ("first", Type::Time),
-    ("header", Type::Bytes),
-];
-
-const FLOWS: &[(&str, Type)] = &[
+    ("flow_id", Type::Text),
     ("guest", Type::Text),
     ("device", Type::Text),
     ("direction", Type::Text),
@@ -64,9 +43,40 @@ const FLOWS: &[(&str, Type)] = &[
     ("destination", Type::Text),
     ("destination_port", Type::Integer),
     ("vlan", Type::Integer),
+    ("icmp_id", Type::Integer),
+    ("packets", Type::Integer),
+    ("bytes", Type::Integer),
+    ("count", Type::Integer),
+    ("length", Type::Integer),
+    ("largest", Type::Integer),
+    ("cause", Type::Text),
+    ("reason", Type::Text),
+    ("function", Type::Text),
+    ("first", Type::Time),
+    ("header", Type::Bytes),
+];
+
+const FLOWS: &[(&str, Type)] = &[
+    ("id", Type::Text),
+    ("host", Type::Text),
+    ("netns", Type::Text),
+    ("incident", Type::Text),
+    ("first_seen", Type::Time),
+    ("last_seen", Type::Time),
+    ("guest", Type::Text),
+    ("device", Type::Text),
+    ("direction", Type::Text),
+    ("protocol", Type::Text),
+    ("source", Type::Text),
+    ("source_port", Type::Integer),
+    ("destination", Type::Text),
+    ("destination_port", Type::Integer),
+    ("vlan", Type::Integer),
+    ("icmp_id", Type::Integer),
     ("verdict", Type::Text),
     ("cause", Type::Text),
     ("severity", Type::Text),
+    ("basis", Type::Text),
     ("complete", Type::Flag),
     ("packets", Type::Integer),
     ("bytes", Type::Integer),
@@ -206,86 +216,109 @@ impl<W: Write + Send> Table<W> {
 pub(super) struct Tables<W: Write + Send> {
     events: Table<W>,
     flows: Table<W>,
-    context: Context,
-    devices: DeviceNames,
-}
-
-impl Tables<File> {
-    pub(super) fn begin(directory: &Path, force: bool, made: &mut Made, context: Context) -> std::io::Result<Self> {
-        // No link to a directory that somebody else has planted.
-        let directory = &place::followed(directory);
-        match std::fs::DirBuilder::new().mode(0o700).create(directory) {
-            Ok(()) => made.directory = Some(directory.clone()),
-            Err(error) if error.kind() != ErrorKind::AlreadyExists || !force => return Err(error),
-            Err(_) if std::fs::symlink_metadata(directory)?.is_dir() => {}
-            Err(_) => return Err(ErrorKind::NotADirectory.into()),
-        }
-        let mut file = |name| made.file(&directory.join(name), force);
-        let (events, flows) = (file("events.parquet")?, file("flows.parquet")?);
-        Self::into_files(events, flows, context)
-    }
 }
 
 impl<W: Write + Send> Tables<W> {
     /// Into files that are open already.
-    pub(super) fn into_files(events: W, flows: W, context: Context) -> std::io::Result<Self> {
-        Ok(Self {
-            events: Table::new(events, EVENTS)?,
-            flows: Table::new(flows, FLOWS)?,
-            context,
-            devices: DeviceNames::default(),
-        })
+    pub(super) fn into_files(events: W, flows: W) -> std::io::Result<Self> {
+        Ok(Self { events: Table::new(events, EVENTS)?, flows: Table::new(flows, FLOWS)? })
+    }
+}
+
+/// Columns that only some kinds of events fill in.
+#[derive(Default)]
+struct Extra {
+    first: Option<Timestamp>,
+    /// How many packets the flow has had here, or a rule has taken, so far.
+    count: Option<u64>,
+    length: Option<u32>,
+    header: Option<Vec<u8>>,
+    /// `dropped` for whatever counts or shows dropped packets.
+    cause: Option<&'static str>,
+}
+
+impl Extra {
+    fn of(kind: &EventKind) -> Self {
+        match kind {
+            EventKind::Flow(sample) => Self { first: Some(sample.counters.first), ..Self::default() },
+            EventKind::Drop(sample) => Self { first: Some(sample.first), cause: Some(DROPPED), ..Self::default() },
+            EventKind::Packet(packet) => Self {
+                count: Some(packet.count),
+                length: Some(packet.length),
+                header: Some(packet.header.clone()),
+                cause: Some(columns::cause(&packet.cause)),
+                ..Self::default()
+            },
+            EventKind::RuleDrop(drop) => Self { count: Some(drop.packets), cause: Some(DROPPED), ..Self::default() },
+            EventKind::Unlisted(unlisted) => {
+                Self { cause: matches!(unlisted.place, UnlistedPlace::Drop(_)).then_some(DROPPED), ..Self::default() }
+            }
+            EventKind::Started(_)
+            | EventKind::Host(_)
+            | EventKind::Loss(_)
+            | EventKind::Degraded(_)
+            | EventKind::Command(_)
+            | EventKind::Ended => Self::default(),
+        }
     }
 }
 
 impl<W: Write + Send> Exporter for Tables<W> {
-    fn event(&mut self, event: &Event) -> std::io::Result<()> {
-        self.devices.learn(event);
-        let flow = FlowColumns::of(event, &self.devices);
-        let header = if let EventKind::Packet(packet) = &event.kind { Some(packet.header.clone()) } else { None };
-        let first = match &event.kind {
-            EventKind::Flow(sample) => Some(sample.counters.first),
-            EventKind::Drop(sample) => Some(sample.first),
-            EventKind::Started(_)
-            | EventKind::Host(_)
-            | EventKind::Packet(_)
-            | EventKind::RuleDrop(_)
-            | EventKind::Loss(_)
-            | EventKind::Degraded(_)
-            | EventKind::Command(_)
-            | EventKind::Unlisted(_)
-            | EventKind::Ended => None,
+    fn event(&mut self, seen: &Seen<'_>) -> std::io::Result<()> {
+        let event = seen.event;
+        let Identity { host, flow_id, guest } = Identity::of(seen);
+        let flow = FlowColumns::of(event, seen.devices);
+        let place = if let EventKind::Unlisted(unlisted) = &event.kind {
+            Counted::of(&unlisted.place, seen.devices)
+        } else {
+            flow.as_ref().map(counted).unwrap_or_default()
         };
+        let extra = Extra::of(&event.kind);
         let flow = flow.as_ref();
         self.events.row([
             time(Some(event.time)),
             integer(Some(event.time.0)),
+            text(Some(host)),
             text(Some(kind(event))),
-            text(flow.and_then(|flow| flow.device.clone())),
-            name(flow.and_then(|flow| flow.direction)),
+            text(flow_id),
+            text(guest),
+            text(place.device),
+            name(place.direction),
             text(flow.map(|flow| flow.protocol.clone())),
             text(flow.map(|flow| flow.source.clone())),
             integer(flow.and_then(|flow| flow.source_port)),
             text(flow.map(|flow| flow.destination.clone())),
             integer(flow.and_then(|flow| flow.destination_port)),
             integer(flow.and_then(|flow| flow.vlan)),
-            integer(flow.map(|flow| flow.packets)),
-            integer(flow.map(|flow| flow.bytes)),
+            integer(flow.and_then(|flow| flow.icmp_id)),
+            integer(seen.new.map(|new| new.packets)),
+            integer(seen.new.map(|new| new.bytes)),
+            integer(extra.count),
+            integer(extra.length),
             integer(flow.and_then(|flow| flow.largest)),
-            text(flow.and_then(|flow| flow.cause)),
-            text(flow.and_then(|flow| flow.reason.clone())),
-            text(flow.and_then(|flow| flow.function.clone())),
-            time(first),
-            Cell::Bytes(header),
+            text(extra.cause),
+            text(place.reason),
+            text(place.function),
+            time(extra.first),
+            Cell::Bytes(extra.header),
         ])
     }
 
-    fn finish(&mut self) -> std::io::Result<()> {
-        for flow in &self.context.report.flows {
+    fn finish(&mut self, verdicts: &Verdicts<'_>) -> std::io::Result<()> {
+        for flow in &verdicts.flows {
             self.flows.row(flow_cells(flow))?;
         }
         self.events.finish()?;
         self.flows.finish()
+    }
+}
+
+fn counted(flow: &FlowColumns) -> Counted {
+    Counted {
+        device: flow.device.clone(),
+        direction: flow.direction,
+        reason: flow.reason.clone(),
+        function: flow.function.clone(),
     }
 }
 
@@ -294,6 +327,12 @@ fn flow_cells(flow: &FlowReport) -> [Cell; FLOWS.len()] {
     let path: Vec<_> = flow.path.iter().map(|hop| format!("{} {}", hop.device, hop.packets)).collect();
     let fixes: Vec<_> = flow.fixes.iter().filter_map(|fix| fix.command.clone()).collect();
     [
+        text(Some(flow.id.clone())),
+        text(Some(flow.origin.host.clone())),
+        text(flow.origin.netns.clone()),
+        text(flow.incident.clone()),
+        time(Some(flow.first_seen)),
+        time(Some(flow.last_seen)),
         text(flow.guest.clone()),
         text(flow.device.clone()),
         name(Some(flow.direction)),
@@ -303,9 +342,11 @@ fn flow_cells(flow: &FlowReport) -> [Cell; FLOWS.len()] {
         text(Some(flow.destination.clone())),
         integer(flow.destination_port),
         integer(flow.vlan),
+        integer(flow.icmp_id),
         name(Some(flow.verdict)),
         text(flow.cause.map(crate::diagnose::report::Cause::id)),
         name(Some(flow.severity)),
+        name(Some(flow.basis)),
         Cell::Flag(flow.complete),
         integer(Some(flow.packets)),
         integer(Some(flow.bytes)),

@@ -5,11 +5,13 @@
 //! Ethernet device that the kernel had as a layer-3 packet when it dropped it gets an Ethernet header with addresses of
 //! zero, and its comment says so: most tools read no file with two link types, and few hosts need one.
 
-use super::lookup::{DeviceNames, Verdicts};
-use super::{Context, Exporter, columns};
-use crate::event::{Address, Event, EventKind, HostState, PacketCause, PacketRecord};
+use super::columns;
+use super::lookup::Devices;
+use super::seen::{Exporter, Seen, Trace, Verdicts};
+use crate::diagnose::identity::icmp_id;
+use crate::event::{Address, EventKind, HostState, PacketCause, PacketRecord};
 use bytes::BufMut as _;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Write;
 use std::net::IpAddr;
 
@@ -42,8 +44,6 @@ const INTERFACES: u32 = 65_536;
 /// Writes a capture.
 pub(super) struct Capture {
     output: Box<dyn Write>,
-    verdicts: Verdicts,
-    devices: DeviceNames,
     interfaces: HashMap<(String, LinkType), u32>,
     /// The interface that was made last, of each link type.
     last: HashMap<LinkType, u32>,
@@ -51,26 +51,22 @@ pub(super) struct Capture {
 }
 
 impl Capture {
-    pub(super) fn begin(mut output: Box<dyn Write>, context: &Context) -> std::io::Result<Self> {
-        let header = &context.header;
+    pub(super) fn begin(mut output: Box<dyn Write>, traces: &[&Trace]) -> std::io::Result<Self> {
         let mut body = Vec::new();
         // Byte-order magic, version 1.0, length of the section not known.
         body.put_u32_le(0x1a2b_3c4d);
         body.put_u16_le(1);
         body.put_u16_le(0);
         body.put_u64_le(u64::MAX);
-        option(&mut body, SECTION_OS, &format!("Linux {} ({})", header.kernel, header.host));
-        option(&mut body, SECTION_APPLICATION, &format!("kvmtrace {}", header.kvmtrace));
+        let of_all = |text: &dyn Fn(&Trace) -> String| {
+            let texts: BTreeSet<String> = traces.iter().map(|trace| text(trace)).collect();
+            texts.into_iter().collect::<Vec<_>>().join("; ")
+        };
+        option(&mut body, SECTION_OS, &of_all(&|trace| format!("Linux {} ({})", trace.header.kernel, trace.host)));
+        option(&mut body, SECTION_APPLICATION, &of_all(&|trace| format!("kvmtrace {}", trace.header.kvmtrace)));
         end_of_options(&mut body);
         write_block(&mut output, SECTION, &body)?;
-        Ok(Self {
-            output,
-            verdicts: Verdicts::new(&context.report),
-            devices: DeviceNames::default(),
-            interfaces: HashMap::new(),
-            last: HashMap::new(),
-            names: BTreeMap::new(),
-        })
+        Ok(Self { output, interfaces: HashMap::new(), last: HashMap::new(), names: BTreeMap::new() })
     }
 
     /// Tells the names of guests whose addresses were not told before.
@@ -103,7 +99,7 @@ impl Capture {
     }
 
     /// What the packet is written as: raw only where the device has no Ethernet header and the packet is IP.
-    fn link_type(&self, packet: &PacketRecord) -> LinkType {
+    fn link_type(packet: &PacketRecord, devices: &Devices) -> LinkType {
         let device = match &packet.cause {
             PacketCause::Dropped { site, .. } => site.device,
             PacketCause::First | PacketCause::IcmpError | PacketCause::MacChanged | PacketCause::Wanted => {
@@ -112,19 +108,19 @@ impl Capture {
         };
         let is_ip = matches!(packet.header.first().map(|byte| byte >> 4), Some(4 | 6))
             && matches!(packet.flow.source, Address::Ip(_));
-        let has_no_ethernet = device.is_some_and(|device| self.devices.has_no_ethernet(device));
+        let has_no_ethernet = device.is_some_and(|device| devices.has_no_ethernet(device));
         if !packet.ethernet && is_ip && has_no_ethernet { LinkType::Raw } else { LinkType::Ethernet }
     }
 
     /// The interface of a packet's observation point.
-    fn interface(&mut self, packet: &PacketRecord, link_type: LinkType) -> std::io::Result<u32> {
+    fn interface(&mut self, packet: &PacketRecord, link_type: LinkType, devices: &Devices) -> std::io::Result<u32> {
         let (name, description) = if let PacketCause::Dropped { site, .. } = &packet.cause {
-            let device = site.device.map_or_else(|| "no device".to_owned(), |device| self.devices.get(device));
+            let device = site.device.map_or_else(|| "no device".to_owned(), |device| devices.name(device));
             (format!("{device} drop"), format!("packets that the kernel dropped at {device}"))
         } else {
             match packet.place {
                 Some(place) => {
-                    let device = self.devices.get(place.device);
+                    let device = devices.name(place.device);
                     match place.direction {
                         crate::event::Direction::Ingress => {
                             (format!("{device} ingress"), format!("packets that {device} received"))
@@ -160,7 +156,8 @@ impl Capture {
         Ok(number)
     }
 
-    fn comment(&self, packet: &PacketRecord, made_up: bool) -> String {
+    /// What is known of a packet and its flow.
+    fn comment(seen: &Seen<'_>, packet: &PacketRecord, made_up: bool) -> String {
         let mut parts = vec![columns::cause(&packet.cause).to_owned()];
         if let PacketCause::Dropped { site, .. } = &packet.cause {
             parts.push(format!(
@@ -169,15 +166,25 @@ impl Capture {
                 site.function.as_deref().unwrap_or("unknown")
             ));
         }
-        if let Some(flow) = self.verdicts.get(&packet.flow) {
+        if let Some(flow) = seen.flow {
+            parts.push(format!("flow {}", flow.id));
+        }
+        if let Some(id) = icmp_id(&packet.flow) {
+            parts.push(format!("icmp id {id}"));
+        }
+        if let Some(vlan) = packet.flow.vlan {
+            parts.push(format!("vlan {vlan}"));
+        }
+        if let Some(guest) = columns::Identity::of(seen).guest {
+            parts.push(format!("guest {guest}"));
+        }
+        parts.push(format!("host {}", seen.host));
+        if let Some(flow) = seen.flow {
             let verdict = serde_json::to_value(flow.verdict).unwrap_or_default();
             parts.push(format!("verdict {}", verdict.as_str().unwrap_or_default()));
             if let Some(cause) = flow.cause {
                 parts.push(format!("cause {}", cause.id()));
                 parts.push(flow.explanation.clone());
-            }
-            if let Some(guest) = &flow.guest {
-                parts.push(format!("guest {guest}"));
             }
         }
         if made_up {
@@ -186,9 +193,10 @@ impl Capture {
         parts.join("; ")
     }
 
-    fn packet(&mut self, event: &Event, packet: &PacketRecord) -> std::io::Result<()> {
-        let link_type = self.link_type(packet);
-        let interface = self.interface(packet, link_type)?;
+    fn packet(&mut self, seen: &Seen<'_>, packet: &PacketRecord) -> std::io::Result<()> {
+        let event = seen.event;
+        let link_type = Self::link_type(packet, seen.devices);
+        let interface = self.interface(packet, link_type, seen.devices)?;
         let made_up = link_type == LinkType::Ethernet && !packet.ethernet;
         let mut bytes = Vec::with_capacity(packet.header.len() + 14);
         if made_up {
@@ -206,18 +214,21 @@ impl Capture {
         body.put_u32_le(length);
         body.put_slice(&bytes);
         pad(&mut body);
-        option(&mut body, COMMENT, &self.comment(packet, made_up));
+        option(&mut body, COMMENT, &Self::comment(seen, packet, made_up));
         end_of_options(&mut body);
         write_block(&mut self.output, ENHANCED_PACKET, &body)
     }
 }
 
 impl Exporter for Capture {
-    fn event(&mut self, event: &Event) -> std::io::Result<()> {
-        self.devices.learn(event);
-        match &event.kind {
+    fn names(&mut self, host: &HostState) -> std::io::Result<()> {
+        self.resolve(host)
+    }
+
+    fn event(&mut self, seen: &Seen<'_>) -> std::io::Result<()> {
+        match &seen.event.kind {
             EventKind::Host(host) => self.resolve(host),
-            EventKind::Packet(packet) => self.packet(event, packet),
+            EventKind::Packet(packet) => self.packet(seen, packet),
             EventKind::Started(_)
             | EventKind::Flow(_)
             | EventKind::Drop(_)
@@ -230,7 +241,7 @@ impl Exporter for Capture {
         }
     }
 
-    fn finish(&mut self) -> std::io::Result<()> {
+    fn finish(&mut self, _verdicts: &Verdicts<'_>) -> std::io::Result<()> {
         self.output.flush()
     }
 }

@@ -8,6 +8,11 @@ use crate::selection::Selection;
 use serde_json::Value;
 use std::process::Command;
 
+#[path = "tests/flows.rs"]
+mod flows;
+#[path = "tests/partition.rs"]
+mod partition;
+
 /// A directory with a recording of the sample trace; it goes with the value.
 struct Sample(PathBuf);
 
@@ -34,9 +39,13 @@ impl Sample {
 
     fn export(&self, form: Form, name: &str) -> PathBuf {
         let output = self.0.join(name);
-        export(&[self.recording()], Selection::default(), form, &output, false, true).unwrap();
+        export(&[self.recording()], Selection::default(), &target(form, &output), true).unwrap();
         output
     }
+}
+
+fn target(form: Form, output: &Path) -> Target {
+    Target { form, output: output.to_owned(), force: false, partition: None }
 }
 
 impl Drop for Sample {
@@ -169,7 +178,13 @@ except ImportError:
 events = parquet.read_table(sys.argv[1] + "/events.parquet")
 flows = parquet.read_table(sys.argv[1] + "/flows.parquet")
 drops = [row for row in events.to_pylist() if row["event"] == "drop"]
-print(events.num_rows, len(drops), drops[0]["source"], drops[0]["source_port"], drops[0]["reason"], drops[0]["device"])
+print(events.num_rows, len(drops), drops[0]["source"], drops[0]["source_port"], drops[0]["reason"], drops[0]["device"], drops[0]["host"], drops[0]["guest"])
+ids = {flow["id"]: flow["dropped"] for flow in flows.to_pylist()}
+sums = {}
+for row in events.to_pylist():
+    if row["event"] == "drop":
+        sums[row["flow_id"]] = sums.get(row["flow_id"], 0) + row["packets"]
+print(sums == {id: dropped for id, dropped in ids.items() if dropped}, sum(sums.values()))
 print(events.schema.field("time").type, events.schema.field("source").type, events.schema.field("packets").type)
 print(flows.num_columns, flows.schema.field("complete").type)
 "#;
@@ -180,9 +195,10 @@ print(flows.num_columns, flows.schema.field("complete").type)
         return;
     }
     let expected = [
-        format!("{} 40 10.0.0.1 40000 NOT_SPECIFIED eth0", trace().len()),
+        format!("{} 40 10.0.0.1 40000 NOT_SPECIFIED eth0 kvm7 web1", trace().len()),
+        "True 240".to_owned(),
         "timestamp[us, tz=UTC] string int64".to_owned(),
-        "24 bool".to_owned(),
+        "32 bool".to_owned(),
     ];
     assert_eq!(text.lines().collect::<Vec<_>>(), expected);
 }
@@ -207,7 +223,7 @@ fn a_reader_written_from_the_document_reads_the_golden_recordings() {
         let mut read = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
         let sample = Sample::new(&format!("reader-{schema}"));
         let exported = sample.0.join("golden.json");
-        export(&[golden], Selection::default(), Form::Json, &exported, false, true).unwrap();
+        export(&[golden], Selection::default(), &target(Form::Json, &exported), true).unwrap();
         let exported = std::fs::read_to_string(exported).unwrap();
         let mut lines = exported.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
         let (header, recording) = (read.next().unwrap(), lines.next().unwrap());
@@ -285,22 +301,6 @@ fn assert_subset(told: &Value, known: &Value) {
 }
 
 #[test]
-fn two_traces_are_not_exported_into_one_file() {
-    let (one, other) = (Sample::new("one"), Sample::new("other"));
-    let mut writer = Writer::create(&Destination::new(&other.recording(), true), Options::default()).unwrap();
-    for event in crate::record::samples::conversation("kvm2", true, 7, [0, 1, 2, 3]) {
-        writer.write(&event).unwrap();
-    }
-    writer.finish().unwrap();
-    let output = one.0.join("both.json");
-    let error = export(&[one.recording(), other.recording()], Selection::default(), Form::Json, &output, true, true)
-        .unwrap_err()
-        .to_string();
-    assert!(error.ends_with("export each by itself; report judges them together"), "{error}");
-    assert!(!output.exists());
-}
-
-#[test]
 fn nothing_is_written_over_without_force() {
     let sample = Sample::new("exists");
     for (form, name) in [(Form::Json, "x.json"), (Form::Pcapng, "x.pcapng"), (Form::Parquet, "x")] {
@@ -308,9 +308,10 @@ fn nothing_is_written_over_without_force() {
             continue;
         }
         let output = sample.export(form, name);
-        let error =
-            export(&[sample.recording()], Selection::default(), form, &output, false, true).unwrap_err().to_string();
+        let target = target(form, &output);
+        let error = export(&[sample.recording()], Selection::default(), &target, true).unwrap_err().to_string();
         assert!(error.ends_with(&format!("{name} exists; --force writes over it")), "{error}");
-        export(&[sample.recording()], Selection::default(), form, &output, true, true).unwrap();
+        let forced = Target { force: true, ..target };
+        export(&[sample.recording()], Selection::default(), &forced, true).unwrap();
     }
 }
