@@ -2,6 +2,7 @@
 //! sink, and the outcome into an exit status.
 
 mod alone;
+mod check;
 mod color;
 mod command;
 mod elsewhere;
@@ -19,13 +20,12 @@ mod screen;
 mod session;
 mod show;
 
-use crate::cli::{Check, Cli, Command, Verdict, Watch};
+use crate::cli::{Cli, Command, Verdict, Watch};
 use crate::host;
 use crate::kernel::privilege;
 use crate::pipeline::Pipeline;
 use crate::sink;
 use crate::source::Source as _;
-use alone::host_alone;
 use anyhow::{Context as _, bail};
 use color::colored;
 use command::not_run;
@@ -100,7 +100,7 @@ fn log(cli: &Cli) {
 async fn run(cli: &Cli) -> anyhow::Result<Outcome> {
     match &cli.command {
         Command::Guests { json } => guests(cli, *json).await,
-        Command::Check(options) => check(cli, options).await,
+        Command::Check(options) => check::check(cli, options).await,
         Command::Probe(options) => Box::pin(probe::probe(cli, options)).await,
         Command::Fix(options) => fix::fix(cli, options).await,
         Command::Explain(options) => explain::explain(cli, options).await,
@@ -213,16 +213,6 @@ async fn guests(cli: &Cli, json: bool) -> anyhow::Result<Outcome> {
     }
     out.flush()?;
     Ok(Outcome::Clean)
-}
-
-/// A trace in which nothing happens: what is found then is visible in the host's configuration alone.
-async fn check(cli: &Cli, options: &Check) -> anyhow::Result<Outcome> {
-    host::settle().await?;
-    let host = host::snapshot().await?;
-    let scope = host::path::Scope { guests: options.guests.clone(), devices: options.interfaces.clone(), all: false };
-    host::path::devices_to_trace(&host, &scope)?;
-    let pipeline = host_alone(host, scope);
-    show(cli, &pipeline.check(), options.json, sink::check::report)
 }
 
 /// Removes what killed runs have left.

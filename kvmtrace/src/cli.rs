@@ -313,6 +313,9 @@ pub struct Metrics {
 /// `kvmtrace check`
 #[derive(Args, Clone, Debug)]
 pub struct Check {
+    /// Also send a few packets as if each guest had sent them, and see what becomes of them
+    #[arg(long)]
+    pub probe: bool,
     /// Only this guest and its path (may be given several times)
     #[arg(short, long = "guest", value_name = "NAME")]
     pub guests: Vec<String>,
@@ -325,7 +328,7 @@ pub struct Check {
 }
 
 /// A packet, in words: `explain` and `probe` ask about one.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 pub struct PacketWords {
     /// The guest: its name, its UUID or one of its devices
     pub guest: String,
@@ -434,7 +437,8 @@ pub struct Explain {
     pub json: bool,
 }
 
-const PROBE_HELP: &str = "Without a target: the guest's gateway, this host and a neighbour are probed, after a question. With --from ADDRESS the \
+const PROBE_HELP: &str = "Without a target: the guest's gateway, this host, a neighbour, a name server and a machine beyond are probed, as far as they are \
+known, after a question. With --from ADDRESS the \
 packets enter by the uplink, as if that address had sent them to the guest. docs/probe.md says how others recognise them.";
 
 /// Outcomes of a probe.

@@ -16,6 +16,11 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
+    /// For packets that kvmtrace sends itself.
+    pub fn of_probe() -> Self {
+        Self { track: Track::of_probe(), ..Self::default() }
+    }
+
     /// Takes one event in and tells what an onlooker should hear of at once (`kvmtrace watch`).
     pub fn step(&mut self, event: &Event) -> Vec<Notice> {
         self.take(event);

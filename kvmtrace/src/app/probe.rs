@@ -6,54 +6,53 @@
 //! 4. [`crate::diagnose::probe`] finds the probe's flows in the report of the trace.
 
 mod ask;
+mod beside_check;
 mod refuse;
 mod run;
+mod sending;
 mod sweep;
 mod watch;
 
+pub(super) use beside_check::probed;
+
 use super::color::view;
 use super::outcome::Outcome as Status;
+use super::record::tell;
 use crate::cli::{Cli, Expect, Probe};
-use crate::diagnose::probe::{Expected, Limit, Outcome, ProbeReport, Probed, flows, narrowed, outcome};
-use crate::event::host::LinkKind;
-use crate::event::{Direction, HostState, IfIndex, Place};
+use crate::diagnose::probe::{Limit, Outcome, ProbeReport};
+use crate::event::HostState;
 use crate::forward::asked::Asked;
-use crate::forward::packet::{Fragment, Network, Packet, Transport};
-use crate::forward::{Entry, walk};
+use crate::forward::packet::{Network, Packet, Transport};
 use crate::kernel::privilege;
-use crate::topology::Topology;
 use crate::{host, sink};
 use anyhow::{Context as _, bail};
-use run::{Run, Sent};
+use run::Run;
+use sending::{Done, FEW, entries, expected, place, report, send, with_next_hop};
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use sweep::Sweep;
 
 /// The smallest and the largest payload that a sweep begins with, and packets that it may take.
 const SWEEP_LEAST: u32 = 128;
 const SWEEP_PACKETS: usize = 20;
-/// Packets for each target where none was named.
-const FEW: u16 = 2;
-
-/// A probe that was sent.
-struct Done {
-    asked: Asked,
-    sent: Sent,
-    expected: Option<Expected>,
-}
 
 pub(super) async fn probe(cli: &Cli, options: &Probe) -> anyhow::Result<Status> {
     privilege::check()?;
     let host = host::snapshot().await?;
     let ask = ask::ask(&host, options).await?;
     let Some(first) = ask.packets.first() else { bail!("nothing to send") };
-    for asked in &ask.packets {
-        refuse::check(&host, asked)?;
+    if let Some(refusal) = ask.packets.iter().find_map(|asked| refuse::check(&host, asked).err()) {
+        return refused(cli, options, &host, &refusal);
     }
     if !ask.named && !options.yes && !agreed(&ask.packets, options.count.min(FEW))? {
         bail!("nothing was sent");
     }
+    if !ask.unknown.is_empty() {
+        let unknown =
+            crate::diagnose::words::list(&ask.unknown.iter().map(|what| (*what).to_owned()).collect::<Vec<_>>());
+        tell(cli, &format!("no address is known here of {unknown}; to probe one: `to ADDRESS`"));
+    }
     let entries = entries(&host, &ask.packets)?;
-    let mut run = Run::start(&first.guest, &entries, options.rules.trace_rules).await?;
+    let mut run = Run::start(vec![first.guest.clone()], &entries, options.rules.trace_rules).await?;
     let (done, limit) = if options.sweep {
         let (done, limit) = sweep(&mut run, &host, first, options).await?;
         (done, Some(limit))
@@ -81,6 +80,21 @@ pub(super) async fn probe(cli: &Cli, options: &Probe) -> anyhow::Result<Status> 
     })
 }
 
+/// Nothing was sent. What stands in the way may be a fault that the configuration shows; its fix is the way out then.
+fn refused(cli: &Cli, options: &Probe, host: &HostState, refusal: &refuse::Refusal) -> anyhow::Result<Status> {
+    let Some(report) = refusal.faults(host) else { return Err(anyhow::Error::new(refusal.clone())) };
+    tell(cli, &format!("nothing was sent: {refusal}"));
+    let mut out = std::io::stdout().lock();
+    let status = Status::of(report.severity());
+    if options.json {
+        sink::probe::json(&ProbeReport { report, probes: Vec::new(), limit: None }, &mut out)?;
+    } else {
+        sink::check::report(&report, view(cli), &mut out)?;
+    }
+    out.flush()?;
+    Ok(status)
+}
+
 fn meant(expect: Expect) -> Outcome {
     match expect {
         Expect::Answered => Outcome::Answered,
@@ -90,42 +104,6 @@ fn meant(expect: Expect) -> Outcome {
         Expect::Lost => Outcome::Lost,
         Expect::Dropped => Outcome::Dropped,
     }
-}
-
-/// Where all of it enters: the packets, and the requests that may come before them.
-fn entries(host: &HostState, all: &[Asked]) -> anyhow::Result<Vec<Place>> {
-    let mut entries = Vec::new();
-    for asked in all {
-        let request = request(asked).map(|_| Entry::Guest(asked.interface));
-        for entry in std::iter::once(asked.entry).chain(request) {
-            let place = place(host, entry)?;
-            if !entries.contains(&place) {
-                entries.push(place);
-            }
-        }
-    }
-    Ok(entries)
-}
-
-/// Where a packet enters, as the tc hooks see it.
-fn place(host: &HostState, entry: Entry) -> anyhow::Result<Place> {
-    let is_macvtap =
-        |device: IfIndex| host.link(device).is_some_and(|link| matches!(link.kind, LinkKind::Macvtap { .. }));
-    Ok(match entry {
-        // What a macvtap's guest sends leaves by the macvtap.
-        Entry::Guest(device) if is_macvtap(device) => Place { device, direction: Direction::Egress },
-        Entry::Guest(device) | Entry::Wire(device) => Place { device, direction: Direction::Ingress },
-        Entry::Host => {
-            bail!("--from is an address of this host: send from here itself, under `kvmtrace verdict --cmd`")
-        }
-    })
-}
-
-/// The guest's request for the MAC address of its next hop: a guest would send nothing before somebody answers. Of a packet
-/// to the guest, the request for the sender's, where that is not known.
-fn request(asked: &Asked) -> Option<&Packet> {
-    let unknown = asked.next_hop.is_some_and(|hop| hop.mac.is_none());
-    asked.first.as_ref().filter(|_| unknown || matches!(asked.entry, Entry::Guest(_)))
 }
 
 /// Names what will be sent, and asks.
@@ -155,60 +133,13 @@ fn target(asked: &Asked) -> String {
     }
 }
 
-/// Sends one probe; before it the request for the next hop's MAC address, and only that if nobody answers.
-async fn send(run: &mut Run, host: &HostState, asked: &Asked, count: u16) -> anyhow::Result<Done> {
-    let entry = place(host, asked.entry)?;
-    match with_next_hop(run, host, asked).await? {
-        Ok(packet) => {
-            let expected = expected(host, &packet, asked.entry, run.mtu(entry));
-            // One request is enough for what is broadcast.
-            let count =
-                if packet.destination_mac.is_some_and(crate::event::MacAddress::is_multicast) { 1 } else { count };
-            let sent = run.probe(&packet, entry, count).await?;
-            Ok(Done { asked: asked.clone(), sent, expected })
-        }
-        Err(unanswered) => {
-            let by = Entry::Guest(asked.interface);
-            let expected = expected(host, &unanswered.packet, by, run.mtu(unanswered.entry));
-            Ok(Done { asked: asked.clone(), sent: *unanswered, expected })
-        }
-    }
-}
-
-/// The packet with its receiver's MAC address, or its sender's; or the request for it which nobody answered.
-async fn with_next_hop(run: &mut Run, host: &HostState, asked: &Asked) -> anyhow::Result<Result<Packet, Box<Sent>>> {
-    let Some(request) = request(asked) else { return Ok(Ok(asked.packet.clone())) };
-    let sent = run.probe(request, place(host, Entry::Guest(asked.interface))?, 1).await?;
-    let packet = asked.packet.clone();
-    Ok(match (sent.watch.answerer, asked.entry) {
-        (None, _) => Err(Box::new(sent)),
-        (mac, Entry::Wire(_)) => Ok(Packet { source_mac: mac, ..packet }),
-        // An answer that did not reach the guest gives it no next hop.
-        (_, Entry::Guest(_) | Entry::Host) if !sent.watch.answered => Err(Box::new(sent)),
-        (mac, Entry::Guest(_) | Entry::Host) => Ok(Packet { destination_mac: mac, ..packet }),
-    })
-}
-
-/// The model's answer. A packet that its sender fragments is walked as its first fragment.
-fn expected(host: &HostState, packet: &Packet, entry: Entry, mtu: u32) -> Option<Expected> {
-    let mut packet = packet.clone();
-    let may_fragment = packet.ip().is_some_and(|ip| ip.destination.is_ipv6() || !ip.dont_fragment);
-    if may_fragment && packet.length > mtu {
-        packet.length = mtu;
-        if let Some(ip) = packet.ip_mut() {
-            ip.fragment = Fragment::First;
-        }
-    }
-    Expected::of(&walk(&Topology::new(host), &packet, entry), host)
-}
-
 /// Finds the largest packet that passes.
 async fn sweep(run: &mut Run, host: &HostState, asked: &Asked, options: &Probe) -> anyhow::Result<(Vec<Done>, Limit)> {
     let entry = place(host, asked.entry)?;
     let packet = match with_next_hop(run, host, asked).await? {
         Ok(packet) => packet,
         Err(unanswered) => {
-            let done = Done { asked: asked.clone(), expected: None, sent: *unanswered };
+            let done = Done { asked: asked.clone(), expected: None, sent: unanswered.sent };
             return Ok((vec![done], Limit { largest: None, next: None, told: None }));
         }
     };
@@ -236,45 +167,4 @@ async fn sweep(run: &mut Run, host: &HostState, asked: &Asked, options: &Probe) 
     let told = failed.as_ref().map(|done| done.sent.watch.told);
     let limit = Limit { largest: sweep.passes, next: sweep.fails, told };
     Ok((passed.into_iter().chain(failed).collect(), limit))
-}
-
-/// The report of the trace, narrowed to what was sent.
-fn report(
-    host: &HostState,
-    whole: &crate::diagnose::report::Report,
-    done: &[Done],
-    limit: Option<Limit>,
-) -> anyhow::Result<ProbeReport> {
-    let keys: Vec<_> = done.iter().map(|done| done.sent.key).collect();
-    let report = narrowed(whole.clone(), &keys);
-    let probes = done.iter().map(|done| {
-        let (there, back) = flows(&report, done.sent.key);
-        let device = host.link_name(done.sent.entry.device);
-        let there = there.with_context(|| format!("{device}: the packets were sent, and no hook there saw them"))?;
-        let (outcome, on_the_way_back) = outcome(there, back);
-        let judged = if on_the_way_back { back.unwrap_or(there) } else { there };
-        let ip = done.sent.packet.ip();
-        Ok(Probed {
-            key: done.sent.key,
-            guest: done.asked.guest.clone(),
-            device,
-            protocol: there.protocol.clone(),
-            source: done.sent.key.source.to_string(),
-            source_port: done.sent.key.source_port,
-            destination: done.sent.key.destination.to_string(),
-            destination_port: done.sent.key.destination_port,
-            size: done.sent.packet.length,
-            dont_fragment: ip.is_some_and(|ip| ip.dont_fragment),
-            sent: done.sent.packets,
-            // Fragments of one answer are several packets.
-            answered: back.map_or(0, |back| back.packets.min(done.sent.packets)),
-            expected: done.expected.clone(),
-            outcome,
-            cause: judged.cause,
-            place: judged.place.clone(),
-            severity: judged.severity,
-        })
-    });
-    let probes = probes.collect::<anyhow::Result<Vec<_>>>()?;
-    Ok(ProbeReport { report, probes, limit })
 }

@@ -219,10 +219,6 @@ pub fn narrowed(mut report: Report, probes: &[FlowKey]) -> Report {
     for flow in &mut report.flows {
         // ARP and DHCP have no room for the mark in their keys.
         flow.probe = true;
-        // A guest asks again, a probe asks once: what the rule takes for too little to worry about is all there will be.
-        if flow.cause == Some(Cause::NeighbourUnresolved) && flow.severity == Severity::Info {
-            flow.severity = Severity::Warning;
-        }
     }
     report.findings.clear();
     report.settle_incidents();

@@ -367,7 +367,7 @@ pub struct GuestInterface {
     pub kind: String,
     /// The guest's own MAC address (not the tap's), when configured or seen.
     pub mac: Option<MacAddress>,
-    /// IP addresses seen behind that MAC address (neighbour tables).
+    /// IP addresses of that MAC address: seen (neighbour tables), routed to the device alone, or leased by this host.
     pub addresses: Vec<IpAddr>,
     /// The manager holds the interface's link down, as `virsh domif-setlink` does.
     #[serde(default)]

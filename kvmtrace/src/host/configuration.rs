@@ -1,10 +1,10 @@
 //! The files that set devices, sysctls and rules at boot. Only looked into for names: what cannot be read or understood is
 //! not told, and the cure then says it in general.
 
+use super::text_file;
 use crate::event::configuration::{Configuration, ConfigurationSystem, DeviceConfiguration};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 /// Files of one directory that are looked into.
@@ -68,7 +68,7 @@ pub(super) fn read<'a>(
         }
     }
     let interfaces = root.join("etc/network/interfaces");
-    let mut ifupdown = vec![(interfaces.clone(), text_of(&interfaces).unwrap_or_default())];
+    let mut ifupdown = vec![(interfaces.clone(), text_file::read(&interfaces, BYTES).unwrap_or_default())];
     ifupdown.extend(files(root, "etc/network/interfaces.d", ""));
     for (file, text) in ifupdown {
         for device in text.lines().filter_map(|line| line.trim().strip_prefix("iface ")?.split_whitespace().next()) {
@@ -94,15 +94,7 @@ fn files(root: &Path, directory: &str, extension: &str) -> Vec<(PathBuf, String)
     let fits = |path: &PathBuf| extension.is_empty() || path.extension().is_some_and(|known| known == extension);
     let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(fits).take(FILES).collect();
     paths.sort();
-    paths.into_iter().filter_map(|path| text_of(&path).map(|text| (path, text))).collect()
-}
-
-fn text_of(path: &Path) -> Option<String> {
-    // A pipe in such a directory must not hold us up.
-    fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
-    let mut bytes = Vec::new();
-    fs::File::open(path).ok()?.take(BYTES).read_to_end(&mut bytes).ok()?;
-    Some(String::from_utf8_lossy(&bytes).into_owned())
+    paths.into_iter().filter_map(|path| text_file::read(&path, BYTES).map(|text| (path, text))).collect()
 }
 
 /// The value of the first `key=` of a file of sections.
@@ -143,7 +135,7 @@ fn sysctl_files(root: &Path, sysctls: &BTreeMap<String, String>) -> BTreeMap<Str
         }
     }
     let last = root.join("etc/sysctl.conf");
-    let last = text_of(&last).map(|text| (last, text));
+    let last = text_file::read(&last, BYTES).map(|text| (last, text));
     let mut found = BTreeMap::new();
     for (path, text) in by_name.into_values().chain(last) {
         for line in text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';'])) {

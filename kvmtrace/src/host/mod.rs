@@ -19,6 +19,7 @@ mod policy;
 mod tables;
 #[cfg(test)]
 pub(crate) mod test_hosts;
+mod text_file;
 
 pub use changes::Changes;
 pub use guests::elsewhere::{OtherNamespace, find as guests_elsewhere};
@@ -27,6 +28,8 @@ pub use netfilter::nf_tables_is_present;
 use crate::event::{HostState, bounds};
 use netlink::Netlink;
 use std::io;
+use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
 /// Devices that `kvmtrace probe` makes for its frames begin with this; they end with it and are no guest's.
@@ -56,7 +59,7 @@ pub async fn snapshot() -> Result<HostState, HostError> {
     let names: Vec<String> = state.links.values().map(|link| link.name.clone()).collect();
     let sysctls = state.sysctls.clone();
     let configuration = tokio::task::spawn_blocking(move || {
-        configuration::read(std::path::Path::new("/"), names.iter().map(String::as_str), &sysctls)
+        configuration::read(Path::new("/"), names.iter().map(String::as_str), &sysctls)
     });
     state.configuration = configuration.await.map_err(HostError::Interrupted)?;
     state.bound(bounds::ROOM);
@@ -107,6 +110,15 @@ fn timezone() -> String {
         .or_else(|| linked().filter(is_name))
         .or_else(|| named().filter(is_name))
         .unwrap_or_else(|| "UTC".to_owned())
+}
+
+/// The name servers that this host asks (resolv.conf(5)): those behind systemd-resolved, where that answers itself.
+pub fn name_servers() -> Vec<IpAddr> {
+    const BYTES: u64 = 64 << 10;
+    let files = ["/run/systemd/resolve/resolv.conf", "/etc/resolv.conf"];
+    let text = files.iter().find_map(|file| text_file::read(Path::new(file), BYTES)).unwrap_or_default();
+    let servers = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver")?.trim().parse().ok());
+    servers.take(8).collect()
 }
 
 async fn network() -> Result<HostState, HostError> {

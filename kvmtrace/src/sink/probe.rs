@@ -38,7 +38,28 @@ pub fn text(report: &ProbeReport, view: View, out: &mut impl Write) -> io::Resul
     text::degraded(&report.report, style, out)
 }
 
+/// Each probe and its path, without the faults.
+pub fn lines(report: &ProbeReport, view: View, out: &mut impl Write) -> io::Result<()> {
+    for probe in &report.probes {
+        way(report, probe, view, out)?;
+    }
+    if report.probes.is_empty() { Ok(()) } else { writeln!(out) }
+}
+
 fn one(report: &ProbeReport, probe: &Probed, view: View, out: &mut impl Write) -> io::Result<()> {
+    way(report, probe, view, out)?;
+    let (there, back) = flows(&report.report, probe.key);
+    // That packets of this size come in fragments is what was asked for.
+    let faulty = |flow: &&FlowReport| {
+        flow.severity > Severity::Info || !matches!(flow.verdict, Verdict::Delivered | Verdict::Fragmented)
+    };
+    for flow in [there, back].into_iter().flatten().filter(faulty) {
+        incident::flow(flow, view, out)?;
+    }
+    writeln!(out)
+}
+
+fn way(report: &ProbeReport, probe: &Probed, view: View, out: &mut impl Write) -> io::Result<()> {
     let style = view.style;
     let end = |address: &str, port: Option<u16>| match port {
         Some(port) if address.contains(':') => format!("[{address}]:{port}"),
@@ -68,14 +89,7 @@ fn one(report: &ProbeReport, probe: &Probed, view: View, out: &mut impl Write) -
         let differs = if expected.differs(probe.outcome) { "; what happened is something else" } else { "" };
         writeln!(out, "  {}", style.dim(&format!("model  {}{differs}", escape(&expected.text))))?;
     }
-    // That packets of this size come in fragments is what was asked for.
-    let faulty = |flow: &&FlowReport| {
-        flow.severity > Severity::Info || !matches!(flow.verdict, Verdict::Delivered | Verdict::Fragmented)
-    };
-    for flow in [there, back].into_iter().flatten().filter(faulty) {
-        incident::flow(flow, view, out)?;
-    }
-    writeln!(out)
+    Ok(())
 }
 
 /// A probe that was refused by its receiver is no fault of this host.

@@ -65,9 +65,21 @@ pub struct Track {
     hosts: u64,
     ended: bool,
     command_status: Option<i32>,
+    /// Who sends asks once where a machine would ask again: the packets of `kvmtrace probe`.
+    asks_once: bool,
 }
 
 impl Track {
+    /// For a trace of packets that are sent once, and not again where nobody answers.
+    pub fn of_probe() -> Self {
+        Self { asks_once: true, ..Self::default() }
+    }
+
+    /// Nobody asks again: a request without an answer is all that there will be.
+    pub fn asks_once(&self) -> bool {
+        self.asks_once
+    }
+
     /// Takes one event in.
     pub fn apply(&mut self, event: &Event) {
         self.end = self.end.max(event.time);

@@ -9,9 +9,29 @@ use crate::lab::traffic::{Expected, Kind, Traffic};
 use crate::product::{Product, Verdict};
 use anyhow::{Context as _, Result};
 
+/// Faults that lie in what the sender itself sends (addresses that are not its own), or in how much of it: a few packets as a
+/// well-behaved guest sends them meet none of these. Nothing is sent for a guest whose process is stopped.
+const OF_THE_SENDER: [&str; 10] = [
+    "arp-spoofed",
+    "checksum-bad",
+    "guest-not-reading",
+    "invalid-source-mac",
+    "mac-spoofed",
+    "martian-source",
+    "qdisc-limit",
+    "socket-buffer-full",
+    "source-spoofed",
+    "ttl-expired",
+];
+
 /// The one exchange of a scenario that a probe can stand for: unicast, of a guest, or to one from
 /// the LAN. What the host itself sends needs no probe.
 pub(super) fn subject(scenario: &Scenario) -> Option<&Traffic> {
+    let of_the_sender =
+        |expect: &Expect| expect.cause.list().iter().all(|cause| OF_THE_SENDER.contains(&cause.as_str()));
+    if !scenario.is_healthy() && scenario.expect.list().iter().all(of_the_sender) {
+        return None;
+    }
     let can_stand_for = |traffic: &Traffic| {
         matches!(traffic.kind, Kind::Ping | Kind::Udp | Kind::UdpOneWay | Kind::Dns | Kind::Tcp | Kind::TcpShort)
             && (is_guest(&traffic.from) || traffic.from == "lan" && is_guest(&traffic.to))
@@ -55,7 +75,8 @@ fn arguments(lab: &Lab, traffic: &Traffic) -> Result<Vec<String>> {
     let from_guest = is_guest(&traffic.from);
     let role = if from_guest { &traffic.from } else { &traffic.to };
     let guest = &lab.guest(role)?.plan;
-    let mut words = vec!["probe".to_owned(), guest.name.clone()];
+    // The name of a guest that is gone is gone as well.
+    let mut words = vec!["probe".to_owned(), guest.tap.clone()];
     let mut word = |text: &str| words.push(text.to_owned());
     if from_guest {
         word("to");
@@ -63,6 +84,11 @@ fn arguments(lab: &Lab, traffic: &Traffic) -> Result<Vec<String>> {
     } else {
         word("--from");
         word(&lab.address(&traffic.from)?.to_string());
+    }
+    let via = if from_guest { next_hop(lab, traffic)? } else { None };
+    if let Some(via) = via {
+        word("--via");
+        word(&via);
     }
     word("--source");
     word(&guest.port.addresses.of(lab.plan.options.family).to_string());
@@ -98,6 +124,15 @@ fn arguments(lab: &Lab, traffic: &Traffic) -> Result<Vec<String>> {
     Ok(words)
 }
 
+/// The guest's own next hop, which its operator knows.
+fn next_hop(lab: &Lab, traffic: &Traffic) -> Result<Option<String>> {
+    let target = lab.destination(traffic)?;
+    let told = lab.guest(&traffic.from)?.namespace.run(&format!("ip -o route get {target}"))?;
+    let mut words = told.stdout.split_whitespace().skip_while(|word| *word != "via");
+    // On link it is the target itself.
+    Ok((told.code() == 0).then(|| words.nth(1).map_or_else(|| target.to_string(), str::to_owned)))
+}
+
 /// The scenario with what a probe can be held to: cause and place. Verdicts and directions are those of other traffic.
 fn as_probed(scenario: &Scenario) -> Scenario {
     let place = |expect: &Expect| Expect {
@@ -114,5 +149,5 @@ fn as_probed(scenario: &Scenario) -> Scenario {
         evidence: None,
     };
     let expect = OneOrMore::More(scenario.expect.list().iter().map(place).collect());
-    Scenario { expect, both_ends: Vec::new(), ..scenario.clone() }
+    Scenario { expect, both_ends: Vec::new(), advice: Vec::new(), ..scenario.clone() }
 }

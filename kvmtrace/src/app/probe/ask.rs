@@ -3,8 +3,8 @@
 use super::super::question;
 use crate::cli::{PacketWords, Probe};
 use crate::event::HostState;
-use crate::event::host::GuestInterface;
-use crate::forward::asked::{Asked, guest_named};
+use crate::forward::asked::Asked;
+use crate::host;
 
 /// What was asked for.
 #[derive(Debug)]
@@ -13,6 +13,8 @@ pub(super) struct Ask {
     pub(super) packets: Vec<Asked>,
     /// The operator named the target.
     pub(super) named: bool,
+    /// Targets of which this host knows no address, in words.
+    pub(super) unknown: Vec<&'static str>,
 }
 
 /// Reads the command line; asks the resolver for names.
@@ -20,20 +22,22 @@ pub(super) async fn ask(host: &HostState, options: &Probe) -> anyhow::Result<Ask
     let typed = &options.packet;
     let has_target = typed.words.first().is_some_and(|word| word == "to");
     if has_target || typed.from.is_some() {
-        return Ok(Ask { packets: vec![question::asked(host, typed).await?], named: true });
+        return Ok(Ask { packets: vec![question::asked(host, typed).await?], named: true, unknown: Vec::new() });
     }
     if typed.words.first().is_some_and(|word| word == "dhcp") {
         // A discovery asks whoever serves.
-        return Ok(Ask {
-            packets: vec![question::asked(host, &towards(typed, "255.255.255.255")).await?],
-            named: true,
-        });
+        let asked = question::asked(host, &towards(typed, "255.255.255.255")).await?;
+        return Ok(Ask { packets: vec![asked], named: true, unknown: Vec::new() });
     }
-    // What is not known of these is left out; one at least must be known.
+    usual(host, typed).await
+}
+
+/// Packets to all that the guest can be expected to reach. What is not known of these is left out; one at least must be known.
+pub(super) async fn usual(host: &HostState, typed: &PacketWords) -> anyhow::Result<Ask> {
+    let usual = crate::forward::asked::usual(host, &typed.guest, &host::name_servers());
     let mut packets: Vec<Asked> = Vec::new();
     let mut refusal = None;
-    let usual = ["gateway".to_owned(), "host".to_owned()].into_iter().chain(neighbour(host, &typed.guest));
-    for target in usual {
+    for target in usual.targets {
         match question::asked(host, &towards(typed, &target)).await {
             Ok(asked) if packets.iter().any(|known| known.packet == asked.packet) => {}
             Ok(asked) => packets.push(asked),
@@ -42,7 +46,7 @@ pub(super) async fn ask(host: &HostState, options: &Probe) -> anyhow::Result<Ask
     }
     match refusal {
         Some(error) if packets.is_empty() => Err(error),
-        Some(_) | None => Ok(Ask { packets, named: false }),
+        Some(_) | None => Ok(Ask { packets, named: false, unknown: usual.unknown }),
     }
 }
 
@@ -50,18 +54,4 @@ pub(super) async fn ask(host: &HostState, options: &Probe) -> anyhow::Result<Ask
 fn towards(typed: &PacketWords, target: &str) -> PacketWords {
     let target = ["to", target].map(str::to_owned);
     PacketWords { words: [target.as_slice(), &typed.words].concat(), ..typed.clone() }
-}
-
-/// Another guest of the same bridge, the first that runs and has an address here.
-fn neighbour(host: &HostState, guest: &str) -> Option<String> {
-    let (own, _) = guest_named(host, guest)?;
-    let bridge = |interface: &GuestInterface| host.link(interface.device).and_then(|link| link.master);
-    let bridges: Vec<_> = own.interfaces.iter().filter_map(bridge).collect();
-    let is_near = |interface: &GuestInterface| {
-        !interface.addresses.is_empty() && bridge(interface).is_some_and(|bridge| bridges.contains(&bridge))
-    };
-    let other = host.guests.iter().find(|other| {
-        other.name != own.name && other.pid.is_some() && !other.stopped && other.interfaces.iter().any(is_near)
-    })?;
-    Some(other.name.clone())
 }

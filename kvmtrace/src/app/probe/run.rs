@@ -56,8 +56,8 @@ pub(super) struct Run {
 }
 
 impl Run {
-    /// Attaches everything on the guest's way, and opens the ways in.
-    pub(super) async fn start(guest: &str, entries: &[Place], trace_rules: bool) -> anyhow::Result<Self> {
+    /// Attaches everything on the guests' ways, and opens the ways in.
+    pub(super) async fn start(guests: Vec<String>, entries: &[Place], trace_rules: bool) -> anyhow::Result<Self> {
         let (stop, stopped) = tokio::sync::watch::channel(false);
         let signals = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
         let signals =
@@ -65,12 +65,12 @@ impl Run {
         let started = Started {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             devices: Vec::new(),
-            guests: vec![guest.to_owned()],
+            guests: guests.clone(),
             all: false,
             filter: String::new(),
             followed: false,
         };
-        let scope = Scope { guests: vec![guest.to_owned()], ..Scope::default() };
+        let scope = Scope { guests, ..Scope::default() };
         let plan = Plan { scope, started: Some(started), trace_rules, ..Plan::default() };
         let mut live = Live::start(plan, stopped).await?;
         for entry in entries {
@@ -78,7 +78,7 @@ impl Run {
         }
         privilege::drop_unneeded().context("giving up privileges")?;
         let mark = Mark::of_second((live.kernel().clock.now().0 / 1_000_000_000) as u32);
-        Ok(Self { live, pipeline: Pipeline::default(), stop, signals, mark, flows: 0, ended: false })
+        Ok(Self { live, pipeline: Pipeline::of_probe(), stop, signals, mark, flows: 0, ended: false })
     }
 
     /// The MTU of the device that a packet enters by.

@@ -30,6 +30,7 @@ pub type Walker<'w> = dyn Fn(&HostState, &Packet, Entry) -> Walk + 'w;
 pub fn explain(track: &Track, asked: &Asked, walk: &Walker<'_>) -> Explanation {
     let host = track.host();
     let first = asked.first.as_ref().filter(|_| matches!(asked.entry, Entry::Guest(_))).map(|request| {
+        let request = &request.packet;
         let goal = asked.next_hop.map_or(Goal::Beyond, |hop| hop.owner);
         (request, walk(host, request, asked.entry), goal)
     });

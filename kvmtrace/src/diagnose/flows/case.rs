@@ -84,6 +84,11 @@ impl<'a> Case<'a> {
         self.hops.first().copied()
     }
 
+    /// A request that nobody answered has had its chances: it was repeated, or whoever sent it does not repeat any.
+    pub fn asked_enough(&self) -> bool {
+        self.packets() > 1 || self.scene.track.asks_once()
+    }
+
     /// Packets that entered.
     pub fn packets(&self) -> u64 {
         match self.entry() {

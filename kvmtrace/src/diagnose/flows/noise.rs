@@ -5,7 +5,7 @@ use super::frame;
 use crate::diagnose::facts::dropped::Dropped;
 use crate::diagnose::facts::scene::Role;
 use crate::diagnose::facts::sites::Site;
-use crate::event::host::{Link, LinkKind};
+use crate::event::host::{BridgePort, Link, LinkKind, PortState};
 use crate::event::{Direction, Protocol};
 
 /// Reasons by which a TCP end sorts out what it has had or never asked for (late, repeated, overlapping segments).
@@ -48,6 +48,14 @@ pub fn is_noise(case: &Case<'_>, drop: &Dropped<'_>) -> bool {
         && drop.within(Site::NotForUs)
         && !matches!(case.key().protocol, Protocol::Arp { .. })
         && !pruned(case, drop)
+        && !is_refused(case, drop)
+}
+
+/// The port takes no frame of its guest in (`br_handle_frame_finish`): that one died there for good.
+fn is_refused(case: &Case<'_>, drop: &Dropped<'_>) -> bool {
+    let port = drop.device().and_then(|device| case.scene.link(device)).and_then(|link| link.port.as_ref());
+    let takes_in = |port: &BridgePort| port.state == PortState::Forwarding && !port.locked;
+    drop.within(Site::BridgeIngress) && port.is_some_and(|port| !takes_in(port))
 }
 
 /// A group with no member behind the bridge may be a fault (snooping without a report).

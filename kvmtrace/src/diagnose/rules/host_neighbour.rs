@@ -37,7 +37,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     Some(
         Judgement::dropped(Cause::NeighbourUnresolved, at(case.scene, input.index, Point::Neighbour), explanation)
             .verdict(Verdict::Unanswered)
-            .severity(if case.packets() > 1 { Severity::Error } else { Severity::Info })
+            .severity(if case.asked_enough() { Severity::Error } else { Severity::Info })
             .evidence(silence.evidence)
             .fixes(silence.fixes),
     )

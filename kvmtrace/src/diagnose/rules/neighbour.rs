@@ -87,7 +87,7 @@ pub fn judge_silent(case: &Case<'_>) -> Option<Judgement> {
     Some(
         Judgement::dropped(Cause::NeighbourUnresolved, place, explanation)
             .verdict(Verdict::Unanswered)
-            .severity(if case.packets() > 1 { Severity::Warning } else { Severity::Info })
+            .severity(if case.asked_enough() { Severity::Warning } else { Severity::Info })
             .fix(advice(&asked)),
     )
 }

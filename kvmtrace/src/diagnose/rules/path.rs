@@ -64,18 +64,26 @@ fn find(case: &Case<'_>) -> Option<Judgement> {
             let peer = scene.link(peer)?;
             isolated(case, own, peer, bridge).or_else(|| exit_port(case, peer, bridge, None))
         }
-        Way::Uplink => way_out(case, None),
+        Way::Uplink => apart_from_uplinks(case, own, bridge).or_else(|| way_out(case, None)),
         Way::Group if case.is_neighbour_traffic() => {
             let asked = case.group.main.target.or(case.key().destination.ip())?;
             match scene.guest_by_address(Address::Ip(asked)).filter(|peer| *peer != own.index) {
                 Some(_) => asked_guest(case, Some(own), bridge),
                 None if scene.is_host_address(asked) => None,
-                None => way_out(case, None),
+                None => apart_from_uplinks(case, own, bridge).or_else(|| way_out(case, None)),
             }
         }
         Way::Routed => routed_out(case),
         Way::Group | Way::Host | Way::Unknown => None,
     }
+}
+
+/// The guest's port is isolated, and so is every port that leads beyond this host.
+fn apart_from_uplinks(case: &Case<'_>, own: &Link, bridge: &Link) -> Option<Judgement> {
+    let isolated_from = |uplink: &Link| isolated(case, own, uplink, bridge);
+    let mut apart = case.scene.host.uplinks(bridge.index).map(isolated_from);
+    let first = apart.next()??;
+    apart.all(|other| other.is_some()).then_some(first)
 }
 
 /// A request for the address of a guest whose port can't get it from the one where it came in.

@@ -3,11 +3,12 @@
 use super::frames::{STAND_IN, ip, resolution};
 use super::make::from_guest;
 use super::owners::{family, outside_address, own_address, owner, route_to};
-use super::question::{Asked, Goal, Kind, NextHop, Question, QuestionError, Target, guest_named};
+use super::question::{Asked, Goal, Kind, NextHop, Question, QuestionError, Resolution, Target, guest_named};
 use super::segment::Segment;
 use crate::event::host::{GuestInterface, Link, LinkKind};
 use crate::event::{HostState, IfIndex, MacAddress};
 use crate::forward::Entry;
+use crate::forward::packet::Packet;
 use std::net::IpAddr;
 
 /// Somebody sends to the guest.
@@ -40,8 +41,8 @@ pub(super) fn to_guest(host: &HostState, question: &Question, from: IpAddr) -> R
     };
     let segment = Segment::of(host, interface.device);
     let mut packet = ip(question, from, target)?;
-    let (entry, next_hop, first) = if owner(host, from) == Goal::Host {
-        (Entry::Host, None, None)
+    let (entry, next_hop, first, sender) = if owner(host, from) == Goal::Host {
+        (Entry::Host, None, None, None)
     } else {
         let (link, next) = came_by(host, question, &guest.name, interface, &segment, from, target)?;
         packet.tags = tags(link, &segment);
@@ -50,15 +51,22 @@ pub(super) fn to_guest(host: &HostState, question: &Question, from: IpAddr) -> R
             receiver(host, question, interface, link, target)
                 .ok_or_else(|| QuestionError::NoMac(guest.name.clone()))?,
         );
-        // A machine of the guest's own network is one that the guest itself can ask.
-        let guest = question.mac.or(interface.mac);
+        // A machine of the guest's own network asks for the guest; where its MAC address is not known, the guest can ask for it.
         let near =
             known(&interface) == Some(target) && segment.uplinks().iter().any(|uplink| uplink.index == link.index);
-        let first = guest.filter(|_| near).map(|mac| resolution(target, mac, next.address));
-        (Entry::Wire(link.index), Some(next), first)
+        let guest = question.mac.or(interface.mac).filter(|_| near);
+        let (wire, by_guest) = (Entry::Wire(link.index), Entry::Guest(interface.device));
+        let first = guest.map(|_| {
+            let request = resolution(next.address, next.mac.unwrap_or(STAND_IN), target);
+            Resolution { packet: Packet { tags: packet.tags.clone(), ..request }, entry: wire }
+        });
+        let sender = guest
+            .filter(|_| next.mac.is_none())
+            .map(|mac| Resolution { packet: resolution(target, mac, next.address), entry: by_guest });
+        (wire, Some(next), first, sender)
     };
     let (guest, goal) = (guest.name.clone(), Goal::Guest(interface.device));
-    Ok(Asked { guest, interface: interface.device, packet, entry, goal, next_hop, first })
+    Ok(Asked { guest, interface: interface.device, packet, entry, goal, next_hop, first, sender })
 }
 
 /// The uplink that a packet from outside comes in by, and the machine that hands it over there.

@@ -2,7 +2,7 @@
 
 use super::frames::{BROADCAST, STAND_IN, group_mac, ip, packet, resolution, sized};
 use super::owners::{family, outside_address, own_address, owner};
-use super::question::{Asked, Goal, Kind, Question, QuestionError, Target, guest_named};
+use super::question::{Asked, Goal, Kind, Question, QuestionError, Resolution, Target, guest_named};
 use super::segment::{Segment, is_link_local};
 use crate::event::host::GuestInterface;
 use crate::event::{HostState, IfIndex};
@@ -178,6 +178,7 @@ fn sent(host: &HostState, question: &Question, guest: &str, way: &Way<'_>) -> Re
         goal,
         next_hop: Some(next_hop),
         first,
+        sender: None,
     };
     if matches!(question.kind, Kind::Arp | Kind::Nd) {
         return Ok(asked(request(), next_hop.owner, None));
@@ -186,7 +187,7 @@ fn sent(host: &HostState, question: &Question, guest: &str, way: &Way<'_>) -> Re
     packet.source_mac = Some(mac);
     let group = target.is_multicast().then(|| group_mac(*target));
     packet.destination_mac = Some(group.or(next_hop.mac).unwrap_or(STAND_IN));
-    let first = group.is_none().then(request);
+    let first = group.is_none().then(|| Resolution { packet: request(), entry: Entry::Guest(interface.device) });
     Ok(asked(packet, goal, first))
 }
 
@@ -217,5 +218,6 @@ fn discover(
         goal,
         next_hop: None,
         first: None,
+        sender: None,
     })
 }

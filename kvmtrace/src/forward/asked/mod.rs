@@ -11,10 +11,12 @@ mod question;
 mod segment;
 #[cfg(test)]
 mod tests;
+mod usual;
 
 pub use frames::STAND_IN;
-pub use question::{Asked, Goal, Kind, NextHop, Question, QuestionError, Target, guest_named};
+pub use question::{Asked, Goal, Kind, NextHop, Question, QuestionError, Resolution, Target, guest_named};
 pub use segment::Segment;
+pub use usual::{Usual, usual};
 
 use crate::event::HostState;
 

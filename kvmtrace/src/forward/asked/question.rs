@@ -3,7 +3,7 @@
 use crate::event::host::{Guest, GuestInterface};
 use crate::event::{HostState, IfIndex, MacAddress};
 use crate::forward::Entry;
-use crate::forward::packet::Packet;
+use crate::forward::packet::{Network, Packet};
 use std::net::IpAddr;
 
 /// A question about one packet.
@@ -40,6 +40,25 @@ pub enum Target {
     Gateway,
     /// This host.
     Host,
+}
+
+impl Asked {
+    /// Where packets enter: the requests that come before, in order, and the packet itself.
+    pub fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
+        let requests = self.sender.iter().chain(&self.first).map(|request| request.entry);
+        requests.chain(std::iter::once(self.entry))
+    }
+
+    /// The packet, and the request before it, of a sender with this MAC address.
+    pub fn set_sender(&mut self, mac: MacAddress) {
+        self.packet.source_mac = Some(mac);
+        if let Some(request) = &mut self.first {
+            request.packet.source_mac = Some(mac);
+            if let Network::Arp(arp) = &mut request.packet.network {
+                arp.sender_mac = Some(mac);
+            }
+        }
+    }
 }
 
 impl Target {
@@ -99,9 +118,20 @@ pub struct Asked {
     pub goal: Goal,
     /// The machine that the guest hands the frame to; none for a packet that this host sends and for DHCP.
     pub next_hop: Option<NextHop>,
-    /// The ARP request or neighbour solicitation by which the guest learns the MAC address of the next hop; of a packet to the
-    /// guest, the one by which it would learn the sender's, where both are on one network.
-    pub first: Option<Packet>,
+    /// What comes before it, as on every network: who sends it asks for the MAC address of the receiver or the next hop.
+    pub first: Option<Resolution>,
+    /// The guest's request for the MAC address of a sender on its own network, where this host does not know that. It comes
+    /// before `first`, which bears [`STAND_IN`](super::STAND_IN) until then.
+    pub sender: Option<Resolution>,
+}
+
+/// An ARP request or a neighbour solicitation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resolution {
+    /// The request.
+    pub packet: Packet,
+    /// Where it enters.
+    pub entry: Entry,
 }
 
 /// The machine to which a guest hands its frames.

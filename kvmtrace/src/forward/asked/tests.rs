@@ -229,3 +229,23 @@ fn keywords_addresses_guests_and_names_are_told_apart() {
     assert_eq!(parsed["10.0.0.9"], Some(Target::Addresses(vec!["10.0.0.9".parse().unwrap()])));
     assert_eq!(parsed["example.org"], None);
 }
+
+#[test]
+fn without_a_target_a_guest_asks_who_is_known_near_it() {
+    let servers = ["127.0.0.53".parse().unwrap(), "192.0.2.53".parse().unwrap(), "203.0.113.53".parse().unwrap()];
+    let mut host = natted();
+    let connected = Route { gateway: None, ..route("203.0.113.0/24", "", ETH0) };
+    host.routes.push(connected);
+    for guest in &mut host.guests {
+        guest.pid = Some(1);
+    }
+    // The loopback's server is the host's own, and the way to 192.0.2.53 leads beyond every network that is known.
+    let usual = usual::usual(&host, "web1", &servers);
+    assert_eq!(usual.targets, ["gateway", "host", "db1", "203.0.113.53", "203.0.113.1"]);
+    assert!(usual.unknown.is_empty());
+    // The host's gateway is the guest's own: `gateway` has it already.
+    let host = bridged();
+    let usual = usual::usual(&host, "web1", &servers);
+    assert_eq!(usual.targets, ["gateway", "host"]);
+    assert_eq!(usual.unknown, ["another guest of its network", "a name server", "a machine beyond"]);
+}

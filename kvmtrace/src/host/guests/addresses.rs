@@ -52,6 +52,12 @@ pub(super) fn addresses(state: &HostState, link: &Link, mac: Option<MacAddress>)
     by_mac.chain(routed.map(|route| route.destination.address)).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
+/// This host has an address on the network of this one by a device that leads to the guest, as a DHCP server there must.
+pub(super) fn is_served(state: &HostState, link: &Link, address: IpAddr) -> bool {
+    let near = state.links.values().filter(|device| device.index == link.index || leads_to(state, device.index, link));
+    near.flat_map(|device| &device.addresses).any(|network| network.contains(address))
+}
+
 /// Frames that the host sends through `device` may reach `link`: its bridge, or a VLAN or macvlan on the bridge or on
 /// the device below a macvtap.
 fn leads_to(state: &HostState, device: IfIndex, link: &Link) -> bool {

@@ -1,9 +1,8 @@
 //! What the managers of virtual machines leave in files and in the names of taps.
 
 use crate::event::MacAddress;
+use crate::host::text_file;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 
 /// Larger files than this are none of a manager's.
@@ -30,13 +29,7 @@ pub(super) fn libvirt_domain(name: &str) -> Option<Domain> {
     if name.is_empty() || name.contains('/') || name.starts_with('.') {
         return None;
     }
-    parse_domain(&read(&Path::new("/run/libvirt/qemu").join(format!("{name}.xml")))?)
-}
-
-fn read(path: &Path) -> Option<String> {
-    let mut text = String::new();
-    File::open(path).ok()?.take(MOST_BYTES).read_to_string(&mut text).ok()?;
-    Some(text)
+    parse_domain(&text_file::read(&Path::new("/run/libvirt/qemu").join(format!("{name}.xml")), MOST_BYTES)?)
 }
 
 /// `<domstatus pid='…'><domain>…</domain></domstatus>`, or a `<domain>` alone.
@@ -86,7 +79,8 @@ pub(super) struct ProxmoxGuest {
 
 /// The guest with this id, if this host is its node.
 pub(super) fn proxmox_guest(id: u32) -> Option<ProxmoxGuest> {
-    read(&Path::new("/etc/pve/qemu-server").join(format!("{id}.conf"))).map(|text| parse_proxmox(id, &text))
+    text_file::read(&Path::new("/etc/pve/qemu-server").join(format!("{id}.conf")), MOST_BYTES)
+        .map(|text| parse_proxmox(id, &text))
 }
 
 fn parse_proxmox(id: u32, text: &str) -> ProxmoxGuest {

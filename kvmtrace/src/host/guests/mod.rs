@@ -6,15 +6,19 @@
 mod addresses;
 mod command_line;
 pub(super) mod elsewhere;
+mod leases;
 mod managers;
 mod open_taps;
 mod process;
 
 use crate::event::host::{Guest, GuestInterface, Link, LinkKind};
-use crate::event::{HostState, IfIndex};
+use crate::event::{HostState, IfIndex, MacAddress};
+use crate::kernel::clock::Clock;
+use leases::Leases;
 use open_taps::OpenTap;
 use process::Process;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 /// Fills `state.guests` from the process table; wants the rest of `state` to be there.
 pub(super) fn read(state: &mut HostState) {
@@ -27,6 +31,25 @@ pub(super) fn read(state: &mut HostState) {
     processes.dedup();
     let processes: BTreeMap<_, _> = processes.into_iter().filter_map(|pid| Some((pid, Process::read(pid)?))).collect();
     state.guests = assemble(state, &open, &processes);
+    add_leases(state, &Leases::read(Path::new("/"), Clock::read().now().0 / 1_000_000_000));
+}
+
+/// A guest that has been silent since this host started still has the address that it was leased. A lease of another network
+/// than the one that the guest is on now, and one for a MAC address that two interfaces claim, count for nobody.
+fn add_leases(state: &mut HostState, leases: &Leases) {
+    let mut guests = std::mem::take(&mut state.guests);
+    let mut claims = BTreeMap::<MacAddress, usize>::new();
+    for mac in guests.iter().flat_map(|guest| &guest.interfaces).filter_map(|interface| interface.mac) {
+        *claims.entry(mac).or_default() += 1;
+    }
+    for interface in guests.iter_mut().flat_map(|guest| &mut guest.interfaces) {
+        let Some(mac) = interface.mac.filter(|mac| claims.get(mac) == Some(&1)) else { continue };
+        let Some(link) = state.link(interface.device) else { continue };
+        let leased = leases.of(mac).filter(|address| addresses::is_served(state, link, *address));
+        let all: BTreeSet<_> = interface.addresses.iter().copied().chain(leased).collect();
+        interface.addresses = all.into_iter().collect();
+    }
+    state.guests = guests;
 }
 
 /// `tap` or `macvtap`, for devices that a guest can sit behind.
@@ -114,7 +137,7 @@ fn gone(state: &HostState, link: &Link) -> Guest {
     }
 }
 
-fn interface(state: &HostState, link: &Link, configured: Option<crate::event::MacAddress>) -> GuestInterface {
+fn interface(state: &HostState, link: &Link, configured: Option<MacAddress>) -> GuestInterface {
     let mac = configured.or_else(|| addresses::mac(state, link));
     let addresses = addresses::addresses(state, link, mac);
     GuestInterface::new(link.index, interface_kind(link).unwrap_or("tap"), mac, addresses)
@@ -137,6 +160,7 @@ fn make_names_unique(state: &HostState, guests: &mut [Guest]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::host::Network;
     use crate::host::test_hosts::{link, state};
 
     fn process(pid: u32, line: &str) -> (u32, Process) {
@@ -226,5 +250,32 @@ mod tests {
         let guests = assemble(&state, &[open(2, 10, 3), open(3, 11, 3)], &processes);
         assert_eq!(guests[0].manager.as_deref(), Some("openstack"));
         assert_eq!(guests[1].manager.as_deref(), Some("proxmox"));
+    }
+    #[test]
+    fn a_lease_counts_on_its_own_network_and_for_one_owner_of_its_mac_address() {
+        let mac: MacAddress = "52:54:00:00:00:01".parse().unwrap();
+        let addresses = |networks: &[&str], macs: &[MacAddress]| {
+            let mut bridge = link(9, "virbr0", LinkKind::Other("bridge".to_owned()));
+            bridge.addresses =
+                networks.iter().map(|address| Network { address: address.parse().unwrap(), prefix: 24 }).collect();
+            let mut host = state([bridge]);
+            for (index, mac) in (1..).zip(macs) {
+                let name = format!("vnet{index}");
+                let tap = Link { master: Some(IfIndex(9)), ..link(index, &name, LinkKind::Tun) };
+                host.links.insert(tap.index, tap);
+                let interface = GuestInterface::new(IfIndex(index), "tap", Some(*mac), Vec::new());
+                host.guests.push(Guest { name, interfaces: vec![interface], ..Guest::default() });
+            }
+            let root = tempfile::tempdir().unwrap();
+            std::fs::create_dir_all(root.path().join("var/lib/misc")).unwrap();
+            let text = format!("0 {mac} 192.168.122.50 web1 *\n");
+            std::fs::write(root.path().join("var/lib/misc/dnsmasq.leases"), text).unwrap();
+            add_leases(&mut host, &Leases::read(root.path(), 0));
+            host.guests.iter().map(|guest| guest.interfaces[0].addresses.clone()).collect::<Vec<_>>()
+        };
+        let leased: Vec<std::net::IpAddr> = vec!["192.168.122.50".parse().unwrap()];
+        assert_eq!(addresses(&["192.168.122.1"], &[mac]), std::slice::from_ref(&leased));
+        assert_eq!(addresses(&["10.0.0.1"], &[mac]), [Vec::<std::net::IpAddr>::new()]);
+        assert_eq!(addresses(&["192.168.122.1"], &[mac, mac]), [Vec::<std::net::IpAddr>::new(), Vec::new()]);
     }
 }
