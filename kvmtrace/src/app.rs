@@ -36,6 +36,7 @@ use show::show;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Runs the command. Errors are told in one line on standard error.
 pub fn main(cli: &Cli) -> ExitCode {
@@ -44,7 +45,9 @@ pub fn main(cli: &Cli) -> ExitCode {
     if let Err(error) = netns::enter(cli) {
         return failed(&error);
     }
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    // Capabilities are each thread's own: one with nothing to do ends before they are given up.
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = match runtime.enable_all().thread_keep_alive(Duration::from_millis(5)).build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&anyhow::Error::new(error).context("starting")),
     };
@@ -157,7 +160,7 @@ async fn verdict(cli: &Cli, options: &Verdict) -> anyhow::Result<Outcome> {
         drop(writeln!(std::io::stderr(), "tracing; Ctrl-C ends it and shows the verdicts"));
     }
     let destination = options.output.as_deref().map(|path| record::destination(path, options.force)).transpose()?;
-    let extras = Extras { every_packet: options.packets.every, rules: options.rules };
+    let extras = Extras { every_packet: options.packets.every, rules: options.rules, ..Extras::default() };
     let session = Session::start(&options.scope, end, extras).await?;
     let source = record::tee(session.source, destination.as_ref())?.with_snaplen(options.packets.snaplen);
     let mut source = source.that_goes_on();

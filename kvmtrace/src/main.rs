@@ -1,7 +1,7 @@
 //! Parse, run, exit code.
 
 use clap::Parser as _;
-use kvmtrace::{app, cli, probe};
+use kvmtrace::{app, cli, host, probe};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -9,6 +9,8 @@ fn main() -> ExitCode {
         Some(probe::hold_grace_periods())
     } else if app::is_keeper() {
         Some(app::keep())
+    } else if host::is_lister() {
+        Some(host::list_rules())
     } else {
         None
     };

@@ -23,7 +23,7 @@ pub(super) async fn record(cli: &Cli, command: &cli::Record) -> anyhow::Result<O
     let end = End::new(command.cmd.as_deref(), command.duration);
     let rotation = command.rotate.as_deref().map(str::parse).transpose()?;
     let destination = destination(&command.output, command.force)?;
-    let extras = Extras { every_packet: command.packets.every, rules: command.rules };
+    let extras = Extras { every_packet: command.packets.every, rules: command.rules, ..Extras::default() };
     let session = Session::start(&command.scope, end, extras).await?;
     let options = Options { rotation, ..options(session.source.inner()) };
     let writer = Writer::create(&destination, options)?;

@@ -49,6 +49,8 @@ pub(super) struct Extras {
     pub(super) every_packet: bool,
     /// Which rule dropped a packet.
     pub(super) rules: RuleTrace,
+    /// This process starts other programs afterwards (fixes, probes): it keeps the right to.
+    pub(super) starts_others: bool,
 }
 
 impl From<RuleTrace> for Extras {
@@ -78,11 +80,12 @@ impl Session {
             trace_rules: extras.rules.trace_rules,
         };
         privilege::check()?;
+        privilege::lend_to_own_tools().context("capabilities for the firewall's tools")?;
         // Before attaching: a signal from here on ends the trace in order.
         let mut wait = Wait::prepare()?;
         let ready_file = scope.ready_file.as_ref().map(|path| ReadyFile::prepare(path)).transpose()?;
         // A thousand devices take a while: the end may come before all are attached.
-        let source = tokio::select! {
+        let mut source = tokio::select! {
             biased;
             () = any(&mut wait.signals) => anyhow::bail!("interrupted before everything was attached: nothing was traced"),
             source = Box::pin(Live::start(plan, stopped)) => source?,
@@ -96,7 +99,12 @@ impl Session {
         let ready = ready_file.map(ReadyFile::announce).transpose()?;
         // Started before: from here on this process starts no other.
         let waiting = wait.begin(end).await?;
-        privilege::drop_unneeded().context("giving up privileges")?;
+        if extras.starts_others {
+            privilege::drop_unneeded().context("giving up privileges")?;
+        } else {
+            source.start_helpers();
+            privilege::confine().context("after attaching")?;
+        }
         let (progress, ending) = watch::channel(Progress::default());
         tokio::spawn(async move {
             let (status, command) = waiting.over().await;

@@ -11,6 +11,9 @@ use kvmtrace_common::parse::ip_protocol;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use zerocopy::FromBytes as _;
 
+/// A function on the way to a drop whose name is not known.
+const UNKNOWN: &str = "?";
+
 /// What the decoder asks of the kernel's facts.
 pub trait Resolver {
     /// Name of a drop reason; none where the kernel tells none.
@@ -124,12 +127,16 @@ fn site(location: u64, reason: u32, ifindex: u32, resolver: &impl Resolver) -> D
 }
 
 /// Function names from the dropping function on: what lies before it is the tracing itself.
+/// An address that belongs to no known function is not shown: it would tell where the kernel lies in memory.
 fn stack(addresses: &[u64], site: &DropSite, resolver: &impl Resolver) -> Vec<String> {
     let mut names: Vec<String> = addresses
         .iter()
         .take_while(|address| **address != 0)
-        .map(|address| resolver.symbol(*address).map_or_else(|| format!("{address:#x}"), |(name, _)| name.to_owned()))
+        .map(|address| resolver.symbol(*address).map_or_else(|| UNKNOWN.to_owned(), |(name, _)| name.to_owned()))
         .collect();
+    if names.iter().all(|name| name == UNKNOWN) {
+        return Vec::new();
+    }
     let machinery = |name: &String| {
         ["bpf_", "__bpf_", "__traceiter_", "kfree_skb", "sk_skb_reason_drop", "__kfree_skb", "perf_", "arch_stack_walk"]
             .iter()

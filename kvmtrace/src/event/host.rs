@@ -384,6 +384,9 @@ impl GuestInterface {
     }
 }
 
+/// What [`HostState::missing`] calls processes that don't show what they hold open: any of them may be a guest's.
+pub const PROCESSES: &str = "processes of guests";
+
 impl HostState {
     /// The device with this index.
     pub fn link(&self, index: IfIndex) -> Option<&Link> {
@@ -403,6 +406,11 @@ impl HostState {
     /// A table is not known, or not all of it.
     pub fn is_cut(&self, table: &str) -> bool {
         self.missing.iter().any(|(what, _)| what == table)
+    }
+
+    /// No process holds the guest's interfaces, as far as processes show what they hold ([`PROCESSES`]).
+    pub fn is_abandoned(&self, guest: &Guest) -> bool {
+        guest.pid.is_none() && !self.is_cut(PROCESSES)
     }
 
     /// The ports of a bridge.

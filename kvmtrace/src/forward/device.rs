@@ -165,11 +165,12 @@ impl<'a> Walker<'a, '_> {
 
     /// A frame arrives at a macvtap: its ring, then its guest.
     pub(super) fn macvtap_deliver(&mut self, task: &Task, device: IfIndex) {
-        let outcome = if self.topology.interface(device).is_some_and(|(guest, _)| guest.pid.is_none()) {
-            Outcome::Stops(Stop::GuestGone)
-        } else {
-            Outcome::Arrives(Arrival::Guest(device))
-        };
+        let outcome =
+            if self.topology.interface(device).is_some_and(|(guest, _)| self.topology.host.is_abandoned(guest)) {
+                Outcome::Stops(Stop::GuestGone)
+            } else {
+                Outcome::Arrives(Arrival::Guest(device))
+            };
         self.step(task, Stage::Guest, Some(device), &["tap_handle_frame"], Vec::new(), outcome);
         self.at_hook(Direction::Ingress);
     }

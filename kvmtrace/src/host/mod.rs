@@ -23,6 +23,7 @@ mod text_file;
 
 pub use changes::Changes;
 pub use guests::elsewhere::{OtherNamespace, find as guests_elsewhere};
+pub use netfilter::lister::{is_lister, serve as list_rules, start as start_lister};
 pub use netfilter::nf_tables_is_present;
 
 use crate::event::{HostState, bounds};

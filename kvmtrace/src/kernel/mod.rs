@@ -3,6 +3,7 @@
 
 pub mod btf;
 pub mod clock;
+mod confine;
 pub mod privilege;
 pub mod symbols;
 pub mod tools;

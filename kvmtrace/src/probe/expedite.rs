@@ -4,11 +4,12 @@
 //! include/net/tcx.h): some 14 ms, so that a thousand taps would take 40 s. With `/sys/kernel/rcu_expedited` at 1 it takes
 //! 10 µs, at the price of interrupts to all CPUs, so it must come back to what it was, however kvmtrace ends.
 //!
-//! So a process of its own sets it, and sets it back once the pipe from its parent is closed: also when the parent is
-//! killed. Several of them share the setting by locks on files under [`DIRECTORY`], which the kernel releases with their
+//! So a process of its own sets it when it is asked to, and sets it back when it is asked to or the pipe from its parent is
+//! closed: also when the parent is killed. Several of them share the setting by locks on files under [`DIRECTORY`], which the kernel releases with their
 //! holder: the first notes what it was, the last brings it back. Should one of these processes be killed itself, the
 //! note stays, and the next kvmtrace that comes by brings it back.
 
+use crate::kernel::privilege;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::SigSet;
@@ -17,52 +18,102 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 /// The name that this process calls itself by to become the one that holds the setting.
 const NAME: &str = "kvmtrace-grace-periods";
 const SETTING: &str = "/sys/kernel/rcu_expedited";
 const DIRECTORY: &str = "/run/kvmtrace";
 
-/// Grace periods are quick as long as this value lives.
-#[derive(Debug)]
-pub(super) struct Expedited {
-    holder: Child,
-    pipe: Option<ChildStdin>,
+/// From so many devices on, grace periods are made quick: fewer are attached in a quarter of a second anyway.
+const MANY: usize = 10;
+
+/// Grace periods, quick while they are held so.
+#[derive(Debug, Default)]
+pub(super) struct GracePeriods {
+    holder: Option<Holder>,
+    held: bool,
 }
 
-impl Expedited {
-    /// Makes them quick. Where that can't be (no root, a read-only /sys), attaching is slow.
-    pub(super) fn begin() -> Option<Self> {
-        match Self::start() {
-            Ok(expedited) => Some(expedited),
-            Err(error) => {
-                tracing::debug!(%error, "grace periods stay slow");
-                None
+impl GracePeriods {
+    /// Starts the holder: before this process can start no other.
+    pub(super) fn prepare(&mut self) {
+        if self.holder.is_none() {
+            match Holder::start() {
+                Ok(holder) => self.holder = Some(holder),
+                Err(error) => tracing::debug!(%error, "grace periods stay slow"),
             }
         }
     }
 
+    /// Makes them quick, as so many devices come or go, until [`Self::release`]. Where that can't be, attaching is slow.
+    pub(super) fn hold(&mut self, devices: usize) {
+        if self.held || devices < MANY {
+            return;
+        }
+        self.prepare();
+        match self.holder.as_mut().map(|holder| holder.order(HOLD)) {
+            Some(Ok(())) => self.held = true,
+            Some(Err(error)) => tracing::debug!(%error, "grace periods stay slow"),
+            None => {}
+        }
+    }
+
+    /// Makes them what they were.
+    pub(super) fn release(&mut self) {
+        if std::mem::take(&mut self.held)
+            && let Some(Err(error)) = self.holder.as_mut().map(|holder| holder.order(RELEASE))
+        {
+            tracing::warn!(%error, "/sys/kernel/rcu_expedited stays 1; `kvmtrace clean` brings it back");
+        }
+    }
+}
+
+/// The process that holds the setting, when it is asked to. It is started before the tracer gives up starting programs, and
+/// ends with this value.
+#[derive(Debug)]
+struct Holder {
+    process: Child,
+    /// Closed to end it.
+    orders: Option<ChildStdin>,
+    answers: ChildStdout,
+}
+
+/// The setting is to be held.
+const HOLD: u8 = b'+';
+/// It is to be as it was.
+const RELEASE: u8 = b'-';
+/// Done.
+const DONE: u8 = b'1';
+/// It can't be: no root, or a read-only /sys.
+const FAILED: u8 = b'0';
+
+impl Holder {
+    /// Starts it; nothing is changed yet.
     fn start() -> io::Result<Self> {
         // Not ended by Ctrl-C, which is for the whole group of processes.
         let mut command = Command::new("/proc/self/exe");
         command.arg0(NAME).process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut holder = command.spawn()?;
-        let mut expedited = Self { pipe: holder.stdin.take(), holder };
-        let mut ready = [0];
-        // Ends without a byte when the setting can't be changed.
-        match &mut expedited.holder.stdout {
-            Some(said) => said.read_exact(&mut ready)?,
-            None => return Err(io::ErrorKind::BrokenPipe.into()),
-        }
-        Ok(expedited)
+        let mut process = command.spawn()?;
+        let orders = process.stdin.take();
+        let answers = process.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        Ok(Self { process, orders, answers })
+    }
+
+    fn order(&mut self, order: u8) -> io::Result<()> {
+        let orders = self.orders.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+        orders.write_all(&[order])?;
+        orders.flush()?;
+        let mut answer = [FAILED];
+        self.answers.read_exact(&mut answer)?;
+        if answer == [DONE] { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
     }
 }
 
-impl Drop for Expedited {
+impl Drop for Holder {
     fn drop(&mut self) {
-        drop(self.pipe.take());
-        if let Err(error) = self.holder.wait() {
+        drop(self.orders.take());
+        if let Err(error) = self.process.wait() {
             tracing::debug!(%error, "waiting for the process that holds grace periods short");
         }
     }
@@ -73,16 +124,28 @@ pub fn is_holder() -> bool {
     std::env::args_os().next().is_some_and(|name| name == NAME)
 }
 
-/// Holds it until standard input ends.
+/// Does as it is told until standard input ends. What it writes to is root's, so it needs no capability.
 pub fn hold() -> io::Result<()> {
     // Whatever else ends is no reason to leave the setting changed.
     SigSet::all().thread_block()?;
+    privilege::drop_all().map_err(io::Error::other)?;
     let setting = Setting { value: Path::new(SETTING), directory: Path::new(DIRECTORY) };
-    let held = setting.hold()?;
-    io::stdout().write_all(&[1])?;
-    io::stdout().flush()?;
-    io::copy(&mut io::stdin(), &mut io::sink())?;
-    held.release()
+    let mut held = None;
+    let mut order = [0];
+    while io::stdin().read(&mut order)? > 0 {
+        let done = match (order, held.take()) {
+            ([HOLD], None) => setting.hold().map(|new| held = Some(new)),
+            ([HOLD], still) => {
+                held = still;
+                Ok(())
+            }
+            (_, Some(held)) => held.release(),
+            (_, None) => Ok(()),
+        };
+        io::stdout().write_all(&[if done.is_ok() { DONE } else { FAILED }])?;
+        io::stdout().flush()?;
+    }
+    held.map_or(Ok(()), Held::release)
 }
 
 /// Brings back what a killed holder has left.

@@ -103,12 +103,6 @@ enum Woken {
     Rules,
 }
 
-impl std::fmt::Debug for Attached {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Attached")
-    }
-}
-
 impl Live {
     /// The kernel that is traced.
     pub fn kernel(&self) -> &Kernel {
@@ -181,6 +175,14 @@ impl Live {
         Ok(live)
     }
 
+    /// Starts what this process can't start any more once it is confined.
+    pub fn start_helpers(&mut self) {
+        self.programs.grace_periods.prepare();
+        if let Err(error) = host::start_lister() {
+            tracing::debug!(%error, "the firewall's rules are not listed again");
+        }
+    }
+
     fn tell(&mut self, kind: EventKind) {
         self.queue.push_back(Event { time: self.kernel.clock.now(), kind });
     }
@@ -208,7 +210,7 @@ impl Live {
             .filter(|(index, (_, attached))| !fits(index, attached))
             .map(|(index, _)| *index)
             .collect();
-        self.programs.expedite(gone.len());
+        self.programs.grace_periods.hold(gone.len());
         for (_, attached) in gone.into_iter().filter_map(|index| self.attached.remove(&index)) {
             self.programs.detach(attached);
         }
@@ -227,9 +229,9 @@ impl Live {
         if let Some(first) = later {
             self.programs.open_below(first.0)?;
         }
-        self.programs.expedite(new.len());
+        self.programs.grace_periods.hold(new.len());
         let attached = self.attach_all(new, must).await;
-        self.programs.settle();
+        self.programs.grace_periods.release();
         if later.is_some() {
             self.programs.open_below(EVERYTHING)?;
         }
@@ -393,11 +395,11 @@ impl Live {
         }
         // What was traced ends here, however long detaching takes.
         let end = *self.end.get_or_insert_with(|| self.kernel.clock.now());
-        self.programs.expedite(self.attached.len());
+        self.programs.grace_periods.hold(self.attached.len());
         for (_, attached) in std::mem::take(&mut self.attached).into_values() {
             self.programs.detach(attached);
         }
-        self.programs.settle();
+        self.programs.grace_periods.release();
         while self.drain_ring() > 0 {}
         if let Some(rules) = &mut self.rules {
             rules.end();

@@ -1,6 +1,6 @@
 //! Loading and attaching.
 
-use super::expedite::Expedited;
+use super::expedite::GracePeriods;
 use super::hook::Hook;
 use super::kernel_log::{self, KernelLog};
 use super::limits::{is_locked_down, is_out_of_files, network_namespace, out_of_files};
@@ -49,9 +49,6 @@ const OFFSETS: [(&str, &str); 21] = [
     (global::SHINFO_GSO_SIZE, "skb_shared_info.gso_size"),
     (global::SHINFO_GSO_SEGS, "skb_shared_info.gso_segs"),
 ];
-
-/// From so many devices on, grace periods are made quick: fewer are attached in a quarter of a second anyway.
-const MANY: usize = 10;
 
 /// The least that a ring buffer can have; a multiple of every page size, or the loader rounds it up.
 const PAGE: u32 = 4_096;
@@ -120,8 +117,8 @@ pub(super) struct Programs {
     ids: BTreeMap<&'static str, u32>,
     /// Devices that are attached to.
     devices: usize,
-    /// While many are attached or detached. The last field: dropped when the links are.
-    expedited: Option<Expedited>,
+    /// Quick while many devices come or go. The last field: dropped when the links are.
+    pub(super) grace_periods: GracePeriods,
 }
 
 /// Where the packets of a device begin: there is a pair of programs for each.
@@ -159,6 +156,12 @@ impl Attached {
     /// What its programs take its packets for.
     pub(super) fn frames(&self) -> Frames {
         self.frames
+    }
+}
+
+impl std::fmt::Debug for Attached {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Attached")
     }
 }
 
@@ -234,7 +237,7 @@ impl Programs {
             degraded: Vec::new(),
             ids: BTreeMap::new(),
             devices: 0,
-            expedited: None,
+            grace_periods: GracePeriods::default(),
         };
         match programs.attach_drop() {
             Ok(()) => {}
@@ -285,18 +288,6 @@ impl Programs {
     /// What the programs mix into the accounts of the table of shares.
     pub(super) fn share_salt(&self) -> u64 {
         self.share_salt
-    }
-
-    /// So many devices come or go at once: until [`Self::settle`] each of them is quick.
-    pub(super) fn expedite(&mut self, devices: usize) {
-        if devices >= MANY && self.expedited.is_none() {
-            self.expedited = Expedited::begin();
-        }
-    }
-
-    /// All that were to come or go have.
-    pub(super) fn settle(&mut self) {
-        self.expedited = None;
     }
 
     /// Attaches to both sides of a device.
@@ -453,7 +444,7 @@ impl Programs {
 impl Drop for Programs {
     fn drop(&mut self) {
         // The links go with the fields.
-        self.expedite(self.devices);
+        self.grace_periods.hold(self.devices);
     }
 }
 

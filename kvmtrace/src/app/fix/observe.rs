@@ -54,7 +54,8 @@ pub(super) async fn observe(options: &Options) -> anyhow::Result<Seen> {
 pub(super) async fn trace(options: &Options) -> anyhow::Result<Report> {
     let duration = options.cmd.is_none().then(|| options.watching());
     let end = End::new(options.cmd.as_deref(), duration);
-    let mut session = Session::start(&options.scope(), end, Extras::default()).await?;
+    let mut session =
+        Session::start(&options.scope(), end, Extras { starts_others: true, ..Extras::default() }).await?;
     let mut pipeline = Pipeline::default();
     while let Some(event) = session.source.next().await? {
         tracing::trace!(?event);

@@ -76,7 +76,8 @@ impl Run {
         for entry in entries {
             live.open_entry(entry.device)?;
         }
-        privilege::drop_unneeded().context("giving up privileges")?;
+        live.start_helpers();
+        privilege::confine().context("after attaching")?;
         let mark = Mark::of_second((live.kernel().clock.now().0 / 1_000_000_000) as u32);
         Ok(Self { live, pipeline: Pipeline::of_probe(), stop, signals, mark, flows: 0, ended: false })
     }

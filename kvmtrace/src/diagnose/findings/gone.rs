@@ -12,8 +12,9 @@ use std::collections::BTreeMap;
 pub(in crate::diagnose) fn findings(scene: &Scene<'_>) -> Vec<Finding> {
     let strays = strays(scene);
     let abandoned = |guest: &&Guest| {
-        let before = |device| scene.track.first_host().guest_of(device).is_some_and(|guest| guest.pid.is_none());
-        guest.pid.is_none() && guest.interfaces.iter().all(|interface| before(interface.device))
+        let first = scene.track.first_host();
+        let before = |device| first.guest_of(device).is_some_and(|guest| first.is_abandoned(guest));
+        scene.host.is_abandoned(guest) && guest.interfaces.iter().all(|interface| before(interface.device))
     };
     let mut found = Vec::new();
     for interface in scene.host.guests.iter().filter(abandoned).flat_map(|guest| &guest.interfaces) {

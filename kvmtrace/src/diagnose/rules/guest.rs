@@ -62,7 +62,7 @@ pub fn judge_ended(case: &Case<'_>) -> Option<Judgement> {
     let scene = case.scene;
     let device =
         if let Way::Guest(device) = case.way() { device } else { case.device().filter(|_| !case.is_from_guest())? };
-    let guest = scene.host.guest_of(device).filter(|guest| guest.pid.is_none())?;
+    let guest = scene.host.guest_of(device).filter(|guest| scene.host.is_abandoned(guest))?;
     scene.track.first_host().guest_of(device)?.pid?;
     let (sent, got) = (case.packets(), case.left());
     // A question to all came to others, too; this one got no answer.
@@ -184,7 +184,7 @@ pub fn judge_gone(case: &Case<'_>) -> Option<Judgement> {
     let device =
         if let Way::Guest(device) = case.way() { device } else { case.device().filter(|_| !case.is_from_guest())? };
     let link = scene.link(device).filter(|link| link.up && matches!(link.kind, LinkKind::Macvtap { .. }))?;
-    scene.host.guest_of(device).filter(|guest| guest.pid.is_none())?;
+    scene.host.guest_of(device).filter(|guest| scene.host.is_abandoned(guest))?;
     Some(gone(case, link, at(scene, device, Point::TapEgress)).verdict(Verdict::Unanswered))
 }
 

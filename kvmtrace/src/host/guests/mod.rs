@@ -11,7 +11,7 @@ mod managers;
 mod open_taps;
 mod process;
 
-use crate::event::host::{Guest, GuestInterface, Link, LinkKind};
+use crate::event::host::{Guest, GuestInterface, Link, LinkKind, PROCESSES};
 use crate::event::{HostState, IfIndex, MacAddress};
 use crate::kernel::clock::Clock;
 use leases::Leases;
@@ -25,7 +25,13 @@ pub(super) fn read(state: &mut HostState) {
     if !state.links.values().any(|link| interface_kind(link).is_some()) {
         return;
     }
-    let open = open_taps::find(state);
+    let (open, hidden) = open_taps::find(state);
+    let is_held = |link: &Link| open.iter().any(|open| open.device == link.index);
+    if hidden && state.links.values().any(|link| interface_kind(link).is_some() && !is_held(link)) {
+        let why = "processes of others don't show what they hold open, so guests go by the names of their interfaces and none is \
+                   called gone; CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH show it";
+        state.missing.push((PROCESSES.to_owned(), why.to_owned()));
+    }
     let mut processes: Vec<_> = open.iter().map(|open| open.pid).collect();
     processes.sort_unstable();
     processes.dedup();

@@ -31,14 +31,17 @@ pub(super) struct OpenTap {
     pub(super) descriptor: u32,
 }
 
-/// All open descriptors of taps and macvtaps in this namespace, ordered.
-pub(super) fn find(state: &HostState) -> Vec<OpenTap> {
-    let Some(namespace) = namespace_of("/proc/thread-self/ns/net") else { return Vec::new() };
+/// All open descriptors of taps and macvtaps in this namespace, ordered, and whether a process does not show its own.
+pub(super) fn find(state: &HostState) -> (Vec<OpenTap>, bool) {
+    let Some(namespace) = namespace_of("/proc/thread-self/ns/net") else { return (Vec::new(), false) };
     let majors = tap_majors(&fs::read_to_string("/proc/devices").unwrap_or_default());
     let mut found = Vec::new();
+    let mut hidden = false;
     for pid in numbers(Path::new("/proc")) {
         // A process may end at any moment, and then has no descriptors.
-        for descriptor in numbers(&Path::new("/proc").join(pid.to_string()).join("fd")).take(MOST_DESCRIPTORS) {
+        let descriptors = Path::new("/proc").join(pid.to_string()).join("fd");
+        hidden = hidden || is_hidden(&descriptors);
+        for descriptor in numbers(&descriptors).take(MOST_DESCRIPTORS) {
             let open = Open { pid, descriptor };
             if let Some(device) = open.device(state, namespace, &majors) {
                 found.push(OpenTap { device, pid, descriptor });
@@ -46,7 +49,19 @@ pub(super) fn find(state: &HostState) -> Vec<OpenTap> {
         }
     }
     found.sort_unstable();
-    found
+    (found, hidden)
+}
+
+/// The directory is not for us (`proc_fd_permission`), or nothing in it is (`ptrace_may_access`).
+fn is_hidden(descriptors: &Path) -> bool {
+    let refused = |error: &std::io::Error| error.kind() == std::io::ErrorKind::PermissionDenied;
+    match fs::read_dir(descriptors) {
+        Ok(mut entries) => entries
+            .next()
+            .and_then(Result::ok)
+            .is_some_and(|entry| fs::read_link(entry.path()).as_ref().err().is_some_and(refused)),
+        Err(error) => refused(&error),
+    }
 }
 
 /// Processes that hold taps of other network namespaces open, and those namespaces, ordered. Macvtaps don't tell theirs.

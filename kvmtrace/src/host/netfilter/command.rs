@@ -1,5 +1,6 @@
 //! Running a tool that prints rules, in bounded time and space.
 
+use super::listing::Listing;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -11,8 +12,13 @@ const LONGEST: Duration = Duration::from_secs(5);
 /// A ruleset of some hundred thousand rules.
 const MOST_BYTES: u64 = 32 << 20;
 
+/// A listing, by a tool that this process starts.
+pub(super) async fn direct(listing: &Listing) -> Result<String, String> {
+    output(listing.tool(), &listing.arguments()).await
+}
+
 /// The tool's standard output, or why there is none.
-pub(super) async fn run(tool: &str, arguments: &[&str]) -> Result<String, String> {
+async fn output(tool: &str, arguments: &[&str]) -> Result<String, String> {
     let path = find(tool).ok_or_else(|| format!("{tool}: not installed"))?;
     let mut child = Command::new(path)
         .args(arguments)
@@ -70,13 +76,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_tool_that_is_not_there_or_fails_says_why() {
-        assert_eq!(run("no-such-tool", &[]).await.unwrap_err(), "no-such-tool: not installed");
-        assert_eq!(run("sh", &["-c", "echo bad >&2; exit 1"]).await.unwrap_err(), "sh: bad");
-        assert_eq!(run("sh", &["-c", "echo good"]).await.unwrap(), "good\n");
+        assert_eq!(output("no-such-tool", &[]).await.unwrap_err(), "no-such-tool: not installed");
+        assert_eq!(output("sh", &["-c", "echo bad >&2; exit 1"]).await.unwrap_err(), "sh: bad");
+        assert_eq!(output("sh", &["-c", "echo good"]).await.unwrap(), "good\n");
     }
 
     #[tokio::test]
     async fn a_tool_that_hangs_is_given_up() {
-        assert_eq!(run("sleep", &["60"]).await.unwrap_err(), "sleep: took more than 5 s");
+        assert_eq!(output("sleep", &["60"]).await.unwrap_err(), "sleep: took more than 5 s");
     }
 }

@@ -3,12 +3,14 @@
 //! there is something to see.
 
 mod command;
+pub(super) mod lister;
+mod listing;
 mod nft;
 mod save;
 mod sets;
 
 use crate::event::host::{Backend, Chain, Netfilter, Rule, Set};
-use command::run;
+use listing::{Listing, SaveTool, TableTool};
 use save::Table;
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,12 +24,20 @@ pub(super) async fn read() -> (Netfilter, Missing) {
     let chains: Vec<Chain> = modern.into_iter().chain(legacy).collect();
     let mut missing: Missing = missing.into_iter().chain(more).collect();
     if chains.iter().flat_map(|chain| &chain.rules).any(|rule| rule.text.contains("--match-set ")) {
-        match run("ipset", &["save"]).await {
+        match run(Listing::Sets).await {
             Ok(text) => sets.extend(sets::of_ipset(&text)),
             Err(why) => missing.push(("sets of the rules".to_owned(), why)),
         }
     }
     (Netfilter { chains, sets }, missing)
+}
+
+/// A listing, or why there is none: from the lister, once there is one.
+async fn run(listing: Listing) -> Result<String, String> {
+    match lister::started() {
+        Some(lister) => lister.ask(listing).await,
+        None => command::direct(&listing).await,
+    }
 }
 
 /// Whether an entry of `HostState::missing` is about rules.
@@ -36,11 +46,11 @@ pub(super) fn tells(what: &str) -> bool {
 }
 
 /// The `*-nft-save` tools and the families of their tables.
-const MODERN_TOOLS: [(&str, &str); 4] = [
-    ("iptables-nft-save", "ip"),
-    ("ip6tables-nft-save", "ip6"),
-    ("ebtables-nft-save", "bridge"),
-    ("arptables-nft-save", "arp"),
+const MODERN_TOOLS: [(SaveTool, &str); 4] = [
+    (SaveTool::IptablesNft, "ip"),
+    (SaveTool::Ip6tablesNft, "ip6"),
+    (SaveTool::EbtablesNft, "bridge"),
+    (SaveTool::ArptablesNft, "arp"),
 ];
 
 /// nftables, and what the iptables family keeps in it.
@@ -48,7 +58,7 @@ async fn modern() -> (Vec<Chain>, Vec<Set>, Missing) {
     if !nf_tables_is_present() {
         return (Vec::new(), Vec::new(), Missing::new());
     }
-    let (json, text) = tokio::join!(run("nft", &["-j", "list", "ruleset"]), run("nft", &["-a", "list", "ruleset"]));
+    let (json, text) = tokio::join!(run(Listing::NftJson), run(Listing::NftText));
     let mut missing = Missing::new();
     let ruleset = json.and_then(|json| nft::parse(&json, &text.unwrap_or_default()));
     let (mut chains, sets) = ruleset.unwrap_or_else(|why| {
@@ -61,7 +71,7 @@ async fn modern() -> (Vec<Chain>, Vec<Set>, Missing) {
         {
             continue;
         }
-        match run(tool, &["-c"]).await {
+        match run(Listing::Saved(tool)).await {
             Ok(text) => adopt(&mut chains, family, save::parse(&text), listed),
             // Without nft the tool was a guess; with it, the chains are told as nft prints them.
             Err(why) if listed => missing.push((format!("rules of {family} as iptables writes them"), why)),
@@ -107,22 +117,24 @@ fn adopt(chains: &mut Vec<Chain>, family: &str, tables: Vec<Table>, listed: bool
     }
 }
 
-/// The legacy tools with a `-save` that works, the families of their tables, and where the kernel names those that exist.
-const LEGACY_TOOLS: [(&str, &str, &str); 2] =
-    [("iptables-legacy-save", "ip", "ip_tables_names"), ("ip6tables-legacy-save", "ip6", "ip6_tables_names")];
+/// The legacy tools with a `-save` that works, the plain name that they have where there is but one back end, the families of
+/// their tables, and where the kernel names those that exist.
+const LEGACY_TOOLS: [(SaveTool, SaveTool, &str, &str); 2] = [
+    (SaveTool::IptablesLegacy, SaveTool::Iptables, "ip", "ip_tables_names"),
+    (SaveTool::Ip6tablesLegacy, SaveTool::Ip6tables, "ip6", "ip6_tables_names"),
+];
 
 async fn legacy() -> (Vec<Chain>, Missing) {
     let mut chains = Vec::new();
     let mut missing = Missing::new();
-    for (tool, family, names) in LEGACY_TOOLS {
+    for (tool, plain, family, names) in LEGACY_TOOLS {
         let names = tables_named_in(names);
         if names.is_empty() {
             continue;
         }
-        // Where there is but one back end, its tools have the plain name.
-        let text = match run(tool, &["-c"]).await {
-            Err(why) if command::is_absent(tool) => {
-                let plain = run(&tool.replace("-legacy", ""), &["-c"]).await;
+        let text = match run(Listing::Saved(tool)).await {
+            Err(why) if command::is_absent(tool.name()) => {
+                let plain = run(Listing::Saved(plain)).await;
                 plain.ok().filter(|text| !text.contains("nf_tables")).ok_or(why)
             }
             text => text,
@@ -140,13 +152,10 @@ async fn legacy() -> (Vec<Chain>, Missing) {
         .map(str::to_owned)
         .collect();
     let arp = tables_named_in("arp_tables_names");
-    let listings = [
-        ("ebtables-legacy", "bridge", bridge, ["-L", "--Lc"].as_slice()),
-        ("arptables-legacy", "arp", arp, ["-nvL"].as_slice()),
-    ];
-    for (tool, family, tables, arguments) in listings {
+    let listings = [(TableTool::Ebtables, "bridge", bridge), (TableTool::Arptables, "arp", arp)];
+    for (tool, family, tables) in listings {
         for table in tables {
-            match run(tool, &[&["-t", table.as_str()], arguments].concat()).await {
+            match run(Listing::Table(tool, table.clone())).await {
                 Ok(text) => {
                     let listed = save::parse_listing(&table, &text).into_chains(Backend::IptablesLegacy, family);
                     // A module makes its table wherever it is looked at: an untouched one is nobody's.

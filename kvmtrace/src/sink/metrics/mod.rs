@@ -13,6 +13,7 @@ pub mod server;
 
 use super::id;
 use crate::diagnose::report::{FlowReport, Report, Severity, Where};
+use crate::event::host::PROCESSES;
 use crate::event::{Direction, Event, EventKind, FlowKey, FlowSample, IfIndex, Timestamp, Unlisted, UnlistedPlace};
 use crate::track::Track;
 use exposition::{Exposition, Kind};
@@ -294,7 +295,10 @@ fn rest(report: &Report, track: &Track) -> String {
     );
     out.single("kvmtrace_guests", Kind::Gauge, "Guests of this host.", report.guests.len());
     out.single("kvmtrace_flows", Kind::Gauge, "Flows that are remembered.", report.flows.len());
-    let running = report.guests.iter().flat_map(|guest| {
+    // A guest whose process can't be seen is neither up nor down.
+    let unseen = track.host().is_cut(PROCESSES);
+    let seen = report.guests.iter().filter(|guest| guest.pid.is_some() || !unseen);
+    let running = seen.flat_map(|guest| {
         guest.interfaces.iter().map(move |interface| {
             let labels = [
                 ("guest", guest.name.as_str()),

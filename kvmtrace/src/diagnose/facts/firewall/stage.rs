@@ -56,6 +56,10 @@ pub fn stage(drop: &Dropped<'_>, key: &FlowKey) -> Option<Stage> {
     }
     let names: Vec<&str> =
         std::iter::once(drop.function()).chain(drop.stack().iter().map(|name| plain(name))).collect();
+    // Without names of functions nothing says at which hook it was; the model's walk may.
+    if names.iter().all(|name| name.is_empty()) {
+        return None;
+    }
     let has = |site: Site| names.iter().any(|name| site.has(name));
     let by_nft = is_of_nft(drop.function()) || names.iter().take(4).any(|name| is_nft_chain(name));
     let hook =
