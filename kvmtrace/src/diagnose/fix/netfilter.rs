@@ -4,7 +4,7 @@ use super::accept::{accept, boot_file};
 use super::conversation::Conversation;
 use super::manager::manager_of;
 use super::{manager, set};
-use crate::diagnose::facts::firewall::protection::protection;
+use crate::diagnose::facts::firewall::protection::{Protection, protection};
 use crate::diagnose::facts::firewall::sets;
 use crate::diagnose::facts::firewall::stage::Stage;
 use crate::diagnose::facts::firewall::suspects::{Suspect, tool};
@@ -76,7 +76,16 @@ fn own(
     // A map of verdicts, or a rule that jumps, does more than drop.
     let Some(rule) = suspect.rule.filter(|rule| decides_alone(rule)) else { return vec![narrow] };
     if let Some(protection) = protection(rule) {
-        return vec![narrow.risk(format!("{} {}", protection.what(), wanted.risk()))];
+        let narrow = narrow.risk(format!("{} {}", protection.what(), wanted.risk()));
+        if !matches!(protection, Protection::Isolation | Protection::Server) {
+            return vec![narrow];
+        }
+        let advice = Fix::advice(format!(
+            "{} Ask who wrote it whether it is meant for this traffic; only if not, let {}, past it.",
+            protection.what(),
+            wanted.text()
+        ));
+        return vec![advice, narrow];
     }
     let delete = delete_rule(scene.host, chain, rule);
     let narrow = Some(narrow).filter(|_| !past_all);

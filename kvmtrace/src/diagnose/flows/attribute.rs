@@ -17,6 +17,7 @@ use crate::diagnose::facts::sites::Site;
 use crate::diagnose::facts::standing::Standing;
 use crate::diagnose::facts::{bridge, dropped};
 use crate::diagnose::report::FlowDirection;
+use crate::event::host::{BridgeState, Link, LinkKind};
 use crate::event::{Address, Direction, FlowKey, IfIndex, MacAddress, Place, Protocol};
 use crate::track::Flow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -167,11 +168,11 @@ fn waiting_guest(scene: &Scene<'_>, flow: &Flow) -> Option<IfIndex> {
     if is_link_local && flow.places.is_empty() {
         return None;
     }
-    let serves = |link: &&crate::event::host::Link| {
+    let serves = |link: &&Link| {
         let on_bridge = |place: &Place| {
             place.device == link.index || scene.link(place.device).is_some_and(|port| port.master == Some(link.index))
         };
-        matches!(link.kind, crate::event::host::LinkKind::Bridge(_))
+        matches!(link.kind, LinkKind::Bridge(_))
             && flow.places.keys().filter(|place| place.direction == Direction::Egress).all(on_bridge)
             && scene.host.uplinks(link.index).next().is_none()
             && link.addresses.iter().any(|network| network.contains(address) && network.prefix > 0)
@@ -310,8 +311,9 @@ fn join_translated<'a>(scene: &Scene<'a>, groups: &mut [Group<'a>], rest: &[&'a 
         let key = group.main.key;
         let candidates = match group.direction {
             FlowDirection::FromGuest => {
+                // What a bridge forwards is translated only where br_netfilter shows it to the IP rules.
                 let routed = scene.entry(group.main).is_none_or(|(_, c)| scene.is_host_mac(c.destination_mac));
-                if !routed {
+                if !routed && !shows_bridged(scene, group) {
                     continue;
                 }
                 outbound.get(&(key.protocol, key.destination, key.destination_port, key.source_port))
@@ -339,6 +341,21 @@ fn join_translated<'a>(scene: &Scene<'a>, groups: &mut [Group<'a>], rest: &[&'a 
             taken.insert(flow.key);
         }
     }
+}
+
+/// br_netfilter shows what this flow's bridge forwards to the IP rules, and it is not seen to leave as it came.
+fn shows_bridged(scene: &Scene<'_>, group: &Group<'_>) -> bool {
+    let v6 = group.main.key.source.ip().is_some_and(|source| source.is_ipv6());
+    let all = if v6 { "net.bridge.bridge-nf-call-ip6tables" } else { "net.bridge.bridge-nf-call-iptables" };
+    let calls = |state: &BridgeState| if v6 { state.netfilter_ip6 } else { state.netfilter_ip };
+    let own = |bridge: &Link| matches!(&bridge.kind, LinkKind::Bridge(state) if calls(state));
+    let left = group
+        .main
+        .places
+        .keys()
+        .any(|place| place.direction == Direction::Egress && scene.role(place.device) == Role::Nic);
+    let bridge = group.device.and_then(|device| scene.bridge_of(device));
+    !left && bridge.is_some_and(|bridge| scene.host.sysctl(all) == Some("1") || own(bridge))
 }
 
 /// What this host forwards from a guest to its neighbour leaves by the bridge itself; where its source is still the

@@ -215,6 +215,11 @@ impl<'a> Case<'a> {
         outer.map_or(source, |outer| outer.source)
     }
 
+    /// It is for an address of this host's own.
+    pub fn is_to_host(&self) -> bool {
+        self.is_own(self.key().destination)
+    }
+
     fn is_own(&self, address: Address) -> bool {
         address.ip().is_some_and(|address| self.scene.is_host_address(address))
     }

@@ -28,6 +28,7 @@ pub mod silent_l2;
 pub mod socket;
 pub mod source_check;
 pub mod spoofed;
+pub mod stalled;
 pub mod ttl;
 pub mod tunnel;
 pub mod unclassified;
@@ -110,6 +111,7 @@ pub const DELIVERED: &[(&str, Rule)] = &[
     ("checksums by counter", checksum::judge_silent),
     ("neighbour entry", neighbour::judge_stale),
     ("some replies", no_reply::judge_partial),
+    ("conversation that stands still", stalled::judge),
 ];
 
 /// Asks the rules.

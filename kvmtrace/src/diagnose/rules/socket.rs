@@ -133,6 +133,17 @@ pub fn judge_told(case: &Case<'_>) -> Option<Judgement> {
             format!("{packets} were refused by {who}: its firewall answered \"administratively prohibited\"."),
             format!("Open the firewall of {who} for this flow."),
         ),
+        Some(about) if case.scene.is_host_address(about.from) && !about.is_port_unreachable() && case.is_to_host() => (
+            Cause::NeighbourUnresolved,
+            format!(
+                "{packets} for {}, an address of this host that it translates to another: that one does not answer on its link, and the host told the sender so.",
+                key.destination
+            ),
+            format!(
+                "Check the rules that translate what is for {} (nft list ruleset; iptables -t nat -S): is the address that they lead to right, and its owner up?",
+                key.destination
+            ),
+        ),
         Some(about) if case.scene.is_host_address(about.from) && !about.is_port_unreachable() => (
             Cause::NeighbourUnresolved,
             format!(

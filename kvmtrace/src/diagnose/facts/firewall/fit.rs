@@ -31,11 +31,19 @@ impl<'p> Asked<'p> {
         };
         let hook = Hook::named(stage.hook).unwrap_or(Hook::Forward);
         let input = drop.example().and_then(|example| example.input_device);
-        let inputs = if hook == Hook::Egress { vec![None] } else { inputs(scene, layer, input, drop.device()) };
-        let output = drop.device().filter(|_| hook == Hook::Egress);
+        // A frame that a bridge forwards is the outgoing port's already (`__br_forward` sets `skb->dev` before the hook).
+        let leaves = layer == Layer::Bridge && hook == Hook::Forward && drop.device() != input && input.is_some();
+        let inputs = if hook == Hook::Egress {
+            vec![None]
+        } else if leaves {
+            vec![input]
+        } else {
+            inputs(scene, layer, input, drop.device())
+        };
+        let output = drop.device().filter(|_| hook == Hook::Egress || leaves);
         let known = Known {
             input: inputs.first().is_some_and(Option::is_some),
-            output: matches!(hook, Hook::Ingress | Hook::Prerouting | Hook::Input | Hook::Egress),
+            output: leaves || matches!(hook, Hook::Ingress | Hook::Prerouting | Hook::Input | Hook::Egress),
             ports: false,
         };
         let packet = packet(key, drop);

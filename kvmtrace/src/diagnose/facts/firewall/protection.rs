@@ -12,6 +12,8 @@ pub enum Protection {
     Invalid,
     /// It keeps a guest apart, by the word of whoever wrote it.
     Isolation,
+    /// It keeps guests from answering for a DHCP server or a router.
+    Server,
 }
 
 impl Protection {
@@ -21,6 +23,7 @@ impl Protection {
             Self::Source => "The rule keeps senders to their own addresses, and stays.",
             Self::Invalid => "The rule drops what belongs to no connection, and stays.",
             Self::Isolation => "The rule keeps a guest apart on purpose, and stays.",
+            Self::Server => "The rule keeps guests from giving leases (DHCP) or being routers to others, and stays.",
         }
     }
 }
@@ -39,6 +42,9 @@ pub fn protection(rule: &Rule) -> Option<Protection> {
     });
     if invalid {
         return Some(Protection::Invalid);
+    }
+    if is_server_guard(&plain) {
+        return Some(Protection::Server);
     }
     plain.iter().any(|word| is_apart(word)).then_some(Protection::Isolation)
 }
@@ -71,6 +77,22 @@ fn is_source_check(words: &[&str]) -> bool {
     })
 }
 
+/// It drops what only a DHCP server or a router sends: `udp sport 67`, `--sport 547`, `nd-router-advert`.
+fn is_server_guard(words: &[&str]) -> bool {
+    let before = |at: usize| at.checked_sub(1).and_then(|at| words.get(at)).copied().unwrap_or_default();
+    words.iter().enumerate().any(|(at, word)| match *word {
+        "67" | "bootps" | "547" | "dhcpv6-server" => {
+            matches!(
+                before(at),
+                "sport" | "--sport" | "--source-port" | "--ip-sport" | "--ip-source-port" | "--ip6-sport"
+            )
+        }
+        "nd-router-advert" | "router-advertisement" => true,
+        "134" => matches!(before(at), "--icmpv6-type" | "type" | "--ip6-icmp-type"),
+        _ => false,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,6 +110,11 @@ mod tests {
     #[case("-A FORWARD -m conntrack --ctstate INVALID -j DROP", Some(Protection::Invalid))]
     #[case(r#"ip saddr @quarantine drop comment "x""#, Some(Protection::Isolation))]
     #[case(r#"iifname "a" oifname "b" drop comment "tenant isolation""#, Some(Protection::Isolation))]
+    #[case(r#"iifname "vnet0" udp sport 67 drop"#, Some(Protection::Server))]
+    #[case("-A FORWARD -p udp -m udp --sport 67 --dport 68 -j DROP", Some(Protection::Server))]
+    #[case("icmpv6 type nd-router-advert drop", Some(Protection::Server))]
+    #[case("-A x -p ipv6-icmp -m icmp6 --icmpv6-type 134 -j DROP", Some(Protection::Server))]
+    #[case("udp dport 67 drop", None)]
     #[case("ip saddr 10.0.0.0/24 drop", None)]
     #[case("ip daddr != 10.0.0.1 drop", None)]
     #[case("ct state new drop", None)]
