@@ -87,9 +87,10 @@ fn value(samples: &BTreeMap<String, f64>, family: &str, labels: &[(&str, &str)])
             && labels.iter().all(|(label, text)| name.contains(&format!("{label}=\"{text}\"")))
     };
     let found: Vec<_> = samples.iter().filter(|(name, _)| fits(name)).collect();
+    // Those of what has not happened are 0.
     match found.as_slice() {
-        [(_, value)] => Ok(**value),
-        _ => bail!("{family} {labels:?}: {found:?} of {samples:#?}"),
+        [] => bail!("{family} {labels:?}: none of {samples:#?}"),
+        found => Ok(found.iter().map(|(_, value)| **value).sum()),
     }
 }
 
@@ -110,6 +111,17 @@ fn drops_are_counted_by_cause_and_never_by_flow() -> Result<()> {
         let labels = [("guest", guest.name.as_str()), ("cause", "netfilter-bridge"), ("point", "netfilter-forward")];
         value(samples, "kvmtrace_dropped_packets_total", &labels)
     };
+    let begin = scrape(&lab)?;
+    for family in ["kvmtrace_packets_total", "kvmtrace_fragments_total", "kvmtrace_dropped_packets_total"] {
+        assert_eq!(value(&begin, family, &[("guest", &guest.name)])?, 0.0);
+    }
+    assert!(value(&begin, "process_cpu_seconds_total", &[])? > 0.0);
+    assert!(value(&begin, "process_resident_memory_bytes", &[])? > 1e6);
+    assert!(value(&begin, "process_open_fds", &[])? > 5.0);
+    assert!(
+        (value(&begin, "kvmtrace_start_time_seconds", &[])? - value(&begin, "process_start_time_seconds", &[])?).abs()
+            < 60.0
+    );
     datagrams(&lab, 5)?;
     let mut few = BTreeMap::new();
     let counted = wait_until(Duration::from_secs(10), || {
@@ -151,6 +163,9 @@ fn clients_that_never_finish_hold_up_neither_the_trace_nor_others_for_long() -> 
             slow.push(lab.host.background(&client)?);
         }
     }
+    // And somebody on this machine opens connections without end and says nothing.
+    let flood = format!("bash -c 'while :; do exec {{fd}}<>/dev/tcp/127.0.0.1/{PORT}; sleep 0.02; done'");
+    slow.push(lab.host.background(&flood)?);
     datagrams(&lab, 20)?;
     let mut samples = BTreeMap::new();
     let counted = wait_until(Duration::from_secs(15), || {

@@ -4,6 +4,8 @@
 //! reads is the server's concern. Judging costs time in which the ring is not read, so it never takes more than a share
 //! of it, however often somebody asks and however many flows a guest opens.
 
+mod process;
+
 use super::outcome::Outcome;
 use super::session::{End, Extras, Session};
 use crate::cli::{self, Cli};
@@ -123,7 +125,7 @@ impl State {
         }
         self.meters.judge(now, &self.pipeline.report(), self.pipeline.track());
         self.pipeline.forget(Timestamp(now.0.saturating_sub(REST_NS)));
-        let text: Arc<str> = Arc::from(self.meters.text());
+        let text: Arc<str> = Arc::from(self.meters.text() + &process::process().text());
         let made = Instant::now();
         self.text = Some((made, made.duration_since(begun), Arc::clone(&text)));
         text

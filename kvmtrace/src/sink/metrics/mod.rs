@@ -8,11 +8,12 @@
 //! A flow that was forgotten (there were too many, or it rested) comes back with counters that reach back to the
 //! start. It is known by its age: what it counted before is not added a second time.
 
+mod clients;
 mod exposition;
 pub mod server;
 
 use super::id;
-use crate::diagnose::report::{FlowReport, Report, Severity, Where};
+use crate::diagnose::report::{FlowDirection, FlowReport, Report, Severity, Where};
 use crate::event::host::PROCESSES;
 use crate::event::{Direction, Event, EventKind, FlowKey, FlowSample, IfIndex, Timestamp, Unlisted, UnlistedPlace};
 use crate::track::Track;
@@ -73,7 +74,68 @@ pub struct Meters {
     rest: String,
 }
 
+/// What kvmtrace itself uses; none where it is not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Process {
+    /// Time on a CPU, in seconds.
+    pub cpu_seconds: Option<f64>,
+    /// Memory that is resident, in bytes.
+    pub resident_bytes: Option<u64>,
+    /// Address space, in bytes.
+    pub virtual_bytes: Option<u64>,
+    /// Threads.
+    pub threads: Option<u64>,
+    /// Open file descriptors.
+    pub open_fds: Option<u64>,
+    /// How many there may be.
+    pub max_fds: Option<u64>,
+    /// When it started, in seconds since 1970.
+    pub start_seconds: Option<f64>,
+}
+
+impl Process {
+    /// Its families, by the names that Prometheus' own clients give them.
+    pub fn text(&self) -> String {
+        let mut out = Exposition::default();
+        let mut single = |name: &str, kind, help: &str, value: Option<String>| {
+            if let Some(value) = value {
+                out.single(name, kind, help, value);
+            }
+        };
+        let number = |value: Option<u64>| value.map(|value| value.to_string());
+        let seconds = |value: Option<f64>| value.map(|value| format!("{value:.2}"));
+        let cpu = "Time that kvmtrace has spent on a CPU.";
+        single("process_cpu_seconds_total", Kind::Counter, cpu, seconds(self.cpu_seconds));
+        let resident = "Resident memory of kvmtrace.";
+        single("process_resident_memory_bytes", Kind::Gauge, resident, number(self.resident_bytes));
+        let space = "Address space of kvmtrace.";
+        single("process_virtual_memory_bytes", Kind::Gauge, space, number(self.virtual_bytes));
+        single("process_threads", Kind::Gauge, "Threads of kvmtrace.", number(self.threads));
+        single("process_open_fds", Kind::Gauge, "Open file descriptors of kvmtrace.", number(self.open_fds));
+        single("process_max_fds", Kind::Gauge, "How many there may be.", number(self.max_fds));
+        let start = "When kvmtrace started, in seconds since 1970.";
+        single("process_start_time_seconds", Kind::Gauge, start, seconds(self.start_seconds));
+        out.finish()
+    }
+}
+
 impl Meters {
+    /// Counters of each guest begin at 0: only what rises from there is a rate.
+    fn begin_counters(&mut self, report: &Report) {
+        for guest in &report.guests {
+            for interface in &guest.interfaces {
+                let (name, device) = (&guest.name, &interface.device);
+                for direction in [Direction::Ingress, Direction::Egress] {
+                    bounded(&mut self.passed, [name.clone(), device.clone(), id(direction)]);
+                }
+                for direction in [FlowDirection::FromGuest, FlowDirection::ToGuest] {
+                    let labels = [name.clone(), device.clone(), id(direction), "none".to_owned(), String::new()];
+                    bounded(&mut self.dropped, labels);
+                }
+            }
+        }
+    }
+
     /// Takes an event in, before `track` does: what a flow's counters grew by is counted.
     pub fn take(&mut self, event: &Event, track: &Track) {
         if let EventKind::Flow(sample) = &event.kind {
@@ -106,6 +168,7 @@ impl Meters {
             counts.bytes += grown.bytes;
             counts.fragments += grown.fragments;
         }
+        self.begin_counters(report);
         self.count_unlisted(track);
         self.count_drops(report, track);
         self.faults = faults(now, report, track);

@@ -2,21 +2,23 @@
 //! once, how long a request is, how long it and its answer may take. No client can hold up the tracing, for a text is
 //! made once and handed out as a copy.
 
+use super::clients::{Asked, Clients};
 use super::exposition::CONTENT_TYPE;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
-/// Clients served at once.
-const CLIENTS: usize = 16;
 /// Bytes of a request's head.
 const HEAD: usize = 8 << 10;
-/// How long a client may take to ask, and how long to take the answer.
+/// How long a client may take to ask: it asks as soon as it is connected.
+const ASKING: Duration = Duration::from_secs(2);
+/// How long it may take to take the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long the answer may be in the making.
 const MAKING: Duration = Duration::from_secs(30);
@@ -45,10 +47,10 @@ impl Server {
 
     /// Answers clients; asks for the text through `requests`.
     pub async fn serve(self, requests: mpsc::Sender<Request>) {
-        let clients = Arc::new(Semaphore::new(CLIENTS));
+        let mut clients = Clients::default();
         loop {
-            let stream = match self.listener.accept().await {
-                Ok((stream, _)) => stream,
+            let (stream, address) = match self.listener.accept().await {
+                Ok((stream, address)) => (stream, address.ip()),
                 Err(error) => {
                     // No descriptor is free, or the client has gone again: neither is worth ending for.
                     tracing::debug!(%error, "accepting a client");
@@ -57,13 +59,18 @@ impl Server {
                 }
             };
             let requests = requests.clone();
-            let place = Arc::clone(&clients).try_acquire_owned();
-            tokio::spawn(async move {
-                let Ok(_place) = place else { return refuse_at_once(&stream) };
-                if let Err(error) = answer(stream, &requests).await {
+            if !clients.admit(address) {
+                refuse_at_once(&stream);
+                continue;
+            }
+            let asked = Asked::default();
+            let heard = Arc::clone(&asked);
+            let task = tokio::spawn(async move {
+                if let Err(error) = answer(stream, &requests, &heard).await {
                     tracing::debug!(%error, "answering a client");
                 }
             });
+            clients.add(address, task.abort_handle(), asked);
         }
     }
 }
@@ -76,8 +83,10 @@ enum Answer {
     Refused(&'static str),
 }
 
-async fn answer(mut stream: TcpStream, requests: &mpsc::Sender<Request>) -> io::Result<()> {
-    let answer = match timeout(PATIENCE, head(&mut stream)).await {
+async fn answer(mut stream: TcpStream, requests: &mpsc::Sender<Request>, asked: &Asked) -> io::Result<()> {
+    let head = timeout(ASKING, head(&mut stream)).await;
+    asked.store(true, Ordering::Relaxed);
+    let answer = match head {
         Ok(Ok(Some(head))) => judge(&head),
         Ok(Ok(None)) => Answer::Refused("431 Request Header Fields Too Large"),
         Ok(Err(error)) => return Err(error),
@@ -171,6 +180,7 @@ async fn text(requests: &mpsc::Sender<Request>) -> Option<Arc<str>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::clients::CLIENTS;
     use super::*;
     use rstest::rstest;
 
@@ -226,16 +236,22 @@ mod tests {
         let (requests, _asked) = mpsc::channel::<Request>(1);
         tokio::spawn(server.serve(requests));
         let mut silent = Vec::new();
-        for _ in 0..CLIENTS {
+        for _ in 0..CLIENTS * 2 {
             silent.push(TcpStream::connect(address).await.unwrap());
         }
-        // Those that wait are told after a while, one more at once.
+        // One that asks is answered at once all the same.
         let mut answer = String::new();
         let mut late = TcpStream::connect(address).await.unwrap();
-        timeout(Duration::from_secs(2), late.read_to_string(&mut answer)).await.unwrap().unwrap();
-        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        late.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        timeout(Duration::from_secs(1), late.read_to_string(&mut answer)).await.unwrap().unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        // The first had to make room; the last is told after a while.
         answer.clear();
-        timeout(PATIENCE * 2, silent[0].read_to_string(&mut answer)).await.unwrap().unwrap();
+        let ended = timeout(Duration::from_secs(1), silent[0].read_to_string(&mut answer)).await.unwrap();
+        assert!(ended.is_err() || answer.is_empty(), "{answer}");
+        answer.clear();
+        let last = silent.last_mut().unwrap();
+        timeout(ASKING * 2, last.read_to_string(&mut answer)).await.unwrap().unwrap();
         assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
     }
 }

@@ -64,12 +64,29 @@ impl Trace {
     }
 }
 
-/// The value of the only sample of a family whose line has all these parts.
+/// The sum of the samples of a family whose lines have all these parts: those of a guest that nothing happened to are 0.
 fn value(text: &str, family: &str, parts: &[&str]) -> u64 {
     let fits = |line: &&str| line.starts_with(family) && parts.iter().all(|part| line.contains(part));
     let lines: Vec<&str> = text.lines().filter(fits).collect();
-    let [line] = lines.as_slice() else { panic!("{family} {parts:?}: {lines:?} in\n{text}") };
-    line.rsplit(' ').next().unwrap().parse().unwrap()
+    assert!(!lines.is_empty(), "{family} {parts:?} in\n{text}");
+    lines.iter().map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+}
+
+#[test]
+fn counters_of_a_guest_are_there_before_anything_happens() {
+    let mut trace = Trace::default();
+    trace.take(SECOND, host());
+    let text = trace.text();
+    for (family, direction) in [
+        ("kvmtrace_packets_total", "ingress"),
+        ("kvmtrace_bytes_total", "egress"),
+        ("kvmtrace_fragments_total", "ingress"),
+        ("kvmtrace_dropped_packets_total", "from-guest"),
+        ("kvmtrace_dropped_packets_total", "to-guest"),
+    ] {
+        assert_eq!(value(&text, family, &[&format!("direction=\"{direction}\"")]), 0);
+    }
+    assert_eq!(value(&text, "kvmtrace_lost_events_total", &[]), 0);
 }
 
 #[test]
