@@ -34,6 +34,8 @@ pub mod global {
     pub const FILTER_LENGTH: &str = "FILTER_LENGTH";
     /// 1: a record per packet.
     pub const EVERY_PACKET: &str = "EVERY_PACKET";
+    /// 1: a record for each dropped packet.
+    pub const EVERY_DROP: &str = "EVERY_DROP";
 
     /// `u64`: makes the table of shares unpredictable.
     pub const SHARE_SALT: &str = "SHARE_SALT";

@@ -19,8 +19,9 @@ mod record;
 mod screen;
 mod session;
 mod show;
+mod watch;
 
-use crate::cli::{Cli, Command, Verdict, Watch};
+use crate::cli::{Cli, Command, Verdict};
 use crate::host;
 use crate::kernel::privilege;
 use crate::pipeline::Pipeline;
@@ -107,7 +108,7 @@ async fn run(cli: &Cli) -> anyhow::Result<Outcome> {
         Command::Probe(options) => Box::pin(probe::probe(cli, options)).await,
         Command::Fix(options) => fix::fix(cli, options).await,
         Command::Explain(options) => explain::explain(cli, options).await,
-        Command::Watch(options) => watch(cli, options).await,
+        Command::Watch(options) => watch::watch(cli, options).await,
         Command::Verdict(options) => verdict(cli, options).await,
         Command::Live(command) => screen::live(cli, command).await,
         Command::Replay(command) => screen::replay(cli, command).await,
@@ -175,30 +176,6 @@ async fn verdict(cli: &Cli, options: &Verdict) -> anyhow::Result<Outcome> {
         return Err(failure.into());
     }
     not_run(source.inner().ending().status()).map_or(Ok(outcome), |complaint| bail!("{complaint}"))
-}
-
-async fn watch(cli: &Cli, options: &Watch) -> anyhow::Result<Outcome> {
-    let mut session = Session::start(&options.scope, End::new(None, options.duration), options.rules.into()).await?;
-    let mut pipeline = Pipeline::default();
-    let color = colored(cli, &std::io::stdout());
-    let mut left = options.count.unwrap_or(usize::MAX);
-    let mut out = std::io::stdout().lock();
-    while left > 0
-        && let Some(event) = session.source.next().await?
-    {
-        tracing::trace!(?event);
-        for notice in pipeline.step(&event).into_iter().take(left) {
-            left -= 1;
-            if options.json {
-                sink::json::notice(&notice, &mut out)?;
-            } else {
-                sink::text::notice(&notice, color, &mut out)?;
-            }
-            // A line is told when it happens, also into a pipe.
-            out.flush()?;
-        }
-    }
-    Ok(Outcome::Clean)
 }
 
 async fn guests(cli: &Cli, json: bool) -> anyhow::Result<Outcome> {

@@ -69,7 +69,7 @@ pub enum Command {
     /// Explain what this host would do with a packet of a guest: stage by stage, with the rule, route or entry that decides.
     /// Nothing is sent or traced
     Explain(Explain),
-    /// Show drops, fragments and layer-2 events as they happen, a line each
+    /// Show drops, fragments and layer-2 events as they happen, a line each; in the end, what each flow lost
     Watch(Watch),
     /// Trace for a while, then print a verdict per flow
     Verdict(Verdict),
@@ -487,6 +487,15 @@ pub struct Watch {
     /// Tracing of rules.
     #[command(flatten)]
     pub rules: RuleTrace,
+    /// Also show the ways of single packets: each device, and how long it took from one to the next
+    #[arg(long)]
+    pub path: bool,
+    /// Of the packets' ways, show those that took at least this time: 5ms, 1s (implies --path)
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub min_latency: Option<Duration>,
+    /// Lines per second; what comes faster is summed up, a line per flow and place
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub rate: u32,
     /// Print a JSON object per line
     #[arg(long)]
     pub json: bool,

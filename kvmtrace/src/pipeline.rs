@@ -1,11 +1,11 @@
 //! One step of the middle: an event in, what it means out. A pure fold: the same events give the same report.
 
-use crate::diagnose::notice::{self, Notice};
 use crate::diagnose::report::Report;
-use crate::event::{Event, EventKind, Timestamp};
+use crate::event::{Event, EventKind, FlowKey, Timestamp};
 use crate::filter::Filter;
 use crate::selection::Selection;
 use crate::track::Track;
+use crate::track::remembered::Remembered;
 
 /// All state between a source and the sinks.
 #[derive(Debug, Default)]
@@ -13,6 +13,23 @@ pub struct Pipeline {
     track: Track,
     /// The filter of the trace, where all that belongs to its flows was traced.
     asked: Option<Selection>,
+    /// Whether flows are asked for, and when that was found.
+    answers: Answers,
+}
+
+/// Flows whose answers are remembered.
+const REMEMBERED: usize = 1 << 16;
+/// A no is asked again after this time, in nanoseconds: a translation may be seen later than the flow.
+const AGAIN_NS: u64 = 500_000_000;
+
+/// Answers by flow.
+#[derive(Debug)]
+struct Answers(Remembered<FlowKey, (Timestamp, bool)>);
+
+impl Default for Answers {
+    fn default() -> Self {
+        Self(Remembered::new(REMEMBERED))
+    }
 }
 
 impl Pipeline {
@@ -21,27 +38,38 @@ impl Pipeline {
         Self { track: Track::of_probe(), ..Self::default() }
     }
 
-    /// Takes one event in and tells what an onlooker should hear of at once (`kvmtrace watch`).
-    pub fn step(&mut self, event: &Event) -> Vec<Notice> {
-        self.take(event);
-        if !self.is_asked(event) {
-            return Vec::new();
-        }
-        notice::notice(event, &self.track).into_iter().collect()
-    }
-
     /// The event is of a flow that the filter asks for, under any of its names.
-    fn is_asked(&self, event: &Event) -> bool {
-        let (Some(asked), EventKind::Packet(record)) = (&self.asked, &event.kind) else { return true };
-        asked.filter.asks_for_macs()
-            || asked.wants_key(record.flow)
-            || self.track.translations().iter().any(|(before, after)| {
-                (*after == record.flow && asked.wants_key(*before))
-                    || (*before == record.flow && asked.wants_key(*after))
-            })
+    pub fn is_asked(&mut self, event: &Event) -> bool {
+        let Some(asked) = &self.asked else { return true };
+        let flow = match &event.kind {
+            EventKind::Packet(record) => record.flow,
+            EventKind::Flow(sample) => sample.flow,
+            EventKind::Drop(sample) => sample.flow,
+            EventKind::Started(_)
+            | EventKind::Host(_)
+            | EventKind::RuleDrop(_)
+            | EventKind::Loss(_)
+            | EventKind::Degraded(_)
+            | EventKind::Command(_)
+            | EventKind::Unlisted(_)
+            | EventKind::Ended => return true,
+        };
+        if asked.filter.asks_for_macs() || asked.wants_key(flow) {
+            return true;
+        }
+        match self.answers.0.get(&flow) {
+            Some((_, true)) => return true,
+            Some((asked, false)) if event.time.since(*asked).0 < AGAIN_NS => return false,
+            Some(_) | None => {}
+        }
+        let is_asked = self.track.translations().iter().any(|(before, after)| {
+            (*after == flow && asked.wants_key(*before)) || (*before == flow && asked.wants_key(*after))
+        });
+        self.answers.0.insert(flow, (event.time, is_asked));
+        is_asked
     }
 
-    /// Takes one event in, for those who only want the report.
+    /// Takes one event in.
     pub fn take(&mut self, event: &Event) {
         if let EventKind::Started(started) = &event.kind {
             let filter = Filter::parse(&started.filter).ok().filter(|_| started.followed);

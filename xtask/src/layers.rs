@@ -49,7 +49,6 @@ const PARTS: &[(&str, &[&str])] = &[
     ("diagnose/incidents", &["facts", "fix", "flows", "identity", "offer", "predict", "report", "words"]),
     ("diagnose/judgement", &["report"]),
     ("diagnose/ledger", &["facts", "flows", "report"]),
-    ("diagnose/notice", &["facts", "flows", "report", "rules"]),
     ("diagnose/offer", &["fix", "report"]),
     ("diagnose/predict", &["expect", "facts", "flows", "judgement", "report"]),
     ("diagnose/probe", &["flows", "report"]),
@@ -58,6 +57,7 @@ const PARTS: &[(&str, &[&str])] = &[
     ("diagnose/report", &[]),
     ("diagnose/rules", &["facts", "faults", "fix", "flows", "judgement", "report", "shell", "words"]),
     ("diagnose/shell", &[]),
+    ("diagnose/watch", &["facts", "flows", "identity", "report", "rules", "words"]),
     ("diagnose/words", &[]),
 ];
 

@@ -14,6 +14,9 @@ use kvmtrace_common::parse;
 #[unsafe(no_mangle)]
 static HAS_REASON: Global<u32> = Global::new(0);
 
+#[unsafe(no_mangle)]
+static EVERY_DROP: Global<u32> = Global::new(0);
+
 /// One dropped packet.
 #[inline(always)]
 pub(crate) fn packet(context: &BtfTracePointContext) -> Result<(), Error> {
@@ -42,7 +45,7 @@ pub(crate) fn packet(context: &BtfTracePointContext) -> Result<(), Error> {
     let size = Size::new(facts.length, 0, &parsed.facts, u32::from(gso_size), u32::from(gso_segments));
     let key = DropKey { flow: parsed.key, location, reason, _pad: 0 };
     let count = flow::count_drop(&key, &size, facts.input_ifindex)?;
-    if !is_milestone(count, size.packets) {
+    if EVERY_DROP.load() == 0 && !is_milestone(count, size.packets) {
         return Ok(());
     }
     let mut record = RecordFacts {

@@ -47,6 +47,8 @@ pub(super) struct Session {
 pub(super) struct Extras {
     /// A record of every packet.
     pub(super) every_packet: bool,
+    /// A record of every drop, not only of the first, the second, the fourth, … of each flow.
+    pub(super) every_drop: bool,
     /// Which rule dropped a packet.
     pub(super) rules: RuleTrace,
     /// This process starts other programs afterwards (fixes, probes): it keeps the right to.
@@ -77,6 +79,7 @@ impl Session {
             }),
             filter: parsed,
             every_packet: extras.every_packet,
+            every_drop: extras.every_drop,
             trace_rules: extras.rules.trace_rules,
         };
         privilege::check()?;

@@ -3,7 +3,7 @@
 use crate::event::{FlowKey, Protocol};
 
 /// The id of a flow: sixteen hexadecimal digits, from its key and the guest's interface.
-pub(super) fn flow_id(device: Option<&str>, key: &FlowKey) -> String {
+pub(in crate::diagnose) fn flow_id(device: Option<&str>, key: &FlowKey) -> String {
     let port = |port: Option<u16>| port.map(|port| port.to_string()).unwrap_or_default();
     let text = format!(
         "{}|{:?}|{}|{}|{}|{}|{}",

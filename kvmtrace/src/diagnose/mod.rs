@@ -29,7 +29,6 @@ pub mod identity;
 mod incidents;
 pub mod judgement;
 pub mod ledger;
-pub mod notice;
 mod offer;
 mod predict;
 pub mod probe;
@@ -38,6 +37,7 @@ mod reconcile;
 pub mod report;
 pub mod rules;
 pub mod shell;
+pub mod watch;
 pub mod words;
 
 use crate::diagnose::facts::layer2::Layer2;

@@ -40,7 +40,7 @@ impl Drops {
     /// Loads the programs; each drop from now on is reported.
     pub fn open() -> Result<Self, DropsError> {
         let kernel = Kernel::read()?;
-        let mut programs = Programs::load(&kernel, Settings { filter: None, every_packet: false })?;
+        let mut programs = Programs::load(&kernel, Settings { filter: None, every_packet: false, every_drop: false })?;
         let ring = RingBuf::try_from(programs.take_map(names::EVENTS)?).map_err(ProbeError::load)?;
         let counted = Table::new(programs.take_map(names::DROPS)?, names::DROPS)?;
         let shares = Shares::new(&mut programs)?;

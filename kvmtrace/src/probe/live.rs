@@ -7,10 +7,10 @@ use super::inject::{InjectError, Injector};
 use super::kernel_log::KernelLog;
 use super::limits::raise_file_limit;
 use super::loader::{Attached, Frames, ProbeError, Programs, Settings, clean};
+use super::plan::Plan;
 use super::ring::{self, Ring};
 use super::rule_trace::{self, RuleTrace, Watched};
 use crate::event::{Degraded, Event, EventKind, HostState, IfIndex, Started, Timestamp, decode};
-use crate::filter::Filter;
 use crate::host::path::{Scope, devices_to_trace};
 use crate::host::{self, Changes, HostError};
 use crate::kernel::Kernel;
@@ -35,21 +35,6 @@ const RING_BATCH: usize = 4_096;
 const EVERYTHING: u32 = u32::MAX;
 /// Packets in flight when the end is called: how long their last hops get.
 const GRACE: Duration = Duration::from_millis(50);
-
-/// What to trace.
-#[derive(Clone, Debug, Default)]
-pub struct Plan {
-    /// Which devices.
-    pub scope: Scope,
-    /// What the first event tells of it.
-    pub started: Option<Started>,
-    /// Which packets are wanted; all when there is none.
-    pub filter: Option<Filter>,
-    /// A record for each packet.
-    pub every_packet: bool,
-    /// Which rule drops a packet, by nft's trace.
-    pub trace_rules: bool,
-}
 
 /// Tells a source to end in order.
 pub type Stop = watch::Receiver<bool>;
@@ -123,8 +108,7 @@ impl Live {
             // Another trace's hooks look the same as a dead one's: two at once are for newer kernels.
             clean(host.links.values().map(|link| link.name.as_str()));
         }
-        let mut programs =
-            Programs::load(&kernel, Settings { filter: plan.filter.as_ref(), every_packet: plan.every_packet })?;
+        let mut programs = Programs::load(&kernel, Settings::of(&plan))?;
         let ring = RingBuf::try_from(programs.take_map(names::EVENTS)?).map_err(ProbeError::load)?;
         // SAFETY: the ring owns its descriptor and keeps it open and the same until it is dropped, with the AsyncFd.
         let ring = unsafe { AsyncFd::register_with_interest(Ring(ring), tokio::io::Interest::READABLE) }

@@ -4,6 +4,7 @@ use super::expedite::GracePeriods;
 use super::hook::Hook;
 use super::kernel_log::{self, KernelLog};
 use super::limits::{is_locked_down, is_out_of_files, network_namespace, out_of_files};
+use super::plan::Plan;
 use super::reason::reason;
 use crate::event::host::Link;
 use crate::event::{Degraded, IfIndex};
@@ -96,6 +97,15 @@ pub(super) struct Settings<'a> {
     pub(super) filter: Option<&'a Filter>,
     /// A record for each packet.
     pub(super) every_packet: bool,
+    /// A record for each dropped packet.
+    pub(super) every_drop: bool,
+}
+
+impl<'a> Settings<'a> {
+    /// What a trace asks for.
+    pub(super) fn of(plan: &'a Plan) -> Self {
+        Self { filter: plan.filter.as_ref(), every_packet: plan.every_packet, every_drop: plan.every_drop }
+    }
 }
 
 /// The filter's program as it lies in its map.
@@ -200,6 +210,8 @@ impl Programs {
         loader.override_global(global::NETNS_INUM, &netns, true);
         loader.override_global(global::HAS_REASON, &has_reason, true);
         loader.override_global(global::EVERY_PACKET, &every_packet, true);
+        let every_drop = u32::from(settings.every_drop);
+        loader.override_global(global::EVERY_DROP, &every_drop, true);
         loader.override_global(global::FILTER_LENGTH, &filter_length, true);
         // No guest may choose addresses that share an account with another guest's.
         let share_salt = std::hash::BuildHasher::hash_one(&std::collections::hash_map::RandomState::new(), 0_u8);

@@ -19,7 +19,7 @@ mod tee;
 mod writer;
 
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 #[cfg(test)]
 mod tests;
 

@@ -1,7 +1,6 @@
-//! The report as one JSON object, notices as a line each. Keys stand in the contract's order.
+//! The report as one JSON object. Keys stand in the contract's order.
 
 use super::escape::is_unsafe;
-use crate::diagnose::notice::Notice;
 use crate::diagnose::report::Report;
 use serde::Serialize;
 use serde_json::ser::{CharEscape, CompactFormatter, Formatter};
@@ -10,11 +9,6 @@ use std::io::{self, Write};
 /// Writes the report and a line break.
 pub fn report(report: &Report, out: &mut impl Write) -> io::Result<()> {
     line(report, out)
-}
-
-/// Writes a notice as one line.
-pub fn notice(notice: &Notice, out: &mut impl Write) -> io::Result<()> {
-    line(notice, out)
 }
 
 pub(super) fn line(value: &impl Serialize, out: &mut impl Write) -> io::Result<()> {

@@ -13,6 +13,7 @@ pub mod probe;
 mod reachability;
 pub mod style;
 pub mod text;
+pub mod watch;
 
 /// The name of a value that JSON shows as a string.
 fn id(value: impl serde::Serialize) -> String {

@@ -7,7 +7,6 @@ pub use super::incident::prediction_words;
 pub use super::lines::View;
 use super::lines::{clip, flow_line, indented, plural};
 use super::style::Style;
-use crate::diagnose::notice::Notice;
 use crate::diagnose::report::{FlowReport, Incident, LostAt, Report, Severity};
 use crate::event::Direction;
 use std::io::{self, Write};
@@ -138,26 +137,6 @@ fn summary(report: &Report, style: Style, out: &mut impl Write) -> io::Result<()
         totals.dropped,
         report.window.seconds,
         escape(&report.host.name)
-    )
-}
-
-/// Writes a notice as one line.
-pub fn notice(notice: &Notice, color: bool, out: &mut impl Write) -> io::Result<()> {
-    let style = Style { color };
-    let time = notice.time.to_string();
-    let clock = time.get(11..23).unwrap_or(&time);
-    let guest = notice.guest.as_deref().map(|guest| format!("{}  ", escape(guest))).unwrap_or_default();
-    let kind =
-        serde_json::to_value(notice.kind).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default();
-    let cause = notice.cause.map_or(kind, |cause| cause.id().to_owned());
-    let severity = if notice.cause.is_some() { Severity::Error } else { Severity::Info };
-    writeln!(
-        out,
-        "{}  {}  {guest}{}  {}",
-        style.dim(clock),
-        style.severity(severity, &cause),
-        escape(&notice.flow),
-        escape(&notice.text)
     )
 }
 

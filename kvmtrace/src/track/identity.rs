@@ -108,6 +108,16 @@ fn untagged(key: FlowKey) -> FlowKey {
     FlowKey { vlan: None, ..key }
 }
 
+/// What a packet is known again by: what translation leaves as it is; where that is too little, its flow and length.
+pub fn packet_identity(record: &PacketRecord) -> u64 {
+    identity(record).unwrap_or_else(|| {
+        let mut hasher = DefaultHasher::new();
+        let layer_3 = if record.ethernet { record.length.saturating_sub(14) } else { record.length };
+        (untagged(record.flow), layer_3).hash(&mut hasher);
+        hasher.finish()
+    })
+}
+
 /// What translation leaves as it is, if that is enough to tell the packet from others.
 fn identity(record: &PacketRecord) -> Option<u64> {
     let (header, available, outer) = parsed(record)?;

@@ -15,6 +15,7 @@ mod tunnel;
 mod unlisted;
 
 pub use flow::{DropTotals, Flow};
+pub use identity::packet_identity;
 pub use quote::{IcmpError, Quoted};
 pub use unlisted::Totals as UnlistedTotals;
 
@@ -291,6 +292,12 @@ impl Track {
     /// A flow by its key.
     pub fn get(&self, key: &FlowKey) -> Option<&Flow> {
         self.flows.get(key)
+    }
+
+    /// The flow and those that differ from it by their VLAN tag alone.
+    pub fn variants(&self, key: FlowKey) -> impl Iterator<Item = &Flow> {
+        let (first, last) = (FlowKey { vlan: None, ..key }, FlowKey { vlan: Some(u16::MAX), ..key });
+        self.flows.range(first..=last).map(|(_, flow)| flow)
     }
 
     /// All flows, ordered by key.

@@ -92,7 +92,8 @@ impl Ear {
 
 fn programs() -> (Programs, Kernel) {
     let kernel = Kernel::read().expect("a kernel that can be traced");
-    let programs = Programs::load(&kernel, Settings { filter: None, every_packet: false }).expect("programs");
+    let programs =
+        Programs::load(&kernel, Settings { filter: None, every_packet: false, every_drop: false }).expect("programs");
     (programs, kernel)
 }
 

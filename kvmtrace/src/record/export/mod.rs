@@ -27,6 +27,7 @@ use super::place;
 use super::reader::ReadError;
 use super::{Header, Joined, join, judge_for_joining};
 use crate::diagnose::report::Report;
+use crate::diagnose::watch::{self, Watcher};
 use crate::event::Event;
 use crate::selection::{Selection, SelectionError};
 use lookup::Flows;
@@ -103,9 +104,12 @@ pub fn export(
 #[doc(hidden)]
 pub fn fuzz(header: &Header, events: &[Event]) {
     let mut pipeline = crate::pipeline::Pipeline::default();
+    let mut watcher = Watcher::new(watch::Options { rate: 5, paths: true, min_latency: 0 });
     for event in events {
-        pipeline.step(event);
+        pipeline.take(event);
+        watcher.step(event, pipeline.track());
     }
+    watcher.finish(pipeline.track());
     let report = pipeline.report();
     let trace = Trace { host: header.host.clone(), header: header.clone() };
     let sink = || Box::new(std::io::sink());
