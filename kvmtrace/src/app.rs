@@ -170,7 +170,13 @@ async fn verdict(cli: &Cli, options: &Verdict) -> anyhow::Result<Outcome> {
         tracing::trace!(?event);
         pipeline.take(&event);
     }
-    let outcome = show(cli, &pipeline.report(), options.json, sink::text::report)?;
+    let report = pipeline.report();
+    let outcome = show(cli, &report, options.json, sink::text::report)?;
+    if !options.json {
+        let mut out = std::io::stdout().lock();
+        sink::text::further_faults(pipeline.further_faults(&report), &mut out)?;
+        out.flush()?;
+    }
     // The verdict stands; the recording that was asked for does not.
     if let Some(failure) = source.failure() {
         return Err(failure.into());

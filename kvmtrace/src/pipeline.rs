@@ -97,6 +97,11 @@ impl Pipeline {
         crate::diagnose::check(&self.track)
     }
 
+    /// How many faults of the configuration a report says nothing of.
+    pub fn further_faults(&self, report: &Report) -> usize {
+        crate::diagnose::further_faults(&self.track, report)
+    }
+
     /// What is known of the flows and the host, for views that show more than the report.
     pub fn track(&self) -> &Track {
         &self.track

@@ -317,6 +317,21 @@ fn the_text_of_a_verdict_says_where_why_and_what_to_type() {
 }
 
 #[test]
+fn a_verdict_names_what_only_the_configuration_shows_and_a_clean_check_names_the_verdict() {
+    let Some((product, lab)) = setup("further") else { return };
+    let clean = product.run(&lab.host, &["check", "--color", "never"]).unwrap();
+    assert!(clean.stdout.contains("trace them: kvmtrace verdict"), "{}", clean.stdout);
+    let verdict = || product.run(&lab.host, &["verdict", "-d", "1", "--color", "never"]).unwrap().stdout;
+    assert!(!verdict().contains("kvmtrace check\n"), "nothing to see there");
+    // Nobody sends anything: no packet meets the fault.
+    lab.host.check(&format!("bridge link set dev {} state 0", lab.plan.guests[0].tap)).unwrap();
+    let text = verdict();
+    assert!(text.contains("check sees 1 further fault in the configuration: kvmtrace check\n"), "{text}");
+    let check = product.run(&lab.host, &["check", "--color", "never"]).unwrap();
+    assert!(!check.stdout.contains("trace them: kvmtrace verdict"), "{}", check.stdout);
+}
+
+#[test]
 fn a_manual_page_tells_each_option_of_each_command() {
     let kvmtrace = |arguments: &[&str]| {
         let mut command = Command::new(Product::find().unwrap().path());

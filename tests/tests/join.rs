@@ -129,5 +129,9 @@ fn a_conversation_of_two_hosts_is_one_path_and_its_fault_is_named_where_it_is() 
     let place = flow["where"]["device"].as_str().unwrap_or_default();
     assert!(place.starts_with("kvm2/"), "{flow:#}");
     assert!(flow["fixes"][0]["why"].as_str().unwrap_or_default().starts_with("on kvm2: "), "{flow:#}");
+    assert_eq!(flow["fixes"][0]["host"], "kvm2", "{flow:#}");
+    let files = hosts.labs.each_ref().map(|lab| lab.directory().join("trace.kvmtrace"));
+    let text = process::run(Command::new(hosts.product.path()).arg("report").args(&files), LIMIT)?.stdout;
+    assert!(text.contains("  on     kvm2\n  fix    "), "{text}");
     Ok(())
 }

@@ -57,7 +57,7 @@ use crate::event::{HostState, UnlistedPlace};
 use crate::topology::Topology;
 use crate::topology::is_switched;
 use crate::track::{IcmpError, Track};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The verdicts over everything in `track`.
 pub fn report(track: &Track) -> Report {
@@ -175,6 +175,22 @@ pub fn check(track: &Track) -> Report {
     findings.extend(reachability::cut_off(&found.rows, &findings));
     let (rows, left_out) = (Some(found.rows), Some(found.left_out));
     Report { reachability: rows, reachability_left_out: left_out, ..report_of(track, Some(findings)) }
+}
+
+/// How many faults `check` finds in the configuration that a report says nothing of.
+pub fn further_faults(track: &Track, report: &Report) -> usize {
+    let known: BTreeSet<(report::Cause, Option<&str>)> = report
+        .flows
+        .iter()
+        .filter_map(|flow| Some((flow.cause?, flow.place.as_ref())))
+        .chain(report.findings.iter().map(|finding| (finding.cause, finding.place.as_ref())))
+        .map(|(cause, place)| (cause, place.and_then(|place| place.device.as_deref())))
+        .collect();
+    let is_further = |finding: &&Finding| {
+        let device = finding.place.as_ref().and_then(|place| place.device.as_deref());
+        finding.severity >= Severity::Warning && !known.contains(&(finding.cause, device))
+    };
+    check::findings(track).iter().filter(is_further).count()
 }
 
 fn name(flow: &FlowReport) -> (&str, &str, Option<u16>, &str, Option<u16>, Option<u16>) {

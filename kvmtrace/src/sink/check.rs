@@ -34,7 +34,11 @@ fn summary(report: &Report, style: Style, out: &mut impl Write) -> io::Result<()
     let (errors, warnings) = (of(Severity::Error), of(Severity::Warning));
     if errors + warnings == 0 {
         let word = style.severity(Severity::Ok, "no fault found");
-        return writeln!(out, "{word} in the configuration of {host}: {looked_at}");
+        writeln!(out, "{word} in the configuration of {host}: {looked_at}")?;
+        if report.guests.is_empty() {
+            return Ok(());
+        }
+        return writeln!(out, "where packets go missing all the same, trace them: kvmtrace verdict");
     }
     let counts = [(errors, "error"), (warnings, "warning")].into_iter().filter(|(count, _)| *count > 0);
     let counts: Vec<String> = counts.map(|(count, word)| plural(count, word)).collect();

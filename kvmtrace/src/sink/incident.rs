@@ -23,7 +23,9 @@ pub(super) fn incident(report: &Report, incident: &Incident, view: View, out: &m
     writeln!(out, "{}", clip(&view, &format!("{}{place}", view.style.severity(incident.severity, &word))))?;
     writeln!(out, "{}", clip(&view, &format!("  who    {}", who(incident))))?;
     writeln!(out, "{}", clip(&view, &format!("  since  {}", since(incident))))?;
-    body(&incident.explanation, &incident.evidence, &incident.fixes, view, out)?;
+    let host = &incident.origin.host;
+    let several = !host.is_empty() && *host != report.host.name;
+    body(&incident.explanation, &incident.evidence, &incident.fixes, several, view, out)?;
     if view.verbose {
         more(report, incident, view, out)?;
     }
@@ -36,11 +38,18 @@ pub(super) fn flow(flow: &FlowReport, view: View, out: &mut impl Write) -> io::R
     let word = format!("{} {}", marker(flow.severity), flow.cause.map_or("", crate::diagnose::report::Cause::id));
     writeln!(out, "{}", clip(&view, &format!("{}{place}", view.style.severity(flow.severity, &word))))?;
     writeln!(out, "{}", clip(&view, &format!("  flow   {}", flow_line(flow))))?;
-    body(&flow.explanation, &flow.evidence, &flow.fixes, view, out)?;
+    body(&flow.explanation, &flow.evidence, &flow.fixes, false, view, out)?;
     writeln!(out)
 }
 
-fn body(explanation: &str, evidence: &[String], fixes: &[Fix], view: View, out: &mut impl Write) -> io::Result<()> {
+fn body(
+    explanation: &str,
+    evidence: &[String],
+    fixes: &[Fix],
+    several: bool,
+    view: View,
+    out: &mut impl Write,
+) -> io::Result<()> {
     label("what", explanation, EXPLANATION, view, out)?;
     // The packet and the counters are for `-v`.
     let is_telling = |line: &&String| {
@@ -52,6 +61,10 @@ fn body(explanation: &str, evidence: &[String], fixes: &[Fix], view: View, out: 
     }
     let Some(first) = fixes.first() else { return Ok(()) };
     let Some(command) = &first.command else { return label("next", &first.why, NEXT, view, out) };
+    // Of several hosts it is run on its own.
+    if several {
+        writeln!(out, "  on     {}", escape(&first.origin.host))?;
+    }
     // A command is shown whole, on its own line, to be pasted.
     writeln!(out, "  fix    {}", view.style.command(&escape(command)))?;
     if let Some(undo) = &first.undo {

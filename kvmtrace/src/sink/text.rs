@@ -43,6 +43,14 @@ pub fn report(report: &Report, view: View, out: &mut impl Write) -> io::Result<(
     summary(report, style, out)
 }
 
+/// Where faults of the configuration are shown that no packet met.
+pub fn further_faults(count: usize, out: &mut impl Write) -> io::Result<()> {
+    if count == 0 {
+        return Ok(());
+    }
+    writeln!(out, "check sees {} in the configuration: kvmtrace check", plural(count as u64, "further fault"))
+}
+
 /// Flows without a fault: a line each, or one for all of them.
 fn flows(flows: &[&FlowReport], view: View, out: &mut impl Write) -> io::Result<()> {
     if flows.is_empty() {
