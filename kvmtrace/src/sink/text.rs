@@ -152,40 +152,22 @@ fn summary(report: &Report, style: Style, out: &mut impl Write) -> io::Result<()
 mod tests {
     // The text of made-up reports, as it is shown.
     use super::*;
-    use crate::diagnose::report::{Cause, Fix, FlowReport, Incident, Origin, Outcome, Prediction};
+    use crate::diagnose::report::{Fix, Outcome, Prediction};
     use crate::tui::fixture;
 
     /// A host on which web1 sends jumbo frames, as one incident.
     fn broken() -> Report {
         let mut report = fixture::mtu_report(60);
         let id = "00c0ffee00c0ffee".to_owned();
-        let flow = report.flows.first_mut().unwrap();
-        flow.incident = Some(id.clone());
-        let prediction = Prediction {
+        report.flows.first_mut().unwrap().incident = Some(id.clone());
+        report.findings.clear();
+        report.incidents.truncate(1);
+        let incident = report.incidents.first_mut().unwrap();
+        incident.id = id;
+        incident.fixes[0].scope = Some("eth0: MTU 9000, for all that it carries".to_owned());
+        incident.fixes[0].prediction = Some(Prediction {
             outcome: Outcome::Restores,
             ..Prediction::unknown("these packets and their answers then pass this host".to_owned())
-        };
-        let mut fixes = flow.fixes.clone();
-        fixes[0].scope = Some("eth0: MTU 9000, for all that it carries".to_owned());
-        fixes[0].prediction = Some(prediction);
-        let flow: FlowReport = flow.clone();
-        report.findings.clear();
-        report.incidents.push(Incident {
-            id,
-            cause: Cause::BridgeMtuExceeded,
-            severity: flow.severity,
-            place: flow.place.clone(),
-            origin: Origin::default(),
-            basis: flow.basis,
-            guests: vec!["web1".to_owned()],
-            flows: vec![flow.id.clone()],
-            findings: Vec::new(),
-            first_seen: flow.first_seen,
-            last_seen: flow.last_seen,
-            packets: flow.dropped,
-            explanation: flow.explanation.clone(),
-            evidence: flow.evidence.clone(),
-            fixes,
         });
         report
     }

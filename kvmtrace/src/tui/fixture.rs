@@ -1,6 +1,8 @@
 //! Hosts to draw without a kernel: for tests, for the bench of frame times and for the README's pictures.
 //! All of it is made up, and the same every time.
 
+mod incidents;
+
 use super::{Cost, Device, Devices, History, Log, Replay, Snapshot, Status};
 use crate::diagnose::report::{
     Basis, Cause, Finding, Fix, FlowDirection, FlowReport, GuestReport, Hop, Host, InterfaceReport, Label, Latency,
@@ -11,6 +13,7 @@ use crate::event::{
     Address, Degraded, Direction, DropSite, Event, EventKind, FlowKey, HostState, IfIndex, Loss, MacAddress,
     PacketCause, PacketRecord, Place, Protocol, Started, Timestamp,
 };
+use incidents::with_incidents;
 use std::sync::Arc;
 
 const SECOND: u64 = 1_000_000_000;
@@ -245,14 +248,13 @@ pub fn mtu_report(seconds: u64) -> Report {
             undo: None,
             why: "Or set the MTU of the guest's interface to 1500, in the guest or by its network's DHCP option 26."
                 .to_owned(),
-            risk: None,
-            persist: None,
             ..Fix::advice("")
         },
     ];
+    flow.id = format!("{:016x}", 0xf0);
     report.flows.insert(0, flow);
     report.findings.push(Finding {
-        label: Label::default(),
+        label: Label { id: "ring".to_owned(), ..Label::default() },
         cause: Cause::GuestNotReading,
         severity: Severity::Warning,
         guest: Some("mail".to_owned()),
@@ -264,8 +266,6 @@ pub fn mtu_report(seconds: u64) -> Report {
             command: Some("ip link set dev vnet3 txqueuelen 1000".to_owned()),
             undo: Some("ip link set dev vnet3 txqueuelen 100".to_owned()),
             why: "Gives the ring the kernel's ordinary length; it counts from the guest's next start.".to_owned(),
-            risk: None,
-            persist: None,
             ..Fix::advice("")
         }],
     });
@@ -273,7 +273,7 @@ pub fn mtu_report(seconds: u64) -> Report {
         .degraded
         .push(Degraded { what: "device vnet5".to_owned(), why: "it went while it was being attached".to_owned() });
     report.totals = totals(&report);
-    report
+    with_incidents(report)
 }
 
 /// A host with very many flows, some of them faulty.
@@ -350,12 +350,12 @@ pub fn hostile_report(names: &[&str]) -> Report {
             undo: Some((*name).to_owned()),
             why: (*name).to_owned(),
             risk: Some((*name).to_owned()),
-            persist: None,
             ..Fix::advice("")
         }];
+        flow.id = format!("{:016x}", 0x100 + index);
         report.flows.insert(0, flow);
     }
-    report
+    with_incidents(report)
 }
 
 /// A device that does as it should.

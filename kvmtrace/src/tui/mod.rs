@@ -7,6 +7,7 @@
 
 mod action;
 mod draw;
+mod fault;
 mod feed;
 pub mod fixture;
 mod history;
@@ -27,6 +28,7 @@ mod view;
 
 pub use action::{Action, BINDINGS, Binding, Key, Scope};
 pub use draw::draw;
+pub use fault::{Fault, FaultSource};
 pub use feed::Feed;
 pub use history::{FlowRates, GuestHistory, HISTORY_LENGTH, History};
 pub use layout::SMALLEST;
@@ -34,7 +36,7 @@ pub use log::{Log, LogEntry, LogKind};
 pub use path::{Device, Devices};
 pub use player::Player;
 pub use run::{Error, Options, Recorder, run_live, run_replay};
-pub use snapshot::{Cost, Fault, FaultSource, FaultText, FlowFacts, GuestFacts, Replay, Snapshot, Status};
+pub use snapshot::{Cost, FaultText, FlowFacts, GuestFacts, Replay, Snapshot, Status};
 pub use state::{Focus, List, Prompt, Screen, State};
 pub use terminal::{Unfit, check};
 pub use theme::{Palette, Theme};

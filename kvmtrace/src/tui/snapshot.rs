@@ -3,6 +3,7 @@
 //! A snapshot is built beside the screen's thread. Everything that costs time per flow (rates, sort keys, the text that
 //! a filter searches) is worked out here, so that drawing formats only the rows that are seen.
 
+use super::fault::{self, Fault, FaultSource};
 use super::history::{FlowRates, GuestHistory, History};
 use super::log::LogEntry;
 use super::path::{self, Devices, Way};
@@ -28,7 +29,7 @@ pub struct Snapshot {
     pub flows: Vec<FlowFacts>,
     /// The guests, worst first.
     pub guests: Vec<GuestFacts>,
-    /// Findings and faulty flows, those of one cause and place together, worst first.
+    /// Incidents, and below them what is only noted; worst first.
     pub faults: Vec<Fault>,
     /// The newest events, oldest first.
     pub events: Vec<Arc<LogEntry>>,
@@ -117,34 +118,6 @@ pub struct GuestFacts {
     pub text: String,
 }
 
-/// Findings and flows of one cause, guest and place.
-#[derive(Debug)]
-pub struct Fault {
-    /// The same fault has the same id in every snapshot.
-    pub id: u64,
-    /// Why; null for a flow that suffers without a known cause.
-    pub cause: Option<Cause>,
-    /// How grave.
-    pub severity: Severity,
-    /// The first one's index; it tells the story.
-    pub source: FaultSource,
-    /// How many flows.
-    pub flows: u64,
-    /// Packets dropped, or the finding's count.
-    pub count: u64,
-    /// What a filter searches, in lower case.
-    pub text: String,
-}
-
-/// Where a fault's explanation is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FaultSource {
-    /// Index in `report.flows`.
-    Flow(usize),
-    /// Index in `report.findings`.
-    Finding(usize),
-}
-
 /// The parts of a fault that flows and findings share.
 #[derive(Clone, Copy, Debug)]
 pub struct FaultText<'a> {
@@ -179,13 +152,29 @@ impl Snapshot {
             rates.add(flow.rates);
         }
         let guests = guests(&report, history, path::of_guests(&report, &devices));
-        let faults = faults(&report);
+        let faults = fault::faults(&report);
         Self { serial, now, report, flows, guests, faults, events, rates, devices, status }
     }
 
     /// What a fault says.
-    pub fn fault_text(&self, fault: &Fault) -> FaultText<'_> {
-        self.text_of(fault.source)
+    pub fn fault_text<'a>(&'a self, fault: &'a Fault) -> FaultText<'a> {
+        let guest = match fault.guests.as_slice() {
+            [one] => Some(one.as_str()),
+            _ => None,
+        };
+        FaultText { guest, ..self.text_of(fault.source) }
+    }
+
+    /// The flow that a fault tells of: of an incident the worst one.
+    pub fn flow_of(&self, fault: &Fault) -> Option<usize> {
+        match fault.source {
+            FaultSource::Flow(index) => Some(index),
+            FaultSource::Finding(_) => None,
+            FaultSource::Incident(index) => {
+                let worst = self.report.incidents.get(index)?.flows.first()?;
+                self.report.flows.iter().position(|flow| flow.id == *worst)
+            }
+        }
     }
 
     /// What a flow suffers.
@@ -208,6 +197,16 @@ impl Snapshot {
                     explanation: &flow.explanation,
                     evidence: &flow.evidence,
                     fixes: &flow.fixes,
+                }
+            }
+            FaultSource::Incident(index) => {
+                let incident = &self.report.incidents[index];
+                FaultText {
+                    guest: incident.guests.first().map(String::as_str),
+                    place: incident.place.as_ref(),
+                    explanation: &incident.explanation,
+                    evidence: &incident.evidence,
+                    fixes: &incident.fixes,
                 }
             }
             FaultSource::Finding(index) => {
@@ -320,49 +319,18 @@ fn guests(report: &Report, history: &History, ways: Vec<Vec<Way>>) -> Vec<GuestF
             guest.worst = Some(FaultSource::Finding(index));
         }
     }
+    // The worst first: what stands there already is graver.
+    for (index, incident) in report.incidents.iter().enumerate().rev() {
+        for guest in &incident.guests {
+            if let Some(guest) = guests.get_mut(guest.as_str()).filter(|guest| guest.severity == incident.severity) {
+                guest.cause = Some(incident.cause);
+                guest.worst = Some(FaultSource::Incident(index));
+            }
+        }
+    }
     let mut guests: Vec<GuestFacts> = guests.into_values().collect();
     guests.sort_by_cached_key(|guest| {
         (std::cmp::Reverse(guest.severity), super::text::natural(&report.guests[guest.index].name))
     });
     guests
-}
-
-fn faults(report: &Report) -> Vec<Fault> {
-    let mut groups: BTreeMap<_, Fault> = BTreeMap::new();
-    let findings = report.findings.iter().enumerate().map(|(index, finding)| {
-        let key = (
-            Some(finding.cause),
-            finding.guest.as_deref(),
-            finding.place.as_ref().and_then(|place| place.device.as_deref()),
-        );
-        (key, finding.severity, FaultSource::Finding(index), finding.count.unwrap_or(0), finding.explanation.as_str())
-    });
-    let suffering =
-        report.flows.iter().enumerate().filter(|(_, flow)| flow.severity > Severity::Ok).map(|(index, flow)| {
-            let key =
-                (flow.cause, flow.guest.as_deref(), flow.place.as_ref().and_then(|place| place.device.as_deref()));
-            (key, flow.severity, FaultSource::Flow(index), flow.dropped, flow.explanation.as_str())
-        });
-    for (key, severity, source, count, explanation) in findings.chain(suffering) {
-        let fault = groups.entry(key).or_insert_with(|| {
-            let mut hasher = DefaultHasher::new();
-            key.hash(&mut hasher);
-            let (cause, guest, device) = key;
-            let text = [cause.map(Cause::id), guest, device, Some(explanation)]
-                .into_iter()
-                .flatten()
-                .collect::<Vec<_>>()
-                .join(" ")
-                .to_lowercase();
-            Fault { id: hasher.finish(), cause, severity, source, flows: 0, count: 0, text }
-        });
-        if severity > fault.severity {
-            (fault.severity, fault.source) = (severity, source);
-        }
-        fault.count = fault.count.saturating_add(count);
-        fault.flows += u64::from(matches!(source, FaultSource::Flow(_)));
-    }
-    let mut faults: Vec<Fault> = groups.into_values().collect();
-    faults.sort_by_key(|fault| (std::cmp::Reverse(fault.severity), std::cmp::Reverse(fault.count)));
-    faults
 }

@@ -30,7 +30,7 @@ impl Screen {
             Self::Guests => "Guests",
             Self::Flows => "Flows",
             Self::Path => "Path",
-            Self::Faults => "Faults",
+            Self::Faults => "Incidents",
             Self::Events => "Events",
         }
     }
@@ -40,6 +40,9 @@ impl Screen {
         self as usize + 1
     }
 }
+
+/// The snapshot's number, filter, orders and the guest.
+type Made = (u64, String, Sort<FlowColumn>, Sort<GuestColumn>, Option<String>);
 
 /// A list with a cursor.
 #[derive(Clone, Debug, Default)]
@@ -55,8 +58,8 @@ pub struct List {
     /// Indices into the snapshot.
     pub rows: Vec<u32>,
     anchor: Option<u64>,
-    /// What `rows` were made from: the snapshot's number, filter and orders.
-    made: Option<(u64, String, Sort<FlowColumn>, Sort<GuestColumn>)>,
+    /// What `rows` were made from.
+    made: Option<Made>,
 }
 
 impl List {
@@ -123,6 +126,8 @@ pub struct State {
     pub flow_sort: Sort<FlowColumn>,
     /// Order of the guests.
     pub guest_sort: Sort<GuestColumn>,
+    /// The guest whose flows alone are shown.
+    pub of_guest: Option<String>,
     /// Guests.
     pub guests: List,
     /// Flows.
@@ -157,6 +162,7 @@ impl State {
             message: None,
             flow_sort: Sort { column: FlowColumn::Worst, reversed: false },
             guest_sort: Sort { column: GuestColumn::Worst, reversed: false },
+            of_guest: None,
             guests: list(),
             flows: list(),
             faults: list(),
@@ -262,7 +268,13 @@ impl State {
         let snapshot = Arc::clone(&self.shown);
         let (screen, focus) = (self.screen, self.focus);
         let height = self.list_height();
-        let made = Some((self.generation, self.list(screen).filter.clone(), self.flow_sort, self.guest_sort));
+        let made = Some((
+            self.generation,
+            self.list(screen).filter.clone(),
+            self.flow_sort,
+            self.guest_sort,
+            self.of_guest.clone(),
+        ));
         if self.list(screen).made == made {
             self.list_mut().settle(height);
             return;
@@ -272,7 +284,7 @@ impl State {
                 view::guests(&snapshot, &self.guests.filter, self.guest_sort)
             }
             (Screen::Flows, _) | (Screen::Path, Focus::Flow) => {
-                view::flows(&snapshot, &self.flows.filter, self.flow_sort)
+                view::flows(&snapshot, &self.flows.filter, self.flow_sort, self.of_guest.as_deref())
             }
             (Screen::Faults, _) | (Screen::Path, Focus::Fault) => view::faults(&snapshot, &self.faults.filter),
             (Screen::Events, _) => view::events(&snapshot, &self.events.filter),

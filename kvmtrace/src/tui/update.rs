@@ -3,7 +3,6 @@
 use super::action::{self, Action};
 use super::draw::{self, Clicked};
 use super::layout;
-use super::snapshot::FaultSource;
 use super::state::{Focus, Prompt, Screen, State};
 use crate::diagnose::report::Fix;
 use crate::event::Timestamp;
@@ -249,6 +248,10 @@ fn go(state: &mut State, screen: Screen) {
             Screen::Path | Screen::Events => state.focus,
         };
     }
+    // A look at one guest ends with another way to the flows than back.
+    if screen == Screen::Flows {
+        state.of_guest = None;
+    }
     state.trail.push(state.screen);
     // Nobody remembers more than the last few; an endless Tab must not grow the program.
     if state.trail.len() > 16 {
@@ -266,7 +269,8 @@ fn show(state: &mut State, screen: Screen) {
 
 fn enter(state: &mut State) {
     match state.screen {
-        Screen::Guests | Screen::Flows | Screen::Faults => go(state, Screen::Path),
+        Screen::Guests => enter_guest(state),
+        Screen::Flows | Screen::Faults => go(state, Screen::Path),
         Screen::Path => go(state, Screen::Faults),
         Screen::Events => {
             state.open = !state.open;
@@ -278,6 +282,18 @@ fn enter(state: &mut State) {
     }
 }
 
+/// The flows of the guest under the cursor.
+fn enter_guest(state: &mut State) {
+    let snapshot = state.snapshot();
+    let facts = state.guests.current().and_then(|index| snapshot.guests.get(index));
+    let name = facts.map(|facts| snapshot.report.guests[facts.index].name.clone());
+    if name.is_some() {
+        go(state, Screen::Flows);
+        state.of_guest = name;
+        state.refresh();
+    }
+}
+
 fn back(state: &mut State) {
     if state.screen == Screen::Events && state.open {
         state.open = false;
@@ -286,6 +302,9 @@ fn back(state: &mut State) {
         state.list_mut().filter.clear();
         state.refresh();
     } else if let Some(screen) = state.trail.pop() {
+        if state.screen == Screen::Flows {
+            state.of_guest = None;
+        }
         show(state, screen);
     }
 }
@@ -381,17 +400,13 @@ fn copy(state: &mut State, part: impl Fn(&Fix) -> Option<&String>, nothing: &str
         state.message = Some(nothing.to_owned());
         return Vec::new();
     };
-    state.message = Some(format!("copied: {text}"));
+    state.message = Some(format!("given to the terminal to copy: {text}"));
     vec![Effect::Copy(text)]
 }
 
 /// The flow that the fault under the cursor tells of.
 pub(super) fn flow_of_fault(state: &State) -> Option<usize> {
-    let fault = state.snapshot().faults.get(state.faults.current()?)?;
-    match fault.source {
-        FaultSource::Flow(index) => Some(index),
-        FaultSource::Finding(_) => None,
-    }
+    state.snapshot().flow_of(state.snapshot().faults.get(state.faults.current()?)?)
 }
 
 #[cfg(test)]

@@ -201,9 +201,12 @@ fn admitted<'a>(texts: impl Iterator<Item = &'a str>, filter: &str) -> Vec<u32> 
     (0..).zip(texts).filter(|(_, text)| filter.admits(text)).map(|(index, _)| index).collect()
 }
 
-/// The flows to show.
-pub(super) fn flows(snapshot: &Snapshot, filter: &str, sort: Sort<FlowColumn>) -> Vec<u32> {
+/// The flows to show: all, or those of one guest.
+pub(super) fn flows(snapshot: &Snapshot, filter: &str, sort: Sort<FlowColumn>, guest: Option<&str>) -> Vec<u32> {
     let mut rows = admitted(snapshot.flows.iter().map(|flow| flow.text.as_str()), filter);
+    if guest.is_some() {
+        rows.retain(|row| snapshot.report.flows[*row as usize].guest.as_deref() == guest);
+    }
     if sort.column != FlowColumn::Worst {
         let flip = if sort.column.largest_first() { u128::MAX } else { 0 };
         let key = |row: u32| {

@@ -1,6 +1,7 @@
 //! The faults: a list, and below it the selected one with its evidence and cures.
 
-use super::super::snapshot::{Fault, Snapshot};
+use super::super::fault::Fault;
+use super::super::snapshot::Snapshot;
 use super::super::state::State;
 use super::super::text;
 use super::super::theme::{self, Theme};
@@ -33,7 +34,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Them
         let watched = text::elapsed(snapshot.seconds());
         lines.push(Line::styled(format!("    {guests} and {flows}, watched for {watched}"), theme.faint()));
     } else if list.rows.is_empty() {
-        lines.extend(table::empty("no fault matches the filter", theme));
+        lines.extend(table::empty("no incident matches the filter", theme));
     }
     frame.render_widget(Paragraph::new(lines), area);
 }
@@ -46,13 +47,35 @@ fn columns(width: u16) -> Vec<Column> {
         words("GUEST", guest),
         words("DEVICE", 15),
         numbers("FLOWS", 5),
-        numbers("COUNT", 6),
+        numbers("LOST", 6),
+        numbers("FOR", 6),
     ];
     let rest = table::rest(&columns, width).saturating_sub(1);
     if rest >= 20 {
         columns.push(words("WHAT", rest));
     }
     columns
+}
+
+/// How long an incident has lasted.
+fn lasts(snapshot: &Snapshot, fault: &Fault) -> String {
+    fault.since.map(|since| text::elapsed(snapshot.now.since(since).0 / 1_000_000_000)).unwrap_or_default()
+}
+
+/// The incidents in a few lines, those of one guest first.
+pub(super) fn in_brief(snapshot: &Snapshot, guest: &str, width: u16, rows: usize, theme: Theme) -> Vec<Line<'static>> {
+    let grave = || snapshot.faults.iter().filter(|fault| fault.severity >= Severity::Warning);
+    let of_guest = |fault: &&Fault| fault.guests.iter().any(|name| name == guest);
+    let ordered = grave().filter(of_guest).chain(grave().filter(|fault| !of_guest(fault)));
+    let columns = columns(width);
+    let all = grave().count();
+    let shown = if all > rows { rows.saturating_sub(1) } else { all };
+    let mut lines: Vec<Line<'static>> =
+        ordered.take(shown).map(|fault| table::row(&columns, cells(snapshot, fault, theme), false, theme)).collect();
+    if all > shown {
+        lines.push(Line::styled(format!("    {} more: 4", counted((all - shown) as u64, "incident")), theme.faint()));
+    }
+    lines
 }
 
 fn cells(snapshot: &Snapshot, fault: &Fault, theme: Theme) -> Vec<(String, Style)> {
@@ -62,10 +85,11 @@ fn cells(snapshot: &Snapshot, fault: &Fault, theme: Theme) -> Vec<(String, Style
     vec![
         (theme::mark(fault.severity).to_owned(), style),
         (fault.cause.map_or("dropped", Cause::id).to_owned(), style),
-        (said.guest.unwrap_or("").to_owned(), Style::new()),
+        (fault.who.clone(), Style::new()),
         (said.place.and_then(|place| place.device.clone()).unwrap_or_default(), Style::new()),
         (count(fault.flows), Style::new()),
         (count(fault.count), Style::new()),
+        (lasts(snapshot, fault), Style::new()),
         (said.explanation.to_owned(), Style::new()),
     ]
 }

@@ -29,6 +29,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Them
         lines.extend(table::empty(
             if filtered {
                 "no flow matches the filter"
+            } else if state.of_guest.is_some() {
+                "no packet of this guest seen yet"
             } else {
                 "no packet of a guest seen yet; flows appear with their first"
             },

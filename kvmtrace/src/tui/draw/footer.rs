@@ -57,7 +57,8 @@ fn hints(state: &State, width: usize, theme: Theme) -> Line<'static> {
         hints.push(("n", "next fault".to_owned()));
     }
     match state.screen {
-        Screen::Guests | Screen::Flows => hints.extend([("Enter", "path".to_owned()), ("s", "sort".to_owned())]),
+        Screen::Guests => hints.extend([("Enter", "flows".to_owned()), ("3", "path".to_owned())]),
+        Screen::Flows => hints.extend([("Enter", "path".to_owned()), ("s", "sort".to_owned())]),
         Screen::Path => hints.push(("j k", "next, before".to_owned())),
         Screen::Faults => hints.push(("Enter", "path".to_owned())),
         Screen::Events => {
@@ -81,7 +82,11 @@ fn hints(state: &State, width: usize, theme: Theme) -> Line<'static> {
         0 => String::new(),
         rows => format!("{}/{rows}", list.selected + 1),
     };
-    let mut room = width.saturating_sub(position.len() + 2);
+    let position = match &state.of_guest {
+        Some(guest) if state.screen == Screen::Flows => format!("of {}  {position}", text::cut(guest, 20)),
+        _ => position,
+    };
+    let mut room = width.saturating_sub(position.chars().count() + 2);
     let mut spans = vec![Span::raw(" ")];
     for (key, what) in hints {
         let taken = key.len() + what.chars().count() + 3;

@@ -7,7 +7,7 @@ use super::super::text;
 use super::super::theme::{self, Theme};
 use super::super::view::{GuestColumn, Sort};
 use super::table::{self, Column, Order, numbers, words};
-use super::{path as picture, story};
+use super::{faults, path as picture, story};
 use crate::diagnose::report::{Cause, GuestReport, Severity};
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -104,7 +104,8 @@ fn cells(columns: &[Column], guest: &GuestReport, facts: &GuestFacts, theme: The
     cells
 }
 
-/// The selected guest: its rates and their past, its way, what is wrong and the command that mends it.
+/// The selected guest with its rates and their past, what is wrong with it and the command that mends it; the incidents of
+/// this host, its own first; and its way, where there is room.
 pub(super) fn detail(state: &State, area: Rect, theme: Theme) -> Vec<Line<'static>> {
     let snapshot = state.snapshot();
     let Some(facts) = state.guests.current().and_then(|index| snapshot.guests.get(index)) else { return Vec::new() };
@@ -113,12 +114,23 @@ pub(super) fn detail(state: &State, area: Rect, theme: Theme) -> Vec<Line<'stati
     if area.height >= 14 {
         lines.push(rates(facts, area.width, theme));
     }
-    if let Some(way) = worst_way(facts) {
-        lines.extend(picture::picture(way, area.width, theme));
+    let incidents = faults::in_brief(snapshot, &guest.name, area.width, usize::from(area.height / 4).max(2), theme);
+    let said = match snapshot.guest_text(facts) {
+        Some(said) => story::in_brief(said, facts.cause, facts.severity, area.width, theme),
+        None => vec![picture::well(facts, theme)],
+    };
+    let way = worst_way(facts).map(|way| picture::picture(way, area.width, theme)).unwrap_or_default();
+    let head = |incidents: &Vec<Line<'static>>| if incidents.is_empty() { 0 } else { incidents.len() + 1 };
+    // One incident that is the guest's own is what the text below says.
+    let is_all = incidents.len() <= 1 && facts.severity >= Severity::Warning;
+    let room = usize::from(area.height).saturating_sub(lines.len() + said.len());
+    if is_all || incidents.is_empty() || way.len() + head(&incidents) <= room {
+        lines.extend(way);
     }
-    match snapshot.guest_text(facts) {
-        Some(said) => lines.extend(story::in_brief(said, facts.cause, facts.severity, area.width, theme)),
-        None => lines.push(picture::well(facts, theme)),
+    lines.extend(said);
+    if !is_all && !incidents.is_empty() {
+        lines.push(story::rule("Incidents", area.width, theme));
+        lines.extend(incidents);
     }
     lines
 }

@@ -1,7 +1,8 @@
 //! The way of a flow or a guest as a picture, the faulty hop marked, and below it what is wrong.
 
+use super::super::fault::FaultSource;
 use super::super::path::{self, Node, Way};
-use super::super::snapshot::{FaultSource, GuestFacts, Snapshot};
+use super::super::snapshot::{GuestFacts, Snapshot};
 use super::super::state::{Focus, State};
 use super::super::theme::{self, Theme};
 use super::super::{text, update};
@@ -40,7 +41,7 @@ fn of_guest(state: &State, width: u16, theme: Theme) -> Vec<Line<'static>> {
 fn of_facts(snapshot: &Snapshot, facts: &GuestFacts, width: u16, theme: Theme, fix: usize) -> Vec<Line<'static>> {
     match facts.worst {
         Some(FaultSource::Flow(index)) => story::of_flow(&snapshot.report.flows[index], width, theme, Some(fix)),
-        Some(FaultSource::Finding(_)) => snapshot
+        Some(FaultSource::Finding(_) | FaultSource::Incident(_)) => snapshot
             .guest_text(facts)
             .map(|said| story::of_fault(said, facts.cause, facts.severity, width, theme, Some(fix)))
             .unwrap_or_default(),

@@ -198,3 +198,39 @@ fn text_scrolls_to_its_end_and_no_further() {
     press(&mut state, "PgUp");
     assert!(state.scroll < end);
 }
+
+#[test]
+fn enter_on_a_guest_shows_its_flows_and_escape_goes_back() {
+    let mut state = State::new(broken(), SMALL);
+    let all = state.snapshot().flows.len();
+    press(&mut state, "Enter");
+    assert_eq!((state.screen, state.of_guest.as_deref()), (Screen::Flows, Some("web1")));
+    let flows = |state: &State| -> Vec<Option<String>> {
+        state.flows.rows.iter().map(|row| state.snapshot().report.flows[*row as usize].guest.clone()).collect()
+    };
+    assert!(!flows(&state).is_empty() && flows(&state).iter().all(|guest| guest.as_deref() == Some("web1")));
+    assert!(render(&state).contains("of web1  1/"), "{}", render(&state));
+    // Its paths are a step further, and back are its flows.
+    press(&mut state, "Enter Esc");
+    assert_eq!((state.screen, state.of_guest.as_deref()), (Screen::Flows, Some("web1")));
+    press(&mut state, "Esc");
+    assert_eq!((state.screen, state.of_guest.as_deref()), (Screen::Guests, None));
+    press(&mut state, "2");
+    assert_eq!(flows(&state).len(), all, "by its number the screen has all flows");
+}
+
+#[test]
+fn an_incident_is_one_row_whatever_the_number_of_its_flows() {
+    let mut report = fixture::mtu_report(60);
+    let mut second = report.flows[0].clone();
+    second.id = "another".to_owned();
+    second.destination_port = Some(9_001);
+    report.incidents[0].flows.push(second.id.clone());
+    report.incidents[0].guests.push("db1".to_owned());
+    report.flows.insert(1, second);
+    let mut state = State::new(fixture::snapshot(report, Status::default()), LARGE);
+    press(&mut state, "4");
+    let text = render(&state);
+    assert!(text.contains("bridge-mtu-exceeded     2 guests"), "{text}");
+    assert_eq!(state.faults.rows.len(), 2, "two incidents, three flows and findings: {text}");
+}

@@ -20,7 +20,8 @@ fn every_screen_of_a_host_with_an_mtu_black_hole() {
         ("guests", "1"),
         ("flows", "2"),
         ("flow-path", "2 Enter"),
-        ("guest-path", "1 Enter"),
+        ("guest-path", "1 3"),
+        ("guest-flows", "1 Enter"),
         ("faults", "4"),
         ("events", "5"),
         ("event", "5 Enter"),
@@ -93,17 +94,21 @@ fn the_help_has_every_key() {
     }
 }
 
+/// What mends the broken host's worst fault.
+const FIRST_FIX: &str = "$ ip link set dev eth0 mtu 9000";
+
 #[test]
 fn the_first_screen_tells_who_suffers_where_and_what_mends_it() {
     for size in [SMALL, (100, 30), (200, 50)] {
         let text = screen(broken(), size, "");
-        for part in [
-            "1 of 5 guests loses traffic",
-            "┏NIC",
-            "✗ 720 drops",
-            "bridge-mtu-exceeded here",
-            "$ ip link set dev eth0 mtu 9000",
-        ] {
+        for part in ["1 of 5 guests loses traffic", "── Incidents", "guest-not-reading       mail", FIRST_FIX] {
+            assert!(text.contains(part), "{part} is missing in\n{text}");
+        }
+    }
+    // The way is drawn where there is room, and on the path screen.
+    for (size, keys) in [((200, 50), ""), (SMALL, "3")] {
+        let text = screen(broken(), size, keys);
+        for part in ["┏NIC", "✗ 720 drops", "bridge-mtu-exceeded here", FIRST_FIX] {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }
     }
@@ -128,7 +133,7 @@ fn what_a_firewall_drops_on_its_way_through_was_bound_for_the_lan() {
     ] {
         let place = report.flows[0].place.as_mut().unwrap();
         (place.device, place.point) = (Some("br0".to_owned()), point);
-        for keys in ["1", "2 Enter"] {
+        for keys in ["3", "2 Enter"] {
             let text = screen(fixture::snapshot(report.clone(), Status::default()), SMALL, keys);
             assert!(text.contains("┏netfilter") && text.contains(end), "{end} is missing on screen {keys} in\n{text}");
             assert!(text.contains("──✗│"), "nothing gets past it\n{text}");
@@ -206,7 +211,7 @@ fn what_dies_on_its_way_to_the_guest_is_cut_off_on_the_guests_side() {
         hop.packets = broken.packets;
     }
     report.flows.retain(|flow| flow.dropped > 0);
-    let text = screen(fixture::snapshot(report.clone(), Status::default()), SMALL, "");
+    let text = screen(fixture::snapshot(report.clone(), Status::default()), SMALL, "3");
     assert!(text.contains("│✗──┃"), "{text}");
     assert!(!text.contains("──✗"), "{text}");
     let flow = screen(fixture::snapshot(report, Status::default()), SMALL, "2 Enter");
@@ -219,8 +224,9 @@ fn a_long_command_is_told_in_full_where_there_is_room() {
     report.guests.truncate(1);
     let command = "nft 'insert rule inet filter forward ip saddr 10.99.0.11 counter accept comment \"kvmtrace\"' && nft 'insert rule \
                    inet filter forward ip daddr 10.99.0.11 counter accept comment \"kvmtrace\"'";
-    let broken = report.flows.iter_mut().find(|flow| flow.dropped > 0).unwrap();
-    broken.fixes[0].command = Some(command.to_owned());
+    report.incidents.truncate(1);
+    report.findings.clear();
+    report.incidents[0].fixes[0].command = Some(command.to_owned());
     let text = screen(fixture::snapshot(report, Status::default()), SMALL, "");
     let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(words(&text).contains(&words(command)), "{text}");
