@@ -4,8 +4,8 @@ use crate::setup::{self, Need};
 use crate::{ebpf, fuzz, kernels, layers, product, shell};
 use anyhow::{Context as _, Result, bail};
 
-/// How long the fuzzer runs.
-const FUZZ_SECONDS: u32 = 30;
+/// How long the fuzzers run, all together.
+const FUZZ_SECONDS: u32 = 60;
 
 /// Runs all checks, then the fuzzer and what is tried on other kernels, then all tests. What fails does not hide what the
 /// rest says; the test runner has the last word.

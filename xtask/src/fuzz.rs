@@ -13,30 +13,29 @@ const INSTRUMENTATION: &str = "--cfg fuzzing -C passes=sancov-module -C llvm-arg
 /// Seconds and megabytes that one input may take.
 const LIMITS: [&str; 3] = ["-timeout=20", "-rss_limit_mb=1024", "-max_len=65536"];
 
-/// Runs the fuzzer for so long. It begins with the seeds in fuzz/corpus, which it does not change; what it finds stays in
-/// the target directory, and the next run goes on from there.
+/// What is fuzzed: recordings, and all that others have written on a host.
+const TARGETS: [&str; 2] = ["recording", "mouths"];
+
+/// Runs the fuzzers for so long altogether. Each begins with the seeds in fuzz/corpus, which it does not change; what it finds
+/// stays in the target directory, and the next run goes on from there.
 pub(crate) fn run(seconds: u32) -> Result<()> {
     let target = target_directory().join("fuzz");
     // With a target given, build scripts and macros are built as they are.
     let host = host()?;
     let mut build = shell::cargo();
-    build.args([
-        "build",
-        "--manifest-path",
-        "fuzz/Cargo.toml",
-        "--bin",
-        "recording",
-        "--target",
-        &host,
-        "--target-dir",
-    ]);
+    build.args(["build", "--manifest-path", "fuzz/Cargo.toml", "--bins", "--target", &host, "--target-dir"]);
     shell::run(build.arg(&target).env("RUSTFLAGS", INSTRUMENTATION))?;
-    let found = target.join("corpus/recording");
-    std::fs::create_dir_all(&found).with_context(|| format!("{} can't be created", found.display()))?;
-    let mut fuzzer = shell::command(target.join(Path::new(&host)).join("debug/recording"));
-    fuzzer.arg(found).arg("fuzz/corpus/recording").arg(format!("-max_total_time={seconds}")).args(LIMITS);
-    fuzzer.arg("-print_final_stats=1").arg(format!("-artifact_prefix={}/", target.display()));
-    shell::run(&mut fuzzer).context("the file named above breaks kvmtrace; give it to the same program to see how")
+    for name in TARGETS {
+        let found = target.join("corpus").join(name);
+        std::fs::create_dir_all(&found).with_context(|| format!("{} can't be created", found.display()))?;
+        let mut fuzzer = shell::command(target.join(Path::new(&host)).join("debug").join(name));
+        let seconds = (seconds / TARGETS.len() as u32).max(1);
+        fuzzer.arg(found).arg(format!("fuzz/corpus/{name}")).arg(format!("-max_total_time={seconds}")).args(LIMITS);
+        fuzzer.arg("-print_final_stats=1").arg(format!("-artifact_prefix={}/", target.display()));
+        shell::run(&mut fuzzer)
+            .context("the file named above breaks kvmtrace; give it to the same program to see how")?;
+    }
+    Ok(())
 }
 
 /// The machine's triple.

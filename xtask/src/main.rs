@@ -83,7 +83,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
-    /// Feed broken recordings to reader, decoder, pipeline and exporters, for so many seconds
+    /// Feed broken recordings to reader, decoder, pipeline and exporters, and broken texts to all that reads a host, for so many
+    /// seconds altogether
     Fuzz {
         /// How long
         #[arg(default_value_t = 60)]

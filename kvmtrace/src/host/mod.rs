@@ -6,6 +6,8 @@
 mod bridge;
 mod changes;
 mod configuration;
+#[doc(hidden)]
+pub mod fuzz;
 mod guests;
 mod kernel_files;
 mod links;

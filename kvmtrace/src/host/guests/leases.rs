@@ -48,6 +48,17 @@ impl Leases {
         leases
     }
 
+    /// Reads a lease file: for the fuzzer.
+    pub(super) fn fuzz(text: &str, of_dnsmasq: bool) {
+        let mut leases = Self::default();
+        if of_dnsmasq {
+            leases.take_dnsmasq(text, 1);
+        } else {
+            leases.take_status(text, 1);
+        }
+        std::hint::black_box(leases);
+    }
+
     /// The addresses of this MAC address.
     pub(super) fn of(&self, mac: MacAddress) -> impl Iterator<Item = IpAddr> + '_ {
         self.by_mac.get(&mac).into_iter().flatten().copied()

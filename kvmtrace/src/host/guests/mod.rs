@@ -58,6 +58,18 @@ fn add_leases(state: &mut HostState, leases: &Leases) {
     state.guests = guests;
 }
 
+/// Reads what a manager or a hypervisor has written: for the fuzzer.
+pub(super) fn fuzz(mouth: u8, text: &str) {
+    match mouth {
+        0 => {
+            let arguments: Vec<String> = text.split('\0').map(str::to_owned).collect();
+            std::hint::black_box(command_line::parse(&arguments));
+        }
+        1 => managers::fuzz(text),
+        mouth => Leases::fuzz(text, mouth == 2),
+    }
+}
+
 /// `tap` or `macvtap`, for devices that a guest can sit behind.
 fn interface_kind(link: &Link) -> Option<&'static str> {
     if link.name.starts_with(crate::host::OWN_DEVICES) {

@@ -10,6 +10,7 @@ mod save;
 mod sets;
 
 use crate::event::host::{Backend, Chain, Netfilter, Rule, Set};
+use crate::event::ruleset::Names;
 use listing::{Listing, SaveTool, TableTool};
 use save::Table;
 use std::fs;
@@ -37,6 +38,28 @@ async fn run(listing: Listing) -> Result<String, String> {
     match lister::started() {
         Some(lister) => lister.ask(listing).await,
         None => command::direct(&listing).await,
+    }
+}
+
+/// Reads a tool's text, and the rules in it: for the fuzzer.
+pub(super) fn fuzz(mouth: u8, text: &str) {
+    let family = if text.len().is_multiple_of(2) { "ip" } else { "bridge" };
+    let chains = |tables: Vec<Table>, backend: Backend| {
+        tables.into_iter().flat_map(|table| table.into_chains(backend, family)).collect::<Vec<_>>()
+    };
+    let (chains, sets) = match mouth {
+        0 => nft::parse(text, "").unwrap_or_default(),
+        1 => nft::parse(r#"{"nftables": []}"#, text).unwrap_or_default(),
+        2 => (chains(save::parse(text), Backend::IptablesNft), Vec::new()),
+        3 => (chains(vec![save::parse_listing("filter", text)], Backend::IptablesLegacy), Vec::new()),
+        _ => (Vec::new(), sets::of_ipset(text)),
+    };
+    let netfilter = Netfilter { chains, sets };
+    let names = Names::new(&netfilter);
+    for chain in &netfilter.chains {
+        for rule in &chain.rules {
+            std::hint::black_box(names.rule(chain, rule));
+        }
     }
 }
 
