@@ -103,7 +103,18 @@ pub(super) fn counters() -> BTreeMap<String, u64> {
     counters.extend(softnet(&read("softnet_stat")));
     counters.extend(fragments(&read("sockstat")));
     counters.extend(fragments(&read("sockstat6")));
+    counters.extend(ipsec(&read("xfrm_stat")));
     counters
+}
+
+/// `XfrmInNoStates 8` (`xfrm_statistics_seq_show`): what IPsec dropped, and why; noughts say nothing.
+fn ipsec(text: &str) -> BTreeMap<String, u64> {
+    let counter = |line: &str| {
+        let (name, value) = line.split_once(char::is_whitespace)?;
+        let value = value.trim().parse::<u64>().ok().filter(|value| *value > 0)?;
+        Some((format!("Xfrm.{}", name.strip_prefix("Xfrm").unwrap_or(name)), value))
+    };
+    text.lines().filter_map(counter).collect()
 }
 
 /// `Ip: Forwarding DefaultTTL …` above `Ip: 1 64 …`.
@@ -214,5 +225,12 @@ mod tests {
         assert_eq!(counters.get("softnet.processed"), Some(&32));
         assert_eq!(counters.get("softnet.dropped"), Some(&2));
         assert_eq!(counters.get("softnet.time_squeeze"), Some(&2));
+    }
+
+    #[test]
+    fn what_ipsec_dropped_is_counted_by_its_reason() {
+        let counters = ipsec("XfrmInError             \t0\nXfrmInNoStates          \t8\nXfrmOutPolBlock 1\n");
+        let expected = [("Xfrm.InNoStates".to_owned(), 8), ("Xfrm.OutPolBlock".to_owned(), 1)];
+        assert_eq!(counters, BTreeMap::from(expected));
     }
 }

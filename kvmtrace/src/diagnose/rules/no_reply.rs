@@ -7,6 +7,10 @@ use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict};
 use crate::diagnose::words;
 use crate::event::Protocol;
+use crate::event::overlay::IpsecDirection;
+
+/// Policies that are looked through for each flow that vanishes.
+const POLICIES: usize = 4_096;
 
 /// See the module.
 pub fn judge(case: &Case<'_>) -> Option<Judgement> {
@@ -20,8 +24,12 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         }
         let (last, _) = case.hops.last()?;
         let name = case.scene.name(last.device);
-        if switched(case).is_some() && case.answered() > 0 {
+        // What is answered has left, in a form that is not joined to it: by Open vSwitch, or inside IPsec or another tunnel.
+        if (switched(case).is_some() || matches!(way, Way::Routed | Way::Uplink)) && case.answered() > 0 {
             return None;
+        }
+        if let Some(judgement) = inside_ipsec(case) {
+            return Some(judgement);
         }
         let explanation = format!("{count} came as far as {name} and never left this host, yet no drop was seen.");
         return Some(
@@ -92,6 +100,53 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
             .verdict(Verdict::Unanswered)
             .severity(severity)
             .fix(Fix::advice(fix)),
+    )
+}
+
+/// An IPsec policy takes what is routed here into a tunnel; nothing came back out of it, and what IPsec dropped meanwhile on this
+/// host is counted.
+fn inside_ipsec(case: &Case<'_>) -> Option<Judgement> {
+    let (from, to) = (case.key().source.ip()?, case.key().destination.ip()?);
+    let scene = case.scene;
+    let policy = scene
+        .host
+        .overlay
+        .policies
+        .iter()
+        .take(POLICIES)
+        .filter(|policy| policy.direction == IpsecDirection::Out)
+        .find(|policy| policy.selector.source.contains(from) && policy.selector.destination.contains(to))?;
+    if policy.blocks || policy.templates.is_empty() {
+        return None;
+    }
+    let first = scene.track.first_host();
+    let grown = scene.host.counters.iter().filter(|(name, _)| name.starts_with("Xfrm.")).filter_map(|(name, now)| {
+        let grown = now.saturating_sub(first.counters.get(name).copied().unwrap_or(0));
+        (grown > 0).then(|| format!("{} +{grown}", name.replacen("Xfrm.", "Xfrm", 1)))
+    });
+    let grown: Vec<String> = grown.collect();
+    let (last, _) = case.hops.last()?;
+    let count = words::packets(case.packets());
+    let (cause, rest, advice) = if grown.is_empty() {
+        (Cause::NoReply, "nothing came back out of it".to_owned(), "Look at the other end of the tunnel: does it have the same states and policies (ip -s xfrm state; ip xfrm policy), and a way back?".to_owned())
+    } else {
+        (
+            Cause::IpsecPolicy,
+            format!("IPsec dropped packets on this host meanwhile ({})", grown.join(", ")),
+            "XfrmInNoStates: no state here for the SPI that came; XfrmInStateProtoError: another key; XfrmInTmplMismatch: it came as no template of the policy wants; XfrmInNoPols: no policy (dir fwd, in) for what came out of the tunnel. Compare both ends (ip -s xfrm state; ip xfrm policy), or let the daemon set the tunnel up anew.".to_owned(),
+        )
+    };
+    let explanation = format!("{count} to {to} go into an IPsec tunnel, and {rest}.");
+    let severity = if is_passing(case) { Severity::Info } else { Severity::Warning };
+    Some(
+        Judgement::dropped(cause, at(scene, last.device, Point::Routing), explanation)
+            .verdict(Verdict::Unanswered)
+            .severity(severity)
+            .evidence([format!(
+                "xfrm policy src {} dst {} dir out",
+                policy.selector.source, policy.selector.destination
+            )])
+            .fix(Fix::advice(advice)),
     )
 }
 
