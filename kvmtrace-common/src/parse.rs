@@ -152,6 +152,12 @@ pub fn ethernet(header: &Header, available: usize, vlan: u16, parsed: &mut Parse
         return;
     };
     network_layer(header, available, ETHERNET_HEADER, ether_type, parsed);
+    link_addresses(header, available, parsed);
+}
+
+/// The MAC addresses of a frame that begins with an Ethernet header are its ends, where nothing above has any.
+#[inline(always)]
+fn link_addresses(header: &Header, available: usize, parsed: &mut Parsed) {
     if parsed.key.family == Family::ETHERNET
         && copy_address::<6>(&mut parsed.key.destination, header, available, 0).is_none()
             | copy_address::<6>(&mut parsed.key.source, header, available, 6).is_none()
@@ -166,6 +172,12 @@ pub fn network(header: &Header, available: usize, offset: usize, ether_type: u16
     parsed.clear(vlan);
     let available = unknown(available);
     network_layer(header, available, offset, ether_type, parsed);
+}
+
+/// After [`network`]: `header` begins with the packet's Ethernet header, whose addresses are the ends of what has none above.
+#[inline(always)]
+pub fn behind_ethernet(header: &Header, available: usize, parsed: &mut Parsed) {
+    link_addresses(header, unknown(available), parsed);
 }
 
 /// Parses a packet of a device without a link-layer header. `protocol` is what the socket buffer says (`skb->protocol`);

@@ -300,3 +300,24 @@ proptest! {
         prop_assert!(run(0).key.vlan == NO_VLAN || run(0).key.vlan < 4096);
     }
 }
+
+#[test]
+fn a_dropped_frame_has_the_ends_that_it_was_counted_by() {
+    let lldp = [&DESTINATION_MAC[..], &SOURCE_MAC, &[0x88, 0xb5], &[0; 30]].concat();
+    let mut udp = Vec::new();
+    PacketBuilder::ethernet2(SOURCE_MAC, DESTINATION_MAC)
+        .ipv4([10, 0, 0, 1], [10, 0, 0, 2], 61)
+        .udp(40_000, 53)
+        .write(&mut udp, &[0; 100])
+        .unwrap();
+    for frame in [lldp, udp] {
+        let mut header = Header { bytes: [0xa5; HEADER_BYTES] };
+        let available = frame.len().min(HEADER_BYTES);
+        header.bytes[..available].copy_from_slice(&frame[..available]);
+        let ether_type = u16::from_be_bytes([frame[12], frame[13]]);
+        let mut dropped = Parsed::EMPTY;
+        parse::network(&header, available, 14, ether_type, NO_VLAN, &mut dropped);
+        parse::behind_ethernet(&header, available, &mut dropped);
+        assert_eq!(dropped.key, parsed(&frame).key);
+    }
+}

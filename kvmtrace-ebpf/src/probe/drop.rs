@@ -35,6 +35,9 @@ pub(crate) fn packet(context: &BtfTracePointContext) -> Result<(), Error> {
     let offset = core::hint::black_box(facts.ethernet as usize) & 0x1f;
     let parsed = &mut workspace.parsed;
     parse::network(&workspace.header, available as usize, offset, facts.ether_type, facts.vlan, parsed);
+    if facts.ethernet != 0 {
+        parse::behind_ethernet(&workspace.header, available as usize, parsed);
+    }
     flow::join_fragments(parsed);
     parsed.key.ifindex = ifindex;
     parsed.key.cpu = flow::this_cpu();

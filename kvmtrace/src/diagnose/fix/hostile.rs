@@ -73,6 +73,8 @@ fn cures(name: &str, guest: &str) -> Vec<Fix> {
     let escaped: String =
         name.chars().flat_map(|c| "\\\"'".contains(c).then_some('\\').into_iter().chain([c])).collect();
     let device = if name.contains(' ') || name.starts_with('"') { "eth0" } else { name };
+    // A set's name is written as it is as well (`libxt_set.c`): with a blank in it, nobody can read the rule back.
+    let set_name = if device == name { name } else { "blocked" };
     let saved = format!("-A mine -i {device} -m comment --comment \"{escaped}\" -j DROP");
     host.netfilter.chains = vec![
         chain(Backend::IptablesLegacy, "ip", name, &saved),
@@ -81,7 +83,7 @@ fn cures(name: &str, guest: &str) -> Vec<Fix> {
         chain(Backend::Nft, "inet", name, "drop"),
         chain(Backend::Nft, "firewalld", &format!("filter_IN_{name}"), "reject"),
         chain(Backend::Nft, "ip", "sets", &format!("ip saddr @{name} drop")),
-        chain(Backend::IptablesLegacy, "ip", "sets", &format!("-A sets -m set --match-set {name} src -j DROP")),
+        chain(Backend::IptablesLegacy, "ip", "sets", &format!("-A sets -m set --match-set {set_name} src -j DROP")),
     ];
     let set = |table: Option<&str>| Set {
         family: "ip".to_owned(),
