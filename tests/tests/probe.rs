@@ -116,6 +116,20 @@ fn a_rule_that_drops_is_found_without_any_traffic_of_the_guest() {
 }
 
 #[test]
+fn an_answer_that_dies_is_predicted() {
+    let Some((product, lab)) = setup("probe-answer-drop", &of(Topology::Routed)) else { return };
+    let guest = lab.plan.guests[0].port.addresses.v4;
+    let rules =
+        format!("chain c {{ type filter hook forward priority 0; ip daddr {guest} icmp type echo-reply drop; }};");
+    lab.host.check(&format!("nft 'table ip kt_drop {{ {rules} }};'")).unwrap();
+    let verdict = probe(&product, &lab, &["to", &lan(&lab)]);
+    ended(&verdict, "dropped", Some("netfilter-forward"));
+    let expected = &verdict.json["probe"]["expected"];
+    assert_eq!(expected["outcome"], "dropped", "{expected:#}");
+    assert!(expected["text"].as_str().unwrap().contains("answer"), "{expected:#}");
+}
+
+#[test]
 fn a_masquerade_that_is_missing_is_found() {
     let Some((product, lab)) = setup("probe-nat", &of(Topology::Nat)) else { return };
     lab.host.nft("delete table inet lab_nat").unwrap();

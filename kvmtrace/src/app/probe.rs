@@ -151,7 +151,7 @@ async fn sweep(run: &mut Run, host: &HostState, asked: &Asked, options: &Probe) 
     for _ in 0..SWEEP_PACKETS {
         let Some(size) = sweep.next() else { break };
         let packet = Packet { length: size, ..packet.clone() };
-        let expected = expected(host, &packet, asked.entry, run.mtu(entry));
+        let expected = expected(host, &packet, (asked.entry, asked.goal), run.mtu(entry));
         let sent = run.attempt(&packet, entry).await?;
         let expects_answer = !matches!(packet.ip().map(|ip| ip.transport), Some(Transport::Udp { .. }));
         let watch = &sent.watch;

@@ -157,6 +157,24 @@ impl Expected {
         Some(Self { outcome, device, text })
     }
 
+    /// The same with what becomes of the answer: one that does not come back is the end that matters.
+    #[must_use]
+    pub fn and_answer(self, answer: &Self) -> Self {
+        match (self.outcome, answer.outcome) {
+            (Prediction::Delivered, Prediction::Dropped) => Self {
+                outcome: Prediction::Dropped,
+                device: answer.device.clone(),
+                text: format!("{}, but of the answer: {}", self.text, answer.text),
+            },
+            (Prediction::Delivered, Prediction::Unknown) => Self {
+                outcome: Prediction::Unknown,
+                device: answer.device.clone(),
+                text: format!("{}; of the answer: {}", self.text, answer.text),
+            },
+            (_, _) => self,
+        }
+    }
+
     /// The prediction and what happened contradict each other.
     pub fn differs(&self, outcome: Outcome) -> bool {
         match self.outcome {

@@ -4,8 +4,9 @@ use super::run::{Run, Sent};
 use crate::diagnose::probe::{Expected, Limit, ProbeReport, Probed, flows, narrowed, outcome};
 use crate::event::host::LinkKind;
 use crate::event::{Direction, HostState, IfIndex, Place};
-use crate::forward::asked::Asked;
+use crate::forward::asked::{Asked, Goal};
 use crate::forward::packet::{Fragment, Packet};
+use crate::forward::reading::{self, Reading};
 use crate::forward::{Entry, walk};
 use crate::topology::Topology;
 use anyhow::{Context as _, bail};
@@ -54,7 +55,7 @@ pub(super) async fn send(run: &mut Run, host: &HostState, asked: &Asked, count: 
     let entry = place(host, asked.entry)?;
     match with_next_hop(run, host, asked).await? {
         Ok(packet) => {
-            let expected = expected(host, &packet, asked.entry, run.mtu(entry));
+            let expected = expected(host, &packet, (asked.entry, asked.goal), run.mtu(entry));
             // One request is enough for what is broadcast.
             let count =
                 if packet.destination_mac.is_some_and(crate::event::MacAddress::is_multicast) { 1 } else { count };
@@ -64,7 +65,7 @@ pub(super) async fn send(run: &mut Run, host: &HostState, asked: &Asked, count: 
         Err(unanswered) => {
             let by = unanswered.asked_by;
             let unanswered = unanswered.sent;
-            let expected = expected(host, &unanswered.packet, by, run.mtu(unanswered.entry));
+            let expected = expected(host, &unanswered.packet, (by, request_goal(asked, by)), run.mtu(unanswered.entry));
             Ok(Done { asked: asked.clone(), sent: unanswered, expected })
         }
     }
@@ -100,8 +101,16 @@ pub(super) async fn with_next_hop(
     Ok(Ok(Packet { destination_mac: sent.watch.answerer, ..asked.packet }))
 }
 
+/// Whom a request for a MAC address should reach.
+fn request_goal(asked: &Asked, by: Entry) -> Goal {
+    match by {
+        Entry::Wire(_) => Goal::Guest(asked.interface),
+        Entry::Guest(_) | Entry::Host => asked.next_hop.map_or(Goal::Beyond, |hop| hop.owner),
+    }
+}
+
 /// The model's answer. A packet that its sender fragments is walked as its first fragment.
-pub(super) fn expected(host: &HostState, packet: &Packet, entry: Entry, mtu: u32) -> Option<Expected> {
+pub(super) fn expected(host: &HostState, packet: &Packet, (entry, goal): (Entry, Goal), mtu: u32) -> Option<Expected> {
     let mut packet = packet.clone();
     let may_fragment = packet.ip().is_some_and(|ip| ip.destination.is_ipv6() || !ip.dont_fragment);
     if may_fragment && packet.length > mtu {
@@ -110,7 +119,15 @@ pub(super) fn expected(host: &HostState, packet: &Packet, entry: Entry, mtu: u32
             ip.fragment = Fragment::First;
         }
     }
-    Expected::of(&walk(&Topology::new(host), &packet, entry), host)
+    let topology = Topology::new(host);
+    let walked = walk(&topology, &packet, entry);
+    let there = Expected::of(&walked, host)?;
+    let answer = reading::reply(&Reading::new(&walked, &packet, goal));
+    let back = answer.and_then(|(entry, packet)| Expected::of(&walk(&topology, &packet, entry), host));
+    Some(match back {
+        Some(back) => there.and_answer(&back),
+        None => there,
+    })
 }
 
 /// The report of the trace, narrowed to what was sent.

@@ -265,7 +265,7 @@ fn dropped(notice: Notice, track: &Track, key: FlowKey, owner: &Owner, site: &Dr
     }
     let judgement = rules::judge(&mut case)?;
     let place = Some(judgement.place);
-    Some(Notice { cause: Some(judgement.cause), place, text: judgement.explanation, ..notice })
+    Some(Notice { cause: Some(judgement.cause), place, text: words::agreeing(&judgement.explanation), ..notice })
 }
 
 /// All that a flow lost, in the words of its last line.
