@@ -36,7 +36,8 @@ fn taken(kind: EventKind) -> usize {
         peak()
     };
     let mut recordings = recording::open(std::slice::from_ref(&path)).unwrap();
-    drop(judge(&mut recordings[0], &mut Selection::default(), true).unwrap());
+    // Without a host there is nothing to judge; it is read to its end all the same.
+    drop(judge(&mut recordings[0], &mut Selection::default(), true));
     // It has no end, and nothing else is wrong with it.
     let damage = recordings[0].damage();
     assert_eq!((damage.stretches, damage.unknown_events), (0, 0), "{:?}", recordings[0].complaint());

@@ -80,7 +80,7 @@ fn all_screens_of_a_host_with_an_mtu_black_hole() -> Result<()> {
         // The header tells its own cost: never without the share of a CPU.
         terminal.sees(&["drops/s", "0 events lost", "0 degraded", "CPU "])?;
         terminal.keys(&["y"])?;
-        terminal.sees(&["copied: ip link set dev"])?;
+        terminal.sees(&["to copy: ip link set dev"])?;
         let copied = terminal.tmux(&["show-buffer"])?;
         ensure!(copied.starts_with(&cure), "on the clipboard: {copied}");
         terminal.keys(&["2"])?;
@@ -88,9 +88,9 @@ fn all_screens_of_a_host_with_an_mtu_black_hole() -> Result<()> {
         terminal.keys(&["Enter"])?;
         terminal.sees(&["[3 Path]", "╭guest", "╭tap", "┏veth", "✗ bridge-mtu-exceeded here"])?;
         terminal.keys(&["4"])?;
-        terminal.sees(&["[4 Faults", "bridge-mtu-exceeded", &cure, "br_dev_queue_push_xmit"])?;
+        terminal.sees(&["[4 Incidents", "bridge-mtu-exceeded", &cure, "br_dev_queue_push_xmit"])?;
         terminal.keys(&["y"])?;
-        terminal.sees(&["copied: ip link set dev"])?;
+        terminal.sees(&["to copy: ip link set dev"])?;
         terminal.keys(&["5"])?;
         // The newest is under the cursor, until one goes to the first; that stays while others come in.
         terminal.sees(&["[5 Events]", "drop", &format!(" {uplink} "), "NOT_SPECIFIED in br_dev_queue_push"])?;
@@ -159,7 +159,7 @@ fn a_recording_made_on_the_screen_plays_on_the_screen() -> Result<()> {
         replay.keys(&["Enter", "+"])?;
         replay.sees(&["stopped 2x", " 0s/"])?;
         replay.keys(&["Space", "4"])?;
-        replay.sees(&["[4 Faults 1]", "bridge-mtu-exceeded"])?;
+        replay.sees(&["[4 Incidents 1]", "bridge-mtu-exceeded"])?;
         replay.keys(&["q"])?;
         replay.is_given_back(0)?;
         Ok(())
@@ -287,7 +287,7 @@ fn what_a_guest_calls_itself_moves_colours_and_rings_nothing() -> Result<()> {
     terminal.keys(&["Enter"])?;
     terminal.sees(&["[1 Guests 4]", "all 4 guests are well", "xxxxxxx…"])?;
     for (key, screen) in
-        [("1", "[1 Guests"), ("2", "[2 Flows"), ("Enter", "[3 Path]"), ("4", "[4 Faults"), ("5", "[5 Events]")]
+        [("1", "[1 Guests"), ("2", "[2 Flows"), ("Enter", "[3 Path]"), ("4", "[4 Incidents"), ("5", "[5 Events]")]
     {
         terminal.keys(&[key])?;
         let seen = terminal.sees(&[screen, " q quit"])?;
