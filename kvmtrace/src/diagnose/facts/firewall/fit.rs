@@ -146,12 +146,12 @@ fn packet(key: &FlowKey, drop: &Dropped<'_>) -> Packet {
 /// An IPv4 packet whose fragment offset is not zero (RFC 791). Where a device's own hook drops, the record may begin at either layer.
 fn is_later_fragment(example: &PacketRecord) -> bool {
     let starts = if example.ethernet { [14, 0] } else { [0, 14] };
-    starts.into_iter().any(|start| {
-        let header = example.header.get(start..).unwrap_or_default();
-        let is_ipv4 = header.first().is_some_and(|byte| (0x45..=0x4f).contains(byte));
-        let offset = header.get(6..8).and_then(|bytes| bytes.try_into().ok()).map(u16::from_be_bytes);
-        is_ipv4 && offset.is_some_and(|offset| offset & 0x1fff != 0)
-    })
+    let at = |start: usize| example.header.get(start..).unwrap_or_default();
+    let is_ipv4 = |header: &&[u8]| header.first().is_some_and(|byte| (0x45..=0x4f).contains(byte));
+    // The first that fits: at the second place an IPv4 header has a part of its source address, which may look like one.
+    let header = starts.into_iter().map(at).find(is_ipv4);
+    let offset = header.and_then(|header| header.get(6..8)).and_then(|bytes| bytes.try_into().ok());
+    offset.map(u16::from_be_bytes).is_some_and(|offset| offset & 0x1fff != 0)
 }
 
 /// The answers to the packet may meet the rule as well: it asks for no device that they came in by, for no MAC address (theirs are
@@ -189,4 +189,56 @@ pub(in crate::diagnose) fn may_take_answers(
         | Statement::Unknown(_) => false,
     });
     !one_sided && Asked::new(scene, stage, &key.reverse(), drop, base).first_fit(&rule) != Fit::Not
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Address, PacketCause, Protocol};
+
+    fn record(ethernet: bool, header: &[u8]) -> PacketRecord {
+        let key = FlowKey {
+            protocol: Protocol::Tcp,
+            source: Address::Ip([172, 16, 71, 1].into()),
+            source_port: Some(29_269),
+            destination: Address::Ip([172, 16, 71, 11].into()),
+            destination_port: Some(52_762),
+            vlan: None,
+        };
+        PacketRecord {
+            cause: PacketCause::First,
+            flow: key,
+            place: None,
+            input_device: None,
+            count: 1,
+            length: header.len() as u32,
+            gso_size: 0,
+            segments: 1,
+            ether_type: 0x0800,
+            ethernet,
+            header: header.to_vec(),
+        }
+    }
+
+    /// 172.16.71.1:29269 to 172.16.71.11: the third byte of the address reads like the beginning of an IPv4 header, and the
+    /// port like the offset of a fragment.
+    const WHOLE: [u8; 24] =
+        [0x45, 0, 0, 0x3c, 0, 0, 0x40, 0, 0x40, 6, 0x54, 0x8f, 172, 16, 71, 1, 172, 16, 71, 11, 0x72, 0x55, 0xce, 0x1a];
+
+    #[test]
+    fn no_address_makes_a_fragment_of_a_whole_packet() {
+        assert!(!is_later_fragment(&record(false, &WHOLE)));
+        let frame = [&[2; 12][..], &[8, 0], &WHOLE].concat();
+        assert!(!is_later_fragment(&record(true, &frame)));
+    }
+
+    #[test]
+    fn a_later_fragment_is_known_at_either_layer() {
+        let mut later = WHOLE;
+        later[6..8].copy_from_slice(&[0x20, 0xb9]);
+        assert!(is_later_fragment(&record(false, &later)));
+        let frame = [&[2; 12][..], &[8, 0], &later].concat();
+        // A device's own hook: the record begins with the frame and is not called one.
+        assert!(is_later_fragment(&record(false, &frame)) && is_later_fragment(&record(true, &frame)));
+    }
 }
