@@ -93,12 +93,10 @@ impl Watcher {
         if let Some((subject, so_far)) = subject(event)
             && self.told.is_news(&subject, so_far)
         {
-            let is_young =
-                |flow: FlowKey| track.get(&flow).is_none_or(|known| event.time.since(known.first).0 < SECOND);
             let speaks = self.may_speak(event.time);
-            let spoken = if speaks { self.speak(&subject, so_far, event, track) } else { None };
+            let spoken = if speaks { self.speak(&subject, so_far, event, track, false) } else { None };
             // Of a young flow it may not be known yet whose it is.
-            let waits = !speaks || spoken.is_none() && subject.flow().is_some_and(is_young);
+            let waits = !speaks || spoken.is_none() && is_young(&subject, event.time, track);
             notices.extend(spoken);
             if waits {
                 self.wait(&subject, so_far, track);
@@ -164,8 +162,16 @@ impl Watcher {
 
     /// A line for each subject that waits, as many as there may be.
     fn sums(&mut self, now: Timestamp, track: &Track) -> Vec<Notice> {
-        let waiting = self.waiting.take(SUMS);
-        let mut notices = self.speak_all(&waiting, now, track);
+        let event = Event { time: now, kind: EventKind::Ended };
+        let mut notices = Vec::new();
+        for (subject, so_far) in self.waiting.take(SUMS) {
+            match self.speak(&subject, so_far, &event, track, true) {
+                Some(notice) => notices.push(notice),
+                // The counters that show whose it is may still come.
+                None if is_young(&subject, now, track) => self.wait(&subject, so_far, track),
+                None => {}
+            }
+        }
         let unshown = std::mem::take(&mut self.unshown);
         notices.extend((unshown > 0).then(|| notice::unshown(track, now, unshown)));
         notices
@@ -173,12 +179,14 @@ impl Watcher {
 
     fn speak_all(&mut self, subjects: &[(Subject, u64)], now: Timestamp, track: &Track) -> Vec<Notice> {
         let event = Event { time: now, kind: EventKind::Ended };
-        subjects.iter().filter_map(|(subject, so_far)| self.speak(subject, *so_far, &event, track)).collect()
+        subjects.iter().filter_map(|(subject, so_far)| self.speak(subject, *so_far, &event, track, true)).collect()
     }
 
-    /// The line about a subject, with what is new of it; none for what is nobody's, or no loss.
-    fn speak(&mut self, subject: &Subject, so_far: u64, event: &Event, track: &Track) -> Option<Notice> {
+    /// The line about a subject, with what is new of it; none for what is nobody's, or no loss. One that has waited is asked for
+    /// again, whatever was known of it.
+    fn speak(&mut self, subject: &Subject, so_far: u64, event: &Event, track: &Track, waited: bool) -> Option<Notice> {
         let owner = match subject.flow() {
+            Some(flow) if waited => Some(self.owners.get_again(flow, track, event.time)?),
             Some(flow) => Some(self.owners.get(flow, track, event.time)?),
             None => None,
         };
@@ -218,6 +226,11 @@ impl Watcher {
     fn second_begins(&self) -> Timestamp {
         Timestamp(self.second.0 * SECOND)
     }
+}
+
+/// Of a flow that began within the last second it may not be known yet whose it is.
+fn is_young(subject: &Subject, now: Timestamp, track: &Track) -> bool {
+    subject.flow().is_some_and(|flow| track.get(&flow).is_none_or(|known| now.since(known.first).0 < SECOND))
 }
 
 /// The guest's device that a subject is charged to, found without asking whose its flow is.

@@ -42,8 +42,17 @@ impl Owners {
 
     /// Whose flow it is; none where it touches no guest and only guests' flows are wanted.
     pub(super) fn get(&mut self, key: FlowKey, track: &Track, now: Timestamp) -> Option<Owner> {
+        self.find(key, track, now, false)
+    }
+
+    /// The same, asked again at once where it was nobody's.
+    pub(super) fn get_again(&mut self, key: FlowKey, track: &Track, now: Timestamp) -> Option<Owner> {
+        self.find(key, track, now, true)
+    }
+
+    fn find(&mut self, key: FlowKey, track: &Track, now: Timestamp, again: bool) -> Option<Owner> {
         if let Some((asked, owner)) = self.0.get(&key)
-            && (owner.is_some() || now.since(*asked).0 < AGAIN_NS)
+            && (owner.is_some() || !again && now.since(*asked).0 < AGAIN_NS)
         {
             return owner.clone();
         }
