@@ -106,7 +106,15 @@ fn nft_tests(wanted: &Conversation) -> String {
         (Some(protocol), None) => Some(format!("meta l4proto {protocol}")),
         (None, _) => None,
     });
+    if from_anybody(wanted) {
+        tests.push("ct state established,related".to_owned());
+    }
     tests.join(" ")
+}
+
+/// The answers of all that a machine asks anybody for: nobody may begin anything by them.
+fn from_anybody(way: &Conversation) -> bool {
+    way.source.is_none() && way.destination.is_some() && way.service == Service::AnyIp
 }
 
 /// The rule that the command inserts, as it would be listed.
@@ -148,6 +156,9 @@ fn iptables_tests(wanted: &Conversation) -> Option<String> {
     let mut tests = String::new();
     for (flag, address) in [("-s", wanted.source), ("-d", wanted.destination)] {
         tests += &address.map(|address| format!(" {flag} {address}")).unwrap_or_default();
+    }
+    if from_anybody(wanted) {
+        tests += " -m conntrack --ctstate RELATED,ESTABLISHED";
     }
     tests += &wanted.service.over_ip().map(|protocol| format!(" -p {protocol}")).unwrap_or_default();
     Some(
@@ -204,5 +215,28 @@ pub(in crate::diagnose) fn boot_file(host: &HostState, chain: &Chain) -> String 
         format!("{file} (netfilter-persistent save writes the rules as they are now)")
     } else {
         format!("the script or tool that made it ({file}, if iptables-persistent is installed)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_from_anybody_is_let_in_as_an_answer_only() {
+        let asks = Conversation {
+            source: Some([10, 0, 0, 7].into()),
+            destination: None,
+            service: Service::AnyIp,
+            port: None,
+            answered: true,
+        };
+        assert_eq!(nft_tests(&asks), "ip saddr 10.0.0.7");
+        assert_eq!(nft_tests(&asks.reverse()), "ip daddr 10.0.0.7 ct state established,related");
+        assert_eq!(iptables_tests(&asks).unwrap(), " -s 10.0.0.7");
+        let answers = iptables_tests(&asks.reverse()).unwrap();
+        assert_eq!(answers, " -d 10.0.0.7 -m conntrack --ctstate RELATED,ESTABLISHED");
+        let known = Conversation { destination: Some([10, 1, 0, 1].into()), ..asks };
+        assert_eq!(nft_tests(&known.reverse()), "ip saddr 10.1.0.1 ip daddr 10.0.0.7");
     }
 }
