@@ -7,6 +7,7 @@ use crate::event::{
 };
 use crate::track::DEGRADATIONS;
 use crate::track::remembered::Remembered;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Keys remembered at most, of flows and of drops: a guest that makes up flows must not bloat the program.
@@ -78,18 +79,25 @@ impl Latest {
 pub struct Rebase {
     base: Latest,
     since: Timestamp,
+    /// When each flow of `base` was first seen, at whichever place.
+    begun: HashMap<FlowKey, Timestamp>,
 }
 
 impl Rebase {
     /// Counts from `since` on, when `latest` was all that was known.
     pub fn new(latest: &Latest, since: Timestamp) -> Self {
-        Self { base: latest.clone(), since }
+        let mut begun: HashMap<FlowKey, Timestamp> = HashMap::new();
+        for ((flow, _), counters) in latest.flows.iter() {
+            let first = begun.entry(*flow).or_insert(counters.first);
+            *first = counters.first.min(*first);
+        }
+        Self { base: latest.clone(), since, begun }
     }
 
     /// The event as a trace that began at `since` would have it; nothing if it tells of nothing new.
     pub fn apply(&self, event: &Event) -> Option<Event> {
         let kind = match &event.kind {
-            EventKind::Flow(sample) => EventKind::Flow(self.flow(sample)?),
+            EventKind::Flow(sample) => EventKind::Flow(self.flow(sample, event.time)?),
             EventKind::Drop(sample) => EventKind::Drop(self.dropped(sample)?),
             EventKind::Loss(loss) => EventKind::Loss(Loss {
                 ring_events: loss.ring_events.saturating_sub(self.base.loss.ring_events),
@@ -109,7 +117,17 @@ impl Rebase {
         Some(Event { time: event.time, kind })
     }
 
-    fn flow(&self, sample: &FlowSample) -> Option<FlowSample> {
+    /// The first packet's time at a place, moved to the beginning together with the flow's other places: their order and the
+    /// time between them, which is the latency, stay as they were measured.
+    fn moved(&self, flow: FlowKey, first: Timestamp, now: Timestamp) -> Timestamp {
+        if first >= self.since {
+            return first;
+        }
+        let begun = self.begun.get(&flow).copied().unwrap_or(first);
+        Timestamp(self.since.0.saturating_add(first.since(begun).0)).min(now.max(self.since))
+    }
+
+    fn flow(&self, sample: &FlowSample, time: Timestamp) -> Option<FlowSample> {
         let Some(base) = self.base.flows.get(&(sample.flow, sample.place)) else { return Some(sample.clone()) };
         let counters = &sample.counters;
         // Fewer than before: the entry was evicted and made anew.
@@ -119,7 +137,7 @@ impl Rebase {
         let counters = FlowCounters {
             packets: counters.packets - base.packets,
             bytes: counters.bytes.saturating_sub(base.bytes),
-            first: counters.first.max(self.since),
+            first: self.moved(sample.flow, counters.first, time),
             fragments: counters.fragments.saturating_sub(base.fragments),
             fragmented: counters.fragmented.saturating_sub(base.fragmented),
             gso: counters.gso.saturating_sub(base.gso),
@@ -157,7 +175,7 @@ impl Rebase {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Address, IfIndex, Protocol};
+    use crate::event::{Address, Direction, IfIndex, Protocol};
 
     fn dropped(packets: u64) -> Event {
         let flow = FlowKey {
@@ -186,6 +204,30 @@ mod tests {
         assert_eq!(rebase.apply(&dropped(7)), None);
         let Some(Event { kind: EventKind::Drop(sample), .. }) = rebase.apply(&dropped(10)) else { panic!("no event") };
         assert_eq!((sample.packets, sample.bytes, sample.first), (3, 300, Timestamp(50)));
+    }
+
+    #[test]
+    fn the_latency_between_two_places_stays_what_was_measured() {
+        let at = |device: u32, first: u64, packets: u64| {
+            let Event { kind: EventKind::Drop(drop), .. } = dropped(1) else { panic!("no drop") };
+            let place = Place { device: IfIndex(device), direction: Direction::Ingress };
+            let counters = FlowCounters { packets, bytes: packets, first: Timestamp(first), ..FlowCounters::default() };
+            let sample = FlowSample { flow: drop.flow, place, counters };
+            Event { time: Timestamp(9_000), kind: EventKind::Flow(sample) }
+        };
+        let mut latest = Latest::default();
+        // The first packet took 40 ns from one device to the other.
+        for event in [at(3, 140, 5), at(2, 100, 5)] {
+            latest.note(&event);
+        }
+        let rebase = Rebase::new(&latest, Timestamp(8_000));
+        let first = |event: &Event| match rebase.apply(event).map(|event| event.kind) {
+            Some(EventKind::Flow(sample)) => sample.counters.first.0,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((first(&at(2, 100, 6)), first(&at(3, 140, 6))), (8_000, 8_040));
+        // A place that the flow came to only afterwards has its own time.
+        assert_eq!(first(&at(4, 8_500, 1)), 8_500);
     }
 
     #[test]

@@ -30,6 +30,11 @@ impl<K: Eq + Hash, V> Remembered<K, V> {
     pub fn get(&self, key: &K) -> Option<&V> {
         self.young.get(key).or_else(|| self.old.get(key))
     }
+
+    /// All entries, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.young.iter().chain(self.old.iter())
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use super::fault::{self, Fault, FaultSource};
 use super::history::{FlowRates, GuestHistory, History};
 use super::log::LogEntry;
 use super::path::{self, Devices, Way};
-use crate::diagnose::report::{Cause, FlowReport, Report, Severity, Where};
+use crate::diagnose::report::{Cause, FlowReport, Latency, Report, Severity, Where};
 use crate::event::Timestamp;
 use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
@@ -83,8 +83,8 @@ pub struct FlowFacts {
     pub id: u64,
     /// Packets, bytes and drops per second.
     pub rates: FlowRates,
-    /// From the first hop to the last, where both were seen.
-    pub latency_ns: Option<u64>,
+    /// From the first hop to the last, where both were seen: the sums over the hops between.
+    pub latency: Option<Latency>,
     /// Sort keys of the two ends.
     pub ends: [u128; 2],
     /// Rank of the guest's name.
@@ -263,11 +263,17 @@ fn flow_facts(flow: &FlowReport, ranks: &BTreeMap<&str, u32>) -> FlowFacts {
         super::text::end_point(&flow.destination, flow.destination_port)
     );
     text.make_ascii_lowercase();
-    let latencies = flow.path.iter().filter_map(|hop| Some(hop.latency_ns?.p50));
+    let latencies = flow.path.iter().filter_map(|hop| hop.latency_ns);
+    let sum = |one: Latency, other: Latency| Latency {
+        p50: one.p50.saturating_add(other.p50),
+        p99: one.p99.saturating_add(other.p99),
+        max: one.max.saturating_add(other.max),
+        samples: one.samples.min(other.samples),
+    };
     FlowFacts {
         id: hasher.finish(),
         rates: FlowRates::default(),
-        latency_ns: latencies.reduce(u64::saturating_add),
+        latency: latencies.reduce(sum),
         ends: [end_key(&flow.source, flow.source_port), end_key(&flow.destination, flow.destination_port)],
         guest_rank: flow.guest.as_deref().and_then(|guest| ranks.get(guest).copied()).unwrap_or(u32::MAX),
         text,

@@ -212,7 +212,7 @@ pub fn apply(state: &mut State, action: Action) -> Vec<Effect> {
         Action::Follow => follow(state),
         Action::Record => return vec![Effect::Command(Command::Record)],
         Action::Reset => {
-            state.message = Some("counting anew".to_owned());
+            state.message = Some("counting anew; latencies stay as they were measured".to_owned());
             return vec![Effect::Command(Command::Reset)];
         }
         Action::Copy => {
@@ -400,7 +400,8 @@ fn copy(state: &mut State, part: impl Fn(&Fix) -> Option<&String>, nothing: &str
         state.message = Some(nothing.to_owned());
         return Vec::new();
     };
-    state.message = Some(format!("given to the terminal to copy: {text}"));
+    // A terminal that does not take it gives no sign.
+    state.message = Some(format!("asked the terminal to copy (OSC 52): {text}"));
     vec![Effect::Copy(text)]
 }
 

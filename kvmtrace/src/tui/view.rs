@@ -63,7 +63,7 @@ impl FlowColumn {
             Self::ByteRate => "bytes/s",
             Self::Packets => "packets",
             Self::Dropped => "dropped",
-            Self::Latency => "latency",
+            Self::Latency => "latency of the first packet",
         }
     }
 
@@ -88,7 +88,7 @@ impl FlowColumn {
             Self::ByteRate => u128::from(facts.rates.bytes),
             Self::Packets => u128::from(flow.packets),
             Self::Dropped => u128::from(flow.dropped),
-            Self::Latency => u128::from(facts.latency_ns.unwrap_or(0)),
+            Self::Latency => u128::from(facts.latency.map_or(0, |latency| latency.p50)),
         }
     }
 }

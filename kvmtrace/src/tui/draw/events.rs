@@ -4,7 +4,7 @@ use super::super::log::{LogEntry, LogKind};
 use super::super::state::State;
 use super::super::text;
 use super::super::theme::Theme;
-use super::table::{self, Column, words};
+use super::table::{self, Column, Order, words};
 use super::{packet, story};
 use crate::diagnose::report::Severity;
 use ratatui::Frame;
@@ -21,7 +21,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Them
     let snapshot = state.snapshot();
     let columns = columns(area.width, &snapshot.events);
     let list = &state.events;
-    let mut lines = vec![table::heading(&columns, None, theme)];
+    let mut lines = vec![table::heading(&columns, Order { title: columns[0].title, by: "", rising: true }, theme)];
     lines.extend(table::listed(list, area, |item, selected| {
         table::row(&columns, cells(&snapshot.events[item], area.width, theme), selected, theme)
     }));

@@ -6,7 +6,7 @@ use super::super::state::State;
 use super::super::text;
 use super::super::theme::{self, Theme};
 use super::story;
-use super::table::{self, Column, numbers, words};
+use super::table::{self, Column, Order, numbers, words};
 use crate::diagnose::report::{Cause, Severity};
 use crate::diagnose::words::counted;
 use ratatui::Frame;
@@ -18,7 +18,9 @@ use ratatui::widgets::Paragraph;
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Theme) {
     let columns = columns(area.width);
     let list = &state.faults;
-    let mut lines = vec![table::heading(&columns, None, theme)];
+    // The worst first, always.
+    let order = Order { title: "CAUSE", by: "worst", rising: false };
+    let mut lines = vec![table::heading(&columns, order, theme)];
     let snapshot = state.snapshot();
     lines.extend(table::listed(list, area, |item, selected| {
         table::row(&columns, cells(snapshot, &snapshot.faults[item], theme), selected, theme)
@@ -81,14 +83,13 @@ pub(super) fn in_brief(snapshot: &Snapshot, guest: &str, width: u16, rows: usize
 fn cells(snapshot: &Snapshot, fault: &Fault, theme: Theme) -> Vec<(String, Style)> {
     let said = snapshot.fault_text(fault);
     let style = theme.severity(fault.severity);
-    let count = |number: u64| if number == 0 { String::new() } else { text::number(number) };
     vec![
         (theme::mark(fault.severity).to_owned(), style),
         (fault.cause.map_or("dropped", Cause::id).to_owned(), style),
         (fault.who.clone(), Style::new()),
         (said.place.and_then(|place| place.device.clone()).unwrap_or_default(), Style::new()),
-        (count(fault.flows), Style::new()),
-        (count(fault.count), Style::new()),
+        table::count(fault.flows, text::number, Style::new(), theme),
+        table::count(fault.count, text::number, Style::new(), theme),
         (lasts(snapshot, fault), Style::new()),
         (said.explanation.to_owned(), Style::new()),
     ]

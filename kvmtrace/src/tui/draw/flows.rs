@@ -16,13 +16,13 @@ use ratatui::text::Line;
 use ratatui::widgets::Paragraph;
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Theme) {
-    let columns = columns(area.width);
+    let columns = columns(area.width, state.flow_sort.column);
     let list = &state.flows;
-    let mut lines = vec![table::heading(&columns, Some(order(area.width, state.flow_sort)), theme)];
+    let mut lines = vec![table::heading(&columns, order(area.width, state.flow_sort), theme)];
     let snapshot = state.snapshot();
     lines.extend(table::listed(list, area, |item, selected| {
         let (flow, facts) = (&snapshot.report.flows[item], &snapshot.flows[item]);
-        table::row(&columns, cells(area.width, flow, facts, theme), selected, theme)
+        table::row(&columns, cells(&columns, flow, facts, theme), selected, theme)
     }));
     if list.rows.is_empty() {
         let filtered = !list.filter.is_empty();
@@ -44,20 +44,20 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Them
 const MIDDLE: u16 = 100;
 /// From this width on, verdict and cause stand apart.
 const WIDE: u16 = 132;
+/// Its latency is that of a flow's first packet, the one that is timed at every hop.
+const LATENCY: &str = "1ST PKT";
 
-/// The columns, in whose titles one can click.
-pub(super) fn columns(width: u16) -> Vec<Column> {
-    let mut right = vec![numbers("PKT/S", 5)];
-    if width >= MIDDLE {
-        right.push(numbers("BIT/S", 5));
-    }
-    if width >= WIDE {
-        right.push(numbers("PACKETS", 7));
-    }
-    right.push(numbers("DROPS", 5));
-    if width >= MIDDLE {
-        right.push(numbers("LATENCY", 7));
-    }
+/// The columns, in whose titles one can click. The one that rows are sorted by is always there.
+pub(super) fn columns(width: u16, sorted: FlowColumn) -> Vec<Column> {
+    let right = [
+        (FlowColumn::PacketRate, numbers("PKT/S", 5), 0),
+        (FlowColumn::ByteRate, numbers("BIT/S", 5), MIDDLE),
+        (FlowColumn::Packets, numbers("PACKETS", 7), WIDE),
+        (FlowColumn::Dropped, numbers("DROPS", 5), 0),
+        (FlowColumn::Latency, numbers(LATENCY, 7), MIDDLE),
+    ];
+    let right = right.into_iter().filter(|(column, _, from)| width >= *from || *column == sorted);
+    let right: Vec<Column> = right.map(|(_, column, _)| column).collect();
     let mut columns = vec![words("", 1)];
     columns.extend(if width >= WIDE {
         vec![words("VERDICT", 10), words("CAUSE", 24), words("GUEST", 14)]
@@ -65,7 +65,8 @@ pub(super) fn columns(width: u16) -> Vec<Column> {
         vec![words("VERDICT", 19), words("GUEST", if width >= MIDDLE { 12 } else { 8 })]
     });
     let taken: Vec<Column> = columns.iter().chain(&right).copied().collect();
-    columns.push(words("FLOW", table::rest(&taken, width)));
+    // One for its own gap: the arrow of the last heading stands in the last column of the screen.
+    columns.push(words("FLOW", table::rest(&taken, width).saturating_sub(1)));
     columns.extend(right);
     columns
 }
@@ -84,7 +85,7 @@ fn order(width: u16, sort: Sort<FlowColumn>) -> Order {
         FlowColumn::ByteRate => ("BIT/S", ""),
         FlowColumn::Packets => ("PACKETS", ""),
         FlowColumn::Dropped => ("DROPS", ""),
-        FlowColumn::Latency => ("LATENCY", ""),
+        FlowColumn::Latency => (LATENCY, ""),
     };
     let rises = !(sort.column.largest_first() || sort.column == FlowColumn::Worst);
     Order { title, by, rising: rises != sort.reversed }
@@ -96,10 +97,10 @@ pub(super) fn column_of(title: &str) -> Option<FlowColumn> {
     FlowColumn::ALL.into_iter().find(|column| order(column) == title)
 }
 
-fn cells(width: u16, flow: &FlowReport, facts: &FlowFacts, theme: Theme) -> Vec<(String, Style)> {
+fn cells(columns: &[Column], flow: &FlowReport, facts: &FlowFacts, theme: Theme) -> Vec<(String, Style)> {
     let style = theme.severity(flow.severity);
     let plain = |text: String| (text, Style::new());
-    let alarm = if flow.dropped > 0 { theme.severity(Severity::Error) } else { Style::new() };
+    let has_column = |title: &str| columns.iter().any(|column| column.title == title);
     let guest = flow.guest.clone().unwrap_or_else(|| "host".to_owned());
     let source = text::end_point(&flow.source, flow.source_port);
     let destination = text::end_point(&flow.destination, flow.destination_port);
@@ -111,24 +112,46 @@ fn cells(width: u16, flow: &FlowReport, facts: &FlowFacts, theme: Theme) -> Vec<
     let open = !flow.complete && flow.severity < Severity::Warning;
     let mark = if open { "?".to_owned() } else { theme::mark(flow.severity).to_owned() };
     let mut cells = vec![(mark, style)];
-    if width >= WIDE {
+    if has_column("CAUSE") {
         cells.push((theme::verdict(flow.verdict).to_owned(), style));
         cells.push((flow.cause.map(|cause| cause.id().to_owned()).unwrap_or_default(), style));
     } else {
         cells.push((theme::cause_or_verdict(flow).to_owned(), style));
     }
-    cells.extend([plain(guest), plain(ends), plain(text::number(facts.rates.packets))]);
-    if width >= MIDDLE {
-        cells.push(plain(text::scaled(facts.rates.bytes.saturating_mul(8))));
-    }
-    if width >= WIDE {
-        cells.push(plain(text::number(flow.packets)));
-    }
-    cells.push((text::number(flow.dropped), alarm));
-    if width >= MIDDLE {
-        cells.push(plain(facts.latency_ns.map(text::duration).unwrap_or_default()));
-    }
+    cells.extend([plain(guest), plain(ends)]);
+    let count = |value, written| table::count(value, written, Style::new(), theme);
+    let numbers = columns.iter().filter(|column| column.right).map(|column| match column.title {
+        "PKT/S" => count(facts.rates.packets, text::number),
+        "BIT/S" => count(facts.rates.bytes.saturating_mul(8), text::scaled),
+        "PACKETS" => count(flow.packets, text::number),
+        "DROPS" => table::count(flow.dropped, text::number, theme.severity(Severity::Error), theme),
+        _ => plain(facts.latency.map(|latency| text::duration(latency.p50)).unwrap_or_default()),
+    });
+    cells.extend(numbers);
     cells
+}
+
+/// ` 60 packets  240000 bytes  12 dropped  first packet took 18µs from vnet0 to eth0`
+fn counts(flow: &FlowReport, facts: &FlowFacts) -> String {
+    let mut counts = format!(" {}  {}", counted(flow.packets, "packet"), counted(flow.bytes, "byte"));
+    if flow.dropped > 0 {
+        counts = format!("{counts}  {} dropped", flow.dropped);
+    }
+    if flow.fragments > 0 {
+        counts = format!("{counts}  {}", counted(flow.fragments, "fragment"));
+    }
+    let ends = flow.path.first().zip(flow.path.last());
+    if let Some((latency, (first, last))) = facts.latency.zip(ends) {
+        let took = match latency.samples {
+            1 => format!("first packet took {}", text::duration(latency.p50)),
+            samples => {
+                let (p50, p99) = (text::duration(latency.p50), text::duration(latency.p99));
+                format!("latency p50 {p50}, p99 {p99} of {samples} packets")
+            }
+        };
+        counts = format!("{counts}  {took} from {} to {}", first.device, last.device);
+    }
+    counts
 }
 
 /// The selected flow: its ends in full, its counts, what is wrong; on a tall screen its way too.
@@ -141,18 +164,7 @@ pub(super) fn detail(state: &State, area: Rect, theme: Theme) -> Vec<Line<'stati
     if area.height >= 14 {
         lines.extend(picture::picture(&way, area.width, theme));
     }
-    let mut counts = format!(
-        " {}  {}  {} dropped  {}",
-        counted(flow.packets, "packet"),
-        counted(flow.bytes, "byte"),
-        flow.dropped,
-        counted(flow.fragments, "fragment")
-    );
-    if let Some(latency) = facts.latency_ns {
-        counts = format!("{counts}  latency {}", text::duration(latency));
-    }
-    let counts = Line::raw(text::cut(&counts, usize::from(area.width)));
-    lines.push(counts);
+    lines.push(Line::raw(text::cut(&counts(flow, facts), usize::from(area.width))));
     lines.extend(if flow.severity == Severity::Ok {
         story::of_flow_in_order(flow, area.width, theme)
     } else {

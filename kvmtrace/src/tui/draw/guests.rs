@@ -18,7 +18,7 @@ use ratatui::widgets::Paragraph;
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Theme) {
     let columns = columns(area.width);
     let list = &state.guests;
-    let mut lines = vec![table::heading(&columns, Some(order(state.guest_sort)), theme)];
+    let mut lines = vec![table::heading(&columns, order(state.guest_sort), theme)];
     let snapshot = state.snapshot();
     lines.extend(table::listed(list, area, |item, selected| {
         let facts = &snapshot.guests[item];
@@ -87,20 +87,20 @@ fn cells(columns: &[Column], guest: &GuestReport, facts: &GuestFacts, theme: The
         (_, None) => Cause::Unclassified.id(),
     };
     let style = if worst == "quiet" { theme.faint() } else { style };
-    let alarm = if facts.dropped > 0 { theme.severity(Severity::Error) } else { Style::new() };
     let mut cells = vec![
         (theme::mark(facts.severity).to_owned(), style),
         (guest.name.clone(), if facts.severity > Severity::Info { style } else { Style::new() }),
         (worst.to_owned(), style),
         (path(guest), Style::new()),
-        (text::number(history.rates.packets), Style::new()),
+        table::count(history.rates.packets, text::number, Style::new(), theme),
         (table::sparkline(history.packets.iter().copied(), columns[5].width), theme.graph()),
-        (text::scaled(history.rates.bytes.saturating_mul(8)), Style::new()),
+        table::count(history.rates.bytes.saturating_mul(8), text::scaled, Style::new(), theme),
     ];
     if columns[7].title.is_empty() {
         cells.push((table::sparkline(history.bytes.iter().copied(), columns[7].width), theme.graph()));
     }
-    cells.extend([(text::number(facts.dropped), alarm), (text::scaled(facts.fragments), Style::new())]);
+    cells.push(table::count(facts.dropped, text::number, theme.severity(Severity::Error), theme));
+    cells.push(table::count(facts.fragments, text::scaled, Style::new(), theme));
     cells
 }
 

@@ -18,7 +18,8 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Them
     let rates = rates(snapshot, width.saturating_sub(length(&first) + 1), theme);
     let mut own = own(snapshot, theme);
     // What it costs gives way to what is missing.
-    while own.len() > 2 && length(&summary) + length(&own) + 3 > width {
+    let missing = own.iter().filter(|span| span.style == theme.severity(Severity::Warning)).count();
+    while own.len() > missing && length(&summary) + length(&own) + 3 > width {
         own.pop();
     }
     let lines = [apart(first, rates, width), apart(summary, own, width)];
@@ -118,13 +119,17 @@ fn own(snapshot: &Snapshot, theme: Theme) -> Vec<Span<'static>> {
     let lost = snapshot.report.lost;
     let lost = lost.ring_events.saturating_add(lost.flows_evicted).saturating_add(lost.map_full);
     let degraded = snapshot.report.degraded.len() as u64;
-    let mut spans = vec![
-        Span::styled(format!("{} events lost", text::scaled(lost)), alarm(lost, Severity::Warning, theme)),
-        Span::styled(format!("  {degraded} degraded"), alarm(degraded, Severity::Warning, theme)),
-    ];
+    let mut spans = Vec::new();
+    // Nothing lost and nothing missing is no news.
+    for (number, what) in [(lost, "events lost"), (degraded, "degraded")] {
+        if number > 0 {
+            let said = format!("{} {what}  ", text::scaled(number));
+            spans.push(Span::styled(said, theme.severity(Severity::Warning)));
+        }
+    }
     let cost = snapshot.status.cost;
     if let Some(share) = cost.cpu_per_mille {
-        spans.push(Span::raw(format!("  CPU {}.{}%", share / 10, share % 10)));
+        spans.push(Span::raw(format!("CPU {}.{}%", share / 10, share % 10)));
     }
     if let Some(time) = cost.nanoseconds_per_packet {
         spans.push(Span::raw(format!("  {}/pkt", text::duration(time))));

@@ -98,7 +98,8 @@ pub(super) enum Clicked {
 pub(super) fn column_at(state: &State, x: u16) -> Option<Clicked> {
     match state.screen {
         Screen::Guests => guests::column_of(table::title_at(&guests::columns(state.size.0), x)?).map(Clicked::Guests),
-        Screen::Flows => flows::column_of(table::title_at(&flows::columns(state.size.0), x)?).map(Clicked::Flows),
+        Screen::Flows => flows::column_of(table::title_at(&flows::columns(state.size.0, state.flow_sort.column), x)?)
+            .map(Clicked::Flows),
         Screen::Path | Screen::Faults | Screen::Events => None,
     }
 }

@@ -69,7 +69,11 @@ fn of_flow(state: &State, flow: &FlowReport, width: u16, theme: Theme) -> Vec<Li
             Direction::Ingress => "in",
             Direction::Egress => "out",
         };
-        let latency = hop.latency_ns.map(|time| format!("  +{}", text::duration(time.p50))).unwrap_or_default();
+        let latency = hop.latency_ns.map(|time| match time.samples {
+            1 => format!("  first after {}", text::duration(time.p50)),
+            _ => format!("  p50 {}, p99 {}", text::duration(time.p50), text::duration(time.p99)),
+        });
+        let latency = latency.unwrap_or_default();
         let device = text::fit(&hop.device, 15);
         lines.push(Line::styled(
             format!("   {device} {side:<3} {:>10} packets {:>14} bytes{latency}", hop.packets, hop.bytes),

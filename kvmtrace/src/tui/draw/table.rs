@@ -25,6 +25,11 @@ pub(super) fn numbers(title: &'static str, width: u16) -> Column {
     Column { title, width, right: true }
 }
 
+/// A count as a cell; a zero catches no eye.
+pub(super) fn count(value: u64, written: fn(u64) -> String, style: Style, theme: Theme) -> (String, Style) {
+    if value == 0 { ("·".to_owned(), theme.faint()) } else { (written(value), style) }
+}
+
 /// Columns that the cursor takes.
 const CURSOR: u16 = 2;
 
@@ -48,10 +53,10 @@ pub(super) struct Order {
 }
 
 /// The headings; the one that rows are sorted by bears an arrow.
-pub(super) fn heading(columns: &[Column], order: Option<Order>, theme: Theme) -> Line<'static> {
+pub(super) fn heading(columns: &[Column], order: Order, theme: Theme) -> Line<'static> {
     let mut spans = vec![Span::raw("  ")];
     for column in columns {
-        let order = order.filter(|order| order.title == column.title && !column.title.is_empty());
+        let order = Some(order).filter(|order| order.title == column.title && !column.title.is_empty());
         let arrow = order.map_or("", |order| if order.rising { "▲" } else { "▼" });
         match order {
             // A word has room behind it; a number stands at the edge, and its arrow in the gap.

@@ -234,3 +234,26 @@ fn an_incident_is_one_row_whatever_the_number_of_its_flows() {
     assert!(text.contains("bridge-mtu-exceeded     2 guests"), "{text}");
     assert_eq!(state.faults.rows.len(), 2, "two incidents, three flows and findings: {text}");
 }
+
+#[test]
+fn the_column_that_flows_are_sorted_by_is_on_the_screen_and_marked() {
+    for width in [60, 80, 100, 132, 200] {
+        let mut state = State::new(broken(), (width, 24));
+        press(&mut state, "2");
+        for _ in FlowColumn::ALL {
+            press(&mut state, "s");
+            let text = render(&state);
+            let heading = text.lines().nth(3).unwrap();
+            assert_eq!(
+                heading.matches(['▲', '▼']).count(),
+                1,
+                "by {:?} at {width} columns: {heading}",
+                state.flow_sort.column
+            );
+        }
+    }
+    for keys in ["1", "4", "5"] {
+        let text = screen(broken(), SMALL, keys);
+        assert_eq!(text.lines().nth(3).unwrap().matches(['▲', '▼']).count(), 1, "screen {keys}: {text}");
+    }
+}

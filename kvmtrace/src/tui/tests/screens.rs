@@ -231,3 +231,24 @@ fn a_long_command_is_told_in_full_where_there_is_room() {
     let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(words(&text).contains(&words(command)), "{text}");
 }
+
+#[test]
+fn a_latency_says_of_what_it_is() {
+    let mut report = fixture::mtu_report(60);
+    let line = |report: &crate::diagnose::report::Report| {
+        let text = screen(fixture::snapshot(report.clone(), Status::default()), (120, 40), "2 G");
+        text.lines().rev().find(|line| line.contains(" from ")).map(str::to_owned).unwrap_or(text)
+    };
+    assert!(line(&report).contains("first packet took "), "{}", line(&report));
+    for latency in report.flows.iter_mut().flat_map(|flow| &mut flow.path).filter_map(|hop| hop.latency_ns.as_mut()) {
+        (latency.p50, latency.p99, latency.samples) = (20_000, 90_000, 7);
+    }
+    assert!(line(&report).contains("latency p50 20µs, p99 90µs of 7 packets from "), "{}", line(&report));
+}
+
+#[test]
+fn what_was_not_counted_catches_no_eye() {
+    let text = screen(healthy(), (120, 40), "2");
+    assert!(!text.lines().skip(3).any(|line| line.contains(" 0 ")), "{text}");
+    assert!(!text.contains("0 events lost") && !text.contains("0 degraded"), "{text}");
+}
