@@ -6,6 +6,13 @@ use ratatui::layout::{Constraint, Layout, Rect};
 
 /// The smallest screen that is drawn.
 pub const SMALLEST: (u16, u16) = (60, 16);
+/// From this width on a list and its details, or a path and what is wrong on it, stand side by side.
+const SIDE_BY_SIDE: u16 = 160;
+
+/// Two things stand side by side on a screen of this width.
+pub(super) fn is_wide(width: u16) -> bool {
+    width >= SIDE_BY_SIDE
+}
 
 /// The parts of the screen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,7 +21,9 @@ pub(super) struct Areas {
     pub(super) tabs: Rect,
     /// The list with its heading; empty on the path screen.
     pub(super) list: Rect,
-    /// The text below it; empty where there is none.
+    /// On the path screen of a wide terminal: the path, beside its text. Empty everywhere else.
+    pub(super) aside: Rect,
+    /// The text below it, or beside it; empty where there is none.
     pub(super) detail: Rect,
     pub(super) footer: Rect,
 }
@@ -28,6 +37,20 @@ pub(super) fn areas((width, height): (u16, u16), screen: Screen, open: bool, gue
     let [header, tabs, body, footer] =
         Layout::vertical([Constraint::Length(2), Constraint::Length(1), Constraint::Fill(1), Constraint::Length(1)])
             .areas(whole);
+    let beside = match screen {
+        Screen::Flows | Screen::Faults | Screen::Path => true,
+        Screen::Events => open,
+        Screen::Guests => false,
+    };
+    if is_wide(width) && beside {
+        // Long enough for a path of five boxes; one column is for the line between.
+        let text = (width * 9 / 20).min(100);
+        let [left, _line, detail] =
+            Layout::horizontal([Constraint::Fill(1), Constraint::Length(1), Constraint::Length(text)]).areas(body);
+        let (list, aside) =
+            if screen == Screen::Path { (Rect { height: 0, ..left }, left) } else { (left, Rect::ZERO) };
+        return Some(Areas { header, tabs, list, aside, detail, footer });
+    }
     let text = match screen {
         // The list keeps eight rows or more; what few guests leave free goes to the detail, which has long commands to tell.
         Screen::Guests if body.height >= 18 => {
@@ -44,7 +67,7 @@ pub(super) fn areas((width, height): (u16, u16), screen: Screen, open: bool, gue
         Screen::Guests | Screen::Flows | Screen::Events => 0,
     };
     let [list, detail] = Layout::vertical([Constraint::Fill(1), Constraint::Length(text)]).areas(body);
-    Some(Areas { header, tabs, list, detail, footer })
+    Some(Areas { header, tabs, list, aside: Rect::ZERO, detail, footer })
 }
 
 /// The headings of a list.

@@ -61,7 +61,7 @@ pub fn mouse(state: &mut State, event: MouseEvent) -> Vec<Effect> {
     match event.kind {
         MouseEventKind::ScrollDown | MouseEventKind::ScrollUp => {
             let step = if event.kind == MouseEventKind::ScrollDown { 3 } else { -3 };
-            if areas.detail.contains(position) {
+            if areas.detail.contains(position) || areas.aside.contains(position) {
                 scroll(state, step);
                 return Vec::new();
             }

@@ -3,10 +3,10 @@
 use super::super::fault::Fault;
 use super::super::snapshot::Snapshot;
 use super::super::state::State;
-use super::super::text;
 use super::super::theme::{self, Theme};
-use super::story;
+use super::super::{layout, path, text};
 use super::table::{self, Column, Order, numbers, words};
+use super::{path as picture, story};
 use crate::diagnose::report::{Cause, Severity};
 use crate::diagnose::words::counted;
 use ratatui::Frame;
@@ -98,7 +98,15 @@ fn cells(snapshot: &Snapshot, fault: &Fault, theme: Theme) -> Vec<(String, Style
 pub(super) fn detail(state: &State, width: u16, theme: Theme) -> Vec<Line<'static>> {
     let snapshot = state.snapshot();
     let mut lines = Vec::new();
+    let wide = layout::is_wide(state.size.0);
     if let Some(fault) = state.faults.current().and_then(|index| snapshot.faults.get(index)) {
+        // Beside the list there is room for the path of the flow that suffers most.
+        let flow = snapshot.flow_of(fault).and_then(|index| snapshot.report.flows.get(index)).filter(|_| wide);
+        if let Some(flow) = flow {
+            let way = path::of_flow(&snapshot.report, &snapshot.devices, flow);
+            lines.push(Line::styled(format!(" {}", text::cut(&way.title, usize::from(width) - 2)), theme.accent()));
+            lines.extend(picture::picture(&way, width, theme));
+        }
         lines.extend(story::of_fault(
             snapshot.fault_text(fault),
             fault.cause,
@@ -108,7 +116,7 @@ pub(super) fn detail(state: &State, width: u16, theme: Theme) -> Vec<Line<'stati
             Some(state.fix),
         ));
     }
-    if !lines.is_empty() || !snapshot.report.degraded.is_empty() {
+    if !wide && !(lines.is_empty() && snapshot.report.degraded.is_empty()) {
         lines.insert(0, story::rule("", width, theme));
     }
     for degraded in &snapshot.report.degraded {

@@ -4,7 +4,7 @@ use super::super::snapshot::FlowFacts;
 use super::super::state::State;
 use super::super::theme::{self, Theme};
 use super::super::view::{FlowColumn, Sort};
-use super::super::{path, text};
+use super::super::{layout, path, text};
 use super::table::{self, Column, Order, numbers, words};
 use super::{path as picture, story};
 use crate::diagnose::report::{FlowReport, Severity};
@@ -154,7 +154,8 @@ fn counts(flow: &FlowReport, facts: &FlowFacts) -> String {
     counts
 }
 
-/// The selected flow: its ends in full, its counts, what is wrong; on a tall screen its way too.
+/// The selected flow: its ends in full, its counts, what is wrong; on a tall screen its way too, and beside the list on a
+/// wide one all that is known.
 pub(super) fn detail(state: &State, area: Rect, theme: Theme) -> Vec<Line<'static>> {
     let snapshot = state.snapshot();
     let Some(index) = state.flows.current().filter(|index| *index < snapshot.flows.len()) else { return Vec::new() };
@@ -165,7 +166,10 @@ pub(super) fn detail(state: &State, area: Rect, theme: Theme) -> Vec<Line<'stati
         lines.extend(picture::picture(&way, area.width, theme));
     }
     lines.push(Line::raw(text::cut(&counts(flow, facts), usize::from(area.width))));
-    lines.extend(if flow.severity == Severity::Ok {
+    lines.extend(if layout::is_wide(state.size.0) {
+        let told = story::of_flow(flow, area.width, theme, Some(state.fix));
+        told.into_iter().chain([Line::raw("")]).chain(picture::hops_of(flow, theme)).collect()
+    } else if flow.severity == Severity::Ok {
         story::of_flow_in_order(flow, area.width, theme)
     } else {
         story::in_brief(snapshot.flow_text(index), flow.cause, flow.severity, area.width, theme)

@@ -12,7 +12,7 @@ mod path;
 mod story;
 mod table;
 
-use super::layout::SMALLEST;
+use super::layout::{self, Areas, SMALLEST};
 use super::state::{Screen, State};
 use super::theme::{Palette, Theme};
 use super::view::{FlowColumn, GuestColumn};
@@ -29,7 +29,8 @@ pub fn draw(frame: &mut Frame<'_>, state: &State, theme: Theme) {
         Some(areas) => {
             header::draw(frame, areas.header, state, theme);
             header::draw_tabs(frame, areas.tabs, state, theme);
-            let body = Rect { height: areas.list.height + areas.detail.height, ..areas.list };
+            let between = areas.footer.y - areas.tabs.bottom();
+            let body = Rect { y: areas.tabs.bottom(), height: between, ..areas.tabs };
             match state.screen {
                 _ if state.help => help::draw(frame, body, state, theme),
                 Screen::Guests => guests::draw(frame, areas.list, state, theme),
@@ -39,6 +40,7 @@ pub fn draw(frame: &mut Frame<'_>, state: &State, theme: Theme) {
                 Screen::Path => {}
             }
             if !state.help {
+                draw_beside(frame, areas, state, theme);
                 draw_detail(frame, areas.detail, state, theme);
             }
             footer::draw(frame, areas.footer, state, theme);
@@ -47,12 +49,26 @@ pub fn draw(frame: &mut Frame<'_>, state: &State, theme: Theme) {
     theme.finish(frame.buffer_mut());
 }
 
-/// What belongs below the list of the screen, or is the whole screen.
+/// On a wide terminal: the line between the two halves, and the path that stands in the left one.
+fn draw_beside(frame: &mut Frame<'_>, areas: Areas, state: &State, theme: Theme) {
+    if areas.detail.x == 0 {
+        return;
+    }
+    let line = Rect { x: areas.detail.x - 1, width: 1, ..areas.detail };
+    let lines: Vec<Line<'_>> = line.rows().map(|_| Line::styled("│", theme.faint())).collect();
+    frame.render_widget(Paragraph::new(lines), line);
+    if areas.aside.height > 0 {
+        frame.render_widget(Paragraph::new(path::drawn(state, areas.aside.width, theme)), areas.aside);
+    }
+}
+
+/// What belongs below the list of the screen or beside it, or is the whole screen.
 fn detail(state: &State, area: Rect, theme: Theme) -> Vec<Line<'static>> {
     let width = area.width;
     match state.screen {
         Screen::Guests => guests::detail(state, area, theme),
         Screen::Flows => flows::detail(state, area, theme),
+        Screen::Path if layout::is_wide(state.size.0) => path::told(state, width, theme),
         Screen::Path => path::detail(state, width, theme),
         Screen::Faults => faults::detail(state, width, theme),
         Screen::Events => events::detail(state, width, theme),
@@ -96,10 +112,13 @@ pub(super) enum Clicked {
 
 /// The column whose title is at `x`.
 pub(super) fn column_at(state: &State, x: u16) -> Option<Clicked> {
+    let width = state.areas(state.size)?.list.width;
     match state.screen {
-        Screen::Guests => guests::column_of(table::title_at(&guests::columns(state.size.0), x)?).map(Clicked::Guests),
-        Screen::Flows => flows::column_of(table::title_at(&flows::columns(state.size.0, state.flow_sort.column), x)?)
-            .map(Clicked::Flows),
+        Screen::Guests => guests::column_of(table::title_at(&guests::columns(width), x)?).map(Clicked::Guests),
+        Screen::Flows => {
+            let columns = flows::columns(width, state.flow_sort.column);
+            flows::column_of(table::title_at(&columns, x)?).map(Clicked::Flows)
+        }
         Screen::Path | Screen::Faults | Screen::Events => None,
     }
 }

@@ -12,29 +12,67 @@ use crate::event::Direction;
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
+/// The path screen: the path, what is wrong, and the counts of each hop.
 pub(super) fn detail(state: &State, width: u16, theme: Theme) -> Vec<Line<'static>> {
-    let snapshot = state.snapshot();
-    let flow = match state.focus {
+    let hops = hops(state, theme);
+    let gap = (!hops.is_empty()).then(|| Line::raw(""));
+    pictured(state, width, theme).into_iter().chain(told(state, width, theme)).chain(gap).chain(hops).collect()
+}
+
+/// The left half of the path screen on a wide terminal: the path and the counts of each hop.
+pub(super) fn drawn(state: &State, width: u16, theme: Theme) -> Vec<Line<'static>> {
+    let mut lines = pictured(state, width, theme);
+    lines.push(Line::raw(""));
+    lines.extend(hops(state, theme));
+    lines
+}
+
+/// The flow whose path is shown, if it is that of a flow.
+fn flow(state: &State) -> Option<&FlowReport> {
+    let index = match state.focus {
         Focus::Guest => None,
         Focus::Flow => state.flows.current(),
         Focus::Fault => update::flow_of_fault(state),
     };
-    match (flow.and_then(|index| snapshot.report.flows.get(index)), state.focus) {
-        (Some(flow), _) => of_flow(state, flow, width, theme),
-        (None, Focus::Fault) => of_finding(state, width, theme),
-        (None, Focus::Guest) => of_guest(state, width, theme),
-        (None, Focus::Flow) => table::empty("select a guest, a flow or a fault first: its path is drawn here", theme),
-    }
+    state.snapshot().report.flows.get(index?)
 }
 
-fn of_guest(state: &State, width: u16, theme: Theme) -> Vec<Line<'static>> {
+fn pictured(state: &State, width: u16, theme: Theme) -> Vec<Line<'static>> {
     let snapshot = state.snapshot();
-    let Some(facts) = state.guests.current().and_then(|index| snapshot.guests.get(index)) else {
-        return table::empty("no guest seen on this host yet: its path will be drawn here", theme);
+    if let Some(flow) = flow(state) {
+        return pictures(&[path::of_flow(&snapshot.report, &snapshot.devices, flow)], width, theme);
+    }
+    let guest = match state.focus {
+        Focus::Guest => state.guests.current().and_then(|index| snapshot.guests.get(index)),
+        Focus::Flow => None,
+        Focus::Fault => {
+            let fault = state.faults.current().and_then(|index| snapshot.faults.get(index));
+            let said = fault.and_then(|fault| snapshot.fault_text(fault).guest);
+            let named = |facts: &&GuestFacts| Some(snapshot.report.guests[facts.index].name.as_str()) == said;
+            snapshot.guests.iter().find(named)
+        }
     };
-    let mut lines = pictures(&facts.ways, width, theme);
-    lines.extend(of_facts(snapshot, facts, width, theme, state.fix));
-    lines
+    guest.map(|facts| pictures(&facts.ways, width, theme)).unwrap_or_default()
+}
+
+/// What is wrong with what the path screen shows.
+pub(super) fn told(state: &State, width: u16, theme: Theme) -> Vec<Line<'static>> {
+    let snapshot = state.snapshot();
+    match (flow(state), state.focus) {
+        (Some(flow), _) => story::of_flow(flow, width, theme, Some(state.fix)),
+        (None, Focus::Fault) => match state.faults.current().and_then(|index| snapshot.faults.get(index)) {
+            Some(fault) => {
+                let said = snapshot.fault_text(fault);
+                story::of_fault(said, fault.cause, fault.severity, width, theme, Some(state.fix))
+            }
+            None => table::empty("no fault found so far", theme),
+        },
+        (None, Focus::Guest) => match state.guests.current().and_then(|index| snapshot.guests.get(index)) {
+            Some(facts) => of_facts(snapshot, facts, width, theme, state.fix),
+            None => table::empty("no guest seen on this host yet: its path will be drawn here", theme),
+        },
+        (None, Focus::Flow) => table::empty("select a guest, a flow or a fault first: its path is drawn here", theme),
+    }
 }
 
 /// What the worst is that befalls a guest.
@@ -59,12 +97,14 @@ pub(super) fn well(facts: &GuestFacts, theme: Theme) -> Line<'static> {
     Line::styled(format!(" {} no fault found so far: {flows}", theme::mark(Severity::Ok)), theme.severity(Severity::Ok))
 }
 
-fn of_flow(state: &State, flow: &FlowReport, width: u16, theme: Theme) -> Vec<Line<'static>> {
-    let snapshot = state.snapshot();
-    let mut lines = pictures(&[path::of_flow(&snapshot.report, &snapshot.devices, flow)], width, theme);
-    lines.extend(story::of_flow(flow, width, theme, Some(state.fix)));
-    lines.push(Line::raw(""));
-    for hop in &flow.path {
+/// What was counted at each hop of the flow.
+fn hops(state: &State, theme: Theme) -> Vec<Line<'static>> {
+    flow(state).into_iter().flat_map(|flow| hops_of(flow, theme)).collect()
+}
+
+/// A flow's hops, a line each.
+pub(super) fn hops_of(flow: &FlowReport, theme: Theme) -> impl Iterator<Item = Line<'static>> {
+    flow.path.iter().map(move |hop| {
         let side = match hop.direction {
             Direction::Ingress => "in",
             Direction::Egress => "out",
@@ -73,27 +113,10 @@ fn of_flow(state: &State, flow: &FlowReport, width: u16, theme: Theme) -> Vec<Li
             1 => format!("  first after {}", text::duration(time.p50)),
             _ => format!("  p50 {}, p99 {}", text::duration(time.p50), text::duration(time.p99)),
         });
-        let latency = latency.unwrap_or_default();
-        let device = text::fit(&hop.device, 15);
-        lines.push(Line::styled(
-            format!("   {device} {side:<3} {:>10} packets {:>14} bytes{latency}", hop.packets, hop.bytes),
-            theme.faint(),
-        ));
-    }
-    lines
-}
-
-fn of_finding(state: &State, width: u16, theme: Theme) -> Vec<Line<'static>> {
-    let snapshot = state.snapshot();
-    let Some(fault) = state.faults.current().and_then(|index| snapshot.faults.get(index)) else {
-        return table::empty("no fault found so far", theme);
-    };
-    let said = snapshot.fault_text(fault);
-    let named = |facts: &&GuestFacts| Some(snapshot.report.guests[facts.index].name.as_str()) == said.guest;
-    let guest = snapshot.guests.iter().find(named);
-    let mut lines = guest.map(|facts| pictures(&facts.ways, width, theme)).unwrap_or_default();
-    lines.extend(story::of_fault(said, fault.cause, fault.severity, width, theme, Some(state.fix)));
-    lines
+        let (device, latency) = (text::fit(&hop.device, 15), latency.unwrap_or_default());
+        let line = format!("   {device} {side:<3} {:>10} packets {:>14} bytes{latency}", hop.packets, hop.bytes);
+        Line::styled(line, theme.faint())
+    })
 }
 
 fn pictures(ways: &[Way], width: u16, theme: Theme) -> Vec<Line<'static>> {

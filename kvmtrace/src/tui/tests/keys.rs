@@ -50,7 +50,7 @@ fn a_word_with_an_exclamation_mark_leaves_rows_out() {
 
 #[test]
 fn a_click_on_a_heading_sorts_by_it_and_a_second_one_turns_it_round() {
-    let mut state = State::new(broken(), LARGE);
+    let mut state = State::new(broken(), (150, 50));
     press(&mut state, "2");
     let heading = |state: &State| render(state).lines().nth(3).map(str::to_owned).unwrap();
     let column =

@@ -168,7 +168,7 @@ fn a_routed_guest_leaves_by_the_nic_that_its_flows_tell() {
 #[test]
 fn boxes_are_alike_where_there_is_room_and_else_as_wide_as_they_need() {
     // Long addresses at both ends, short names between.
-    let wide = screen(broken(), LARGE, "2 Enter");
+    let wide = screen(broken(), (150, 50), "2 Enter");
     let boxes = |text: &str| {
         let row = text.lines().find(|line| line.contains("╭guest")).unwrap().to_owned();
         let ends: Vec<usize> = row.split('╮').map(|part| part.trim_start().chars().count()).collect();
@@ -251,4 +251,38 @@ fn what_was_not_counted_catches_no_eye() {
     let text = screen(healthy(), (120, 40), "2");
     assert!(!text.lines().skip(3).any(|line| line.contains(" 0 ")), "{text}");
     assert!(!text.contains("0 events lost") && !text.contains("0 degraded"), "{text}");
+}
+
+#[test]
+fn on_a_wide_terminal_lists_and_their_details_stand_side_by_side() {
+    for (keys, left, right) in [
+        ("2", "▸ ✗ bridge-mtu-exceeded", "── udp 10.99.0.11:40000 → 10.99.0.1:9000"),
+        ("4", "CAUSE by worst▼", "│ udp 10.99.0.11:40000 → 10.99.0.1:9000"),
+        ("2 Enter", " udp 10.99.0.11:40000 → 10.99.0.1:9000", "│ ✗ bridge-mtu-exceeded  guest web1"),
+        ("5 Enter", "EVENT    GUEST", "───"),
+    ] {
+        for size in [(160, 24), (200, 60)] {
+            let text = screen(broken(), size, keys);
+            assert!(text.contains(left) && text.contains(right), "{keys} at {size:?}\n{text}");
+            assert!(text.lines().skip(3).any(|line| line.contains('│')), "{text}");
+        }
+        let narrow = screen(broken(), (159, 50), keys);
+        assert!(!narrow.lines().skip(3).any(|line| line.contains(left) && line.contains(right)), "{narrow}");
+    }
+}
+
+#[test]
+fn a_click_beside_the_list_selects_nothing() {
+    let mut state = State::new(broken(), LARGE);
+    press(&mut state, "2");
+    let click = |column| MouseEvent {
+        kind: MouseEventKind::Down(MouseButton::Left),
+        column,
+        row: 7,
+        modifiers: KeyModifiers::NONE,
+    };
+    update::mouse(&mut state, click(120));
+    assert_eq!(state.flows.selected, 0);
+    update::mouse(&mut state, click(20));
+    assert_eq!(state.flows.selected, 3);
 }
