@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod action;
+mod choice;
 mod draw;
 mod fault;
 mod feed;

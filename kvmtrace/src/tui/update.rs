@@ -1,6 +1,7 @@
 //! From what the operator did to a new state, and to the effects that someone else must carry out. Pure.
 
 use super::action::{self, Action};
+use super::choice::{chosen_fix, chosen_fixes};
 use super::draw::{self, Clicked};
 use super::layout;
 use super::state::{Focus, Prompt, Screen, State};
@@ -371,30 +372,6 @@ fn follow(state: &mut State) {
     state.message = Some(if follows { "following" } else { "not following" }.to_owned());
 }
 
-/// The fixes of what is under the cursor.
-fn chosen_fixes(state: &State) -> &[Fix] {
-    let snapshot = state.snapshot();
-    let Some(index) = state.list(state.screen).current() else { return &[] };
-    match (state.screen, state.focus) {
-        (Screen::Faults, _) | (Screen::Path, Focus::Fault) => {
-            snapshot.faults.get(index).map_or(&[], |fault| snapshot.fault_text(fault).fixes)
-        }
-        (Screen::Flows, _) | (Screen::Path, Focus::Flow) => {
-            snapshot.report.flows.get(index).map_or(&[], |flow| flow.fixes.as_slice())
-        }
-        (Screen::Guests, _) | (Screen::Path, Focus::Guest) => {
-            let guest = snapshot.guests.get(index);
-            guest.and_then(|guest| snapshot.guest_text(guest)).map_or(&[], |said| said.fixes)
-        }
-        (Screen::Events, _) => &[],
-    }
-}
-
-/// The fix that `y` copies.
-pub(super) fn chosen_fix(state: &State) -> Option<&Fix> {
-    chosen_fixes(state).get(state.fix)
-}
-
 fn copy(state: &mut State, part: impl Fn(&Fix) -> Option<&String>, nothing: &str) -> Vec<Effect> {
     let Some(text) = chosen_fix(state).and_then(part).cloned() else {
         state.message = Some(nothing.to_owned());
@@ -403,11 +380,6 @@ fn copy(state: &mut State, part: impl Fn(&Fix) -> Option<&String>, nothing: &str
     // A terminal that does not take it gives no sign.
     state.message = Some(format!("asked the terminal to copy (OSC 52): {text}"));
     vec![Effect::Copy(text)]
-}
-
-/// The flow that the fault under the cursor tells of.
-pub(super) fn flow_of_fault(state: &State) -> Option<usize> {
-    state.snapshot().flow_of(state.snapshot().faults.get(state.faults.current()?)?)
 }
 
 #[cfg(test)]

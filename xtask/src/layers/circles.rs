@@ -16,10 +16,6 @@ const KNOWN: &[(&[&str], &str)] = &[
     (&["tui/path", "tui/path/flow", "tui/path/guest"], PARENT),
     (&["tui/history", "tui/snapshot"], "each draws on a type of the other: the type belongs below both"),
     (&["tui/layout", "tui/state"], "each draws on a type of the other: the type belongs below both"),
-    (
-        &["tui/draw", "tui/draw/flows", "tui/draw/footer", "tui/draw/guests", "tui/draw/path", "tui/update"],
-        "what is drawn and what a key does share the list of rows: it belongs below both",
-    ),
     (&["tui/run", "tui/run/live", "tui/run/screen"], PARENT),
 ];
 

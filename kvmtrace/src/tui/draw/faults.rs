@@ -116,7 +116,7 @@ pub(super) fn detail(state: &State, width: u16, theme: Theme) -> Vec<Line<'stati
             Some(state.fix),
         ));
     }
-    if !wide && !(lines.is_empty() && snapshot.report.degraded.is_empty()) {
+    if !(wide || lines.is_empty() && snapshot.report.degraded.is_empty()) {
         lines.insert(0, story::rule("", width, theme));
     }
     for degraded in &snapshot.report.degraded {

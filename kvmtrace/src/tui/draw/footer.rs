@@ -1,9 +1,9 @@
 //! The last line: what is being typed, a word to the operator, or the keys that matter here.
 
+use super::super::choice;
 use super::super::state::{List, Prompt, Screen, State};
 use super::super::text;
 use super::super::theme::Theme;
-use super::super::update;
 use crate::diagnose::report::Severity;
 use ratatui::Frame;
 use ratatui::layout::Rect;
@@ -68,7 +68,7 @@ fn hints(state: &State, width: usize, theme: Theme) -> Line<'static> {
             }
         }
     }
-    if update::chosen_fix(state).is_some_and(|fix| fix.command.is_some()) {
+    if choice::chosen_fix(state).is_some_and(|fix| fix.command.is_some()) {
         hints.push(("y", "copy fix".to_owned()));
     }
     if state.screen != Screen::Path {

@@ -5,7 +5,7 @@ use super::super::path::{self, Node, Way};
 use super::super::snapshot::{GuestFacts, Snapshot};
 use super::super::state::{Focus, State};
 use super::super::theme::{self, Theme};
-use super::super::{text, update};
+use super::super::{choice, text};
 use super::{story, table};
 use crate::diagnose::report::{Cause, FlowReport, Severity};
 use crate::event::Direction;
@@ -32,7 +32,7 @@ fn flow(state: &State) -> Option<&FlowReport> {
     let index = match state.focus {
         Focus::Guest => None,
         Focus::Flow => state.flows.current(),
-        Focus::Fault => update::flow_of_fault(state),
+        Focus::Fault => choice::flow_of_fault(state),
     };
     state.snapshot().report.flows.get(index?)
 }
