@@ -12,6 +12,7 @@ mod rule_text;
 mod rule_trace;
 mod silence;
 mod sizes;
+mod translated;
 mod uplink;
 mod world;
 

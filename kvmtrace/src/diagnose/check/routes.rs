@@ -2,10 +2,13 @@
 
 use super::about::About;
 use crate::diagnose::facts::routes;
-use crate::diagnose::facts::routes::{MAIN, Question, lookup, network_of, route_to, rule_text, special_cause};
+use crate::diagnose::facts::routes::{
+    MAIN, Question, hidden_by, lookup, network_of, route_to, rule_text, special_cause,
+};
 use crate::diagnose::facts::scene::Scene;
+use crate::diagnose::fix::route::renumber;
 use crate::diagnose::fix::{route, sysctl};
-use crate::diagnose::report::{Cause, Finding, Fix, Point, Severity};
+use crate::diagnose::report::{Cause, Finding, Point, Severity};
 use crate::event::host::{Link, Network, Route};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -13,8 +16,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub(super) fn findings(scene: &Scene<'_>, bridge: &Link) -> Vec<Finding> {
     let networks = || bridge.addresses.iter().filter(|network| !is_link_local(network.address));
     let twice = networks().find_map(|network| twice(scene, bridge, *network));
+    let hidden = || networks().find_map(|network| hidden(scene, bridge, *network));
     let forbidden = networks().find_map(|network| forbidden(scene, bridge, *network));
-    twice.into_iter().chain(forbidden).chain(unadvertised(scene, bridge)).collect()
+    twice.or_else(hidden).into_iter().chain(forbidden).chain(unadvertised(scene, bridge)).collect()
 }
 
 fn is_link_local(address: IpAddr) -> bool {
@@ -46,7 +50,7 @@ fn twice(scene: &Scene<'_>, bridge: &Link, network: Network) -> Option<Finding> 
     }
     let about = About {
         scene,
-        cause: Cause::NeighbourUnresolved,
+        cause: Cause::AddressOverlap,
         severity: Severity::Warning,
         guest: None,
         device: taken.index,
@@ -58,10 +62,32 @@ fn twice(scene: &Scene<'_>, bridge: &Link, network: Network) -> Option<Finding> 
             bridge.name, other.name, taken.name, missed.name
         ),
         format!("routes to {whole}: by {}, by {}", taken.name, missed.name),
-        vec![Fix::advice(format!(
-            "Give the guests of {} another network: its address, their addresses, its DHCP range (a network of libvirt's: virsh net-edit).",
-            bridge.name
-        ))],
+        vec![renumber(&bridge.name)],
+    ))
+}
+
+/// Guests of the bridge have addresses that another device's longer network has too.
+fn hidden(scene: &Scene<'_>, bridge: &Link, network: Network) -> Option<Finding> {
+    let ports = scene.host.ports(bridge.index);
+    let addresses = ports.flat_map(|port| scene.addresses_of(port.index)).filter(|address| network.contains(**address));
+    let mut missed = addresses.filter_map(|address| Some((address, hidden_by(scene, bridge, *address)?)));
+    let (address, (longer, other)) = missed.next()?;
+    let about = About {
+        scene,
+        cause: Cause::AddressOverlap,
+        severity: Severity::Warning,
+        guest: None,
+        device: other.index,
+        point: Point::Neighbour,
+    };
+    let own = network_of(network);
+    Some(about.say(
+        format!(
+            "{address} is a guest's on {} ({own}), and {} has {longer}: this host looks for it on {1}.",
+            bridge.name, other.name
+        ),
+        format!("routes: {own} by {}, {longer} by {}", bridge.name, other.name),
+        vec![renumber(&bridge.name)],
     ))
 }
 

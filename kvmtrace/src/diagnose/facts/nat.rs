@@ -1,7 +1,13 @@
 //! Which rules translate the source of what leaves by a device.
 
+use super::firewall::suspects::Suspect;
 use super::scene::Scene;
 use crate::event::host::{Chain, Link, Network, Rule};
+use crate::event::{Direction, IfIndex, Place};
+use crate::forward::packet::{Connection, Packet};
+use crate::forward::step::{Decision, Outcome};
+use crate::forward::{Entry, walk};
+use crate::track::Flow;
 use std::net::IpAddr;
 
 /// An address that routers of the Internet know no way to.
@@ -123,5 +129,54 @@ pub(in crate::diagnose) fn nat_chains<'a>(
     scene.host.netfilter.chains.iter().filter(move |chain| {
         (chain.family == family || chain.family == "inet")
             && (chain.hook.as_deref() == Some("postrouting") || chain.hook.is_none())
+    })
+}
+
+/// The rule that changes a packet's source on its way.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::diagnose) struct Translator<'a> {
+    /// Its chain.
+    pub(in crate::diagnose) chain: &'a Chain,
+    /// The rule.
+    pub(in crate::diagnose) rule: &'a Rule,
+    /// The source afterwards.
+    pub(in crate::diagnose) source: IpAddr,
+    /// The device that the packet leaves by, where the rule is asked.
+    pub(in crate::diagnose) output: IfIndex,
+}
+
+impl Translator<'_> {
+    /// Names the rule and its chain.
+    pub(in crate::diagnose) fn text(&self) -> String {
+        Suspect { chain: Some(self.chain), base: None, rule: Some(self.rule), grown: None, traced: None }.text()
+    }
+}
+
+/// Who changes the source of a flow's first packet to an address of this host, by the model.
+pub(in crate::diagnose) fn translator<'a>(scene: &Scene<'a>, flow: &Flow, entry: Entry) -> Option<Translator<'a>> {
+    let device = match entry {
+        Entry::Guest(device) | Entry::Wire(device) => device,
+        Entry::Host => return None,
+    };
+    let counters = flow.places.get(&Place { device, direction: Direction::Ingress })?;
+    let mut packet = Packet::of_flow(&flow.key, counters.largest.max(28));
+    packet.mark = Some(0);
+    packet.connection = Some(Connection::New);
+    packet.source_mac = Some(counters.source_mac);
+    packet.destination_mac = Some(counters.destination_mac);
+    let asked = packet.ip()?.source;
+    let walk = walk(scene.topology(), &packet, entry);
+    walk.steps.iter().find_map(|step| {
+        let Outcome::Becomes(changed) = &step.outcome else { return None };
+        let source = changed.ip().filter(|_| changed.carried.is_none())?.source;
+        let reference = step
+            .decisions
+            .iter()
+            .rev()
+            .find_map(|decision| if let Decision::Rule(reference) = decision { Some(reference) } else { None })?;
+        let chain = scene.host.netfilter.chains.get(reference.chain)?;
+        let rule = chain.rules.get(reference.rule?)?;
+        let own = source != asked && scene.is_host_address(source);
+        own.then_some(Translator { chain, rule, source, output: step.device? })
     })
 }

@@ -88,3 +88,29 @@ pub fn reverse_path_filter(host: &HostState, input: &Link) -> u8 {
     };
     value("all").max(value(&input.name))
 }
+
+/// The network of the device's own that has the address.
+pub fn own_network(link: &Link, address: IpAddr) -> Option<Network> {
+    let is_local = matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
+    let mut own = link.addresses.iter().filter(|network| network.prefix > 0 && network.contains(address));
+    own.next().filter(|_| !is_local).map(|network| network_of(*network))
+}
+
+/// A guest of the bridge has an address that a longer network of another device has too: the network, and the device.
+pub fn hidden_by<'a>(scene: &Scene<'a>, bridge: &Link, guest_address: IpAddr) -> Option<(Network, &'a Link)> {
+    let own = own_network(bridge, guest_address)?;
+    let routes = scene.host.routes.iter();
+    let longer = |route: &&Route| {
+        route.table == MAIN
+            && route.kind == "unicast"
+            && route.gateway.is_none()
+            && route.device != Some(bridge.index)
+            && route.destination.prefix > own.prefix
+            && route.destination.contains(guest_address)
+    };
+    let route = routes.filter(longer).max_by_key(|route| route.destination.prefix)?;
+    let link = scene.link(route.device?).filter(|link| link.up && link.master != Some(bridge.index))?;
+    // What leads to this one address is meant for it.
+    let full = if guest_address.is_ipv6() { 128 } else { 32 };
+    (route.destination.prefix < full && own_network(link, guest_address).is_some()).then_some((route.destination, link))
+}

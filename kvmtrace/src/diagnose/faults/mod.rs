@@ -11,5 +11,6 @@ pub mod fragments;
 pub mod guest;
 pub mod macvtap;
 pub mod nat_ports;
+pub mod overlap;
 pub mod port;
 pub mod route;

@@ -31,3 +31,10 @@ pub fn delete_route(route: &Route, why: String) -> Fix {
         .persist("Remove it from the network configuration that sets it.")
         .effect(Effect::RouteDelete(route.clone()))
 }
+
+/// Another network for one of the two.
+pub fn renumber(bridge: &str) -> Fix {
+    Fix::advice(format!(
+        "Give the guests of {bridge} another network: its address, their addresses, its DHCP range (a network of libvirt's: virsh net-edit)."
+    ))
+}

@@ -1,12 +1,14 @@
-//! Flows whose both ends are translated: a guest reaches a guest by a port that this host forwards, with this host's address
-//! as the source (hairpin), or a machine of the LAN does so where this host also masquerades towards its guests. No address
-//! and maybe no port is left to go by, so they are one flow only if the very same packet had both keys, or if the flows that
-//! they answer are one: the kernel turns a connection's tuples around for its answers (`nf_ct_invert_tuple`).
+//! Flows that only the packet itself joins. Both ends are translated: a guest reaches a guest by a port that this host
+//! forwards, with this host's address as the source (hairpin), or a machine of the LAN does so where this host also
+//! masquerades towards its guests. Or the source alone is, on the way from one guest to another: each form is a guest's flow
+//! by itself. No address and maybe no port is left to go by, so they are one flow only if the very same packet had both keys,
+//! or if the flows that they answer are one: the kernel turns a connection's tuples around for its answers
+//! (`nf_ct_invert_tuple`).
 
 use super::group::{Group, untagged};
 use crate::diagnose::facts::scene::Scene;
 use crate::diagnose::report::FlowDirection;
-use crate::event::FlowKey;
+use crate::event::{Address, FlowKey};
 use crate::track::Flow;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -46,11 +48,14 @@ pub(in crate::diagnose) fn join<'a>(
     groups.retain(|_| index.next().is_none_or(|index: usize| !absorbed.contains(&index)));
 }
 
-/// The keys before and after both translations.
+/// The keys before and after the translation of both ends, or of the source to an address of this host.
 fn pairs(scene: &Scene<'_>) -> BTreeMap<FlowKey, FlowKey> {
     let seen = scene.track.translations();
-    let is_double =
-        |before: &FlowKey, after: &FlowKey| before.source != after.source && before.destination != after.destination;
+    let own = |address: Address| address.ip().is_some_and(|address| scene.is_host_address(address));
+    let is_double = |before: &FlowKey, after: &FlowKey| {
+        // The host's own address in place of the source: the receiver answers to it, and so by this host.
+        before.source != after.source && (before.destination != after.destination || own(after.source))
+    };
     // It died before the source's turn came.
     let died_between = |before: &FlowKey, after: &FlowKey| {
         let died = |flow: &Flow| flow.places.is_empty() && !flow.drops.is_empty();
@@ -71,7 +76,8 @@ fn pairs(scene: &Scene<'_>) -> BTreeMap<FlowKey, FlowKey> {
 
 /// One guest's flow to another: the sender's is told.
 fn absorb(groups: &mut [Group<'_>], sender: usize, receiver: usize) -> Option<usize> {
-    let from = groups.get(sender).filter(|from| is_open(from, FlowDirection::FromGuest))?;
+    let is_between = |from: &&Group<'_>| from.translated.is_none() && from.direction == FlowDirection::GuestToGuest;
+    let from = groups.get(sender).filter(|from| is_open(from, FlowDirection::FromGuest) || is_between(from))?;
     let to = groups.get(receiver).filter(|to| to.translated.is_none() && sender != receiver)?;
     let device = match to.direction {
         FlowDirection::ToGuest => to.device,

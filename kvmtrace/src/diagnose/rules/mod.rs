@@ -16,6 +16,7 @@ pub mod large_receive;
 pub mod mtu_bridge;
 pub mod mtu_route;
 pub mod nat;
+pub mod nat_unwanted;
 pub mod neighbour;
 pub mod netfilter;
 pub mod no_reply;
@@ -64,6 +65,7 @@ pub const DROPS: &[(&str, Rule)] = &[
     ("queue", qdisc::judge),
     ("TTL", ttl::judge),
     ("source check", source_check::judge),
+    ("NAT of bridged traffic", nat_unwanted::judge),
     ("routing", routing::judge),
     ("neighbour", neighbour::judge),
     ("checksum", checksum::judge),
@@ -84,6 +86,7 @@ pub const SILENT: &[(&str, Rule)] = &[
     ("native XDP", xdp::judge_silent),
     ("layer 2", silent_l2::judge),
     ("TTL", ttl::judge_silent),
+    ("unwanted NAT", nat_unwanted::judge_silent),
     ("NAT", nat::judge),
     ("NAT between guests", hairpin::judge),
     ("source check of ARP", source_check::judge_silent),

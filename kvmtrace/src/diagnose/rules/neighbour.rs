@@ -6,12 +6,14 @@
 use crate::diagnose::facts::place::{at, beyond};
 use crate::diagnose::facts::scene::Role;
 use crate::diagnose::facts::sites::Site;
+use crate::diagnose::faults::overlap::overlap;
 use crate::diagnose::faults::{macvtap, port};
 use crate::diagnose::fix::device::move_addresses;
 use crate::diagnose::flows::case::Case;
 use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict};
 use crate::diagnose::words;
+use crate::event::Direction;
 
 /// See the module.
 pub fn judge(case: &Case<'_>) -> Option<Judgement> {
@@ -32,6 +34,9 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     }
     if let Some(link) = case.scene.link(device).filter(|link| !link.up || !link.carrier) {
         return Some(port::dead_link(case, link, at(case.scene, device, Point::NicEgress).of(drop)));
+    }
+    if let Some(judgement) = overlap(case, &format!("{} wait", case.dropped_share()), device, hop) {
+        return Some(Judgement { place: judgement.place.clone().of(drop), ..judgement });
     }
     let port = case.scene.link(device).filter(|link| case.scene.role(link.index) == Role::Nic);
     let to_bridge = port.zip(case.scene.bridge_of(device));
@@ -77,6 +82,13 @@ pub fn judge_silent(case: &Case<'_>) -> Option<Judgement> {
     }
     let asked = case.group.main.target.map_or_else(|| case.key().destination.to_string(), |target| target.to_string());
     let asker = case.key().source;
+    let from_here = || case.hops.first().filter(|(place, _)| place.direction == Direction::Egress);
+    if let Some((to, (place, _))) = case.group.main.target.or(case.key().destination.ip()).zip(from_here())
+        && case.scene.bridge_of(place.device).is_none()
+        && let Some(judgement) = overlap(case, &format!("{} ask", words::packets(case.packets())), place.device, to)
+    {
+        return Some(judgement.verdict(Verdict::Unanswered));
+    }
     let place = if case.is_from_guest() {
         beyond(case.last_device().map(|device| case.scene.name(device)))
     } else {
@@ -108,6 +120,9 @@ pub fn judge_waiting(case: &Case<'_>) -> Option<Judgement> {
         let entry = entries.find(|entry| entry.address == hop && entry.device == device && waits(&entry.state))?;
         Some((device, hop, entry))
     })?;
+    if let Some(judgement) = overlap(case, &format!("{} wait", words::packets(case.packets())), device, hop) {
+        return Some(judgement.verdict(Verdict::Lost));
+    }
     let name = case.scene.name(device);
     let hop_text = if hop == to { hop.to_string() } else { format!("the next hop {hop}") };
     let explanation =

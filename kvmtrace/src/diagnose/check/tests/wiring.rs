@@ -134,10 +134,10 @@ fn a_network_that_lies_on_two_devices_is_told() {
     };
     let device = |found: &[Finding]| found[0].place.as_ref().and_then(|place| place.device.clone());
     let found = also("192.168.122.9", 100);
-    assert_eq!((found[0].cause, device(&found).as_deref()), (Cause::NeighbourUnresolved, Some("br7")));
+    assert_eq!((found[0].cause, device(&found).as_deref()), (Cause::AddressOverlap, Some("br7")));
     // The first of two alike counts.
     let found = also("192.168.122.9", 0);
-    assert_eq!((found[0].cause, device(&found).as_deref()), (Cause::NeighbourUnresolved, Some("ens5")));
+    assert_eq!((found[0].cause, device(&found).as_deref()), (Cause::AddressOverlap, Some("ens5")));
     assert_eq!(also("192.168.123.9", 0), []);
     // A hoster's way: the bridge has the NIC's network, and each guest a route of its own.
     let routed_each = broken(|host| {
@@ -147,6 +147,21 @@ fn a_network_that_lies_on_two_devices_is_told() {
         host.routes.push(route(network("203.0.113.9", 32), 2));
     });
     assert_eq!(routed_each, []);
+}
+
+#[test]
+fn a_longer_network_elsewhere_is_told_where_it_has_a_guests_address() {
+    let guest_at = |address: &str| {
+        broken(|host| {
+            routed(host, "203.0.113.1", "203.0.113.65");
+            change(host, 5, |link| link.addresses[0].prefix = 26);
+            host.routes.push(route(base(network("203.0.113.1", 24)), 2));
+            host.routes.push(route(network("203.0.113.64", 26), 5));
+            host.guests[0].interfaces[0].addresses.push(address.parse().unwrap());
+        })
+    };
+    assert_eq!(guest_at("203.0.113.9"), []);
+    assert_eq!(guest_at("203.0.113.70"), [(Cause::AddressOverlap, Some("ens5".to_owned()))]);
 }
 
 #[test]
