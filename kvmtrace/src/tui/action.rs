@@ -40,6 +40,10 @@ pub enum Action {
     Sort,
     /// The other way round.
     Reverse,
+    /// Group flows by the next thing that they have in common.
+    Group,
+    /// Unfold all groups, or fold them.
+    Fold,
     /// Keep the cursor on its flow, or on the newest event.
     Follow,
     /// Write a recording from now on, or end it.
@@ -129,16 +133,18 @@ pub const BINDINGS: &[Binding] = &[
     always(&[control('u'), key(KeyCode::PageUp)], Action::Page(-1), "page up"),
     always(&[char('g'), key(KeyCode::Home)], Action::First, "first row"),
     always(&[char('G'), key(KeyCode::End)], Action::Last, "last row"),
-    always(&[key(KeyCode::Enter)], Action::Enter, "open: flows, path or detail"),
+    always(&[key(KeyCode::Enter)], Action::Enter, "open: flows, group, path"),
     always(&[key(KeyCode::Esc)], Action::Back, "back; clears the filter"),
     always(&[char('/')], Action::Filter, "filter as you type, !word not"),
     always(&[char('s')], Action::Sort, "sort by the next column"),
     always(&[char('S')], Action::Reverse, "reverse the sort order"),
+    always(&[char('b')], Action::Group, "flows by guest, peer, cause …"),
+    always(&[char('z')], Action::Fold, "unfold or fold all groups"),
     always(&[char('f')], Action::Follow, "follow row, or newest event"),
     always(&[char('y')], Action::Copy, "ask terminal to copy the fix"),
     always(&[char('u')], Action::CopyUndo, "ask it to copy the undo"),
-    always(&[char('l'), key(KeyCode::Right)], Action::Fix(1), "next fix"),
-    always(&[char('h'), key(KeyCode::Left)], Action::Fix(-1), "fix before"),
+    always(&[char('l'), key(KeyCode::Right)], Action::Fix(1), "next fix; unfold"),
+    always(&[char('h'), key(KeyCode::Left)], Action::Fix(-1), "fix before; fold"),
     live(&[char(' ')], Action::Pause, "freeze screen, keep tracing"),
     live(&[char('w')], Action::Record, "start or stop recording"),
     live(&[char('r')], Action::Reset, "reset the counters"),

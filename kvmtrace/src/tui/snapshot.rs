@@ -4,6 +4,7 @@
 //! a filter searches) is worked out here, so that drawing formats only the rows that are seen.
 
 use super::fault::{self, Fault, FaultSource};
+use super::group::{Ends, GroupKeys};
 use super::history::{FlowRates, GuestHistory, History};
 use super::log::LogEntry;
 use super::path::{self, Devices, Way};
@@ -89,6 +90,8 @@ pub struct FlowFacts {
     pub ends: [u128; 2],
     /// Rank of the guest's name.
     pub guest_rank: u32,
+    /// The groups that it belongs to.
+    pub groups: GroupKeys,
     /// What a filter searches, in lower case.
     pub text: String,
 }
@@ -145,7 +148,8 @@ impl Snapshot {
         status: Status,
     ) -> Self {
         let ranks = guest_ranks(&report);
-        let mut flows: Vec<FlowFacts> = report.flows.iter().map(|flow| flow_facts(flow, &ranks)).collect();
+        let ends = Ends::of(&report);
+        let mut flows: Vec<FlowFacts> = report.flows.iter().map(|flow| flow_facts(flow, &ranks, &ends)).collect();
         history.measure(now, &report, &mut flows);
         let mut rates = FlowRates::default();
         for flow in &flows {
@@ -242,7 +246,7 @@ fn guest_ranks(report: &Report) -> BTreeMap<&str, u32> {
     ranks
 }
 
-fn flow_facts(flow: &FlowReport, ranks: &BTreeMap<&str, u32>) -> FlowFacts {
+fn flow_facts(flow: &FlowReport, ranks: &BTreeMap<&str, u32>, ends: &Ends<'_>) -> FlowFacts {
     let mut hasher = DefaultHasher::new();
     (&flow.guest, &flow.device, flow.direction, flow.key).hash(&mut hasher);
     let mut text = String::with_capacity(96);
@@ -276,6 +280,7 @@ fn flow_facts(flow: &FlowReport, ranks: &BTreeMap<&str, u32>) -> FlowFacts {
         latency: latencies.reduce(sum),
         ends: [end_key(&flow.source, flow.source_port), end_key(&flow.destination, flow.destination_port)],
         guest_rank: flow.guest.as_deref().and_then(|guest| ranks.get(guest).copied()).unwrap_or(u32::MAX),
+        groups: ends.keys(flow),
         text,
     }
 }

@@ -1,8 +1,11 @@
 //! What the screen is about: which screen, which row, which filter. It knows nothing of a terminal.
 
+use super::group::Grouping;
 use super::layout::{self, Areas};
+use super::listing::{Group, Listing};
 use super::snapshot::Snapshot;
 use super::view::{self, FlowColumn, GuestColumn, Sort};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// The screens.
@@ -41,8 +44,11 @@ impl Screen {
     }
 }
 
-/// The snapshot's number, filter, orders and the guest.
-type Made = (u64, String, Sort<FlowColumn>, Sort<GuestColumn>, Option<String>);
+/// The snapshot's number, filter, orders, the guest, the grouping and how often something was folded.
+type Made = (u64, String, Sort<FlowColumn>, Sort<GuestColumn>, Option<String>, Grouping, u64);
+
+/// Groups that are remembered as unfolded.
+const UNFOLDED: usize = 10_000;
 
 /// A list with a cursor.
 #[derive(Clone, Debug, Default)]
@@ -55,8 +61,8 @@ pub struct List {
     pub filter: String,
     /// The cursor stays on its item (events: on the newest) when the order changes.
     pub follow: bool,
-    /// Indices into the snapshot.
-    pub rows: Vec<u32>,
+    /// Rows, as indices into the snapshot; among flows some are groups.
+    pub listing: Listing,
     anchor: Option<u64>,
     /// What `rows` were made from.
     made: Option<Made>,
@@ -65,14 +71,29 @@ pub struct List {
 impl List {
     /// The item under the cursor, as an index into the snapshot.
     pub(super) fn current(&self) -> Option<usize> {
-        self.rows.get(self.selected).map(|row| *row as usize)
+        self.listing.rows.get(self.selected).map(|row| *row as usize)
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.listing.rows.len()
+    }
+
+    /// No row.
+    pub fn is_empty(&self) -> bool {
+        self.listing.rows.is_empty()
+    }
+
+    /// The group under the cursor, if it is on one.
+    pub(super) fn group(&self) -> Option<&Group> {
+        self.listing.group(self.selected)
     }
 
     /// Brings the cursor into the list and onto the screen.
     fn settle(&mut self, height: usize) {
-        self.selected = self.selected.min(self.rows.len().saturating_sub(1));
+        self.selected = self.selected.min(self.len().saturating_sub(1));
         let height = height.max(1);
-        let last = self.rows.len().saturating_sub(height);
+        let last = self.len().saturating_sub(height);
         self.offset = self.offset.clamp(self.selected.saturating_sub(height - 1), self.selected).min(last);
     }
 }
@@ -128,6 +149,12 @@ pub struct State {
     pub guest_sort: Sort<GuestColumn>,
     /// The guest whose flows alone are shown.
     pub of_guest: Option<String>,
+    /// What flows are grouped by.
+    pub grouping: Grouping,
+    /// Ids of the groups whose flows are shown.
+    unfolded: BTreeSet<u64>,
+    /// Rises when one of them changes.
+    folds: u64,
     /// Guests.
     pub guests: List,
     /// Flows.
@@ -163,6 +190,9 @@ impl State {
             flow_sort: Sort { column: FlowColumn::Worst, reversed: false },
             guest_sort: Sort { column: GuestColumn::Worst, reversed: false },
             of_guest: None,
+            grouping: Grouping::Alike,
+            unfolded: BTreeSet::new(),
+            folds: 0,
             guests: list(),
             flows: list(),
             faults: list(),
@@ -274,33 +304,40 @@ impl State {
             self.flow_sort,
             self.guest_sort,
             self.of_guest.clone(),
+            self.grouping,
+            self.folds,
         ));
         if self.list(screen).made == made {
             self.list_mut().settle(height);
             return;
         }
-        let rows = match (screen, focus) {
+        let plain = |rows: Vec<u32>| Listing { rows, ..Listing::default() };
+        let listing = match (screen, focus) {
             (Screen::Guests, _) | (Screen::Path, Focus::Guest) => {
-                view::guests(&snapshot, &self.guests.filter, self.guest_sort)
+                plain(view::guests(&snapshot, &self.guests.filter, self.guest_sort))
             }
             (Screen::Flows, _) | (Screen::Path, Focus::Flow) => {
-                view::flows(&snapshot, &self.flows.filter, self.flow_sort, self.of_guest.as_deref())
+                let flows = view::flows(&snapshot, &self.flows.filter, self.flow_sort, self.of_guest.as_deref());
+                Listing::of(&snapshot, flows, self.grouping, self.flow_sort, &self.unfolded)
             }
-            (Screen::Faults, _) | (Screen::Path, Focus::Fault) => view::faults(&snapshot, &self.faults.filter),
-            (Screen::Events, _) => view::events(&snapshot, &self.events.filter),
+            (Screen::Faults, _) | (Screen::Path, Focus::Fault) => plain(view::faults(&snapshot, &self.faults.filter)),
+            (Screen::Events, _) => plain(view::events(&snapshot, &self.events.filter)),
         };
         let events = screen == Screen::Events;
-        let id = |row: u32| self.item_id(&snapshot, row as usize);
+        let id = |row: usize| self.row_id(&snapshot, &listing, row);
+        let rows = &listing.rows;
         let list = self.list(screen);
         let found = match (list.follow, list.anchor) {
             (true, _) if events => Some(rows.len().saturating_sub(1)),
             // Events stand in the order of their numbers: one that is forgotten or filtered out leaves its place to the next.
-            (false, Some(anchor)) if events => Some(rows.partition_point(|row| id(*row) < anchor)),
-            (true, Some(anchor)) => rows.iter().position(|row| id(*row) == anchor),
+            (false, Some(anchor)) if events => {
+                Some(rows.partition_point(|row| self.item_id(&snapshot, *row as usize) < anchor))
+            }
+            (true, Some(anchor)) => (0..rows.len()).find(|row| id(*row) == anchor),
             (true, None) | (false, _) => None,
         };
         let list = self.list_mut();
-        list.rows = rows;
+        list.listing = listing;
         list.made = made;
         if let Some(found) = found {
             // The row keeps its place on the screen while others come and go above it.
@@ -320,8 +357,48 @@ impl State {
     pub(super) fn hold(&mut self) {
         let height = self.list_height();
         self.list_mut().settle(height);
-        let anchor = self.list(self.screen).current().map(|index| self.item_id(&self.shown, index));
+        let list = self.list(self.screen);
+        let anchor = (list.selected < list.len()).then(|| self.row_id(&self.shown, &list.listing, list.selected));
         self.list_mut().anchor = anchor;
+    }
+
+    /// Shows or hides the flows of the group under the cursor; tells whether there is one.
+    pub(super) fn fold(&mut self, folded: Option<bool>) -> bool {
+        if self.screen != Screen::Flows {
+            return false;
+        }
+        let Some(group) = self.flows.group().copied() else { return false };
+        let fold = folded.unwrap_or(!group.folded);
+        if fold {
+            self.unfolded.remove(&group.id);
+        } else if self.unfolded.len() < UNFOLDED {
+            self.unfolded.insert(group.id);
+        }
+        self.folds += 1;
+        self.refresh();
+        true
+    }
+
+    /// Shows or hides the flows of all groups.
+    pub(super) fn fold_all(&mut self) {
+        let folded: Vec<u64> =
+            self.flows.listing.groups.iter().filter(|group| group.folded).map(|group| group.id).collect();
+        if folded.is_empty() {
+            self.unfolded.clear();
+        } else {
+            let room = UNFOLDED.saturating_sub(self.unfolded.len());
+            self.unfolded.extend(folded.into_iter().take(room));
+        }
+        self.folds += 1;
+        self.refresh();
+    }
+
+    /// What a row shows has the same id in every snapshot.
+    fn row_id(&self, snapshot: &Snapshot, listing: &Listing, row: usize) -> u64 {
+        match listing.group(row) {
+            Some(group) => group.id,
+            None => self.item_id(snapshot, listing.rows[row] as usize),
+        }
     }
 
     fn item_id(&self, snapshot: &Snapshot, index: usize) -> u64 {

@@ -85,7 +85,7 @@ pub fn mouse(state: &mut State, event: MouseEvent) -> Vec<Effect> {
         MouseEventKind::Down(MouseButton::Left) if layout::rows(areas.list).contains(position) => {
             let list = state.list_mut();
             let row = list.offset + usize::from(event.row - layout::rows(areas.list).y);
-            if row >= list.rows.len() {
+            if row >= list.len() {
                 return Vec::new();
             }
             if row == list.selected {
@@ -210,6 +210,15 @@ pub fn apply(state: &mut State, action: Action) -> Vec<Effect> {
         Action::Filter if state.screen == Screen::Path => state.message = Some("nothing to filter here".to_owned()),
         Action::Filter => state.prompt = Some(Prompt::Filter),
         Action::Sort | Action::Reverse => sort(state, action == Action::Reverse),
+        Action::Group | Action::Fold if state.screen != Screen::Flows => {
+            state.message = Some("only flows are in groups: they are on screen 2".to_owned());
+        }
+        Action::Group => {
+            state.grouping = state.grouping.next();
+            state.message = Some(format!("flows {}", state.grouping.words()));
+            state.refresh();
+        }
+        Action::Fold => state.fold_all(),
         Action::Follow => follow(state),
         Action::Record => return vec![Effect::Command(Command::Record)],
         Action::Reset => {
@@ -224,6 +233,7 @@ pub fn apply(state: &mut State, action: Action) -> Vec<Effect> {
             );
         }
         Action::CopyUndo => return copy(state, |fix| fix.undo.as_ref(), "nothing to copy that would take it back"),
+        Action::Fix(step) if state.fold(Some(step < 0)) => {}
         Action::Fix(step) => {
             let count = chosen_fixes(state).len().max(1);
             // The one before the first is the last.
@@ -271,7 +281,12 @@ fn show(state: &mut State, screen: Screen) {
 fn enter(state: &mut State) {
     match state.screen {
         Screen::Guests => enter_guest(state),
-        Screen::Flows | Screen::Faults => go(state, Screen::Path),
+        Screen::Flows => {
+            if !state.fold(None) {
+                go(state, Screen::Path);
+            }
+        }
+        Screen::Faults => go(state, Screen::Path),
         Screen::Path => go(state, Screen::Faults),
         Screen::Events => {
             state.open = !state.open;
@@ -313,7 +328,7 @@ fn back(state: &mut State) {
 /// Moves the cursor.
 fn step(state: &mut State, rows: isize) {
     let list = state.list_mut();
-    let bottom = list.rows.len().saturating_sub(1);
+    let bottom = list.len().saturating_sub(1);
     let row = list.selected.saturating_add_signed(rows).min(bottom);
     // Who moves up wants to stay there, even where there is one row only so far.
     select(state, row, rows >= 0 && row == bottom);

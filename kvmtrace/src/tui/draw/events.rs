@@ -25,7 +25,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Them
     lines.extend(table::listed(list, area, |item, selected| {
         table::row(&columns, cells(&snapshot.events[item], area.width, theme), selected, theme)
     }));
-    if list.rows.is_empty() {
+    if list.is_empty() {
         let filtered = !list.filter.is_empty();
         lines.extend(table::empty(
             if filtered {

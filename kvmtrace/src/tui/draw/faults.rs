@@ -25,7 +25,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Them
     lines.extend(table::listed(list, area, |item, selected| {
         table::row(&columns, cells(snapshot, &snapshot.faults[item], theme), selected, theme)
     }));
-    if list.rows.is_empty() && list.filter.is_empty() {
+    if list.is_empty() && list.filter.is_empty() {
         lines.push(Line::raw(""));
         lines.push(Line::styled(
             format!("  {} no fault found so far", theme::mark(Severity::Ok)),
@@ -35,7 +35,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Them
         let flows = counted(snapshot.flows.len() as u64, "flow");
         let watched = text::elapsed(snapshot.seconds());
         lines.push(Line::styled(format!("    {guests} and {flows}, watched for {watched}"), theme.faint()));
-    } else if list.rows.is_empty() {
+    } else if list.is_empty() {
         lines.extend(table::empty("no incident matches the filter", theme));
     }
     frame.render_widget(Paragraph::new(lines), area);

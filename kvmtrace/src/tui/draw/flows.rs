@@ -1,10 +1,11 @@
 //! The flows: verdict and cause, guest, ends, rates, drops, latency. Only the rows that are seen are formatted.
 
+use super::super::listing::Group;
 use super::super::snapshot::FlowFacts;
 use super::super::state::State;
 use super::super::theme::{self, Theme};
 use super::super::view::{FlowColumn, Sort};
-use super::super::{layout, path, text};
+use super::super::{group, layout, path, text};
 use super::table::{self, Column, Order, numbers, words};
 use super::{path as picture, story};
 use crate::diagnose::report::{FlowReport, Severity};
@@ -20,11 +21,12 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Them
     let list = &state.flows;
     let mut lines = vec![table::heading(&columns, order(area.width, state.flow_sort), theme)];
     let snapshot = state.snapshot();
-    lines.extend(table::listed(list, area, |item, selected| {
+    lines.extend(table::numbered(list, area, |row, item, selected| {
         let (flow, facts) = (&snapshot.report.flows[item], &snapshot.flows[item]);
-        table::row(&columns, cells(&columns, flow, facts, theme), selected, theme)
+        let (depth, group) = (list.listing.head(row).depth, list.listing.group(row));
+        table::row(&columns, cells(&columns, flow, facts, depth, group, theme), selected, theme)
     }));
-    if list.rows.is_empty() {
+    if list.is_empty() {
         let filtered = !list.filter.is_empty();
         lines.extend(table::empty(
             if filtered {
@@ -97,17 +99,47 @@ pub(super) fn column_of(title: &str) -> Option<FlowColumn> {
     FlowColumn::ALL.into_iter().find(|column| order(column) == title)
 }
 
-fn cells(columns: &[Column], flow: &FlowReport, facts: &FlowFacts, theme: Theme) -> Vec<(String, Style)> {
+/// `[+389] tcp 10.99.0.11→10.99.0.1:22`, or `[+389] tcp →10.99.0.1:22`
+fn group_name(group: &Group, flow: &FlowReport, facts: &FlowFacts, width: usize) -> String {
+    let sign = format!("[{}{}]", if group.folded { '+' } else { '-' }, group.flows);
+    let long = format!("{sign} {}", group::name(group.grouping, flow, facts.groups));
+    if long.chars().count() <= width {
+        return long;
+    }
+    format!("{sign} {}", group::short_name(group.grouping, flow, facts.groups))
+}
+
+/// A flow's row, or that of its group.
+fn cells(
+    columns: &[Column],
+    flow: &FlowReport,
+    facts: &FlowFacts,
+    depth: u8,
+    group: Option<&Group>,
+    theme: Theme,
+) -> Vec<(String, Style)> {
     let style = theme.severity(flow.severity);
     let plain = |text: String| (text, Style::new());
     let has_column = |title: &str| columns.iter().any(|column| column.title == title);
-    let guest = flow.guest.clone().unwrap_or_else(|| "host".to_owned());
+    let guest = match group {
+        Some(group) if !group.one_guest => String::new(),
+        _ => flow.guest.clone().unwrap_or_else(|| "host".to_owned()),
+    };
     let source = text::end_point(&flow.source, flow.source_port);
     let destination = text::end_point(&flow.destination, flow.destination_port);
     let mut ends = format!("{} {source}→{destination}", text::protocol(flow));
     if let Some(vlan) = flow.vlan {
         ends = format!("{ends} vlan {vlan}");
     }
+    if let Some(group) = group {
+        let width = columns.iter().find(|column| column.title == "FLOW").map_or(0, |column| column.width);
+        ends = group_name(group, flow, facts, usize::from(width).saturating_sub(2 * usize::from(depth)));
+    }
+    let ends = format!("{}{ends}", "  ".repeat(usize::from(depth)));
+    let (rates, packets, dropped) = match group {
+        Some(group) => (group.rates, group.packets, group.dropped),
+        None => (facts.rates, flow.packets, flow.dropped),
+    };
     // What is wrong stays wrong; what is in order so far may still turn out otherwise.
     let open = !flow.complete && flow.severity < Severity::Warning;
     let mark = if open { "?".to_owned() } else { theme::mark(flow.severity).to_owned() };
@@ -121,14 +153,23 @@ fn cells(columns: &[Column], flow: &FlowReport, facts: &FlowFacts, theme: Theme)
     cells.extend([plain(guest), plain(ends)]);
     let count = |value, written| table::count(value, written, Style::new(), theme);
     let numbers = columns.iter().filter(|column| column.right).map(|column| match column.title {
-        "PKT/S" => count(facts.rates.packets, text::number),
-        "BIT/S" => count(facts.rates.bytes.saturating_mul(8), text::scaled),
-        "PACKETS" => count(flow.packets, text::number),
-        "DROPS" => table::count(flow.dropped, text::number, theme.severity(Severity::Error), theme),
+        "PKT/S" => count(rates.packets, text::number),
+        "BIT/S" => count(rates.bytes.saturating_mul(8), text::scaled),
+        "PACKETS" => count(packets, text::number),
+        "DROPS" => table::count(dropped, text::number, theme.severity(Severity::Error), theme),
+        _ if group.is_some() => plain(String::new()),
         _ => plain(facts.latency.map(|latency| text::duration(latency.p50)).unwrap_or_default()),
     });
     cells.extend(numbers);
     cells
+}
+
+/// What a group comes to; what follows is of its worst flow.
+fn sums(group: &Group, flow: &FlowReport, facts: &FlowFacts) -> String {
+    let name = group::name(group.grouping, flow, facts.groups);
+    let counts = format!("{}, {}", counted(u64::from(group.flows), "flow"), counted(group.packets, "packet"));
+    let dropped = if group.dropped > 0 { format!(", {} dropped", group.dropped) } else { String::new() };
+    format!(" {counts}{dropped} in {name}; the worst:")
 }
 
 /// ` 60 packets  240000 bytes  12 dropped  first packet took 18µs from vnet0 to eth0`
@@ -164,6 +205,9 @@ pub(super) fn detail(state: &State, area: Rect, theme: Theme) -> Vec<Line<'stati
     let mut lines = vec![story::rule(&way.title, area.width, theme)];
     if area.height >= 14 {
         lines.extend(picture::picture(&way, area.width, theme));
+    }
+    if let Some(group) = state.flows.group() {
+        lines.push(Line::styled(text::cut(&sums(group, flow, facts), usize::from(area.width)), theme.accent()));
     }
     lines.push(Line::raw(text::cut(&counts(flow, facts), usize::from(area.width))));
     lines.extend(if layout::is_wide(state.size.0) {

@@ -15,12 +15,12 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Them
     let line = match (state.prompt, &state.message) {
         (Some(Prompt::Filter), _) => {
             let list = state.list(state.screen);
-            let matches = match list.rows.len() {
+            let matches = match list.len() {
                 0 => "  nothing matches; !word leaves out".to_owned(),
                 1 => "  1 match".to_owned(),
                 rows => format!("  {rows} match"),
             };
-            let severity = if list.rows.is_empty() { Severity::Warning } else { Severity::Ok };
+            let severity = if list.is_empty() { Severity::Warning } else { Severity::Ok };
             prompt(" /", &list.filter, matches, theme.severity(severity), width, theme)
         }
         (Some(Prompt::Time), _) => {
@@ -56,9 +56,19 @@ fn hints(state: &State, width: usize, theme: Theme) -> Line<'static> {
         hints.push(("Space", if replay.paused { "play" } else { "stop" }.to_owned()));
         hints.push(("n", "next fault".to_owned()));
     }
+    if state.frozen() {
+        hints.push(("Space", "go on".to_owned()));
+    }
     match state.screen {
         Screen::Guests => hints.extend([("Enter", "flows".to_owned()), ("3", "path".to_owned())]),
-        Screen::Flows => hints.extend([("Enter", "path".to_owned()), ("s", "sort".to_owned())]),
+        Screen::Flows => {
+            let enter = match state.flows.group() {
+                Some(group) if group.folded => "unfold",
+                Some(_) => "fold",
+                None => "path",
+            };
+            hints.extend([("Enter", enter.to_owned()), ("s", "sort".to_owned()), ("b", "group".to_owned())]);
+        }
         Screen::Path => hints.push(("j k", "next, before".to_owned())),
         Screen::Faults => hints.push(("Enter", "path".to_owned())),
         Screen::Events => {
@@ -74,11 +84,11 @@ fn hints(state: &State, width: usize, theme: Theme) -> Line<'static> {
     if state.screen != Screen::Path {
         hints.push(("/", filter(state.list(state.screen))));
     }
-    if replay.is_none() {
-        hints.push(("Space", if state.frozen() { "go on" } else { "freeze" }.to_owned()));
+    if replay.is_none() && !state.frozen() {
+        hints.push(("Space", "freeze".to_owned()));
     }
     let list = state.list(state.screen);
-    let position = match list.rows.len() {
+    let position = match list.len() {
         0 => String::new(),
         rows => format!("{}/{rows}", list.selected + 1),
     };

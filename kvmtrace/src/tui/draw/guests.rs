@@ -25,7 +25,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Them
         let guest = &snapshot.report.guests[facts.index];
         table::row(&columns, cells(&columns, guest, facts, theme), selected, theme)
     }));
-    if list.rows.is_empty() {
+    if list.is_empty() {
         let said = match (list.filter.is_empty(), snapshot.has_begun()) {
             (false, _) => "no guest matches the filter",
             (true, false) => "the guests of this host appear here in a moment",

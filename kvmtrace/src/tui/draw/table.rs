@@ -104,10 +104,19 @@ pub(super) fn row(columns: &[Column], cells: Vec<(String, Style)>, selected: boo
     if selected { line.style(theme.selected()) } else { line }
 }
 
-/// The rows of a list that are seen: `row` makes one from an index into the snapshot, and whether the cursor is on it.
-pub(super) fn listed(list: &List, area: Rect, row: impl Fn(usize, bool) -> Line<'static>) -> Vec<Line<'static>> {
-    let seen = list.rows.iter().enumerate().skip(list.offset).take(usize::from(layout::rows(area).height));
-    seen.map(|(index, item)| row(*item as usize, index == list.selected)).collect()
+/// The rows of a list that are seen: `line` makes one from its number, an index into the snapshot, and whether the cursor is on it.
+pub(super) fn numbered(
+    list: &List,
+    area: Rect,
+    line: impl Fn(usize, usize, bool) -> Line<'static>,
+) -> Vec<Line<'static>> {
+    let seen = list.listing.rows.iter().enumerate().skip(list.offset).take(usize::from(layout::rows(area).height));
+    seen.map(|(index, item)| line(index, *item as usize, index == list.selected)).collect()
+}
+
+/// The same without the number.
+pub(super) fn listed(list: &List, area: Rect, line: impl Fn(usize, bool) -> Line<'static>) -> Vec<Line<'static>> {
+    numbered(list, area, |_, item, selected| line(item, selected))
 }
 
 /// The newest values as bars, the newest on the right; a value above zero is always seen.

@@ -8,7 +8,7 @@ use crate::event::{Event, EventKind, Loss, Timestamp};
 fn the_newest_event_stays_in_sight_until_one_moves_up() {
     let mut state = State::new(broken(), SMALL);
     press(&mut state, "5");
-    let last = state.events.rows.len() - 1;
+    let last = state.events.listing.rows.len() - 1;
     assert_eq!(state.events.selected, last);
     press(&mut state, "kk");
     assert!(!state.events.follow);
@@ -45,7 +45,7 @@ impl Stream {
 
 /// The number of the event under the cursor.
 fn event_under_the_cursor(state: &State) -> u64 {
-    state.snapshot().events[state.events.rows[state.events.selected] as usize].serial
+    state.snapshot().events[state.events.listing.rows[state.events.selected] as usize].serial
 }
 
 #[test]

@@ -21,17 +21,17 @@ fn tab_walks_all_screens_and_escape_walks_back() {
 fn a_filter_narrows_the_flows_with_every_key() {
     let mut state = State::new(broken(), SMALL);
     press(&mut state, "2 /");
-    let all = state.flows.rows.len();
+    let all = state.flows.listing.rows.len();
     press(&mut state, "db");
-    let narrowed = state.flows.rows.len();
+    let narrowed = state.flows.listing.rows.len();
     assert!(narrowed < all && narrowed > 0, "{narrowed} of {all}");
     press(&mut state, "q");
-    assert_eq!(state.flows.rows.len(), 0, "q is a letter while typing, and no flow holds dbq");
+    assert_eq!(state.flows.listing.rows.len(), 0, "q is a letter while typing, and no flow holds dbq");
     press(&mut state, "Backspace Enter");
-    assert_eq!((state.prompt, state.flows.rows.len()), (None, narrowed));
+    assert_eq!((state.prompt, state.flows.listing.rows.len()), (None, narrowed));
     assert_eq!(press(&mut state, "q"), [Effect::Quit]);
     press(&mut state, "Esc");
-    assert_eq!(state.flows.rows.len(), all, "Esc clears the filter first");
+    assert_eq!(state.flows.listing.rows.len(), all, "Esc clears the filter first");
     assert_eq!(state.screen, Screen::Flows);
 }
 
@@ -39,11 +39,11 @@ fn a_filter_narrows_the_flows_with_every_key() {
 fn a_word_with_an_exclamation_mark_leaves_rows_out() {
     let mut state = State::new(broken(), SMALL);
     press(&mut state, "2");
-    let all = state.flows.rows.len();
+    let all = state.flows.listing.rows.len();
     press(&mut state, "/!");
-    assert_eq!(state.flows.rows.len(), all, "half typed, it leaves nothing out");
+    assert_eq!(state.flows.listing.rows.len(), all, "half typed, it leaves nothing out");
     press(&mut state, "delivered");
-    assert_eq!(state.flows.rows.len(), 1, "only the broken flow is left");
+    assert_eq!(state.flows.listing.rows.len(), 1, "only the broken flow is left");
     press(&mut state, "x Esc /nonsense");
     assert!(render(&state).contains("nothing matches"), "{}", render(&state));
 }
@@ -62,7 +62,7 @@ fn a_click_on_a_heading_sorts_by_it_and_a_second_one_turns_it_round() {
         modifiers: KeyModifiers::NONE,
     };
     let packets = |state: &State| -> Vec<u64> {
-        state.flows.rows.iter().map(|row| state.snapshot().report.flows[*row as usize].packets).collect()
+        state.flows.listing.rows.iter().map(|row| state.snapshot().report.flows[*row as usize].packets).collect()
     };
     update::mouse(&mut state, click);
     assert!(heading(&state).contains("PACKETS▼"), "{}", heading(&state));
@@ -80,7 +80,7 @@ fn sorting_goes_through_the_columns_and_turns_round() {
         press(&mut state, "s");
     }
     let packets = |state: &State| -> Vec<u64> {
-        state.flows.rows.iter().map(|row| state.snapshot().report.flows[*row as usize].packets).collect()
+        state.flows.listing.rows.iter().map(|row| state.snapshot().report.flows[*row as usize].packets).collect()
     };
     assert!(packets(&state).is_sorted_by(|a, b| a >= b), "{:?}", packets(&state));
     press(&mut state, "S");
@@ -91,7 +91,7 @@ fn sorting_goes_through_the_columns_and_turns_round() {
 fn the_cursor_stays_on_its_flow_when_the_order_changes() {
     let mut state = State::new(fixture::snapshot(fixture::mtu_report(60), Status::default()), SMALL);
     press(&mut state, "2 jjj");
-    let selected = |state: &State| state.flows.rows[state.flows.selected] as usize;
+    let selected = |state: &State| state.flows.listing.rows[state.flows.selected] as usize;
     let id = state.snapshot().flows[selected(&state)].id;
     let mut report = fixture::mtu_report(61);
     report.flows.rotate_right(2);
@@ -206,7 +206,7 @@ fn enter_on_a_guest_shows_its_flows_and_escape_goes_back() {
     press(&mut state, "Enter");
     assert_eq!((state.screen, state.of_guest.as_deref()), (Screen::Flows, Some("web1")));
     let flows = |state: &State| -> Vec<Option<String>> {
-        state.flows.rows.iter().map(|row| state.snapshot().report.flows[*row as usize].guest.clone()).collect()
+        state.flows.listing.rows.iter().map(|row| state.snapshot().report.flows[*row as usize].guest.clone()).collect()
     };
     assert!(!flows(&state).is_empty() && flows(&state).iter().all(|guest| guest.as_deref() == Some("web1")));
     assert!(render(&state).contains("of web1  1/"), "{}", render(&state));
@@ -232,7 +232,7 @@ fn an_incident_is_one_row_whatever_the_number_of_its_flows() {
     press(&mut state, "4");
     let text = render(&state);
     assert!(text.contains("bridge-mtu-exceeded     2 guests"), "{text}");
-    assert_eq!(state.faults.rows.len(), 2, "two incidents, three flows and findings: {text}");
+    assert_eq!(state.faults.listing.rows.len(), 2, "two incidents, three flows and findings: {text}");
 }
 
 #[test]

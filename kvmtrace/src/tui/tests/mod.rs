@@ -1,6 +1,7 @@
 //! The screens as text, and what keys do to the state.
 
 mod events;
+mod groups;
 mod keys;
 mod screens;
 
