@@ -49,7 +49,7 @@ pub(super) fn in_brief(
             last.push_span(Span::styled(HINT, theme.faint()));
         }
     } else if let Some(fix) = fault.fixes.first() {
-        paragraph(&mut lines, "   fix ", &fix.why, width, Style::new());
+        paragraph(&mut lines, "   next ", &fix.why, width, Style::new());
     }
     lines
 }
@@ -79,8 +79,10 @@ pub(super) fn of_fault(
             if fault.fixes.len() > 1 { format!(" {} of {}", index + 1, fault.fixes.len()) } else { String::new() };
         let hint = if chosen && cure.command.is_some() { "   y copies the command, u the undo" } else { "" };
         let marker = if chosen { "▸" } else { " " };
+        // What is no command is a step for people.
+        let word = if cure.command.is_some() { "fix" } else { "next" };
         lines.push(Line::from(vec![
-            Span::styled(format!(" {marker} fix{number}"), theme.accent()),
+            Span::styled(format!(" {marker} {word}{number}"), theme.accent()),
             Span::styled(hint, theme.faint()),
         ]));
         cure_lines(&mut lines, cure, width, theme);
