@@ -8,6 +8,7 @@ mod command;
 mod elsewhere;
 mod explain;
 mod fix;
+mod keep;
 mod metrics;
 mod netns;
 mod outcome;

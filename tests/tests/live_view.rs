@@ -171,6 +171,43 @@ fn a_recording_made_on_the_screen_plays_on_the_screen() -> Result<()> {
 }
 
 #[test]
+fn what_is_selected_is_saved_as_text_json_and_packets_while_kvmtrace_is_confined() -> Result<()> {
+    let Some(stage) = Stage::set("saves")? else { return Ok(()) };
+    let directory = stage.lab.directory();
+    let terminal = Terminal::run("saves", &format!("cd {}; {}", directory.display(), stage.line("live")))?;
+    terminal.sees(&["[1 Guests 1]", "bridge-mtu"])?;
+    terminal.keys(&["4"])?;
+    terminal.sees(&["[4 Incidents", "bridge-mtu-exceeded"])?;
+    let file = |extension: &str| -> Result<std::path::PathBuf> {
+        let mut files = std::fs::read_dir(&directory)?.filter_map(|entry| Some(entry.ok()?.path()));
+        files.find(|path| path.extension().is_some_and(|found| found == extension)).context("no such file")
+    };
+    for form in ["t", "j", "p", "c"] {
+        terminal.keys(&["x"])?;
+        terminal.sees(&["save bridge-mtu-exceeded as", "t text"])?;
+        terminal.keys(&[form])?;
+        let words = if form == "c" { "saved; tmux takes it by: tmux load-buffer /" } else { "saved /" };
+        terminal.sees(&[words])?;
+    }
+    let cure = format!("ip link set dev {} mtu", stage.lab.plan.uplink.device);
+    let text = std::fs::read_to_string(file("txt")?)?;
+    ensure!(text.contains("bridge-mtu-exceeded") && text.contains(&cure), "{text}");
+    let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(file("txt")?)?);
+    ensure!(mode & 0o777 == 0o600, "{mode:o}");
+    let json: serde_json::Value = serde_json::from_slice(&std::fs::read(file("json")?)?)?;
+    ensure!(json["schema"] == "kvmtrace/verdict/2" && json["incidents"][0]["cause"] == "bridge-mtu-exceeded", "{json}");
+    let is_of_it = |flow: &serde_json::Value| flow["incident"] == json["incidents"][0]["id"];
+    let flows = json["flows"].as_array().context("flows")?;
+    ensure!(!flows.is_empty() && flows.iter().all(is_of_it), "{json}");
+    let packets = std::fs::read(file("pcapng")?)?;
+    ensure!(packets.starts_with(&[0x0a, 0x0d, 0x0d, 0x0a]) && packets.len() > 500, "{} bytes", packets.len());
+    ensure!(std::fs::read_to_string(file("sh")?)?.starts_with(&cure));
+    terminal.keys(&["q"])?;
+    terminal.is_given_back(0)?;
+    Ok(())
+}
+
+#[test]
 fn signals_and_a_vanished_terminal_end_it_in_order() -> Result<()> {
     let Some(stage) = Stage::set("ends")? else { return Ok(()) };
     for signal in ["TERM", "HUP", "INT"] {

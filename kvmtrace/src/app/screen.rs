@@ -1,6 +1,7 @@
 //! `live` and `replay`: the screen, over a running trace or over a recording.
 
 use super::color::unwanted_color;
+use super::keep::{Keeper, unused};
 use super::outcome::Outcome;
 use super::part::files_and_part;
 use super::record;
@@ -11,7 +12,6 @@ use crate::record::{Destination, Options, Writer, Written, recording};
 use crate::tui::{self, Theme};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike as _;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// `kvmtrace live`
@@ -21,7 +21,13 @@ pub(super) async fn live(cli: &Cli, command: &cli::Live) -> anyhow::Result<Outco
     let mut session = Session::start(&command.scope, End::Signal, command.rules.into()).await?;
     let (written, done) = std::sync::mpsc::channel();
     let recorder = Recorder { options: record::options(session.source.inner()), writer: None, written };
-    let options = tui::Options { theme: theme(cli), recorder: Some(Box::new(recorder)), processor_time };
+    let saver = Keeper { header: recorder.options.header.clone() };
+    let options = tui::Options {
+        theme: theme(cli),
+        recorder: Some(Box::new(recorder)),
+        saver: Some(Box::new(saver)),
+        processor_time,
+    };
     let result = tui::run_live(&mut session.source, options).await;
     for written in done.try_iter() {
         record::tell(cli, &record::saved(&written));
@@ -34,7 +40,8 @@ pub(super) async fn replay(cli: &Cli, command: &cli::Replay) -> anyhow::Result<O
     tui::check()?;
     let (files, selection) = files_and_part(&command.words, &command.part)?;
     for mut recording in recording::open(&files)? {
-        tui::run_replay(&mut recording, selection.clone(), theme(cli)).await?;
+        let saver = Keeper { header: recording.header().cloned().unwrap_or_default() };
+        tui::run_replay(&mut recording, selection.clone(), theme(cli), Some(Box::new(saver))).await?;
         record::warn(cli, &recording);
     }
     Ok(Outcome::Clean)
@@ -68,7 +75,7 @@ impl tui::Recorder for Recorder {
     fn begin(&mut self, first: &[Event]) -> anyhow::Result<String> {
         let time = first.first().map(|event| event.time.to_string()).unwrap_or_default();
         let stamp: String = time.chars().take(19).filter(char::is_ascii_alphanumeric).collect();
-        let path = unused(&format!("kvmtrace-{stamp}"));
+        let path = unused(&format!("kvmtrace-{stamp}"), "kvmtrace");
         let mut writer = Writer::create(&Destination::new(&path, false), self.options.clone())?;
         for event in first {
             writer.write(event)?;
@@ -93,11 +100,4 @@ impl tui::Recorder for Recorder {
         }
         Ok(())
     }
-}
-
-/// The first name of the form that no file has.
-fn unused(stem: &str) -> PathBuf {
-    let names =
-        std::iter::once(format!("{stem}.kvmtrace")).chain((2..).map(|number| format!("{stem}-{number}.kvmtrace")));
-    names.map(PathBuf::from).find(|path| !Path::exists(path)).unwrap_or_else(|| PathBuf::from(stem))
 }

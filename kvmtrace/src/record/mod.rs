@@ -27,6 +27,7 @@ pub use format::Header;
 pub use join::{Joined, Judged, join};
 pub use judge::{judge, judge_for_joining};
 pub use output::{BadRotation, Destination, Rotation};
+pub use place::new_file;
 pub use progress::Progress;
 pub use reader::{Damage, ReadError, Reader};
 pub use recording::Recording;

@@ -38,6 +38,11 @@ pub(super) fn create(path: &Path, force: bool) -> Result<Place> {
     }
 }
 
+/// Creates a file that only its owner may read. One that is there is an error of kind `AlreadyExists`.
+pub fn new_file(path: &Path) -> Result<File> {
+    new(path)
+}
+
 /// Whether [`create`] would find something in the way, before there is anything to write.
 pub(super) fn check(path: &Path, force: bool) -> Result<()> {
     let path = &followed(path);

@@ -65,6 +65,11 @@ impl Latest {
         }
     }
 
+    /// The host, as it was told last.
+    pub fn host(&self) -> Option<&Arc<HostState>> {
+        self.host.as_ref()
+    }
+
     /// The first events of a trace that begins at `now`.
     pub fn preamble(&self, now: Timestamp) -> Vec<Event> {
         let started = self.started.clone().map(EventKind::Started);

@@ -54,6 +54,8 @@ pub enum Action {
     Copy,
     /// Copy the command that takes the fix back.
     CopyUndo,
+    /// Save what is under the cursor.
+    Save,
     /// The next fix (negative: the one before).
     Fix(i8),
     /// Recording: seconds forth (negative: back).
@@ -143,6 +145,7 @@ pub const BINDINGS: &[Binding] = &[
     always(&[char('f')], Action::Follow, "follow row, or newest event"),
     always(&[char('y')], Action::Copy, "ask terminal to copy the fix"),
     always(&[char('u')], Action::CopyUndo, "ask it to copy the undo"),
+    always(&[char('x')], Action::Save, "save it: text, JSON, pcapng"),
     always(&[char('l'), key(KeyCode::Right)], Action::Fix(1), "next fix; unfold"),
     always(&[char('h'), key(KeyCode::Left)], Action::Fix(-1), "fix before; fold"),
     live(&[char(' ')], Action::Pause, "freeze screen, keep tracing"),

@@ -69,6 +69,8 @@ impl Feed {
         let host = self.pipeline.track().host();
         let devices = host.links.values().map(|link| (link.name.clone(), Device::of(link, host))).collect();
         let report = self.selection.narrowed(self.pipeline.report());
-        Snapshot::new(self.serial, now, report, &mut self.history, self.log.entries(), devices, status)
+        let entries = self.log.entries();
+        let snapshot = Snapshot::new(self.serial, now, report, &mut self.history, entries, devices, status);
+        Snapshot { host: self.latest.host().cloned(), ..snapshot }
     }
 }

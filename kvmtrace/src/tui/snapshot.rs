@@ -9,7 +9,7 @@ use super::history::{FlowRates, GuestHistory, History};
 use super::log::LogEntry;
 use super::path::{self, Devices, Way};
 use crate::diagnose::report::{Cause, FlowReport, Latency, Report, Severity, Where};
-use crate::event::Timestamp;
+use crate::event::{HostState, Timestamp};
 use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
 use std::fmt::Write as _;
@@ -38,6 +38,8 @@ pub struct Snapshot {
     pub rates: FlowRates,
     /// The host's devices.
     pub devices: Devices,
+    /// The host as it was told last, where that is known.
+    pub host: Option<Arc<HostState>>,
     /// What is not in the events.
     pub status: Status,
 }
@@ -157,7 +159,7 @@ impl Snapshot {
         }
         let guests = guests(&report, history, path::of_guests(&report, &devices));
         let faults = fault::faults(&report);
-        Self { serial, now, report, flows, guests, faults, events, rates, devices, status }
+        Self { serial, now, report, flows, guests, faults, events, rates, devices, host: None, status }
     }
 
     /// What a fault says.

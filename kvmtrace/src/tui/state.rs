@@ -116,6 +116,8 @@ pub enum Prompt {
     Filter,
     /// A time of the recording.
     Time,
+    /// In which form to save.
+    Save,
 }
 
 /// Everything that keys and the mouse change.

@@ -62,8 +62,7 @@ impl Session {
 
     /// Puts a text on the operator's clipboard, where the terminal allows it.
     pub(super) fn copy(&mut self, text: &str) -> io::Result<()> {
-        let inside = |variable| std::env::var_os(variable).is_some_and(|value| !value.is_empty());
-        let sequence = clipboard(text, inside("TMUX"), inside("STY"));
+        let sequence = clipboard(text, is_tmux(), inside("STY"));
         execute!(self.terminal.backend_mut(), Print(sequence))
     }
 
@@ -80,6 +79,15 @@ impl Drop for Session {
     fn drop(&mut self) {
         restore();
     }
+}
+
+fn inside(variable: &str) -> bool {
+    std::env::var_os(variable).is_some_and(|value| !value.is_empty())
+}
+
+/// The terminal is one of tmux's.
+pub(super) fn is_tmux() -> bool {
+    inside("TMUX")
 }
 
 /// The sequence that puts a text on the clipboard (OSC 52).

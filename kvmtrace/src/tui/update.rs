@@ -1,8 +1,9 @@
 //! From what the operator did to a new state, and to the effects that someone else must carry out. Pure.
 
 use super::action::{self, Action};
-use super::choice::{chosen_fix, chosen_fixes};
+use super::choice::{self, chosen_fix, chosen_fixes};
 use super::draw::{self, Clicked};
+use super::keep::{Form, Keep};
 use super::layout;
 use super::state::{Focus, Prompt, Screen, State};
 use crate::diagnose::report::Fix;
@@ -21,6 +22,8 @@ pub enum Effect {
     Redraw,
     /// Put this on the operator's clipboard.
     Copy(String),
+    /// Write this into a file.
+    Save(Box<Keep>),
     /// Tell those who make the snapshots.
     Command(Command),
 }
@@ -116,6 +119,9 @@ pub fn resize(state: &mut State, size: (u16, u16)) {
 /// A key while something is typed.
 #[allow(clippy::wildcard_enum_match_arm, reason = "there are more keys than matter")]
 fn typed(state: &mut State, prompt: Prompt, event: KeyEvent) -> Vec<Effect> {
+    if prompt == Prompt::Save {
+        return save(state, event);
+    }
     let filter = prompt == Prompt::Filter;
     let text = if filter { &mut state.list_mut().filter } else { &mut state.typed_time };
     match (event.code, event.modifiers.contains(KeyModifiers::CONTROL)) {
@@ -145,6 +151,26 @@ fn typed(state: &mut State, prompt: Prompt, event: KeyEvent) -> Vec<Effect> {
         state.refresh();
     }
     Vec::new()
+}
+
+/// The form was chosen, or another key pressed.
+#[allow(clippy::wildcard_enum_match_arm, reason = "there are more keys than matter")]
+fn save(state: &mut State, event: KeyEvent) -> Vec<Effect> {
+    state.prompt = None;
+    let chosen = match event.code {
+        KeyCode::Char(key) => Form::ALL.into_iter().find(|(letter, ..)| *letter == key),
+        _ => None,
+    };
+    let Some((_, form, _)) = chosen else {
+        state.message = Some("nothing saved".to_owned());
+        return Vec::new();
+    };
+    let Some(keep) = choice::keep(state, form) else { return Vec::new() };
+    if form == Form::Command && keep.command.is_none() {
+        state.message = Some("no command to save here: the cure lies elsewhere, or nothing is wrong".to_owned());
+        return Vec::new();
+    }
+    vec![Effect::Save(Box::new(keep))]
 }
 
 fn seek_to_typed(state: &mut State) -> Vec<Effect> {
@@ -225,6 +251,10 @@ pub fn apply(state: &mut State, action: Action) -> Vec<Effect> {
             state.message = Some("counting anew; latencies stay as they were measured".to_owned());
             return vec![Effect::Command(Command::Reset)];
         }
+        Action::Save if choice::keep(state, Form::Text).is_none() => {
+            state.message = Some("nothing to save here: go to a guest, a flow or an incident".to_owned());
+        }
+        Action::Save => state.prompt = Some(Prompt::Save),
         Action::Copy => {
             return copy(
                 state,
@@ -393,7 +423,7 @@ fn copy(state: &mut State, part: impl Fn(&Fix) -> Option<&String>, nothing: &str
         return Vec::new();
     };
     // A terminal that does not take it gives no sign.
-    state.message = Some(format!("asked the terminal to copy (OSC 52): {text}"));
+    state.message = Some(format!("asked the terminal to copy (OSC 52); x c makes a file of it: {text}"));
     vec![Effect::Copy(text)]
 }
 

@@ -100,6 +100,25 @@ pub fn export(
     Ok(traces.complaints())
 }
 
+/// Writes the packets among these events, which are at hand rather than in a recording, into a new file.
+pub fn capture(path: &Path, header: &Header, report: &Report, events: &[Event]) -> Result<(), ExportError> {
+    let target = Target { form: Form::Pcapng, output: path.to_owned(), force: false, partition: None };
+    let failed = |source: std::io::Error| failed(&target, source);
+    let (host, mut header) = (&report.host, header.clone());
+    // A trace that is not recorded has yet to learn these.
+    header.kernel.clone_from(&host.kernel);
+    header.kvmtrace.clone_from(&host.kvmtrace);
+    let trace = Trace { host: host.name.clone(), header };
+    let flows = Flows::new(report);
+    let mut exporter = begin(&target, std::slice::from_ref(&trace), report)?;
+    let mut state = traces::State::new(String::new());
+    for event in events {
+        let seen = state.see(event, &trace.host, |key| report.flows.get(flows.get(0, key)?));
+        exporter.event(0, &seen).map_err(failed)?;
+    }
+    exporter.finish().map_err(failed)
+}
+
 /// Judges events and sends them through all exporters: for the fuzzer and for tests.
 #[doc(hidden)]
 pub fn fuzz(header: &Header, events: &[Event]) {

@@ -1,6 +1,7 @@
 //! The last line: what is being typed, a word to the operator, or the keys that matter here.
 
 use super::super::choice;
+use super::super::keep::Form;
 use super::super::state::{List, Prompt, Screen, State};
 use super::super::text;
 use super::super::theme::Theme;
@@ -27,6 +28,7 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Them
             let hint = "  15:28:12, 15:28 or seconds from the start".to_owned();
             prompt(" go to ", &state.typed_time, hint, theme.faint(), width, theme)
         }
+        (Some(Prompt::Save), _) => forms(state, width, theme),
         (None, Some(message)) => {
             Line::styled(format!(" {}", text::cut(message, width.saturating_sub(2))), theme.accent())
         }
@@ -47,6 +49,22 @@ fn prompt(label: &'static str, typed: &str, hint: String, style: Style, width: u
         Span::styled(" ", Style::new().add_modifier(Modifier::REVERSED)),
         Span::styled(hint, style),
     ])
+}
+
+/// The forms that something can be saved in.
+fn forms(state: &State, width: usize, theme: Theme) -> Line<'static> {
+    let what = choice::keep(state, Form::Text).map(|keep| keep.what).unwrap_or_default();
+    let forms = Form::ALL.into_iter().filter(|(_, form, _)| *form != Form::Command || chosen_command(state));
+    let mut spans = vec![Span::styled(format!(" save {} as  ", text::cut(&what, width / 3)), theme.accent())];
+    for (key, _, word) in forms {
+        spans.extend([Span::styled(key.to_string(), theme.accent()), Span::raw(format!(" {word}  "))]);
+    }
+    spans.push(Span::styled("Esc nothing", theme.faint()));
+    Line::from(spans)
+}
+
+fn chosen_command(state: &State) -> bool {
+    choice::chosen_fix(state).is_some_and(|fix| fix.command.is_some())
 }
 
 fn hints(state: &State, width: usize, theme: Theme) -> Line<'static> {
@@ -78,7 +96,7 @@ fn hints(state: &State, width: usize, theme: Theme) -> Line<'static> {
             }
         }
     }
-    if choice::chosen_fix(state).is_some_and(|fix| fix.command.is_some()) {
+    if chosen_command(state) {
         hints.push(("y", "copy fix".to_owned()));
     }
     if state.screen != Screen::Path {

@@ -9,6 +9,7 @@ mod screen;
 use self::live::{COST, Live};
 use self::screen::{GRACE, Screen};
 use super::feed::Feed;
+use super::keep::Saver;
 use super::player::Player;
 use super::snapshot::Snapshot;
 use super::snapshot::Status;
@@ -68,6 +69,8 @@ pub struct Options {
     pub theme: Theme,
     /// Writes recordings.
     pub recorder: Option<Box<dyn Recorder>>,
+    /// Writes what is saved.
+    pub saver: Option<Box<dyn Saver>>,
     /// Tells how long this process has used a processor.
     pub processor_time: fn() -> Duration,
 }
@@ -86,10 +89,11 @@ pub async fn run_live(source: &mut impl Source, options: Options) -> Result<(), 
     let (to_feed, inbox) = mpsc::channel(8_192);
     let first = Feed::default().snapshot(Timestamp::default(), Status::default());
     let (publish, snapshots) = watch::channel(Arc::new(first));
-    let theme = options.theme;
+    let (theme, mut options) = (options.theme, options);
+    let saver = options.saver.take();
     let mut live = Live::new(options, publish);
     let finished = thread("kvmtrace-verdicts", move || async move { live.run(inbox).await })?;
-    let mut screen = Screen::start(theme, snapshots, to_feed.clone())?;
+    let mut screen = Screen::start(theme, snapshots, to_feed.clone(), saver)?;
     let end = screen.end();
     tokio::pin!(end);
     let mut running = true;
@@ -119,7 +123,12 @@ pub async fn run_live(source: &mut impl Source, options: Options) -> Result<(), 
 }
 
 /// Shows a recording until the operator has seen enough.
-pub async fn run_replay(source: &mut impl Source, selection: Selection, theme: Theme) -> Result<(), Error> {
+pub async fn run_replay(
+    source: &mut impl Source,
+    selection: Selection,
+    theme: Theme,
+    saver: Option<Box<dyn Saver>>,
+) -> Result<(), Error> {
     terminal::check()?;
     let mut events = Vec::new();
     let mut passage = selection.window.passage();
@@ -132,7 +141,7 @@ pub async fn run_replay(source: &mut impl Source, selection: Selection, theme: T
     let (to_player, inbox) = mpsc::channel(64);
     let (publish, snapshots) = watch::channel(Arc::new(player.snapshot()));
     thread("kvmtrace-player", move || play(player, inbox, publish))?;
-    Screen::start(theme, snapshots, to_player)?.end().await
+    Screen::start(theme, snapshots, to_player, saver)?.end().await
 }
 
 /// Runs a future on a thread of its own; what it comes to can be awaited.

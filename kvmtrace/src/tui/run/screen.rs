@@ -1,5 +1,6 @@
 //! The thread that owns the terminal: it draws, hears keys, and carries out what they ask for.
 
+use super::super::keep::{Form, Keep, Saver};
 use super::super::snapshot::Snapshot;
 use super::super::state::State;
 use super::super::terminal::{self, Session};
@@ -29,9 +30,10 @@ impl Screen {
         theme: Theme,
         snapshots: watch::Receiver<Arc<Snapshot>>,
         commands: mpsc::Sender<Message>,
+        saver: Option<Box<dyn Saver>>,
     ) -> Result<Self, Error> {
         let (stop, stopped) = oneshot::channel();
-        let done = thread("kvmtrace-screen", move || show(theme, snapshots, commands, stopped))?;
+        let done = thread("kvmtrace-screen", move || show(theme, snapshots, commands, saver, stopped))?;
         Ok(Self { stop: Some(stop), done })
     }
 
@@ -60,6 +62,7 @@ async fn show(
     theme: Theme,
     mut snapshots: watch::Receiver<Arc<Snapshot>>,
     commands: mpsc::Sender<Message>,
+    mut saver: Option<Box<dyn Saver>>,
     mut stopped: oneshot::Receiver<()>,
 ) -> Result<(), Error> {
     let mut session = Session::enter().map_err(Error::Terminal)?;
@@ -94,6 +97,7 @@ async fn show(
                         Effect::Suspend => session.suspend().map_err(Error::Terminal)?,
                         Effect::Redraw => session.terminal().clear().map_err(Error::Terminal)?,
                         Effect::Copy(text) => session.copy(&text).map_err(Error::Terminal)?,
+                        Effect::Save(keep) => state.message = save(&mut saver, &state, &keep),
                         // A full channel means a busy trace; waiting keeps the order of keys.
                         Effect::Command(command) => drop(commands.send(Message::Command(command)).await),
                     }
@@ -111,6 +115,17 @@ async fn show(
             }
         }
     }
+}
+
+/// Saves it; says where, or why not.
+fn save(saver: &mut Option<Box<dyn Saver>>, state: &State, keep: &Keep) -> Option<String> {
+    Some(match saver.as_mut()?.save(state.snapshot(), keep) {
+        Ok(path) if keep.form == Form::Command && terminal::is_tmux() => {
+            format!("saved; tmux takes it by: tmux load-buffer {}", path.display())
+        }
+        Ok(path) => format!("saved {}", path.display()),
+        Err(error) => format!("not saved: {error:#}"),
+    })
 }
 
 /// Reads the keyboard on a thread of its own, which ends when the terminal does.

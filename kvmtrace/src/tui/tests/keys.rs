@@ -257,3 +257,42 @@ fn the_column_that_flows_are_sorted_by_is_on_the_screen_and_marked() {
         assert_eq!(text.lines().nth(3).unwrap().matches(['▲', '▼']).count(), 1, "screen {keys}: {text}");
     }
 }
+
+/// What would be saved after these keys.
+fn saved(snapshot: Arc<Snapshot>, keys: &str) -> Keep {
+    let mut state = State::new(snapshot, SMALL);
+    match press(&mut state, keys).pop() {
+        Some(Effect::Save(keep)) => *keep,
+        other => panic!("{keys}: {other:?}"),
+    }
+}
+
+#[test]
+fn an_incident_is_saved_with_its_flows_and_nothing_else() {
+    let keep = saved(broken(), "4 x t");
+    assert_eq!((keep.form, keep.what.as_str()), (Form::Text, "bridge-mtu-exceeded"));
+    assert_eq!((keep.incidents.len(), keep.flows.as_slice(), keep.findings.len()), (1, &[0][..], 0));
+    assert_eq!(keep.command.as_deref(), Some("ip link set dev eth0 mtu 9000"));
+    let finding = saved(broken(), "4 j x j");
+    assert_eq!((finding.form, finding.flows.len(), finding.findings.len()), (Form::Json, 0, 1));
+    assert_eq!(saved(broken(), "2 G x p").flows, [10]);
+    let guest = saved(broken(), "1 x t");
+    assert_eq!((guest.flows.len(), guest.incidents.len()), (3, 1), "a guest is saved with all its flows");
+    assert!(guest.stem(crate::event::Timestamp(0)).ends_with("-guest"), "no file is called what a guest calls itself");
+}
+
+#[test]
+fn the_forms_stand_in_the_footer_and_any_other_key_saves_nothing() {
+    let mut state = State::new(broken(), SMALL);
+    press(&mut state, "4 x");
+    let text = render(&state);
+    assert!(text.contains("save bridge-mtu-exceeded as  t text  j JSON  p pcapng  c fix command  Esc"), "{text}");
+    assert_eq!(press(&mut state, "q"), []);
+    assert!(render(&state).contains("nothing saved"));
+    press(&mut state, "5 x");
+    assert!(render(&state).contains("nothing to save here"));
+    // A flow in order has no command that would mend it.
+    press(&mut state, "2 G x");
+    assert!(!render(&state).contains("fix command"));
+    assert_eq!(press(&mut state, "c"), []);
+}
