@@ -117,6 +117,14 @@ pub struct FlowCounters {
     pub _pad: [u8; 3],
     /// `skb->skb_iif` of the first packet: its share of the map depends on it, see [`crate::share`].
     pub input_ifindex: u32,
+    /// TCP bytes that had been here before: a segment is sent again when its acknowledgement does not come (RFC 9293).
+    pub repeated_bytes: u64,
+    /// TCP bytes that the segments before left out; they were lost before they came here, or come late.
+    pub missing_bytes: u64,
+    /// TCP segments with bytes that had been here before.
+    pub repeated: u32,
+    /// The TCP sequence number behind the last byte that was seen.
+    pub sequence: u32,
 }
 
 /// A flow and what was counted of it: an entry of the hot table.

@@ -88,6 +88,8 @@ pub struct Facts {
     pub network_length: u32,
     /// Identification of its datagram, for fragments.
     pub fragment_id: u32,
+    /// TCP sequence number of its first byte.
+    pub tcp_sequence: u32,
     /// TCP flags.
     pub tcp_flags: u8,
     /// TTL or hop limit.
@@ -243,6 +245,7 @@ impl Facts {
         header_length: 0,
         network_length: 0,
         fragment_id: 0,
+        tcp_sequence: 0,
         tcp_flags: 0,
         time_to_live: 0,
         dont_fragment: 0,
@@ -381,6 +384,7 @@ fn transport(header: &Header, available: usize, at: usize, parsed: &mut Parsed) 
         ip_protocol::TCP => {
             ports(header, available, at, parsed)?;
             let [data_offset, flags] = bytes::<2>(header, available, at + 12)?;
+            parsed.facts.tcp_sequence = u32::from_be_bytes(bytes::<4>(header, available, at + 4)?);
             parsed.facts.tcp_flags = flags;
             parsed.facts.header_length += u32::from(data_offset >> 4) * 4;
         }

@@ -89,6 +89,7 @@ fn transport(
         ip_protocol::UDP => 8,
         ip_protocol::TCP => {
             facts.tcp_flags = packet.byte(at + 13);
+            facts.tcp_sequence = u32::from_be(packet.four(at + 4));
             u32::from(packet.byte(at + 12) >> 4) * 4
         }
         _ => return None,

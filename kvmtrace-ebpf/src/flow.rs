@@ -59,6 +59,8 @@ pub(crate) struct Size {
     pub(crate) bytes: u64,
     /// Length at layer 3 of the largest of them.
     pub(crate) largest: u32,
+    /// Bytes behind the layer-4 header, once, of all of them together.
+    pub(crate) payload: u32,
     /// It is a GSO frame.
     pub(crate) gso: bool,
 }
@@ -69,18 +71,16 @@ impl Size {
     pub(crate) fn new(length: u32, link: u32, facts: &Facts, gso_size: u32, gso_segments: u32) -> Self {
         if gso_size == 0 {
             let largest = if facts.network_length == 0 { length.saturating_sub(link) } else { facts.network_length };
-            return Self { packets: 1, bytes: u64::from(length), largest, gso: false };
+            let payload = largest.saturating_sub(facts.header_length);
+            return Self { packets: 1, bytes: u64::from(length), largest, payload, gso: false };
         }
         let headers = link + facts.header_length;
         // A tap leaves gso_segs at 0 (virtio_net_hdr_to_skb, SKB_GSO_DODGY): count as tcp_gso_segment will.
-        let segments = if gso_segments == 0 {
-            length.saturating_sub(headers).wrapping_add(gso_size - 1) / gso_size
-        } else {
-            gso_segments
-        };
+        let payload = length.saturating_sub(headers);
+        let segments = if gso_segments == 0 { payload.wrapping_add(gso_size - 1) / gso_size } else { gso_segments };
         let segments = if segments == 0 { 1 } else { segments };
         let bytes = u64::from(length) + u64::from(segments - 1) * u64::from(headers);
-        Self { packets: u64::from(segments), bytes, largest: facts.header_length + gso_size, gso: true }
+        Self { packets: u64::from(segments), bytes, largest: facts.header_length + gso_size, payload, gso: true }
     }
 }
 
@@ -154,6 +154,7 @@ pub(crate) fn count(workspace: &mut Workspace, size: &Size, input: u32, ethernet
     counters.destination_mac = destination_mac;
     counters.source_mac = source_mac;
     counters.input_ifindex = input;
+    counters.sequence = parsed.facts.tcp_sequence;
     let counted = Counted { first: Some(now), ..add(counters, &parsed.facts, size, source_mac) };
     if let Some(entry) = hot
         && entry.counters.packets == 0
@@ -198,11 +199,17 @@ fn add(entry: &mut FlowCounters, facts: &Facts, size: &Size, source_mac: [u8; 6]
     if size.gso {
         entry.gso += 1;
     }
+    if facts.tcp_flags != 0 && size.payload != 0 {
+        add_segment(entry, facts.tcp_sequence, size);
+    }
     if facts.tcp_flags & (tcp_flag::SYN | tcp_flag::RST | tcp_flag::FIN) != 0 {
         entry.tcp_syn += u32::from(facts.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) == tcp_flag::SYN);
         entry.tcp_syn_ack += u32::from(facts.tcp_flags & (tcp_flag::SYN | tcp_flag::ACK) > tcp_flag::ACK);
         entry.tcp_reset += u32::from(facts.tcp_flags & tcp_flag::RST != 0);
         entry.tcp_fin += u32::from(facts.tcp_flags & tcp_flag::FIN != 0);
+        if facts.tcp_flags & tcp_flag::SYN != 0 {
+            entry.sequence = facts.tcp_sequence.wrapping_add(1);
+        }
     }
     let known = entry.flags;
     let mut flags = known | if facts.dont_fragment == 1 { FlowFlags::DONT_FRAGMENT } else { FlowFlags::MAY_FRAGMENT };
@@ -215,6 +222,26 @@ fn add(entry: &mut FlowCounters, facts: &Facts, size: &Size, source_mac: [u8; 6]
     }
     entry.flags = flags;
     Counted { packets: entry.packets, first: None, mac_changed }
+}
+
+/// Compares a segment with what came before it. Sequence numbers wrap (RFC 9293, 3.4). Segments of one flow that were
+/// counted on several CPUs leave gaps in each count: nothing is then taken for repeated that was not.
+#[inline(always)]
+fn add_segment(entry: &mut FlowCounters, sequence: u32, size: &Size) {
+    let known = entry.sequence.wrapping_sub(sequence);
+    if known == 0 {
+        entry.sequence = sequence.wrapping_add(size.payload);
+    } else if known >= 1 << 31 {
+        entry.missing_bytes += u64::from(known.wrapping_neg());
+        entry.sequence = sequence.wrapping_add(size.payload);
+    } else if known < size.payload {
+        entry.repeated += 1;
+        entry.repeated_bytes += u64::from(known);
+        entry.sequence = sequence.wrapping_add(size.payload);
+    } else {
+        entry.repeated += size.packets as u32;
+        entry.repeated_bytes += u64::from(size.payload);
+    }
 }
 
 /// The flow has no entry: at least the device's sums stay right.

@@ -122,6 +122,9 @@ fn counters(packets: u64, first: Timestamp) -> FlowCounters {
         source_mac: MacAddress([0x52, 0x54, 0, 0xaa, 0, 1]),
         destination_mac: MacAddress([0x52, 0x54, 0, 0xaa, 0, 2]),
         time_to_live: 64,
+        repeated: 0,
+        repeated_bytes: 0,
+        missing_bytes: 0,
     }
 }
 

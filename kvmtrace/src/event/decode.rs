@@ -88,6 +88,9 @@ pub fn flow(wire_key: &wire::FlowKey, counters: &wire::FlowCounters, resolver: &
             source_mac: MacAddress(counters.source_mac),
             destination_mac: MacAddress(counters.destination_mac),
             time_to_live: counters.time_to_live,
+            repeated: counters.repeated,
+            repeated_bytes: counters.repeated_bytes,
+            missing_bytes: counters.missing_bytes,
         },
     })
 }
@@ -269,7 +272,7 @@ mod tests {
         }
 
         #[test]
-        fn any_counters_give_a_sample_or_nothing(bytes in prop::collection::vec(any::<u8>(), 48 + 80)) {
+        fn any_counters_give_a_sample_or_nothing(bytes in prop::collection::vec(any::<u8>(), 48 + 104)) {
             let wire_key = wire::FlowKey::read_from_bytes(&bytes[..48]).unwrap();
             let counters = wire::FlowCounters::read_from_bytes(&bytes[48..]).unwrap();
             if let Some(sample) = flow(&wire_key, &counters, &Names) {

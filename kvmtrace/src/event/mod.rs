@@ -158,6 +158,15 @@ pub struct FlowCounters {
     pub destination_mac: MacAddress,
     /// TTL or hop limit of the first packet.
     pub time_to_live: u8,
+    /// TCP segments with bytes that had been here before.
+    #[serde(default)]
+    pub repeated: u32,
+    /// TCP bytes that had been here before.
+    #[serde(default)]
+    pub repeated_bytes: u64,
+    /// TCP bytes that segments before those that came left out: lost before they came here, or late.
+    #[serde(default)]
+    pub missing_bytes: u64,
 }
 
 /// Where in the kernel a packet was dropped.

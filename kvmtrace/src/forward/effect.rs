@@ -64,6 +64,8 @@ pub enum Effect {
     XdpOff(IfIndex),
     /// A device takes part in ARP.
     ArpOn(IfIndex),
+    /// A macvtap gets another mode.
+    MacvtapMode(IfIndex, String),
     /// An address is given to a device.
     AddressAdd(IfIndex, Network),
     /// An address is taken off a device.
@@ -165,6 +167,9 @@ impl Effect {
             }
             Self::XdpOff(device) => with(host, *device, |link| link.xdp = None),
             Self::ArpOn(device) => with(host, *device, |link| link.arp_off = false),
+            Self::MacvtapMode(device, mode) => {
+                with(host, *device, |link| link.kind = LinkKind::Macvtap { mode: mode.clone() });
+            }
             Self::AddressAdd(device, network) => with(host, *device, |link| link.addresses.push(*network)),
             Self::AddressDelete(device, network) => {
                 with(host, *device, |link| link.addresses.retain(|other| other != network));

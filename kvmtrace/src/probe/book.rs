@@ -162,6 +162,9 @@ impl Sum for FlowCounters {
         self.tcp_syn_ack = self.tcp_syn_ack.saturating_add(other.tcp_syn_ack);
         self.tcp_reset = self.tcp_reset.saturating_add(other.tcp_reset);
         self.tcp_fin = self.tcp_fin.saturating_add(other.tcp_fin);
+        self.repeated = self.repeated.saturating_add(other.repeated);
+        self.repeated_bytes = self.repeated_bytes.saturating_add(other.repeated_bytes);
+        self.missing_bytes = self.missing_bytes.saturating_add(other.missing_bytes);
         self.flags |= other.flags;
     }
 

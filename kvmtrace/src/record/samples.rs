@@ -194,6 +194,9 @@ fn sample(number: u16, place: Place, packets: u64) -> EventKind {
             source_mac: GUEST_MAC,
             destination_mac: ROUTER_MAC,
             time_to_live: 64,
+            repeated: 0,
+            repeated_bytes: 0,
+            missing_bytes: 0,
         },
     })
 }

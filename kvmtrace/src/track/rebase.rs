@@ -150,6 +150,9 @@ impl Rebase {
             tcp_syn_ack: counters.tcp_syn_ack.saturating_sub(base.tcp_syn_ack),
             tcp_reset: counters.tcp_reset.saturating_sub(base.tcp_reset),
             tcp_fin: counters.tcp_fin.saturating_sub(base.tcp_fin),
+            repeated: counters.repeated.saturating_sub(base.repeated),
+            repeated_bytes: counters.repeated_bytes.saturating_sub(base.repeated_bytes),
+            missing_bytes: counters.missing_bytes.saturating_sub(base.missing_bytes),
             ..counters.clone()
         };
         (counters.packets > 0).then(|| FlowSample { counters, ..sample.clone() })

@@ -8,11 +8,13 @@ mod hostile;
 mod incidents;
 mod people;
 mod probe;
+mod repeats;
 mod rule_text;
 mod rule_trace;
 mod silence;
 mod sizes;
 mod translated;
+mod unseen;
 mod uplink;
 mod world;
 

@@ -29,7 +29,9 @@ pub(crate) struct World {
     pub(crate) host: HostState,
     /// The host when the trace ends, if it was read again.
     pub(crate) end: Option<HostState>,
-    events: Vec<EventKind>,
+    /// Each with its second.
+    events: Vec<(u64, EventKind)>,
+    second: u64,
 }
 
 impl World {
@@ -56,7 +58,7 @@ impl World {
                 ..Guest::default()
             });
         }
-        Self { host, end: None, events: Vec::new() }
+        Self { host, end: None, events: Vec::new(), second: 5 }
     }
 
     pub(crate) fn link(&mut self, index: IfIndex) -> &mut Link {
@@ -88,7 +90,7 @@ impl World {
         };
         change(&mut counters);
         let place = Place { device, direction };
-        self.events.push(EventKind::Flow(FlowSample { flow, place, counters }));
+        self.happened(EventKind::Flow(FlowSample { flow, place, counters }));
     }
 
     /// Packets of the flow were dropped.
@@ -109,9 +111,9 @@ impl World {
         };
         let first = Timestamp(SECOND + 500);
         let bytes = u64::from(largest) * packets;
-        self.events.push(EventKind::Drop(DropSample { flow, site: site.clone(), packets, bytes, first, largest }));
+        self.happened(EventKind::Drop(DropSample { flow, site: site.clone(), packets, bytes, first, largest }));
         let stack = std::iter::once(function).chain(stack.iter().copied()).map(str::to_owned).collect();
-        self.events.push(EventKind::Packet(Box::new(PacketRecord {
+        self.happened(EventKind::Packet(Box::new(PacketRecord {
             cause: PacketCause::Dropped { site, stack },
             flow,
             place: None,
@@ -126,9 +128,14 @@ impl World {
         })));
     }
 
+    /// What is told from now on is told in this second of the trace, which begins in the first and ends in the sixth.
+    pub(crate) fn at(&mut self, second: u64) {
+        self.second = second;
+    }
+
     /// Something else was told.
     pub(crate) fn happened(&mut self, event: EventKind) {
-        self.events.push(event);
+        self.events.push((self.second, event));
     }
 
     pub(crate) fn report(&self) -> Report {
@@ -144,8 +151,8 @@ impl World {
         let mut take = |time, kind| pipeline.take(&Event { time: Timestamp(time), kind });
         take(SECOND, EventKind::Started(started));
         take(SECOND, EventKind::Host(std::sync::Arc::new(self.host.clone())));
-        for kind in &self.events {
-            take(5 * SECOND, kind.clone());
+        for (second, kind) in &self.events {
+            take(second * SECOND, kind.clone());
         }
         if let Some(end) = &self.end {
             take(6 * SECOND, EventKind::Host(std::sync::Arc::new(end.clone())));

@@ -274,7 +274,6 @@ mod tests {
         "dhcp-unanswered",
         "ipv6-disabled",
         "ipvs-no-server",
-        "macvtap-mode",
         "macvtap-multicast-filtered",
         "rogue-dhcp-server",
         "tunnel-peer-missing",

@@ -197,7 +197,11 @@ fn a_policy_that_drops_bridged_frames_is_told() -> Result<()> {
 fn a_host_that_routes_must_forward_and_translate() -> Result<()> {
     let Some((lab, product)) = setup(Topology::Routed)? else { return Ok(()) };
     lab.host.check("sysctl -qw net.ipv4.ip_forward=0")?;
+    assert_eq!(faults(&check(&lab, &product, &[])?), [], "the network may be for the guests and the host alone");
+    let bridge = &lab.plan.bridge;
+    lab.host.check(&format!("nft 'add table ip meant; add chain ip meant c {{ type filter hook forward priority 9; }}; add rule ip meant c iifname {bridge} accept'"))?;
     let verdict = check(&lab, &product, &[])?;
+    lab.host.check("nft delete table ip meant")?;
     assert_eq!(faults(&verdict).first().map(|(cause, _)| cause.as_str()), Some("forwarding-disabled"));
     lab.host.check("sysctl -qw net.ipv4.ip_forward=1")?;
     assert_eq!(faults(&check(&lab, &product, &[])?), []);

@@ -16,7 +16,7 @@ pub(super) use self::about::is_wanted;
 use self::about::{About, interfaces};
 use self::dead::dead_uplink;
 use super::facts::{bridge, machine};
-use super::fix::{self, device, port};
+use super::fix::{self, device, port, stack};
 use super::report::{Cause, Finding, Fix, Point, Severity};
 use crate::diagnose::facts::scene::Scene;
 use crate::diagnose::shell;
@@ -181,6 +181,20 @@ fn port_state(scene: &Scene<'_>, guest: Option<&str>, link: &Link, bridge: &Link
     ))
 }
 
+/// The uplink carries what the guest's port takes; where a tunnel's underlay would have to carry more than it does, the guest's
+/// interface comes first.
+fn widen(scene: &Scene<'_>, uplink: &Link, link: &Link) -> Vec<Fix> {
+    let raise = device::mtu(uplink, link.mtu, format!("Lets {} carry all that {} takes.", uplink.name, link.name));
+    let room = stack::room(scene.host, uplink, link.mtu);
+    if room >= link.mtu {
+        return vec![raise, Fix::advice(format!("Or set the MTU of the guest's interface to {}.", uplink.mtu))];
+    }
+    let lower = format!("Set the MTU of the guest's interface to {}, or less.", room.max(uplink.mtu));
+    let wider = (room > uplink.mtu)
+        .then(|| device::mtu(uplink, room, format!("Lets {} carry what the device below has room for.", uplink.name)));
+    std::iter::once(Fix::advice(lower)).chain(wider).chain([raise]).collect()
+}
+
 /// The way from the guest's port to the uplinks: MTU, VLAN, isolation.
 fn path_of(scene: &Scene<'_>, guest: &str, link: &Link, bridge: &Link) -> Vec<Finding> {
     let mut found = Vec::new();
@@ -200,10 +214,7 @@ fn path_of(scene: &Scene<'_>, guest: &str, link: &Link, bridge: &Link) -> Vec<Fi
                     link.name, link.mtu, uplink.name, uplink.mtu
                 ),
                 format!("{}: MTU {}; {}: MTU {}", link.name, link.mtu, uplink.name, uplink.mtu),
-                vec![
-                    device::mtu(uplink, link.mtu, format!("Lets {} carry all that {} takes.", uplink.name, link.name)),
-                    Fix::advice(format!("Or set the MTU of the guest's interface to {}.", uplink.mtu)),
-                ],
+                widen(scene, uplink, link),
             ));
         }
         let isolated = |link: &Link| link.port.as_ref().is_some_and(|port| port.isolated);

@@ -186,19 +186,42 @@ fn forwarding(scene: &Scene<'_>, bridge: &Link, name: &str, v6: bool, why: &str)
     // An IPv6 address may be there for the host's own talk with the guests: not where the host has a way out.
     let needed = addressed && (!v6 || default_route(scene, bridge, v6).is_some());
     let off = needed && scene.host.sysctl(name) == Some("0") && !is_closed(scene, bridge);
-    // Without another network the host has nowhere to forward to: the network is for its guests and the host.
-    let severity = if has_other_network(scene, bridge, v6) { Severity::Warning } else { Severity::Info };
+    // Else the network may be for its guests and the host alone.
+    let is_meant = has_other_network(scene, bridge, v6) && is_routed(scene, bridge, v6);
+    let severity = if is_meant { Severity::Warning } else { Severity::Info };
     let family = if v6 { "IPv6" } else { "IPv4" };
+    let name_of = &bridge.name;
+    let fix = sysctl::set(scene.host, name, "1", why);
+    let (explanation, fixes) = if is_meant {
+        let needed = "so its guests need this host to forward; it does not";
+        (format!("{name_of} has an {family} address and no uplink, {needed}."), vec![fix])
+    } else {
+        let only = Fix::advice("If the network is for the guests and this host alone, nothing is to be mended.");
+        let alone = "and this host does not forward: its guests reach each other and this host, and nothing else";
+        (format!("{name_of} has an {family} address and no uplink, {alone}."), vec![only, fix])
+    };
     off.then(|| {
-        about(scene, Cause::ForwardingDisabled, severity, bridge, Point::Routing).say(
-            format!(
-                "{} has an {family} address and no uplink, so its guests need this host to forward; it does not.",
-                bridge.name
-            ),
-            format!("{name} = 0"),
-            vec![sysctl::set(scene.host, name, "1", why)],
-        )
+        let about = about(scene, Cause::ForwardingDisabled, severity, bridge, Point::Routing);
+        about.say(explanation, format!("{name} = 0"), fixes)
     })
+}
+
+/// Something says that this host is to route for the guests of this bridge: a rule that translates them, a rule that lets them
+/// through, or addresses that the world knows.
+fn is_routed(scene: &Scene<'_>, bridge: &Link, v6: bool) -> bool {
+    let counts = |address: IpAddr| match address {
+        IpAddr::V4(_) => !v6,
+        IpAddr::V6(address) => v6 && !address.is_unicast_link_local(),
+    };
+    let own = || bridge.addresses.iter().map(|network| network.address).filter(|address| counts(*address));
+    let mut others = scene.host.links.values().filter(|link| link.index != bridge.index);
+    let translated = others.any(|uplink| own().any(|address| masquerades(scene, Some(address), uplink)));
+    let let_through = scene.host.netfilter.chains.iter().flat_map(|chain| &chain.rules).any(|rule| {
+        let words = rule.text.split_whitespace().map(|word| word.trim_matches('"'));
+        // A rule that names it twice is about guests among themselves.
+        rule.verdict.as_deref() == Some("accept") && words.filter(|word| *word == bridge.name).count() == 1
+    });
+    translated || let_through || own().any(|address| !is_private(address))
 }
 
 /// A private network that leaves by the default route as it is. Certain where the host's own address there is public;

@@ -191,8 +191,26 @@ fn a_routed_bridge_needs_forwarding() {
         change(host, 2, |link| link.addresses.push(address));
         host.sysctls.insert("net.ipv4.ip_forward".to_owned(), forward.to_owned());
     };
-    assert_eq!(broken(|host| route(host, "0")), [(Cause::ForwardingDisabled, Some("br7".to_owned()))]);
+    let meant = |host: &mut HostState, verdict: &str, text: &str| {
+        route(host, "0");
+        host.netfilter.chains.push(rule("postrouting", verdict, text));
+    };
+    let other = "ip saddr 192.168.8.0/24 oifname \"ens7\" masquerade";
+    let own = "ip saddr 192.168.7.0/24 oifname \"tap-a\" masquerade";
+    let told = [(Cause::ForwardingDisabled, Some("br7".to_owned()))];
+    assert_eq!(broken(|host| meant(host, "masquerade", own)), told);
+    assert_eq!(broken(|host| meant(host, "accept", "iifname \"br7\" accept")), told);
     assert_eq!(broken(|host| route(host, "1")), []);
+    // Else it may be for the guests and the host alone, and is no fault.
+    let severity = |verdict: &str, text: &str| {
+        let mut host = host();
+        meant(&mut host, verdict, text);
+        let mut track = Track::default();
+        track.apply(&Event { time: Timestamp(1), kind: EventKind::Host(std::sync::Arc::new(host)) });
+        findings(&track).iter().map(|finding| finding.severity).collect::<Vec<_>>()
+    };
+    assert_eq!(severity("masquerade", other), [Severity::Info]);
+    assert_eq!(severity("accept", "iifname \"br7\" oifname \"br7\" accept"), [Severity::Info]);
     // The firewall keeps it to itself (a network of libvirt's without forwarding).
     let closed = |host: &mut HostState| {
         route(host, "0");
@@ -296,7 +314,7 @@ fn a_bridge_that_has_lost_its_uplink_is_told_at_the_idle_nic() {
 #[test]
 fn ipv6_is_forwarded_too_where_there_is_a_way_out() {
     let off = |host: &mut HostState| {
-        routed(host, "fd00::1", "2001:db8::7");
+        routed(host, "2001:db8:7::1", "2001:db8::7");
         host.sysctls.insert("net.ipv6.conf.all.forwarding".to_owned(), "0".to_owned());
     };
     assert_eq!(broken(off), [(Cause::ForwardingDisabled, Some("br7".to_owned()))]);

@@ -4,6 +4,12 @@ use super::scene::Scene;
 use crate::event::MacAddress;
 use crate::event::host::{Link, LinkKind};
 
+/// A macvtap's mode: `bridge`, `vepa`, `private`, `passthru`, `source`.
+pub fn mode(link: &Link) -> Option<&str> {
+    let LinkKind::Macvtap { mode } = &link.kind else { return None };
+    Some(mode)
+}
+
 /// The macvtap's own address, where the guest has another: only what is sent to the macvtap's is handed up
 /// (`macvlan_hash_lookup`), but for the modes that hand up all or have a list of sources.
 pub fn other_address(scene: &Scene<'_>, own: &Link) -> Option<(MacAddress, MacAddress)> {

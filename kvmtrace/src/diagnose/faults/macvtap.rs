@@ -1,14 +1,15 @@
-//! `macvtap-host-unreachable`: a macvtap never reaches the host that it sits on by the same device.
+//! `macvtap-host-unreachable`: a macvtap never reaches the host that it sits on by the same device. `macvtap-mode`: it reaches its
+//! neighbours on that device in mode `bridge` only.
 //!
 //! What a guest sends goes out by the device below, never up into the host's own stack; what the host sends by that device
 //! is not handed to its macvlans (`macvlan_start_xmit`, `macvlan_handle_frame` in drivers/net/macvlan.c).
 
-use crate::diagnose::facts::macvtap::other_address;
+use crate::diagnose::facts::macvtap::{mode, other_address};
 use crate::diagnose::facts::place::at;
-use crate::diagnose::fix::device::readdress;
+use crate::diagnose::fix::device::{bridge_macvtaps, readdress};
 use crate::diagnose::flows::case::Case;
 use crate::diagnose::judgement::Judgement;
-use crate::diagnose::report::{Cause, Fix, Point};
+use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict};
 use crate::diagnose::shell::quote;
 use crate::diagnose::words;
 use crate::event::host::{Link, LinkKind};
@@ -38,6 +39,61 @@ pub fn host_unreachable(case: &Case<'_>, own: &Link) -> Option<Judgement> {
     Some(judgement.fixes(macvlan(case, own, lower, address, guest_side)).fix(Fix::advice(
         "Or give the guest a second interface on a bridge or isolated network for its traffic with the host.",
     )))
+}
+
+/// Guests on macvtaps of one device that are not in mode `bridge`: what one sends goes out by the device below, and comes to the
+/// others only where the switch sends it back (`vepa`), or never (`private`).
+pub fn apart(case: &Case<'_>, own: &Link) -> Option<Judgement> {
+    let scene = case.scene;
+    let asked = case.group.main.target.or(case.key().destination.ip())?;
+    let others =
+        scene.host.links.values().filter(|other| {
+            other.index != own.index && other.lower == own.lower && scene.interface(other.index).is_some()
+        });
+    let others: Vec<(&Link, &str)> = others.filter_map(|other| Some((other, mode(other)?))).collect();
+    let own_mode = mode(own)?;
+    let lower = scene.link(own.lower?)?;
+    let of_family = |address: &&IpAddr| address.is_ipv6() == asked.is_ipv6();
+    let known = others.iter().find(|(other, _)| {
+        let has = scene.addresses_of(other.index).contains(&asked);
+        has || case.destination_mac().is_some_and(|mac| !mac.is_multicast() && other.mac == Some(mac))
+    });
+    // Who keeps silent because it hears nothing is not known by its address.
+    let silent = |other: &&(&Link, &str)| !scene.addresses_of(other.0.index).iter().any(|address| of_family(&address));
+    let (other, their) = known.or_else(|| others.iter().find(silent).filter(|_| case.is_neighbour_traffic()))?;
+    let apart = |mode: &str| matches!(mode, "vepa" | "private");
+    if !case.is_from_guest() || case.reached(other.index) || !apart(own_mode) && !apart(their) {
+        return None;
+    }
+    let guest = scene.guest_name(other.index).unwrap_or_default();
+    let whose = match known {
+        Some(_) => format!("{asked}, the guest {guest} on {}", other.name),
+        None => format!("{asked}; nobody beyond {} answered, and {guest} on {} can't hear it", lower.name, other.name),
+    };
+    let explanation = format!(
+        "{} were to reach {whose}. {} is in mode {own_mode} and {} in mode {their}: only macvtaps in mode bridge hand each other frames.",
+        words::packets(case.packets()),
+        own.name,
+        other.name
+    );
+    let private = own_mode == "private" || *their == "private";
+    let advice = if private {
+        "Mode private keeps guests apart, which may be meant: nothing is to be mended then.".to_owned()
+    } else {
+        format!(
+            "Or let the switch behind {} send frames back by the port that they came from (hairpin, 802.1Qbg): mode vepa relies on it.",
+            lower.name
+        )
+    };
+    let fix = bridge_macvtaps(&[own, other], format!("{} and {} then hand each other frames.", own.name, other.name))
+        .map(|fix| fix.risk("Frames between these guests no longer pass the switch, and what it filters or counts."));
+    let point = at(scene, own.index, Point::TapIngress);
+    let judgement = Judgement::dropped(Cause::MacvtapMode, point, explanation)
+        .verdict(Verdict::Lost)
+        .severity(if private { Severity::Warning } else { Severity::Error })
+        .evidence([format!("{}: mode {own_mode}; {}: mode {their}; both on {}", own.name, other.name, lower.name)]);
+    let advice = Fix::advice(advice);
+    Some(if private { judgement.fix(advice).fixes(fix) } else { judgement.fixes(fix).fix(advice) })
 }
 
 /// What is sent to the guest, and its macvtap has another address.

@@ -316,6 +316,21 @@ fn sends_with_own_mac(scene: &Scene<'_>, device: IfIndex) -> bool {
     })
 }
 
+/// What was sent to this MAC address came out at the guest's port.
+fn is_answered(scene: &Scene<'_>, device: IfIndex, mac: MacAddress) -> bool {
+    scene.track.flows().any(|flow| {
+        let here = |place: &crate::event::Place| place.device == device && scene.is_exit(*place);
+        flow.places.iter().any(|(place, counters)| here(place) && counters.destination_mac == mac)
+    })
+}
+
+/// A next hop of this host's has it.
+fn is_router_mac(scene: &Scene<'_>, mac: MacAddress) -> bool {
+    let host = scene.host;
+    let is_hop = |address| host.routes.iter().any(|route| route.gateway == Some(address));
+    host.neighbours.iter().any(|entry| entry.mac == Some(mac) && is_hop(entry.address))
+}
+
 /// A guest that sends with a MAC address that is not its interface's.
 fn spoofed(scene: &Scene<'_>, layer2: &Layer2, flows: &[FlowReport]) -> Vec<Finding> {
     let mut found = Vec::new();
@@ -337,7 +352,11 @@ fn spoofed(scene: &Scene<'_>, layer2: &Layer2, flows: &[FlowReport]) -> Vec<Find
             continue;
         }
         let host = scene.is_host_mac(*mac);
-        let nested = !sends_own_address(scene, *device, *mac) && sends_with_own_mac(scene, *device);
+        let other = scene.guest_by_mac(*mac).filter(|owner| owner != device);
+        let stolen = host || other.is_some() || is_router_mac(scene, *mac);
+        let plain = !sends_own_address(scene, *device, *mac) && sends_with_own_mac(scene, *device);
+        // What bridges, nests or runs containers is answered under the addresses that they send with.
+        let nested = !stolen && (plain || is_answered(scene, *device, *mac));
         if !host && (is_virtual_router(*mac) || nested) {
             continue;
         }
@@ -353,6 +372,18 @@ fn spoofed(scene: &Scene<'_>, layer2: &Layer2, flows: &[FlowReport]) -> Vec<Find
         let rule = format!(
             "add table {table}; add chain {table} only {{ type filter hook ingress device \"{name}\" priority 0; }}; add rule {table} only ether saddr != {own} drop"
         );
+        let only = Fix::run(
+            format!("nft {}", quote(&rule)),
+            format!("nft delete table {table}"),
+            format!("Takes from {name} only frames of {own}."),
+        )
+        .risk("Nested guests, containers with addresses of their own, or VRRP in the guest stop working.")
+        .persist("libvirt: <filterref filter='no-mac-spoofing'/> in the guest's interface.");
+        let advice =
+            Fix::advice("If the guest bridges or runs guests of its own this is how it works: nothing to mend.");
+        // Its address is known under its own MAC address, and it sends from it with another.
+        let forged = sends_own_address(scene, *device, *mac) && is_answered(scene, *device, own);
+        let fixes = if stolen || forged { vec![only, advice] } else { vec![advice, only] };
         found.push(Finding {
             label: Label::default(),
             cause: Cause::MacSpoofed,
@@ -364,16 +395,7 @@ fn spoofed(scene: &Scene<'_>, layer2: &Layer2, flows: &[FlowReport]) -> Vec<Find
                 "{guest} sends on {name} with the source MAC address {mac}{whose}; its interface's is {own}."
             ),
             evidence: vec![format!("{count} packets from {mac} at {name} ingress")],
-            fixes: vec![
-                Fix::run(
-                    format!("nft {}", quote(&rule)),
-                    format!("nft delete table {table}"),
-                    format!("Takes from {name} only frames of {own}."),
-                )
-                .risk("Nested guests, containers with addresses of their own, or VRRP in the guest stop working.")
-                .persist("libvirt: <filterref filter='no-mac-spoofing'/> in the guest's interface."),
-                Fix::advice("If the guest bridges or runs guests of its own this is how it works: nothing to mend."),
-            ],
+            fixes,
         });
     }
     found.truncate(16);

@@ -1,5 +1,6 @@
 //! Cures by `ip link`, `bridge` and `tc`.
 
+use crate::diagnose::facts::macvtap::mode;
 use crate::diagnose::facts::routes::MAIN;
 use crate::diagnose::report::{DeviceSetting, Fix, Setting};
 use crate::diagnose::shell::quote;
@@ -224,6 +225,24 @@ fn option_effect(bridge: &Link, option: &str, value: &str) -> Option<Effect> {
         _ => return None,
     };
     Some(Effect::Bridge(bridge.index, option))
+}
+
+/// Brings macvtaps on one device into mode `bridge`, in which they hand each other frames (`macvlan_queue_xmit`); the mode of a
+/// macvtap that runs may change, but not from or to `passthru` (`macvlan_changelink`).
+pub fn bridge_macvtaps(links: &[&Link], why: impl Into<String>) -> Option<Fix> {
+    let set = |link: &Link, mode: &str| format!("ip link set dev {} type macvtap mode {mode}", quote(&link.name));
+    let changed: Vec<&Link> =
+        links.iter().copied().filter(|link| mode(link).is_some_and(|mode| mode != "bridge")).collect();
+    let commands: Vec<String> = changed.iter().map(|link| set(link, "bridge")).collect();
+    let undo: Option<Vec<String>> = changed.iter().map(|link| Some(set(link, mode(link)?))).collect();
+    if changed.iter().any(|link| mode(link) == Some("passthru")) || commands.is_empty() {
+        return None;
+    }
+    let fix = Fix::run(commands.join(" && "), undo?.join(" && "), why)
+        .effects(changed.iter().map(|link| Effect::MacvtapMode(link.index, "bridge".to_owned())));
+    Some(fix.persist(
+        "libvirt: mode='bridge' in the interface's <source dev='…'/>, in the definition of each guest (virsh edit).",
+    ))
 }
 
 /// Qdiscs with classes, each of which may have a qdisc of its own.

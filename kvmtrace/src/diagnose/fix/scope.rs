@@ -150,6 +150,7 @@ fn effect_words(host: &HostState, effect: &Effect) -> String {
         }
         Effect::XdpOff(index) => format!("all that the XDP program on {} decides", device(*index)),
         Effect::ArpOn(index) => format!("ARP on {}", device(*index)),
+        Effect::MacvtapMode(index, mode) => format!("the mode of {}: {mode}", device(*index)),
         Effect::AddressAdd(index, address) | Effect::AddressDelete(index, address) => {
             format!("the address {} of {}", network(*address), device(*index))
         }
@@ -207,6 +208,13 @@ pub fn removed_protection(host: &HostState, fix: &Fix) -> Option<String> {
         Effect::IpsecDelete(policy) if !policy.blocks => Some("it sends what was encrypted in the clear".to_owned()),
         Effect::Sysctl(name, value) if name.ends_with(".rp_filter") && value == "0" => {
             Some("it switches the check of source addresses off".to_owned())
+        }
+        Effect::MacvtapMode(index, _) => {
+            let private = |link: &crate::event::host::Link| {
+                matches!(&link.kind, crate::event::host::LinkKind::Macvtap { mode } if mode == "private")
+            };
+            let link = host.link(*index).filter(|link| private(link))?;
+            Some(format!("{} is no longer kept apart from the other guests on its device", link.name))
         }
         Effect::Up(..)
         | Effect::Mtu(..)

@@ -51,6 +51,26 @@ struct Step {
     effect: Effect,
 }
 
+/// The largest MTU, up to `wanted`, that a VXLAN device can have with the devices below as they are: the headers make a packet
+/// of the underlay's larger than its network may carry. Any other device can have what is wanted.
+pub fn room(host: &HostState, link: &Link, wanted: u32) -> u32 {
+    let (mut room, mut headers, mut link) = (wanted, 0, link);
+    if !matches!(link.kind, LinkKind::Vxlan { .. }) {
+        return wanted;
+    }
+    for _ in 0..DEEPEST {
+        let Some(lower) = link.lower.and_then(|lower| host.link(lower)) else { break };
+        if let LinkKind::Vxlan { .. } = link.kind {
+            headers += overhead(link, lower);
+        } else if !matches!(link.kind, LinkKind::Vlan { .. } | LinkKind::Macvlan | LinkKind::Macvtap { .. }) {
+            break;
+        }
+        room = room.min(lower.mtu.saturating_sub(headers));
+        link = lower;
+    }
+    room
+}
+
 /// From the lowest device on.
 fn wider_below(host: &HostState, link: &Link, mtu: u32) -> Vec<Step> {
     let (mut steps, mut link, mut needed) = (Vec::new(), link, mtu);

@@ -45,6 +45,7 @@ pub fn groups<'a>(scene: &Scene<'a>) -> Vec<Group<'a>> {
     join_variants(&mut groups, &rest, &mut taken);
     both_ends::join(scene, &mut groups, &rest, &mut taken);
     join_translated(scene, &mut groups, &rest, &mut taken);
+    join_redirected(&mut groups);
     adopt_answers(scene, &mut groups, &rest, &mut taken);
     find_past(scene, &mut groups);
     if scene.wants_all() {
@@ -341,6 +342,45 @@ fn join_translated<'a>(scene: &Scene<'a>, groups: &mut [Group<'a>], rest: &[&'a 
             taken.insert(flow.key);
         }
     }
+}
+
+/// A guest's flow that no hook saw and that died behind them came by under another key: the one that the guest sent, whose
+/// destination this host translated (DNAT, a redirect). The connection is nowhere to be looked up, for it was never confirmed.
+fn join_redirected(groups: &mut Vec<Group<'_>>) {
+    let behind_hooks = |flow: &Flow| {
+        let at_tap = |function: &str| Site::TapReceive.has(dropped::plain(function));
+        let known = flow.drops.keys().all(|site| site.function.as_deref().is_some_and(|function| !at_tap(function)));
+        flow.places.is_empty() && !flow.drops.is_empty() && known
+    };
+    let mut sent: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+    for (index, group) in groups.iter().enumerate() {
+        let key = group.main.key;
+        let out = |place: &Place| place.direction == Direction::Egress;
+        let open = group.translated.is_none() && group.flows().all(|flow| flow.drops.is_empty());
+        if open && !group.main.places.is_empty() && !group.main.places.keys().any(out) {
+            sent.entry((group.device, key.protocol, key.source, key.source_port)).or_default().push(index);
+        }
+    }
+    let mut joined = BTreeSet::new();
+    for index in 0..groups.len() {
+        let Some(group) = groups.get(index) else { continue };
+        let (died, key) = (group.main, group.main.key);
+        if key.source_port.is_none() || !behind_hooks(died) || !group.others.is_empty() {
+            continue;
+        }
+        let candidates = sent.get(&(group.device, key.protocol, key.source, key.source_port)).into_iter().flatten();
+        let fits = |index: &&usize| groups.get(**index).is_some_and(|group| group.translated.is_none());
+        let nearest = candidates
+            .copied()
+            .filter(|index| fits(&index))
+            .min_by_key(|index| groups.get(*index).map_or(u64::MAX, |group| group.main.first.0.abs_diff(died.first.0)));
+        if let Some(group) = nearest.and_then(|index| groups.get_mut(index)) {
+            group.translated = Some(key);
+            group.others.push(died);
+            joined.insert(key);
+        }
+    }
+    groups.retain(|group| !joined.contains(&group.main.key));
 }
 
 /// br_netfilter shows what this flow's bridge forwards to the IP rules, and it is not seen to leave as it came.

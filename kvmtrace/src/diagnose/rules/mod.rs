@@ -24,6 +24,7 @@ pub mod path;
 pub mod port_address;
 pub mod qdisc;
 pub mod queue;
+pub mod repeats;
 pub mod routing;
 pub mod silent_l2;
 pub mod socket;
@@ -115,6 +116,7 @@ pub const DELIVERED: &[(&str, Rule)] = &[
     ("neighbour entry", neighbour::judge_stale),
     ("some replies", no_reply::judge_partial),
     ("conversation that stands still", stalled::judge),
+    ("segments sent again", repeats::judge),
 ];
 
 /// Asks the rules.

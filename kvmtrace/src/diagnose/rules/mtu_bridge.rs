@@ -5,7 +5,7 @@
 
 use crate::diagnose::facts::place::at;
 use crate::diagnose::facts::sites::Site;
-use crate::diagnose::fix::device;
+use crate::diagnose::fix::{device, stack};
 use crate::diagnose::flows::case::Case;
 use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict};
@@ -26,6 +26,9 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     // As large as what feeds it, so that the next larger packet does not fail in turn.
     let feeding = case.device().and_then(|device| case.scene.link(device)).map_or(0, |link| link.mtu);
     let wanted = largest.max(feeding);
+    // A tunnel gets no more than its underlay carries now, if that is enough.
+    let room = stack::room(case.scene.host, link, wanted);
+    let wanted = if room >= largest { room } else { wanted };
     let explanation = format!(
         "{} were too big ({largest} bytes) for {} (MTU {}); a bridge drops these without telling the sender.",
         case.dropped_share(),
@@ -37,9 +40,18 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         wanted,
         format!("Lets {} carry the {largest}-byte packets that the guest may send.", link.name),
     );
+    let fits = room >= largest;
+    let below = link.lower.filter(|_| !fits).and_then(|lower| case.scene.link(lower));
+    let doubt = below.map_or_else(String::new, |below| {
+        format!(
+            " {} below carries {} bytes with the tunnel's headers; that its network carries more is not known here.",
+            below.name, below.mtu
+        )
+    });
     let lower = Fix::advice(format!(
-        "Or set the MTU of the guest's interface to {}, in the guest or by its network's DHCP option 26.",
-        link.mtu
+        "{} the MTU of the guest's interface to {}, in the guest or by its network's DHCP option 26.{doubt}",
+        if fits { "Or set" } else { "Set" },
+        room.min(link.mtu)
     ));
     Some(
         Judgement::dropped(
@@ -48,8 +60,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
             explanation,
         )
         .evidence([format!("{}: MTU {}; largest packet dropped: {largest} bytes", link.name, link.mtu)])
-        .fix(raise)
-        .fix(lower),
+        .fixes(if fits { [raise, lower] } else { [lower, raise] }),
     )
 }
 

@@ -29,7 +29,7 @@ fn find(case: &Case<'_>) -> Option<Judgement> {
     if let LinkKind::Macvtap { .. } = own.kind {
         let lower = scene.link(own.lower?)?;
         let Some(dead) = [own, lower].into_iter().find(|link| !link.up || !link.carrier) else {
-            return macvtap::wrong_address(case, own);
+            return macvtap::wrong_address(case, own).or_else(|| macvtap::apart(case, own));
         };
         return Some(dead_link(case, dead, at(scene, dead.index, Point::NicEgress)));
     }

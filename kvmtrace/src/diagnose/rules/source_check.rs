@@ -106,7 +106,10 @@ fn martian_destination(case: &Case<'_>, input: &Link, to: IpAddr, place: Where) 
             .fix(Fix::advice(format!("Find out what sends to {to}, or translates to it, and correct the address.")));
     }
     // It came in for that address already: no rule of this host makes it so, and the guest's wish opens nothing.
-    if case.hops.iter().any(|(place, _)| place.direction == Direction::Ingress) {
+    let came = |flow: &crate::track::Flow| {
+        flow.key.destination.ip() == Some(to) && flow.places.keys().any(|place| place.direction == Direction::Ingress)
+    };
+    if case.group.flows().any(came) {
         let explanation = format!(
             "{what} came in by {} for {to}, a loopback address, which no machine reaches from outside: their sender means itself.",
             input.name

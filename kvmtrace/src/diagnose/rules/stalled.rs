@@ -19,6 +19,13 @@ const AHEAD: u64 = 4;
 const LARGE: u32 = 1_281;
 /// Answers of a handshake and a first small exchange.
 const BEGINNING: u64 = 5;
+/// Segments that come again, because they are too large, have so many bytes on average; the last of several is smaller.
+const REPEATED: u64 = 700;
+/// Segments that a connection sends before the first acknowledgement (RFC 6928), which is all that it ever has under way
+/// where each exchange is small.
+const BEGINNING_WINDOW: u64 = 10;
+/// A small exchange has no more bytes than this.
+const SMALL: u64 = 300;
 /// Where black holes are, paths still carry 1,280 bytes (RFC 8200): what is left of that behind the headers.
 const SEGMENT: [(bool, u16); 2] = [(false, 1_240), (true, 1_220)];
 
@@ -39,7 +46,15 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         return None;
     }
     let largest = own().map(|counters| counters.largest).max().unwrap_or(0);
-    let is_hole = largest >= LARGE && answered <= BEGINNING;
+    // Segments that came again, and were large, while no more was let through than a sender begins with.
+    let own_most = |value: fn(&FlowCounters) -> u64| own().map(value).max().unwrap_or(0);
+    let repeated = own_most(|counters| u64::from(counters.repeated));
+    let repeated_bytes = own_most(|counters| counters.repeated_bytes);
+    let once = case.bytes().saturating_sub(repeated_bytes);
+    let only_large = repeated >= 2
+        && repeated_bytes >= repeated * REPEATED
+        && once <= BEGINNING_WINDOW * u64::from(largest) + SMALL * answered;
+    let is_hole = largest >= LARGE && (answered <= BEGINNING || only_large);
     let (place, whose) = match case.way() {
         Way::Guest(device) => {
             let guest = case.scene.guest_name(device).unwrap_or_else(|| "the guest".to_owned());
