@@ -81,7 +81,7 @@ fn all_screens_of_a_host_with_an_mtu_black_hole() -> Result<()> {
         let screen = terminal.sees(&["drops/s", "CPU "])?;
         ensure!(!screen.contains("events lost") && !screen.contains("degraded"), "{screen}");
         terminal.keys(&["y"])?;
-        terminal.sees(&["asked the terminal to copy (OSC 52): ip link"])?;
+        terminal.sees(&["asked the terminal to copy (OSC 52); x c"])?;
         let copied = terminal.tmux(&["show-buffer"])?;
         ensure!(copied.starts_with(&cure), "on the clipboard: {copied}");
         terminal.keys(&["2"])?;
@@ -91,7 +91,7 @@ fn all_screens_of_a_host_with_an_mtu_black_hole() -> Result<()> {
         terminal.keys(&["4"])?;
         terminal.sees(&["[4 Incidents", "bridge-mtu-exceeded", &cure, "br_dev_queue_push_xmit"])?;
         terminal.keys(&["y"])?;
-        terminal.sees(&["asked the terminal to copy (OSC 52): ip link"])?;
+        terminal.sees(&["asked the terminal to copy (OSC 52); x c"])?;
         terminal.keys(&["5"])?;
         // The newest is under the cursor, until one goes to the first; that stays while others come in.
         terminal.sees(&["[5 Events]", "drop", &format!(" {uplink} "), "NOT_SPECIFIED in br_dev_queue_push"])?;
@@ -109,6 +109,8 @@ fn all_screens_of_a_host_with_an_mtu_black_hole() -> Result<()> {
         terminal.sees(&["/drop", "match"])?;
         terminal.keys(&["Enter", "Enter"])?;
         terminal.sees(&["NOT_SPECIFIED in br_dev_queue_push_xmit", "IPv4", "ICMP type 8"])?;
+        terminal.keys(&["6"])?;
+        terminal.sees(&["[6 Time]", "10 s a column", "begins: bridge-mtu-exceeded"])?;
         terminal.keys(&["?"])?;
         terminal.sees(&["filter as you type", "to copy the fix"])?;
         terminal.keys(&["?", "1", "Space"])?;
@@ -140,10 +142,10 @@ fn a_recording_made_on_the_screen_plays_on_the_screen() -> Result<()> {
     let terminal = Terminal::run("record", &(here + &stage.line("live")))?;
     terminal.sees(&["[1 Guests 1]", "bridge-mtu"])?;
     terminal.keys(&["w"])?;
-    terminal.sees(&["● recording"])?;
+    terminal.sees(&["● rec"])?;
     std::thread::sleep(Duration::from_secs(4));
     terminal.keys(&["w"])?;
-    ensure!(wait_until(PATIENCE, || terminal.screen().is_ok_and(|screen| !screen.contains("● recording"))));
+    ensure!(wait_until(PATIENCE, || terminal.screen().is_ok_and(|screen| !screen.contains("● rec"))));
     terminal.keys(&["q"])?;
     terminal.sees(&["ended with 0"])?;
     let recording = std::fs::read_dir(&directory)?

@@ -17,7 +17,7 @@ pub(super) fn chosen_fixes(state: &State) -> &[Fix] {
         (Screen::Flows, _) | (Screen::Path, Focus::Flow) => {
             snapshot.report.flows.get(index).map_or(&[], |flow| flow.fixes.as_slice())
         }
-        (Screen::Guests, _) | (Screen::Path, Focus::Guest) => {
+        (Screen::Guests | Screen::Timeline, _) | (Screen::Path, Focus::Guest) => {
             let guest = snapshot.guests.get(index);
             guest.and_then(|guest| snapshot.guest_text(guest)).map_or(&[], |said| said.fixes)
         }
@@ -56,7 +56,7 @@ pub(super) fn keep(state: &State, form: Form) -> Option<Keep> {
             };
             of_flows(snapshot, if group.is_some() { "flows" } else { "flow" }, flows)
         }
-        (Screen::Guests, _) | (Screen::Path, Focus::Guest) => {
+        (Screen::Guests | Screen::Timeline, _) | (Screen::Path, Focus::Guest) => {
             let guest = &snapshot.report.guests.get(snapshot.guests.get(index)?.index)?.name;
             let all = &snapshot.report.flows;
             let mut keep = of_flows(snapshot, "guest", matching(all, |flow| flow.guest.as_ref() == Some(guest)));

@@ -57,7 +57,7 @@ impl Feed {
     pub fn reset(&mut self, now: Timestamp) {
         self.rebase = Some(Rebase::new(&self.latest, now));
         self.pipeline = Pipeline::default();
-        self.history = History::default();
+        self.history.reset();
         for event in self.latest.preamble(now) {
             self.pipeline.take(&event);
         }
@@ -69,8 +69,11 @@ impl Feed {
         let host = self.pipeline.track().host();
         let devices = host.links.values().map(|link| (link.name.clone(), Device::of(link, host))).collect();
         let report = self.selection.narrowed(self.pipeline.report());
-        let entries = self.log.entries();
+        for turn in self.history.incidents.step(now, &report) {
+            self.log.turn(now, turn);
+        }
+        let (entries, turns) = (self.log.entries(), self.log.turns());
         let snapshot = Snapshot::new(self.serial, now, report, &mut self.history, entries, devices, status);
-        Snapshot { host: self.latest.host().cloned(), ..snapshot }
+        Snapshot { host: self.latest.host().cloned(), turns, ..snapshot }
     }
 }

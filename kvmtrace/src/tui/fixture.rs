@@ -1,6 +1,7 @@
 //! Hosts to draw without a kernel: for tests, for the bench of frame times and for the README's pictures.
 //! All of it is made up, and the same every time.
 
+mod host;
 mod incidents;
 
 use super::{Cost, Device, Devices, History, Log, Replay, Snapshot, Status};
@@ -8,11 +9,12 @@ use crate::diagnose::report::{
     Basis, Cause, Finding, Fix, FlowDirection, FlowReport, GuestReport, Hop, Host, InterfaceReport, Label, Latency,
     Origin, Point, Report, SCHEMA, Severity, Totals, Verdict, Where, Window,
 };
-use crate::event::host::{Guest, GuestInterface, Link, LinkKind, LinkStatistics};
 use crate::event::{
-    Address, Degraded, Direction, DropSite, Event, EventKind, FlowKey, HostState, IfIndex, Loss, MacAddress,
-    PacketCause, PacketRecord, Place, Protocol, Started, Timestamp,
+    Address, Degraded, Direction, DropSite, Event, EventKind, FlowKey, IfIndex, Loss, MacAddress, PacketCause,
+    PacketRecord, Place, Protocol, Timestamp,
 };
+use host::host_state;
+pub use host::{link, started};
 use incidents::with_incidents;
 use std::sync::Arc;
 
@@ -358,57 +360,6 @@ pub fn hostile_report(names: &[&str]) -> Report {
     with_incidents(report)
 }
 
-/// A device that does as it should.
-pub(super) fn link(index: u32, name: &str, kind: LinkKind) -> Link {
-    Link {
-        index: IfIndex(index),
-        name: name.to_owned(),
-        kind,
-        mac: None,
-        mtu: 1_500,
-        up: true,
-        carrier: true,
-        ethernet: true,
-        arp_off: false,
-        master: None,
-        lower: None,
-        peer: None,
-        queue_length: 1_000,
-        qdisc: "fq_codel".to_owned(),
-        port: None,
-        xdp: None,
-        large_receive: false,
-        addresses: Vec::new(),
-        statistics: LinkStatistics::default(),
-    }
-}
-
-/// That a trace begins.
-pub fn started(time: Timestamp) -> Event {
-    let started = Started {
-        version: "0.1.0".to_owned(),
-        devices: Vec::new(),
-        guests: Vec::new(),
-        all: false,
-        filter: String::new(),
-        followed: false,
-    };
-    Event { time, kind: EventKind::Started(started) }
-}
-
-/// As much of the host as events need for names.
-fn host_state() -> HostState {
-    let links = [link(2, "eth0", LinkKind::Physical), link(7, "vnet0", LinkKind::Tun)];
-    let interface = GuestInterface::new(IfIndex(7), "tap", None, Vec::new());
-    HostState {
-        name: "kvm7".to_owned(),
-        kernel: "6.18.44".to_owned(),
-        links: links.into_iter().map(|link| (link.index, link)).collect(),
-        guests: vec![Guest { name: "web1".to_owned(), interfaces: vec![interface], ..Guest::default() }],
-        ..HostState::default()
-    }
-}
-
 /// The events of [`mtu_report`], or of a host on which nothing is dropped.
 fn log(report: &Report) -> Log {
     let mut log = Log::default();
@@ -481,10 +432,15 @@ pub fn snapshot_over_time(report_after: fn(u64) -> Report) -> Arc<Snapshot> {
     let mut history = History::default();
     let status =
         Status { cost: Cost { cpu_per_mille: Some(8), nanoseconds_per_packet: Some(95) }, ..Status::default() };
+    let mut turns = Log::default();
     let mut look = |second: u64| {
         let report = report_after(second);
+        for turn in history.incidents.step(at(second), &report) {
+            turns.turn(at(second), turn);
+        }
         let (log, devices) = (log(&report).entries(), devices(&report));
-        Snapshot::new(second, at(second), report, &mut history, log, devices, status.clone())
+        let snapshot = Snapshot::new(second, at(second), report, &mut history, log, devices, status.clone());
+        Snapshot { turns: turns.turns(), ..snapshot }
     };
     for second in 1..60 {
         look(second);

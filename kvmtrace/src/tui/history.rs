@@ -1,6 +1,9 @@
 //! Rates: how counters changed between two looks, a second or more apart in the trace's own time.
 
+use super::rates::FlowRates;
+use super::series::Series;
 use super::snapshot::FlowFacts;
+use super::turns::Incidents;
 use crate::diagnose::report::Report;
 use crate::event::Timestamp;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -10,26 +13,6 @@ pub const HISTORY_LENGTH: usize = 120;
 
 /// Shorter spans give no honest rate.
 const SHORTEST_SPAN_NS: u64 = 900_000_000;
-
-/// Per second.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FlowRates {
-    /// Packets.
-    pub packets: u64,
-    /// Bytes.
-    pub bytes: u64,
-    /// Packets dropped.
-    pub dropped: u64,
-}
-
-impl FlowRates {
-    /// Adds another's rates.
-    pub(super) fn add(&mut self, other: Self) {
-        self.packets += other.packets;
-        self.bytes += other.bytes;
-        self.dropped += other.dropped;
-    }
-}
 
 /// A guest's rates and their past, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,6 +25,8 @@ pub struct GuestHistory {
     pub bytes: VecDeque<u64>,
     /// Drops per second.
     pub dropped: VecDeque<u64>,
+    /// The past six hours.
+    pub series: Series,
 }
 
 /// What must be remembered from look to look.
@@ -50,6 +35,8 @@ pub struct History {
     measured: Option<Timestamp>,
     flows: HashMap<u64, Counted>,
     guests: BTreeMap<String, GuestHistory>,
+    /// Guests' incidents that last.
+    pub(super) incidents: Incidents,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -108,6 +95,8 @@ impl History {
         for (name, rates) in sums {
             let guest = self.guests.entry(name.to_owned()).or_default();
             guest.rates = rates;
+            let since = Timestamp(now.0.saturating_sub(span));
+            guest.series.add(since, now, rates, self.incidents.of_guest(name));
             for (line, value) in [
                 (&mut guest.packets, rates.packets),
                 (&mut guest.bytes, rates.bytes),
@@ -120,6 +109,12 @@ impl History {
             }
         }
         self.measured = Some(now);
+    }
+
+    /// Begins to count anew. The past stays what it was.
+    pub(super) fn reset(&mut self) {
+        self.measured = None;
+        self.flows.clear();
     }
 
     /// A guest's rates.

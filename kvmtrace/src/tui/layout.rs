@@ -40,7 +40,7 @@ pub(super) fn areas((width, height): (u16, u16), screen: Screen, open: bool, gue
     let beside = match screen {
         Screen::Flows | Screen::Faults | Screen::Path => true,
         Screen::Events => open,
-        Screen::Guests => false,
+        Screen::Guests | Screen::Timeline => false,
     };
     if is_wide(width) && beside {
         // Long enough for a path of five boxes; one column is for the line between.
@@ -57,6 +57,8 @@ pub(super) fn areas((width, height): (u16, u16), screen: Screen, open: bool, gue
             let listed = u16::try_from(guests.max(1)).unwrap_or(u16::MAX).saturating_add(2);
             (body.height * 3 / 5).clamp(11, 14).max(body.height.saturating_sub(listed).min(20))
         }
+        // A line across, four graphs and the incidents.
+        Screen::Timeline if body.height >= 16 => (body.height / 2).max(9),
         Screen::Flows if body.height >= 34 => 14,
         Screen::Flows if body.height >= 18 => 7,
         Screen::Path => body.height,
@@ -64,7 +66,7 @@ pub(super) fn areas((width, height): (u16, u16), screen: Screen, open: bool, gue
         Screen::Events if open => body.height - (body.height / 3).max(4),
         // A line across, and the selected event in full.
         Screen::Events if body.height >= 18 => 4,
-        Screen::Guests | Screen::Flows | Screen::Events => 0,
+        Screen::Guests | Screen::Flows | Screen::Events | Screen::Timeline => 0,
     };
     let [list, detail] = Layout::vertical([Constraint::Fill(1), Constraint::Length(text)]).areas(body);
     Some(Areas { header, tabs, list, aside: Rect::ZERO, detail, footer })
@@ -92,7 +94,7 @@ pub(super) fn tabs(snapshot: &Snapshot) -> Vec<(Screen, String, std::ops::Range<
                 Screen::Guests => Some(snapshot.guests.len()),
                 Screen::Flows => Some(snapshot.flows.len()),
                 Screen::Faults => Some(faults),
-                Screen::Path | Screen::Events => None,
+                Screen::Path | Screen::Events | Screen::Timeline => None,
             };
             let count = count.map(|count| format!(" {}", super::text::number(count as u64))).unwrap_or_default();
             let title = format!(" {} {}{count} ", screen.number(), screen.title());

@@ -2,7 +2,7 @@
 //! drawing.
 
 use super::group::Grouping;
-use super::history::FlowRates;
+use super::rates::FlowRates;
 use super::snapshot::Snapshot;
 use super::view::{FlowColumn, Sort};
 use std::collections::{BTreeSet, HashMap};

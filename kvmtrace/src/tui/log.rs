@@ -1,5 +1,6 @@
 //! The newest events, in a form that can be listed and opened.
 
+use super::turns::Turn;
 use crate::event::{
     DropSite, Event, EventKind, FlowKey, HostState, IfIndex, Loss, PacketCause, PacketRecord, Timestamp,
 };
@@ -8,6 +9,8 @@ use std::sync::Arc;
 
 /// Events kept.
 const LENGTH: usize = 2_000;
+/// Beginnings and ends of incidents kept.
+const TURNS: usize = 1_000;
 
 /// What kind of event a [`LogEntry`] tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +25,8 @@ pub enum LogKind {
     First,
     /// A packet like any other.
     Packet,
+    /// An incident begins or ends.
+    Incident,
     /// The host's network changed.
     Host,
     /// Something could not be told.
@@ -41,6 +46,7 @@ impl LogKind {
             Self::MacChanged => "new-mac",
             Self::First => "first",
             Self::Packet => "packet",
+            Self::Incident => "incident",
             Self::Host => "host",
             Self::Loss => "lost",
             Self::Degraded => "degraded",
@@ -98,6 +104,8 @@ impl LogEntry {
 #[derive(Debug, Default)]
 pub struct Log {
     entries: VecDeque<Arc<LogEntry>>,
+    /// The newest of those that tell of incidents, which outlive all others.
+    turns: VecDeque<Arc<LogEntry>>,
     serial: u64,
     host: Option<Arc<HostState>>,
     loss: Loss,
@@ -151,6 +159,21 @@ impl Log {
     /// The entries, oldest first.
     pub fn entries(&self) -> Vec<Arc<LogEntry>> {
         self.entries.iter().cloned().collect()
+    }
+
+    /// Those that tell of incidents, oldest first.
+    pub(super) fn turns(&self) -> Vec<Arc<LogEntry>> {
+        self.turns.iter().cloned().collect()
+    }
+
+    /// An incident begins or ends.
+    pub(super) fn turn(&mut self, time: Timestamp, turn: Turn) {
+        let Turn { guest, device, text, .. } = turn;
+        self.add(LogEntry { guest, device, ..LogEntry::new(time, LogKind::Incident, text) });
+        self.turns.extend(self.entries.back().cloned());
+        if self.turns.len() > TURNS {
+            self.turns.pop_front();
+        }
     }
 
     fn packet(&mut self, time: Timestamp, packet: &PacketRecord) {

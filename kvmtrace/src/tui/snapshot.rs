@@ -5,9 +5,10 @@
 
 use super::fault::{self, Fault, FaultSource};
 use super::group::{Ends, GroupKeys};
-use super::history::{FlowRates, GuestHistory, History};
+use super::history::{GuestHistory, History};
 use super::log::LogEntry;
 use super::path::{self, Devices, Way};
+use super::rates::FlowRates;
 use crate::diagnose::report::{Cause, FlowReport, Latency, Report, Severity, Where};
 use crate::event::{HostState, Timestamp};
 use std::collections::BTreeMap;
@@ -34,6 +35,8 @@ pub struct Snapshot {
     pub faults: Vec<Fault>,
     /// The newest events, oldest first.
     pub events: Vec<Arc<LogEntry>>,
+    /// When incidents began and ended, oldest first.
+    pub turns: Vec<Arc<LogEntry>>,
     /// Sums over all guests.
     pub rates: FlowRates,
     /// The host's devices.
@@ -159,7 +162,20 @@ impl Snapshot {
         }
         let guests = guests(&report, history, path::of_guests(&report, &devices));
         let faults = fault::faults(&report);
-        Self { serial, now, report, flows, guests, faults, events, rates, devices, host: None, status }
+        Self {
+            serial,
+            now,
+            report,
+            flows,
+            guests,
+            faults,
+            events,
+            turns: Vec::new(),
+            rates,
+            devices,
+            host: None,
+            status,
+        }
     }
 
     /// What a fault says.

@@ -21,11 +21,54 @@ pub enum Screen {
     Faults,
     /// What happened.
     Events,
+    /// Each guest's past.
+    Timeline,
+}
+
+/// How much time a column of the time line is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Zoom {
+    /// Ten seconds.
+    Seconds,
+    /// A minute.
+    Minute,
+    /// Five minutes.
+    Minutes,
+}
+
+impl Zoom {
+    /// The next one.
+    pub(super) fn next(self) -> Self {
+        match self {
+            Self::Seconds => Self::Minute,
+            Self::Minute => Self::Minutes,
+            Self::Minutes => Self::Seconds,
+        }
+    }
+
+    /// Buckets of ten seconds.
+    pub(super) fn buckets(self) -> u64 {
+        match self {
+            Self::Seconds => 1,
+            Self::Minute => 6,
+            Self::Minutes => 30,
+        }
+    }
+
+    /// In words.
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Self::Seconds => "10 s",
+            Self::Minute => "1 min",
+            Self::Minutes => "5 min",
+        }
+    }
 }
 
 impl Screen {
     /// In the order of their numbers.
-    pub(super) const ALL: [Self; 5] = [Self::Guests, Self::Flows, Self::Path, Self::Faults, Self::Events];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Guests, Self::Flows, Self::Path, Self::Faults, Self::Events, Self::Timeline];
 
     /// As in the tabs.
     pub(super) fn title(self) -> &'static str {
@@ -35,6 +78,7 @@ impl Screen {
             Self::Path => "Path",
             Self::Faults => "Incidents",
             Self::Events => "Events",
+            Self::Timeline => "Time",
         }
     }
 
@@ -151,6 +195,10 @@ pub struct State {
     pub guest_sort: Sort<GuestColumn>,
     /// The guest whose flows alone are shown.
     pub of_guest: Option<String>,
+    /// Time line: columns that it is scrolled back.
+    pub back: u32,
+    /// Time line: how much time a column is.
+    pub zoom: Zoom,
     /// What flows are grouped by.
     pub grouping: Grouping,
     /// Ids of the groups whose flows are shown.
@@ -192,6 +240,8 @@ impl State {
             flow_sort: Sort { column: FlowColumn::Worst, reversed: false },
             guest_sort: Sort { column: GuestColumn::Worst, reversed: false },
             of_guest: None,
+            back: 0,
+            zoom: Zoom::Seconds,
             grouping: Grouping::Alike,
             unfolded: BTreeSet::new(),
             folds: 0,
@@ -255,7 +305,7 @@ impl State {
     /// The list of a screen.
     pub(super) fn list(&self, screen: Screen) -> &List {
         match screen {
-            Screen::Guests => &self.guests,
+            Screen::Guests | Screen::Timeline => &self.guests,
             Screen::Flows => &self.flows,
             Screen::Faults => &self.faults,
             Screen::Events => &self.events,
@@ -270,7 +320,7 @@ impl State {
     /// The list that keys move in now.
     pub(super) fn list_mut(&mut self) -> &mut List {
         match (self.screen, self.focus) {
-            (Screen::Guests, _) | (Screen::Path, Focus::Guest) => &mut self.guests,
+            (Screen::Guests | Screen::Timeline, _) | (Screen::Path, Focus::Guest) => &mut self.guests,
             (Screen::Flows, _) | (Screen::Path, Focus::Flow) => &mut self.flows,
             (Screen::Faults, _) | (Screen::Path, Focus::Fault) => &mut self.faults,
             (Screen::Events, _) => &mut self.events,
@@ -315,7 +365,7 @@ impl State {
         }
         let plain = |rows: Vec<u32>| Listing { rows, ..Listing::default() };
         let listing = match (screen, focus) {
-            (Screen::Guests, _) | (Screen::Path, Focus::Guest) => {
+            (Screen::Guests | Screen::Timeline, _) | (Screen::Path, Focus::Guest) => {
                 plain(view::guests(&snapshot, &self.guests.filter, self.guest_sort))
             }
             (Screen::Flows, _) | (Screen::Path, Focus::Flow) => {
@@ -405,7 +455,7 @@ impl State {
 
     fn item_id(&self, snapshot: &Snapshot, index: usize) -> u64 {
         match (self.screen, self.focus) {
-            (Screen::Guests, _) | (Screen::Path, Focus::Guest) => {
+            (Screen::Guests | Screen::Timeline, _) | (Screen::Path, Focus::Guest) => {
                 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
                 let mut hasher = DefaultHasher::new();
                 snapshot.report.guests[snapshot.guests[index].index].name.hash(&mut hasher);

@@ -222,7 +222,7 @@ pub fn apply(state: &mut State, action: Action) -> Vec<Effect> {
         Action::Page(pages) => {
             let half = i16::try_from(state.list_height() / 2).unwrap_or(i16::MAX).max(1);
             match state.screen {
-                Screen::Path | Screen::Faults => scroll(state, pages.saturating_mul(half)),
+                Screen::Path | Screen::Faults | Screen::Timeline => scroll(state, pages.saturating_mul(half)),
                 Screen::Events if state.open => scroll(state, pages.saturating_mul(half)),
                 Screen::Guests | Screen::Flows | Screen::Events => step(state, isize::from(pages.saturating_mul(half))),
             }
@@ -236,6 +236,10 @@ pub fn apply(state: &mut State, action: Action) -> Vec<Effect> {
         Action::Filter if state.screen == Screen::Path => state.message = Some("nothing to filter here".to_owned()),
         Action::Filter => state.prompt = Some(Prompt::Filter),
         Action::Sort | Action::Reverse => sort(state, action == Action::Reverse),
+        Action::Fold if state.screen == Screen::Timeline => {
+            state.zoom = state.zoom.next();
+            state.back = 0;
+        }
         Action::Group | Action::Fold if state.screen != Screen::Flows => {
             state.message = Some("only flows are in groups: they are on screen 2".to_owned());
         }
@@ -263,6 +267,7 @@ pub fn apply(state: &mut State, action: Action) -> Vec<Effect> {
             );
         }
         Action::CopyUndo => return copy(state, |fix| fix.undo.as_ref(), "nothing to copy that would take it back"),
+        Action::Fix(step) if state.screen == Screen::Timeline => scroll_time(state, step > 0),
         Action::Fix(step) if state.fold(Some(step < 0)) => {}
         Action::Fix(step) => {
             let count = chosen_fixes(state).len().max(1);
@@ -285,7 +290,7 @@ fn go(state: &mut State, screen: Screen) {
         state.focus = match state.screen {
             Screen::Flows => Focus::Flow,
             Screen::Faults => Focus::Fault,
-            Screen::Guests => Focus::Guest,
+            Screen::Guests | Screen::Timeline => Focus::Guest,
             Screen::Path | Screen::Events => state.focus,
         };
     }
@@ -310,7 +315,7 @@ fn show(state: &mut State, screen: Screen) {
 
 fn enter(state: &mut State) {
     match state.screen {
-        Screen::Guests => enter_guest(state),
+        Screen::Guests | Screen::Timeline => enter_guest(state),
         Screen::Flows => {
             if !state.fold(None) {
                 go(state, Screen::Path);
@@ -385,10 +390,20 @@ fn scroll(state: &mut State, rows: i16) {
     state.scroll = state.scroll.saturating_add_signed(rows).min(last);
 }
 
+/// A quarter of the time line earlier or later, as far as anything is known.
+fn scroll_time(state: &mut State, later: bool) {
+    let step = u32::from(state.size.0 / 4).max(1);
+    let snapshot = state.snapshot();
+    let oldest = snapshot.guests.iter().map(|guest| guest.history.series.oldest()).min().unwrap_or(0);
+    let newest = snapshot.guests.iter().map(|guest| guest.history.series.newest()).max().unwrap_or(0);
+    let most = u32::try_from(newest.saturating_sub(oldest) / state.zoom.buckets()).unwrap_or(u32::MAX);
+    state.back = if later { state.back.saturating_sub(step) } else { state.back.saturating_add(step).min(most) };
+}
+
 fn sort(state: &mut State, reverse: bool) {
     match state.screen {
-        Screen::Guests if reverse => state.guest_sort.reversed = !state.guest_sort.reversed,
-        Screen::Guests => state.guest_sort = state.guest_sort.next(),
+        Screen::Guests | Screen::Timeline if reverse => state.guest_sort.reversed = !state.guest_sort.reversed,
+        Screen::Guests | Screen::Timeline => state.guest_sort = state.guest_sort.next(),
         Screen::Flows if reverse => state.flow_sort.reversed = !state.flow_sort.reversed,
         Screen::Flows => state.flow_sort = state.flow_sort.next(),
         Screen::Path | Screen::Faults | Screen::Events => {
@@ -397,7 +412,7 @@ fn sort(state: &mut State, reverse: bool) {
         }
     }
     let (word, reversed) = match state.screen {
-        Screen::Guests => (state.guest_sort.column.word(), state.guest_sort.reversed),
+        Screen::Guests | Screen::Timeline => (state.guest_sort.column.word(), state.guest_sort.reversed),
         Screen::Flows | Screen::Path | Screen::Faults | Screen::Events => {
             (state.flow_sort.column.word(), state.flow_sort.reversed)
         }

@@ -65,7 +65,7 @@ fn columns(width: u16, events: &[Arc<LogEntry>]) -> Vec<Column> {
 fn style(kind: LogKind, theme: Theme) -> Style {
     match kind {
         LogKind::Drop => theme.severity(Severity::Error),
-        LogKind::IcmpError | LogKind::MacChanged | LogKind::Loss | LogKind::Degraded => {
+        LogKind::Incident | LogKind::IcmpError | LogKind::MacChanged | LogKind::Loss | LogKind::Degraded => {
             theme.severity(Severity::Warning)
         }
         LogKind::Host => theme.severity(Severity::Info),

@@ -87,6 +87,11 @@ fn hints(state: &State, width: usize, theme: Theme) -> Line<'static> {
             };
             hints.extend([("Enter", enter.to_owned()), ("s", "sort".to_owned()), ("b", "group".to_owned())]);
         }
+        Screen::Timeline => hints.extend([
+            ("h l", "scroll".to_owned()),
+            ("z", format!("zoom ({})", state.zoom.words())),
+            ("Enter", "flows".to_owned()),
+        ]),
         Screen::Path => hints.push(("j k", "next, before".to_owned())),
         Screen::Faults => hints.push(("Enter", "path".to_owned())),
         Screen::Events => {

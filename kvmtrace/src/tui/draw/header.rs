@@ -181,7 +181,9 @@ pub(super) fn draw_tabs(frame: &mut Frame<'_>, area: Rect, state: &State, theme:
     if let Some(file) = &state.snapshot().status.recording {
         let room = usize::from(area.width).saturating_sub(length(&spans) + 3);
         let told = format!("● recording {file}");
-        let told = if told.chars().count() > room { "● recording".to_owned() } else { told };
+        let fits = |told: &String| told.chars().count() <= room;
+        let shorter = [told, "● recording".to_owned()];
+        let told = shorter.into_iter().find(fits).unwrap_or_else(|| "● rec".to_owned());
         let gap = usize::from(area.width).saturating_sub(length(&spans) + told.chars().count() + 1);
         spans.push(Span::raw(" ".repeat(gap)));
         spans.push(Span::styled(text::cut(&told, room), theme.severity(Severity::Error)));

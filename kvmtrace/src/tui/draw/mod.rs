@@ -11,6 +11,7 @@ mod packet;
 mod path;
 mod story;
 mod table;
+mod timeline;
 
 use super::layout::{self, Areas, SMALLEST};
 use super::state::{Screen, State};
@@ -37,6 +38,7 @@ pub fn draw(frame: &mut Frame<'_>, state: &State, theme: Theme) {
                 Screen::Flows => flows::draw(frame, areas.list, state, theme),
                 Screen::Faults => faults::draw(frame, areas.list, state, theme),
                 Screen::Events => events::draw(frame, areas.list, state, theme),
+                Screen::Timeline => timeline::draw(frame, areas.list, state, theme),
                 Screen::Path => {}
             }
             if !state.help {
@@ -72,6 +74,7 @@ fn detail(state: &State, area: Rect, theme: Theme) -> Vec<Line<'static>> {
         Screen::Path => path::detail(state, width, theme),
         Screen::Faults => faults::detail(state, width, theme),
         Screen::Events => events::detail(state, width, theme),
+        Screen::Timeline => timeline::detail(state, area, theme),
     }
 }
 
@@ -95,8 +98,10 @@ fn draw_detail(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Theme) {
         let more = match state.screen {
             Screen::Guests | Screen::Flows => " Enter: more ".to_owned(),
             Screen::Events if !state.open => " Enter: more ".to_owned(),
-            Screen::Path | Screen::Faults | Screen::Events if hidden == 1 => " 1 more line: PgDn ".to_owned(),
-            Screen::Path | Screen::Faults | Screen::Events => format!(" {hidden} more lines: PgDn "),
+            Screen::Path | Screen::Faults | Screen::Events | Screen::Timeline if hidden == 1 => {
+                " 1 more line: PgDn ".to_owned()
+            }
+            Screen::Path | Screen::Faults | Screen::Events | Screen::Timeline => format!(" {hidden} more lines: PgDn "),
         };
         let width = (more.chars().count() as u16).min(area.width);
         let corner = Rect::new(area.right() - width, area.bottom() - 1, width, 1);
@@ -119,7 +124,7 @@ pub(super) fn column_at(state: &State, x: u16) -> Option<Clicked> {
             let columns = flows::columns(width, state.flow_sort.column);
             flows::column_of(table::title_at(&columns, x)?).map(Clicked::Flows)
         }
-        Screen::Path | Screen::Faults | Screen::Events => None,
+        Screen::Path | Screen::Faults | Screen::Events | Screen::Timeline => None,
     }
 }
 

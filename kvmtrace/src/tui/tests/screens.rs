@@ -25,6 +25,7 @@ fn every_screen_of_a_host_with_an_mtu_black_hole() {
         ("faults", "4"),
         ("events", "5"),
         ("event", "5 Enter"),
+        ("time", "6"),
         ("help", "?"),
     ];
     for (name, keys) in screens {
@@ -64,7 +65,7 @@ fn other_states_of_the_screen() {
 
 #[test]
 fn on_a_plain_terminal_the_screen_is_ascii_without_colours() {
-    for keys in ["1", "2", "2 Enter", "4", "5 Enter", "?"] {
+    for keys in ["1", "2", "2 Enter", "4", "5 Enter", "6", "?"] {
         let mut state = State::new(broken(), SMALL);
         press(&mut state, keys);
         let mut terminal = Terminal::new(TestBackend::new(80, 24)).unwrap();
@@ -285,4 +286,24 @@ fn a_click_beside_the_list_selects_nothing() {
     assert_eq!(state.flows.selected, 0);
     update::mouse(&mut state, click(20));
     assert_eq!(state.flows.selected, 3);
+}
+
+#[test]
+fn the_time_line_scrolls_back_and_zooms_and_shows_drops_and_incidents() {
+    let mut state = State::new(broken(), SMALL);
+    press(&mut state, "6");
+    let text = render(&state);
+    let row = text.lines().find(|line| line.contains("web1")).unwrap();
+    assert_eq!(row.matches('✗').count(), 1 + 7, "its mark, and a cross for each ten seconds with drops: {row}");
+    for part in ["10 s a column", "pkt/s", "drops/s", "faults", "begins: bridge-mtu-exceeded, 1 flow"] {
+        assert!(text.contains(part), "{part} is missing in\n{text}");
+    }
+    press(&mut state, "h");
+    assert!(state.back <= 6, "no further back than anything is known: {}", state.back);
+    press(&mut state, "l z");
+    assert!(render(&state).contains("1 min a column") && state.back == 0);
+    press(&mut state, "Enter");
+    assert_eq!((state.screen, state.of_guest.as_deref()), (Screen::Flows, Some("web1")));
+    press(&mut state, "Esc");
+    assert_eq!(state.screen, Screen::Timeline);
 }
