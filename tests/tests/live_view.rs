@@ -334,7 +334,9 @@ fn what_a_guest_calls_itself_moves_colours_and_rings_nothing() -> Result<()> {
         ensure!(seen.lines().count() <= 24 && seen.starts_with(" kvmtrace "), "{seen}");
         // Whatever the guest's name, its tap stands in the column of its heading.
         if let Some((heading, column)) = [("1", "PATH"), ("5", "DEVICE")].into_iter().find(|(at, _)| *at == key) {
-            columns_hold(&lab, &seen, column).with_context(|| format!("screen {heading}"))?;
+            // The guests' first packets take a moment to come.
+            wait_until(PATIENCE, || terminal.screen().is_ok_and(|screen| columns_hold(&lab, &screen, column).is_ok()));
+            columns_hold(&lab, &terminal.screen()?, column).with_context(|| format!("screen {heading}"))?;
         }
     }
     terminal.print();
