@@ -41,19 +41,7 @@ impl Pipeline {
     /// The event is of a flow that the filter asks for, under any of its names.
     pub fn is_asked(&mut self, event: &Event) -> bool {
         let Some(asked) = &self.asked else { return true };
-        let flow = match &event.kind {
-            EventKind::Packet(record) => record.flow,
-            EventKind::Flow(sample) => sample.flow,
-            EventKind::Drop(sample) => sample.flow,
-            EventKind::Started(_)
-            | EventKind::Host(_)
-            | EventKind::RuleDrop(_)
-            | EventKind::Loss(_)
-            | EventKind::Degraded(_)
-            | EventKind::Command(_)
-            | EventKind::Unlisted(_)
-            | EventKind::Ended => return true,
-        };
+        let Some(flow) = event.flow() else { return true };
         if asked.filter.asks_for_macs() || asked.wants_key(flow) {
             return true;
         }

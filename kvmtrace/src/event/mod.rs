@@ -36,6 +36,25 @@ pub struct Event {
     pub kind: EventKind,
 }
 
+impl Event {
+    /// The flow that it is about; none where it is about the trace, the host, or packets whose flow nobody knows.
+    pub fn flow(&self) -> Option<FlowKey> {
+        match &self.kind {
+            EventKind::Flow(sample) => Some(sample.flow),
+            EventKind::Drop(sample) => Some(sample.flow),
+            EventKind::Packet(record) => Some(record.flow),
+            EventKind::RuleDrop(drop) => Some(drop.flow),
+            EventKind::Started(_)
+            | EventKind::Host(_)
+            | EventKind::Loss(_)
+            | EventKind::Degraded(_)
+            | EventKind::Command(_)
+            | EventKind::Unlisted(_)
+            | EventKind::Ended => None,
+        }
+    }
+}
+
 /// What an [`Event`] tells.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum EventKind {

@@ -13,7 +13,7 @@ pub use moment::Moment;
 pub use window::{Passage, Window};
 
 use crate::diagnose::report::{Cause, Finding, FlowReport, Hop, Report, Severity, Verdict};
-use crate::event::{Event, EventKind, FlowKey, MacAddress};
+use crate::event::{Event, FlowKey, MacAddress};
 use crate::filter::{Filter, FilterError};
 use crate::track::Track;
 use std::collections::{HashMap, HashSet};
@@ -211,19 +211,7 @@ impl Events {
     /// What is of no flow is always wanted.
     pub fn wants(&self, event: &Event) -> bool {
         let Some(flows) = &self.flows else { return true };
-        let flow = match &event.kind {
-            EventKind::Flow(sample) => sample.flow,
-            EventKind::Drop(sample) => sample.flow,
-            EventKind::RuleDrop(sample) => sample.flow,
-            EventKind::Packet(record) => record.flow,
-            EventKind::Started(_)
-            | EventKind::Host(_)
-            | EventKind::Loss(_)
-            | EventKind::Degraded(_)
-            | EventKind::Command(_)
-            | EventKind::Unlisted(_)
-            | EventKind::Ended => return true,
-        };
+        let Some(flow) = event.flow() else { return true };
         flows.contains(&untagged(flow))
     }
 }

@@ -1,7 +1,9 @@
 //! Moments and windows; what is narrowed is seen in the lab (`tests/record.rs`).
 
 use super::*;
-use crate::event::{Address, Direction, FlowCounters, FlowSample, IfIndex, Place, Protocol, Started, Timestamp};
+use crate::event::{
+    Address, Direction, EventKind, FlowCounters, FlowSample, IfIndex, Place, Protocol, Started, Timestamp,
+};
 
 const SECOND: u64 = 1_000_000_000;
 /// 2026-11-23, 15:28:12 UTC.

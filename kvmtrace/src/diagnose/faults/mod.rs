@@ -14,3 +14,4 @@ pub mod nat_ports;
 pub mod overlap;
 pub mod port;
 pub mod route;
+pub mod router;

@@ -236,6 +236,13 @@ impl<'a> Case<'a> {
         scene.bridge_of(device).or_else(|| scene.link(device))
     }
 
+    /// The guest's interface came or went while this was under way.
+    pub fn is_passing(&self) -> bool {
+        let first = self.scene.track.first_host();
+        let goes = |link: &Link| !link.up && first.link(link.index).is_some_and(|link| link.up);
+        self.device().is_some_and(|device| first.link(device).is_none() || self.scene.link(device).is_some_and(goes))
+    }
+
     /// Packets of answers, wherever they were seen.
     pub fn answered(&self) -> u64 {
         self.answers.iter().map(|flow| flow.packets()).sum()

@@ -12,6 +12,7 @@ pub mod fragments;
 pub mod guest;
 pub mod hairpin;
 pub mod host_neighbour;
+pub mod ipsec;
 pub mod large_receive;
 pub mod mtu_bridge;
 pub mod mtu_route;
@@ -25,6 +26,7 @@ pub mod port_address;
 pub mod qdisc;
 pub mod queue;
 pub mod repeats;
+pub mod router;
 pub mod routing;
 pub mod silent_l2;
 pub mod socket;
@@ -100,6 +102,7 @@ pub const SILENT: &[(&str, Rule)] = &[
     ("neighbour", neighbour::judge_silent),
     ("neighbour entry", neighbour::judge_stale),
     ("next hop", neighbour::judge_waiting),
+    ("IPsec", ipsec::judge),
     ("no reply", no_reply::judge),
 ];
 
@@ -117,6 +120,8 @@ pub const DELIVERED: &[(&str, Rule)] = &[
     ("some replies", no_reply::judge_partial),
     ("conversation that stands still", stalled::judge),
     ("segments sent again", repeats::judge),
+    ("router that is missing", router::judge_missing),
+    ("router that is none", router::judge_rogue),
 ];
 
 /// Asks the rules.

@@ -2,15 +2,12 @@
 
 use crate::diagnose::facts::place::{at, beyond};
 use crate::diagnose::faults::dhcp;
+use crate::diagnose::faults::router::advertises;
 use crate::diagnose::flows::case::{Case, Way};
 use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict};
 use crate::diagnose::words;
 use crate::event::Protocol;
-use crate::event::overlay::IpsecDirection;
-
-/// Policies that are looked through for each flow that vanishes.
-const POLICIES: usize = 4_096;
 
 /// See the module.
 pub fn judge(case: &Case<'_>) -> Option<Judgement> {
@@ -28,14 +25,11 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         if (switched(case).is_some() || matches!(way, Way::Routed | Way::Uplink)) && case.answered() > 0 {
             return None;
         }
-        if let Some(judgement) = inside_ipsec(case) {
-            return Some(judgement);
-        }
         let explanation = format!("{count} came as far as {name} and never left this host, yet no drop was seen.");
         return Some(
             Judgement::dropped(Cause::Unclassified, at(case.scene, last.device, Point::BridgeForward), explanation)
                 .verdict(Verdict::Lost)
-                .severity(if is_passing(case) { Severity::Info } else { Severity::Warning })
+                .severity(if case.is_passing() { Severity::Info } else { Severity::Warning })
                 .fix(Fix::advice(format!("Look at the drop counters of {name} and of the devices behind it (ip -s -s link; ethtool -S); an XDP program or the hardware may drop unseen."))),
         );
     }
@@ -61,6 +55,21 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
                     .severity(Severity::Warning)
                     .fix(Fix::advice(format!(
                         "Stop the DHCP server in {guest}, unless it is meant to serve this network; then let the other guests ask for a new lease. libvirt: <filterref filter='no-dhcp-server'/> keeps a guest from answering; Proxmox: its firewall does."
+                    ))),
+            );
+        }
+        Way::Guest(device) if is_gateway(case, device) && advertises(case.scene, device) => {
+            let guest = case.scene.guest_name(device).unwrap_or_else(|| "a guest".to_owned());
+            let explanation = format!(
+                "{count} to {to} went to {guest} on {}, which advertises itself as a router, and forwards nothing.",
+                case.scene.name(device)
+            );
+            return Some(
+                Judgement::dropped(Cause::RogueRouter, at(case.scene, device, Point::Guest), explanation)
+                    .verdict(Verdict::Unanswered)
+                    .severity(Severity::Warning)
+                    .fix(Fix::advice(format!(
+                        "Stop what advertises in {guest}, unless it is meant to be the router of this network: see kvmtrace's other flow of {guest}, to ff02::1."
                     ))),
             );
         }
@@ -100,53 +109,6 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
             .verdict(Verdict::Unanswered)
             .severity(severity)
             .fix(Fix::advice(fix)),
-    )
-}
-
-/// An IPsec policy takes what is routed here into a tunnel; nothing came back out of it, and what IPsec dropped meanwhile on this
-/// host is counted.
-fn inside_ipsec(case: &Case<'_>) -> Option<Judgement> {
-    let (from, to) = (case.key().source.ip()?, case.key().destination.ip()?);
-    let scene = case.scene;
-    let policy = scene
-        .host
-        .overlay
-        .policies
-        .iter()
-        .take(POLICIES)
-        .filter(|policy| policy.direction == IpsecDirection::Out)
-        .find(|policy| policy.selector.source.contains(from) && policy.selector.destination.contains(to))?;
-    if policy.blocks || policy.templates.is_empty() {
-        return None;
-    }
-    let first = scene.track.first_host();
-    let grown = scene.host.counters.iter().filter(|(name, _)| name.starts_with("Xfrm.")).filter_map(|(name, now)| {
-        let grown = now.saturating_sub(first.counters.get(name).copied().unwrap_or(0));
-        (grown > 0).then(|| format!("{} +{grown}", name.replacen("Xfrm.", "Xfrm", 1)))
-    });
-    let grown: Vec<String> = grown.collect();
-    let (last, _) = case.hops.last()?;
-    let count = words::packets(case.packets());
-    let (cause, rest, advice) = if grown.is_empty() {
-        (Cause::NoReply, "nothing came back out of it".to_owned(), "Look at the other end of the tunnel: does it have the same states and policies (ip -s xfrm state; ip xfrm policy), and a way back?".to_owned())
-    } else {
-        (
-            Cause::IpsecPolicy,
-            format!("IPsec dropped packets on this host meanwhile ({})", grown.join(", ")),
-            "XfrmInNoStates: no state here for the SPI that came; XfrmInStateProtoError: another key; XfrmInTmplMismatch: it came as no template of the policy wants; XfrmInNoPols: no policy (dir fwd, in) for what came out of the tunnel. Compare both ends (ip -s xfrm state; ip xfrm policy), or let the daemon set the tunnel up anew.".to_owned(),
-        )
-    };
-    let explanation = format!("{count} to {to} go into an IPsec tunnel, and {rest}.");
-    let severity = if is_passing(case) { Severity::Info } else { Severity::Warning };
-    Some(
-        Judgement::dropped(cause, at(scene, last.device, Point::Routing), explanation)
-            .verdict(Verdict::Unanswered)
-            .severity(severity)
-            .evidence([format!(
-                "xfrm policy src {} dst {} dir out",
-                policy.selector.source, policy.selector.destination
-            )])
-            .fix(Fix::advice(advice)),
     )
 }
 
@@ -199,14 +161,4 @@ pub fn judge_partial(case: &Case<'_>) -> Option<Judgement> {
                 "Look for partial loss on the way to {to}: a rate limit, a bad link or cable, an overloaded machine (mtr shows from which hop on)."
             ))),
     )
-}
-
-/// The guest's interface came or went while this was under way.
-fn is_passing(case: &Case<'_>) -> bool {
-    let first = case.scene.track.first_host();
-    let new = case.device().is_some_and(|device| first.link(device).is_none());
-    new || case
-        .device()
-        .and_then(|device| case.scene.link(device))
-        .is_some_and(|link| !link.up && first.link(link.index).is_some_and(|link| link.up))
 }

@@ -54,23 +54,6 @@ fn device(event: &Event) -> Option<crate::event::IfIndex> {
     }
 }
 
-/// The flow that an event is about.
-pub(super) fn flow(event: &Event) -> Option<FlowKey> {
-    match &event.kind {
-        EventKind::Flow(sample) => Some(sample.flow),
-        EventKind::Drop(sample) => Some(sample.flow),
-        EventKind::Packet(packet) => Some(packet.flow),
-        EventKind::RuleDrop(drop) => Some(drop.flow),
-        EventKind::Started(_)
-        | EventKind::Host(_)
-        | EventKind::Loss(_)
-        | EventKind::Degraded(_)
-        | EventKind::Command(_)
-        | EventKind::Unlisted(_)
-        | EventKind::Ended => None,
-    }
-}
-
 /// An event that concerns a flow, flattened. Keys are always there, null where there is nothing to say.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct FlowColumns {

@@ -1,6 +1,5 @@
 //! The events of several recordings in the order of time, each with what is known of its trace.
 
-use super::columns;
 use super::growth::Growth;
 use super::lookup::Devices;
 use super::seen::{Seen, Trace};
@@ -33,7 +32,7 @@ impl State {
     ) -> Seen<'a> {
         self.devices.learn(event);
         let new = self.growth.step(event);
-        Seen { event, host, devices: &self.devices, flow: columns::flow(event).and_then(flow), new }
+        Seen { event, host, devices: &self.devices, flow: event.flow().and_then(flow), new }
     }
 }
 

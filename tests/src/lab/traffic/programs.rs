@@ -9,7 +9,7 @@ use crate::lab::relay;
 use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 use std::io::{BufWriter, Write as _};
-use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -160,6 +160,18 @@ pub enum Program {
         #[arg(long, default_value_t = 20)]
         interval: u64,
     },
+    /// Says that it is a router, again and again.
+    Advertise {
+        /// The sending device.
+        #[arg(long)]
+        device: String,
+        /// An address of the /64 in which machines may make themselves one.
+        #[arg(long)]
+        prefix: Ipv6Addr,
+        /// Milliseconds between two.
+        #[arg(long, default_value_t = 300)]
+        interval: u64,
+    },
     /// Carries packets between the tun devices of one name here and in another namespace: a VPN.
     TunPair {
         /// The device.
@@ -232,6 +244,7 @@ impl Program {
             Self::RawFrames { device, count, interval, frames } => {
                 raw_frames(device, *count, *interval, frames).map(Some)
             }
+            Self::Advertise { device, prefix, interval } => claim::advertise(device, *prefix, *interval).map(|()| None),
             Self::Claim { device, address, interval } => claim::claim(device, *address, *interval).map(|()| None),
             Self::TunPair { device, namespace } => relay::join_tun_devices(device, namespace).map(|()| None),
             Self::PinDrop { kind, path } => bpf::pin_drop(*kind, path).map(|()| None),
