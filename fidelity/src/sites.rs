@@ -31,6 +31,8 @@ pub enum Kind {
     Tunnel,
     /// See [`Stage::Ipsec`].
     Ipsec,
+    /// See [`Stage::Switch`].
+    Switch,
 }
 
 /// Function, and the kinds of stages that free packets in it. The compiler may have put a smaller function into it.
@@ -194,6 +196,7 @@ pub fn kind(stage: Stage) -> Kind {
         Stage::DeviceTransmit | Stage::Guest => Kind::DeviceTransmit,
         Stage::Tunnel => Kind::Tunnel,
         Stage::Ipsec => Kind::Ipsec,
+        Stage::Switch => Kind::Switch,
     }
 }
 

@@ -41,7 +41,11 @@ pub(crate) fn fetch(packages: &[&str], directory: &Path) -> Result<()> {
                 .with_context(|| format!("{} can't be copied", from.display()))?;
         }
     }
-    std::fs::rename(&root, directory.join("root")).context("the unpacked packages can't be moved")?;
+    let kept = directory.join("root");
+    if kept.is_dir() {
+        std::fs::remove_dir_all(&kept).context("the packages of before can't be removed")?;
+    }
+    std::fs::rename(&root, kept).context("the unpacked packages can't be moved")?;
     std::fs::remove_dir_all(&draft).ok();
     Ok(())
 }

@@ -3,6 +3,7 @@
 use super::report::{GuestReport, InterfaceReport, Origin};
 use crate::diagnose::facts::scene::Scene;
 use crate::event::host::{GuestInterface, Link, LinkKind};
+use crate::event::switched::Switched;
 use crate::event::{HostState, MacAddress};
 use std::net::IpAddr;
 
@@ -17,6 +18,7 @@ pub fn of_scene(scene: &Scene<'_>) -> Vec<GuestReport> {
 }
 
 fn list(host: &HostState, seen: impl Fn(&GuestInterface) -> (Option<MacAddress>, Vec<IpAddr>)) -> Vec<GuestReport> {
+    let switched = Switched::new(host);
     let interface = |interface: &GuestInterface| {
         let (mac, mut addresses) = seen(interface);
         addresses.sort_unstable();
@@ -29,8 +31,10 @@ fn list(host: &HostState, seen: impl Fn(&GuestInterface) -> (Option<MacAddress>,
             device: host.link_name(interface.device),
             kind: interface.kind.clone(),
             mac: mac.map(|mac| mac.to_string()),
-            bridge: bridge.map(|bridge| bridge.name.clone()),
-            uplinks: uplinks(host, link, bridge),
+            bridge: bridge
+                .map(|bridge| bridge.name.clone())
+                .or_else(|| switched.bridge(interface.device).map(str::to_owned)),
+            uplinks: uplinks(host, &switched, link, bridge),
             addresses: addresses.iter().map(ToString::to_string).collect(),
         }
     };
@@ -48,12 +52,18 @@ fn list(host: &HostState, seen: impl Fn(&GuestInterface) -> (Option<MacAddress>,
 }
 
 /// The bridge's ports that are no guest's; without any, the devices of the default routes; under a macvtap, its device.
-fn uplinks(host: &HostState, link: Option<&Link>, bridge: Option<&Link>) -> Vec<String> {
+fn uplinks(host: &HostState, switched: &Switched<'_>, link: Option<&Link>, bridge: Option<&Link>) -> Vec<String> {
     if let Some(lower) = link.filter(|link| matches!(link.kind, LinkKind::Macvtap { .. })).and_then(|link| link.lower) {
         return vec![host.link_name(lower)];
     }
     let ports: Vec<String> =
         bridge.into_iter().flat_map(|bridge| host.uplinks(bridge.index)).map(|link| link.name.clone()).collect();
+    // A bridge of the kernel may be joined to one of Open vSwitch by a pair (OpenStack's qvb and qvo).
+    let far = bridge.into_iter().flat_map(|bridge| host.uplinks(bridge.index)).filter_map(|link| link.peer);
+    let near = link.map(|link| link.index).into_iter().chain(far).find(|device| switched.place(*device).is_some());
+    if let Some(device) = near {
+        return switched.uplinks(device).iter().map(|link| link.name.clone()).collect();
+    }
     if !ports.is_empty() {
         return ports;
     }

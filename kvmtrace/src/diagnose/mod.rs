@@ -53,6 +53,8 @@ use crate::diagnose::report::{
     Translated, Verdict, Window,
 };
 use crate::diagnose::rules::judge;
+use crate::event::IfIndex;
+use crate::event::switched::Switched;
 use crate::event::{HostState, UnlistedPlace};
 use crate::topology::Topology;
 use crate::topology::is_switched;
@@ -211,11 +213,16 @@ fn degraded(track: &Track) -> Vec<crate::event::Degraded> {
         });
     }
     let host = track.host();
-    let mut guests = host.guests.iter().flat_map(|guest| &guest.interfaces);
-    if guests.any(|interface| host.link(interface.device).is_some_and(|link| is_switched(host, link))) {
+    let switched = Switched::new(host);
+    let knows = |device: IfIndex| {
+        let bridge = switched.place(device).and_then(|place| host.switch.bridges.get(place.bridge));
+        bridge.is_some_and(|bridge| bridge.flows.is_some())
+    };
+    let mut guests = host.guests.iter().flat_map(|guest| &guest.interfaces).map(|interface| interface.device);
+    if guests.any(|device| !knows(device) && host.link(device).is_some_and(|link| is_switched(host, link))) {
         degraded.push(crate::event::Degraded {
             what: "Open vSwitch decides here".to_owned(),
-            why: "its datapath forwards the frames of some guests by flows that are not read".to_owned(),
+            why: "its datapath forwards the frames of some guests by rules that could not be read".to_owned(),
         });
     }
     degraded.dedup();

@@ -220,6 +220,7 @@ fn stage(stage: Stage) -> &'static str {
         Stage::DeviceTransmit => "as it is sent, at the device",
         Stage::Tunnel => "in the tunnel, at the device",
         Stage::Ipsec => "in IPsec, at the device",
+        Stage::Switch => "in Open vSwitch, at the port",
         Stage::Guest => "before the guest, at the interface",
     }
 }

@@ -35,8 +35,9 @@ pub(super) fn reconcile(
         let Some(question) = expect::question(case) else { return Basis::Observed };
         let Some(expected) = stop_of(scene, topology, case, &question) else { return Basis::Observed };
         match judgement {
-            Some(known) if known.cause == expected.cause => Basis::Both,
-            Some(known) if !is_vague(known.cause) => Basis::Observed,
+            // The kernel knows that its switch drops, the rules which of them it was.
+            Some(known) if known.cause == expected.cause && known.cause != Cause::OvsDrop => Basis::Both,
+            Some(known) if !is_vague(known.cause) && !is_of_switch(known.cause, expected.cause) => Basis::Observed,
             Some(_) | None => {
                 let seen = !case.drops.is_empty();
                 *judgement = Some(expected);
@@ -50,6 +51,11 @@ pub(super) fn reconcile(
 /// Causes that say no more than that something happened, or that nothing came back.
 fn is_vague(cause: Cause) -> bool {
     matches!(cause, Cause::Unclassified | Cause::NoReply)
+}
+
+/// The kernel dropped in Open vSwitch, and the model knows why.
+fn is_of_switch(seen: Cause, expected: Cause) -> bool {
+    seen == Cause::OvsDrop && matches!(expected, Cause::OvsDrop | Cause::OvsVlan | Cause::OvsPortDown)
 }
 
 /// The judgement that the walk's stop amounts to; none where the walk does not surely stop.

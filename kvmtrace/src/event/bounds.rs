@@ -60,9 +60,10 @@ enum Table {
     Counters,
     Missing,
     Configuration,
+    Switch,
 }
 
-const TABLES: [(Table, &str); 11] = [
+const TABLES: [(Table, &str); 12] = [
     (Table::Routes, "routes"),
     (Table::Neighbours, "neighbours"),
     (Table::Forwarding, "forwarding database"),
@@ -74,7 +75,11 @@ const TABLES: [(Table, &str); 11] = [
     (Table::Counters, "counters"),
     (Table::Missing, "parts that could not be read"),
     (Table::Configuration, "configuration files"),
+    (Table::Switch, SWITCH),
 ];
+
+/// What [`HostState::missing`] calls the tables of Open vSwitch.
+pub const SWITCH: &str = "Open vSwitch";
 
 impl HostState {
     /// Keeps of each table what tells most, as far as it fits into `room`, and tells in `missing` what went.
@@ -113,6 +118,7 @@ impl HostState {
             Table::Counters => self.counters.len(),
             Table::Missing => self.missing.len(),
             Table::Configuration => self.configuration.entries(),
+            Table::Switch => self.switch.entries(),
         }
     }
 
@@ -141,6 +147,7 @@ impl HostState {
             Table::Counters => self.counters.keys().map(|key| 1 + text(key)).sum(),
             Table::Missing => self.missing.iter().map(|(what, why)| text(what) + text(why)).sum(),
             Table::Configuration => self.configuration.weight(),
+            Table::Switch => self.switch.weight(),
         }
     }
 
@@ -179,6 +186,7 @@ impl HostState {
             Table::Counters => keep_first(&mut self.counters, most),
             Table::Missing => self.missing.truncate(most.saturating_sub(1)),
             Table::Configuration => self.configuration.cut(most),
+            Table::Switch => self.switch.cut(most),
         }
         let why = note(all as u64, self.entries(table));
         match self.missing.iter_mut().find(|(what, _)| what == name) {

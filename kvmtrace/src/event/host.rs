@@ -56,6 +56,9 @@ pub struct HostState {
     /// Tunnels, IPsec, `WireGuard`, IPVS.
     #[serde(default)]
     pub overlay: super::overlay::Overlay,
+    /// Open vSwitch.
+    #[serde(default)]
+    pub switch: super::switch::Switch,
 }
 
 /// A network device.

@@ -16,6 +16,8 @@ pub mod packet;
 pub mod policy;
 pub mod probe;
 pub mod ruleset;
+pub mod switch;
+pub mod switched;
 pub mod units;
 
 pub use host::HostState;

@@ -86,6 +86,10 @@ impl<'a> Walker<'a, '_> {
                 return;
             }
             Some(master) if is_switched(self.topology.host, master) => {
+                if let Some(place) = self.topology.switch.place(device) {
+                    self.go(task, after, Position::Switch(place));
+                    return;
+                }
                 let doubt = Doubt::Daemon(format!("Open vSwitch ({})", master.name));
                 self.step(
                     &task,
@@ -269,13 +273,18 @@ impl<'a> Walker<'a, '_> {
             LinkKind::Vxlan { .. } => self.vxlan_transmit(&task, link),
             LinkKind::Loopback => self.go(task, after, Position::Receive(device)),
             LinkKind::Other(kind) if self.tunnel_transmit(&task, link, kind) => {}
+            LinkKind::Other(kind) if kind == "openvswitch" => match self.topology.switch.place(device) {
+                Some(place) => self.go(task, after, Position::Switch(place)),
+                None => self.leave(&task, link),
+            },
             LinkKind::Physical | LinkKind::Other(_) => self.leave(&task, link),
         }
     }
 
     /// The frame leaves this host.
     fn leave(&mut self, task: &Task, link: &Link) {
-        let outcome = if is_switched(self.topology.host, link) {
+        let is_switch = matches!(&link.kind, LinkKind::Other(kind) if kind == "openvswitch");
+        let outcome = if is_switch {
             Outcome::Unknown(Doubt::Daemon(format!("Open vSwitch ({})", link.name)))
         } else if link.carrier && task.packet.destination_mac.is_some() && task.packet.destination_mac == link.mac {
             // A macvlan's frame for the device below it: macvlan_queue_xmit knows its macvlans only.

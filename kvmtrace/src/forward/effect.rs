@@ -5,6 +5,7 @@ use crate::event::bridge::{PortState, PortVlan};
 use crate::event::host::{FdbEntry, HostState, Link, LinkKind, Network, Route, Rule};
 use crate::event::overlay::IpsecPolicy;
 use crate::event::ruleset::RuleReference;
+use crate::event::switch::{SwitchFlow, SwitchPlace, SwitchVlans};
 use crate::event::{IfIndex, MacAddress, PolicyRule};
 use crate::topology::routing::masked;
 use std::net::IpAddr;
@@ -72,6 +73,12 @@ pub enum Effect {
     AddressDelete(IfIndex, Network),
     /// A queueing discipline is removed: the model knows no queues, so no walk changes.
     QdiscDelete(IfIndex),
+    /// `ovs-vsctl set port`: which VLANs a port of Open vSwitch carries. What was learnt behind it is forgotten.
+    SwitchVlans(SwitchPlace, SwitchVlans),
+    /// `ovs-ofctl add-flow`, on a bridge by its index.
+    SwitchFlowAdd(usize, Box<SwitchFlow>),
+    /// `ovs-ofctl --strict del-flows`, on a bridge by its index.
+    SwitchFlowDelete(usize, Box<SwitchFlow>),
 }
 
 /// A flag of a bridge port that fixes set.
@@ -174,9 +181,32 @@ impl Effect {
             Self::AddressDelete(device, network) => {
                 with(host, *device, |link| link.addresses.retain(|other| other != network));
             }
+            Self::SwitchVlans(place, vlans) => switch_vlans(host, *place, vlans),
+            Self::SwitchFlowAdd(bridge, flow) => {
+                if let Some(flows) = host.switch.bridges.get_mut(*bridge).and_then(|bridge| bridge.flows.as_mut()) {
+                    flows.push((**flow).clone());
+                }
+            }
+            Self::SwitchFlowDelete(bridge, flow) => {
+                let same = |other: &SwitchFlow| {
+                    (other.table, other.priority, &other.fields) == (flow.table, flow.priority, &flow.fields)
+                };
+                if let Some(flows) = host.switch.bridges.get_mut(*bridge).and_then(|bridge| bridge.flows.as_mut()) {
+                    flows.retain(|other| !same(other));
+                }
+            }
             Self::QdiscDelete(device) => host.qdiscs.retain(|qdisc| qdisc.device != *device || qdisc.parent != "root"),
         }
     }
+}
+
+/// `bundle_set` flushes what was learnt behind the port.
+fn switch_vlans(host: &mut HostState, place: SwitchPlace, vlans: &SwitchVlans) {
+    let Some(bridge) = host.switch.bridges.get_mut(place.bridge) else { return };
+    let Some(port) = bridge.ports.get_mut(place.port) else { return };
+    port.vlans = vlans.clone();
+    let numbers: Vec<u16> = port.interfaces.iter().filter_map(|interface| interface.number).collect();
+    bridge.learnt.retain(|entry| !numbers.contains(&entry.port));
 }
 
 fn with(host: &mut HostState, device: IfIndex, change: impl FnOnce(&mut Link)) {

@@ -19,6 +19,7 @@ pub mod reading;
 mod route;
 mod source_check;
 pub mod step;
+pub mod switch;
 mod tunnel;
 mod walker;
 pub mod words;

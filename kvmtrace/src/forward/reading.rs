@@ -112,7 +112,7 @@ impl<'w> Reading<'w> {
     pub fn is_bridged(&self, index: usize) -> bool {
         let before = self.steps().take_while(|(step, _)| *step <= index);
         let last = before.filter_map(|(_, step)| match step.stage {
-            Stage::BridgeIngress | Stage::BridgeForward | Stage::BridgeEgress => Some(true),
+            Stage::BridgeIngress | Stage::BridgeForward | Stage::BridgeEgress | Stage::Switch => Some(true),
             Stage::BridgeLocal | Stage::Route | Stage::Local | Stage::NeighbourAnswer => Some(false),
             Stage::DeviceReceive
             | Stage::Firewall(_)

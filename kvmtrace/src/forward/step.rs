@@ -5,6 +5,7 @@ use super::packet::Packet;
 use crate::event::host::{FdbEntry, Neighbour, Network, Route};
 use crate::event::overlay::IpsecPolicy;
 use crate::event::ruleset::RuleReference;
+use crate::event::switch::{SwitchFlow, SwitchPlace};
 use crate::event::{Direction, IfIndex, MacAddress, PolicyRule};
 use std::net::IpAddr;
 
@@ -43,6 +44,8 @@ pub enum Stage {
     Tunnel,
     /// XFRM policies and states.
     Ipsec,
+    /// Open vSwitch: rules, VLANs, learnt addresses.
+    Switch,
     /// The guest's ring.
     Guest,
 }
@@ -182,8 +185,23 @@ pub enum Stop {
     MulticastFiltered,
     /// The bond's leg is not active.
     InactiveLeg,
+    /// A rule of Open vSwitch sends it nowhere; or no rule takes it.
+    SwitchDrop(SwitchRule),
+    /// The port of Open vSwitch does not take frames with this tag, or does not carry this VLAN; 0 for none.
+    SwitchVlan(SwitchPlace, u16),
+    /// A device of Open vSwitch's own is down.
+    SwitchPortDown,
     /// The same packet came by here before: it goes in a circle.
     Loop,
+}
+
+/// A rule of Open vSwitch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SwitchRule {
+    /// Index of its bridge.
+    pub bridge: usize,
+    /// Index among the bridge's rules; none where no rule takes the packet.
+    pub rule: Option<usize>,
 }
 
 /// What can't be known.
@@ -232,6 +250,8 @@ pub enum Decision {
     OwnMac,
     /// A policy of IPsec.
     Ipsec(Box<IpsecPolicy>),
+    /// A rule of Open vSwitch.
+    OpenFlow(Box<SwitchFlow>),
 }
 
 /// One step of a walk.

@@ -213,6 +213,12 @@ impl<'a> Walker<'a, '_> {
             self.go(task.clone(), after, Position::Ip(device));
             return true;
         }
+        if let Some(place) = self.switch_tunnel(by, ip.source) {
+            self.pass(task, Stage::Tunnel, None, RECEIVE, Vec::new(), Some(inner));
+            let after = task.parent.unwrap_or_default();
+            self.go(task.clone(), after, Position::Switch(place));
+            return true;
+        }
         let Some(link) = self.receiving(by, &ip) else {
             if let Carrier::Vxlan(key) | Carrier::Geneve(key) = by {
                 self.stop(task, Stage::Tunnel, device, RECEIVE, Vec::new(), Stop::UnknownVni(key));

@@ -7,6 +7,7 @@ use super::step::{Decision, Doubt, Outcome, Stage, Step, Stop, Walk};
 use crate::event::host::{FdbEntry, Link};
 use crate::event::overlay::IpsecState;
 use crate::event::ruleset::{Hook, Layer};
+use crate::event::switch::SwitchPlace;
 use crate::event::{Direction, IfIndex, MacAddress};
 use crate::topology::Topology;
 use std::collections::VecDeque;
@@ -48,6 +49,8 @@ pub(super) enum Position {
     Macvlan(IfIndex),
     /// A macvtap delivers to its guest.
     Guest(IfIndex),
+    /// An interface of an Open vSwitch bridge has received it (`ovs_vport_receive`).
+    Switch(SwitchPlace),
 }
 
 /// A frame inside a bridge.
@@ -163,6 +166,7 @@ impl<'a, 't> Walker<'a, 't> {
             Position::Originate => self.originate(task),
             Position::Macvlan(device) => self.macvlan_transmit(task, device),
             Position::Guest(device) => self.macvtap_deliver(&task, device),
+            Position::Switch(place) => self.switch_receive(task, place),
         }
     }
 

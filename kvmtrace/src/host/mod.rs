@@ -9,6 +9,7 @@ mod configuration;
 #[doc(hidden)]
 pub mod fuzz;
 mod guests;
+mod json_rpc;
 mod kernel_files;
 mod links;
 pub mod namespace;
@@ -18,6 +19,7 @@ mod offloads;
 mod overlay;
 pub mod path;
 mod policy;
+mod switch;
 mod tables;
 #[cfg(test)]
 pub(crate) mod test_hosts;
@@ -156,6 +158,7 @@ fn read() -> Result<HostState, HostError> {
     optional("queueing disciplines", tables::qdiscs(&mut netlink).map(|qdiscs| state.qdiscs = qdiscs));
     missing.extend(cut.map(|why| ("routes".to_owned(), why)));
     missing.extend(overlay::read(&mut state, &mut netlink));
+    missing.extend(switch::read(&mut state));
     state.missing = missing;
     state.sysctls = kernel_files::sysctls(state.links.values().map(|link| link.name.as_str()));
     state.counters = kernel_files::counters();

@@ -2,6 +2,7 @@
 
 use crate::event::IfIndex;
 use crate::event::host::{Guest, HostState, Link, LinkKind};
+use crate::event::switched::Switched;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -33,6 +34,7 @@ pub enum ScopeError {
 /// The devices to hook, in the order of their indices: the guests' interfaces in scope and everything on their way
 /// out. A device that is no guest's stands for the guests whose way leads over it.
 pub fn devices_to_trace(state: &HostState, scope: &Scope) -> Result<Vec<IfIndex>, ScopeError> {
+    let switched = Switched::new(state);
     let mut interfaces = BTreeSet::new();
     let mut devices = BTreeSet::new();
     for name in &scope.guests {
@@ -48,14 +50,16 @@ pub fn devices_to_trace(state: &HostState, scope: &Scope) -> Result<Vec<IfIndex>
         if state.guest_of(link.index).is_some() {
             interfaces.insert(link.index);
         } else {
-            interfaces.extend(guest_interfaces(state).filter(|&interface| way(state, interface).contains(&link.index)));
+            interfaces.extend(
+                guest_interfaces(state).filter(|&interface| way(state, &switched, interface).contains(&link.index)),
+            );
         }
     }
     if scope.guests.is_empty() && scope.devices.is_empty() {
         interfaces.extend(guest_interfaces(state));
     }
     for interface in interfaces {
-        devices.extend(way(state, interface));
+        devices.extend(way(state, &switched, interface));
     }
     if scope.all {
         devices.extend(state.links.keys());
@@ -76,16 +80,16 @@ fn guest_interfaces(state: &HostState) -> impl Iterator<Item = IfIndex> {
 }
 
 /// All devices that a packet of this interface may pass, itself included.
-fn way(state: &HostState, interface: IfIndex) -> BTreeSet<IfIndex> {
+fn way(state: &HostState, switched: &Switched<'_>, interface: IfIndex) -> BTreeSet<IfIndex> {
     let mut seen = BTreeSet::new();
-    spread(state, interface, &mut seen);
+    spread(state, switched, interface, &mut seen);
     let routed = seen.iter().filter_map(|&device| state.link(device)).any(has_own_address)
         || state.routes.iter().any(|route| route.device == Some(interface));
     if !routed && !leads_out(state, interface, &seen) {
         // Cut off: what was to be its uplink shows that packets for it arrive and go nowhere.
         let stray = |link: &&Link| link.master.is_none() && is_nic_or_bridge(&link.kind);
         for link in state.links.values().filter(stray) {
-            spread(state, link.index, &mut seen);
+            spread(state, switched, link.index, &mut seen);
         }
     }
     if routed {
@@ -93,7 +97,7 @@ fn way(state: &HostState, interface: IfIndex) -> BTreeSet<IfIndex> {
             state.routes.iter().filter(|route| route.kind == "unicast" && !is_link_local(route.destination.address))
         {
             if let Some(device) = route.device {
-                spread(state, device, &mut seen);
+                spread(state, switched, device, &mut seen);
             }
         }
     }
@@ -119,14 +123,22 @@ fn is_nic_or_bridge(kind: &LinkKind) -> bool {
 }
 
 /// Adds a device and all that are joined with it at layer 2.
-fn spread(state: &HostState, device: IfIndex, seen: &mut BTreeSet<IfIndex>) {
+fn spread(state: &HostState, switched: &Switched<'_>, device: IfIndex, seen: &mut BTreeSet<IfIndex>) {
     let mut open = vec![device];
+    let mut bridges: Vec<usize> = Vec::new();
     while let Some(device) = open.pop() {
         let Some(link) = state.link(device) else { continue };
         if matches!(link.kind, LinkKind::Loopback) || !seen.insert(device) {
             continue;
         }
-        open.extend(link.master);
+        let place = switched.place(device);
+        // All ports of Open vSwitch have one master: which bridge they are of, only its own tables say.
+        open.extend(link.master.filter(|_| place.is_none()));
+        if let Some(place) = place.filter(|place| !bridges.contains(&place.bridge)) {
+            bridges.push(place.bridge);
+            bridges.extend(switched.joined(device));
+            open.extend(switched.beside(device));
+        }
         open.extend(link.lower);
         // A pair within this namespace joins two bridges (Proxmox's firewall bridges, OpenStack's hybrid plug).
         open.extend(link.peer);

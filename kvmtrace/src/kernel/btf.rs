@@ -45,6 +45,8 @@ pub struct Btf {
     /// Offset of each type in `bytes`; the first is type 1.
     types: Vec<usize>,
     strings: usize,
+    /// Bytes of the strings that these go on from.
+    before: u32,
 }
 
 /// The head of a type: name, kind, number of members, kind flag, and the size or the type referred to.
@@ -60,6 +62,14 @@ struct Type {
 }
 
 impl Btf {
+    /// Reads a module's, which goes on where the kernel's ends: for names and values of its enumerations alone. None where the module
+    /// is not loaded, or has none.
+    pub fn of_module(&self, name: &str) -> Option<Self> {
+        let bytes = std::fs::read(std::path::Path::new("/sys/kernel/btf").join(name)).ok()?;
+        let length = word(&self.bytes, 20)?;
+        Some(Self { before: length, ..Self::parse(bytes).ok()? })
+    }
+
     /// Reads the running kernel's.
     pub fn read() -> Result<Self, BtfError> {
         Self::parse(std::fs::read(VMLINUX).map_err(BtfError::Missing)?)
@@ -74,7 +84,7 @@ impl Btf {
         let start = header(4)? as usize;
         let (types_at, types_length) = (start + header(8)? as usize, header(12)? as usize);
         let strings = start + header(16)? as usize;
-        let mut btf = Self { types: Vec::new(), strings, bytes };
+        let mut btf = Self { types: Vec::new(), strings, before: 0, bytes };
         let mut at = types_at;
         while at < types_at + types_length {
             let head = btf.head(at).ok_or(BtfError::Malformed("a type is cut short"))?;
@@ -200,7 +210,8 @@ impl Btf {
     }
 
     fn string(&self, offset: u32) -> Option<&str> {
-        let from = self.bytes.get(self.strings.checked_add(offset as usize)?..)?;
+        let own = offset.checked_sub(self.before)? as usize;
+        let from = self.bytes.get(self.strings.checked_add(own)?..)?;
         let length = from.iter().position(|byte| *byte == 0)?;
         std::str::from_utf8(&from[..length]).ok()
     }

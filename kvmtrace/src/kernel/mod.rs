@@ -48,7 +48,7 @@ impl Kernel {
         let version = version::Version::running()?;
         let btf = Btf::read()?;
         let mut degraded = Vec::new();
-        let reasons: BTreeMap<u32, String> = btf
+        let mut reasons: BTreeMap<u32, String> = btf
             .enum_values("skb_drop_reason")
             .into_iter()
             .filter_map(|(name, value)| {
@@ -62,6 +62,12 @@ impl Kernel {
                 what: "drop reasons".to_owned(),
                 why: format!("kernel {version} has none (they came with 5.17); drops are told by function alone"),
             });
+        }
+        // Open vSwitch has reasons of its own (`SKB_DROP_REASON_SUBSYS_OPENVSWITCH`), in the kernel or in its module.
+        let module = btf.of_module("openvswitch");
+        for btf in module.iter().chain([&btf]) {
+            let own = btf.enum_values("ovs_drop_reason").into_iter().filter(|(name, _)| name.starts_with("OVS_DROP_"));
+            reasons.extend(own.map(|(name, value)| (value, name.to_owned())));
         }
         let symbols = symbols::Symbols::read();
         if symbols.is_empty() {

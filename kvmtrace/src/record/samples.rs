@@ -1,4 +1,5 @@
-//! A small trace in which every kind of event, and every type within one, occurs: what the golden recording holds.
+//! A small trace in which every kind of event, and every type within one, occurs: what the golden recording holds. The file is
+//! long because it is that one trace.
 
 use crate::event::configuration::{Configuration, ConfigurationSystem, DeviceConfiguration};
 use crate::event::host::{
@@ -8,6 +9,9 @@ use crate::event::host::{
 use crate::event::overlay::{
     IpsecDirection, IpsecPolicy, IpsecSelector, IpsecState, IpsecTemplate, Overlay, RealServer, TunnelEnds,
     VirtualService, WireguardPeer,
+};
+use crate::event::switch::{
+    Switch, SwitchBridge, SwitchEntry, SwitchFlow, SwitchInterface, SwitchKind, SwitchPort, SwitchVlans,
 };
 use crate::event::{
     Address, CommandEnd, Degraded, Direction, DropSample, DropSite, Event, EventKind, FlowCounters, FlowKey,
@@ -391,12 +395,57 @@ fn host() -> HostState {
         }],
         missing: vec![("ebtables".to_owned(), "not installed".to_owned())],
         overlay: overlay(),
+        switch: switch(),
         configuration: Configuration {
             devices: [("eth0".to_owned(), configured)].into(),
             sysctls: [("net.ipv4.ip_forward".to_owned(), "/etc/sysctl.conf".to_owned())].into(),
             firewall: vec!["/etc/nftables.conf".to_owned()],
             proxmox: false,
         },
+    }
+}
+
+fn switch() -> Switch {
+    let kinds = [
+        SwitchKind::System,
+        SwitchKind::Internal,
+        SwitchKind::Patch(Some("patch1".to_owned())),
+        SwitchKind::Tunnel("geneve".to_owned(), Some(IpAddr::from([192, 0, 2, 9])), Some(7)),
+        SwitchKind::Other("dpdk".to_owned()),
+    ];
+    let interface = |(number, kind): (u16, SwitchKind)| SwitchInterface {
+        name: format!("vnet{number}"),
+        kind,
+        number: Some(number),
+        error: Some("could not open network device".to_owned()),
+    };
+    let port = |vlans| SwitchPort {
+        name: "vnet0".to_owned(),
+        vlans,
+        interfaces: (1..).zip(kinds.clone()).map(interface).collect(),
+    };
+    let vlans = [
+        SwitchVlans::Trunk(vec![7]),
+        SwitchVlans::Access(7),
+        SwitchVlans::Native(7, vec![8], true),
+        SwitchVlans::Wrapped(9),
+    ];
+    let flow = SwitchFlow {
+        table: 1,
+        priority: 100,
+        fields: "icmp,nw_src=10.0.0.1".to_owned(),
+        actions: "drop".to_owned(),
+        packets: 3,
+    };
+    Switch {
+        directory: Some("/opt/run/openvswitch".to_owned()),
+        bridges: vec![SwitchBridge {
+            name: "br-int".to_owned(),
+            forwards_reserved: true,
+            ports: vlans.map(port).into(),
+            flows: Some(vec![flow]),
+            learnt: vec![SwitchEntry { port: 1, vlan: 7, mac: GUEST_MAC }],
+        }],
     }
 }
 

@@ -5,6 +5,7 @@
 pub mod routing;
 pub mod rules;
 mod source;
+pub mod switch;
 
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ use routing::Routes;
 use rules::Rules;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr};
+use switch::Switching;
 
 /// The host's tables with their indexes.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub struct Topology<'a> {
     pub routes: Routes<'a>,
     /// The firewall's rules, read.
     pub rules: Rules,
+    /// Open vSwitch.
+    pub switch: Switching<'a>,
     ports: BTreeMap<IfIndex, Vec<&'a Link>>,
     uppers: BTreeMap<IfIndex, Vec<&'a Link>>,
     names: HashMap<&'a str, &'a Link>,
@@ -63,6 +67,7 @@ impl<'a> Topology<'a> {
             host,
             routes: Routes::new(host),
             rules: Rules::new(host),
+            switch: Switching::new(host),
             ports: BTreeMap::new(),
             uppers: BTreeMap::new(),
             names: HashMap::new(),

@@ -106,6 +106,7 @@ fn place(host: &HostState, step: &Step) -> String {
         | Stage::DeviceTransmit
         | Stage::Tunnel
         | Stage::Ipsec
+        | Stage::Switch
         | Stage::Guest => at,
     }
 }

@@ -206,7 +206,7 @@ impl DecisionReport {
             Decision::Flood => Self::Flood { text },
             Decision::Neighbour(entry) => Self::Neighbour { entry: (**entry).clone(), text },
             Decision::Sysctl(name, value) => Self::Sysctl { name: name.clone(), value: value.clone(), text },
-            Decision::Setting(_) | Decision::Ipsec(_) => Self::Setting { text },
+            Decision::Setting(_) | Decision::Ipsec(_) | Decision::OpenFlow(_) => Self::Setting { text },
             Decision::OwnMac => Self::OwnMac { text },
         }
     }

@@ -54,6 +54,9 @@ pub fn cause_of_stop(host: &HostState, step: &Step, stop: &Stop, bridged: bool) 
         Stop::MacvtapMode => Cause::MacvtapMode,
         Stop::MulticastFiltered => Cause::MacvtapMulticastFiltered,
         Stop::InactiveLeg => Cause::BondInactiveLeg,
+        Stop::SwitchDrop(_) => Cause::OvsDrop,
+        Stop::SwitchVlan(..) => Cause::OvsVlan,
+        Stop::SwitchPortDown => Cause::OvsPortDown,
         Stop::Loop => Cause::BridgeLoop,
     }
 }
@@ -91,6 +94,7 @@ fn hook(stage: Stage) -> Option<Hook> {
         | Stage::DeviceTransmit
         | Stage::Tunnel
         | Stage::Ipsec
+        | Stage::Switch
         | Stage::Guest => None,
     }
 }
@@ -116,7 +120,7 @@ pub fn point_of_step(host: &HostState, step: &Step) -> Point {
         Stage::DeviceReceive => device_point(host, step, true),
         Stage::DeviceTransmit => device_point(host, step, false),
         Stage::BridgeIngress => Point::BridgeIngress,
-        Stage::BridgeForward => Point::BridgeForward,
+        Stage::BridgeForward | Stage::Switch => Point::BridgeForward,
         Stage::BridgeEgress => Point::BridgeEgress,
         Stage::BridgeLocal => Point::HostInput,
         Stage::Firewall(Hook::Ingress) => Point::NetfilterIngress,

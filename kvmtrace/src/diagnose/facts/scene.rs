@@ -312,6 +312,11 @@ impl<'a> Scene<'a> {
         !self.guest_macs.contains_key(&mac) && self.host.links.values().any(|link| link.mac == Some(mac))
     }
 
+    /// A device of Open vSwitch's own, by which this host is on one of its bridges.
+    pub fn is_switch_device(&self, device: IfIndex) -> bool {
+        self.link(device).is_some_and(|link| matches!(&link.kind, LinkKind::Other(kind) if kind == "openvswitch"))
+    }
+
     /// The bridge that a device is a port of.
     pub fn bridge_of(&self, device: IfIndex) -> Option<&'a Link> {
         let master = self.link(device)?.master?;

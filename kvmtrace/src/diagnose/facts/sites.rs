@@ -94,6 +94,10 @@ pub enum Site {
     SynCookie,
     /// `net/netfilter/nf_queue.c`: a queue of user space without a listener.
     UserQueue,
+    /// `net/openvswitch`: its datapath does not send a packet on.
+    Switch,
+    /// `net/openvswitch/datapath.c`: no flow fits, and user space was not asked.
+    SwitchUpcall,
     /// `net/ipv4/udp.c`, `net/ipv6/udp.c`: the socket's buffer is full.
     UdpQueue,
     /// `net/ipv4/tcp_ipv4.c`, `udp.c` and those of IPv6: nobody listens on the port.
@@ -354,6 +358,14 @@ impl Site {
             Self::FragmentsIpv6 => &["ipv6_frag_rcv", "ip6_frag_queue"],
             Self::ConntrackDefragments => &["ipv4_conntrack_defrag", "nf_ct_ipv4_gather_frags", "nf_hook_slow"],
             Self::SynCookie => &["cookie_v4_check", "cookie_v6_check"],
+            Self::Switch => &[
+                "do_execute_actions",
+                "ovs_dp_process_packet",
+                "ovs_execute_actions",
+                "ovs_vport_receive",
+                "ovs_vport_send",
+            ],
+            Self::SwitchUpcall => &["ovs_dp_process_packet"],
             Self::UserQueue => &["nf_queue", "__nf_queue"],
             Self::UdpQueue => &["udp_queue_rcv_one_skb", "udpv6_queue_rcv_one_skb", "__udp_enqueue_schedule_skb"],
             Self::NoSocket => &["tcp_v4_rcv", "tcp_v6_rcv", "__udp4_lib_rcv", "__udp6_lib_rcv", "udp_rcv", "udpv6_rcv"],

@@ -18,4 +18,5 @@ pub mod scope;
 mod set;
 pub mod stack;
 pub mod stop;
+pub mod switch;
 pub mod sysctl;

@@ -6,6 +6,7 @@ use crate::diagnose::words;
 use crate::event::host::{Chain, HostState, Rule};
 use crate::event::ruleset::RuleReference;
 use crate::forward::effect::{BridgeOption, Effect, PortFlag};
+use crate::forward::words as forward_words;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -154,6 +155,13 @@ fn effect_words(host: &HostState, effect: &Effect) -> String {
         Effect::AddressAdd(index, address) | Effect::AddressDelete(index, address) => {
             format!("the address {} of {}", network(*address), device(*index))
         }
+        Effect::SwitchVlans(place, vlans) => {
+            let port = host.switch.at(*place).map_or("a port", |(_, port, _)| port.name.as_str());
+            format!("the port {port} of Open vSwitch: {}", forward_words::switch_vlans(vlans))
+        }
+        Effect::SwitchFlowAdd(_, flow) | Effect::SwitchFlowDelete(_, flow) => {
+            format!("what the OpenFlow rule \"{}\" matches", forward_words::openflow(flow))
+        }
         Effect::QdiscDelete(index) => format!("the queue of {}", device(*index)),
         Effect::IpsecDelete(policy) => {
             let does = if policy.blocks { "blocks" } else { "encrypts" };
@@ -216,7 +224,12 @@ pub fn removed_protection(host: &HostState, fix: &Fix) -> Option<String> {
             let link = host.link(*index).filter(|link| private(link))?;
             Some(format!("{} is no longer kept apart from the other guests on its device", link.name))
         }
+        Effect::SwitchFlowDelete(_, flow) => {
+            Some(format!("it deletes the OpenFlow rule \"{}\", which may protect", forward_words::openflow(flow)))
+        }
         Effect::Up(..)
+        | Effect::SwitchVlans(..)
+        | Effect::SwitchFlowAdd(..)
         | Effect::Mtu(..)
         | Effect::Master(..)
         | Effect::PortFlag(..)

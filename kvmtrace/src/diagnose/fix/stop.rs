@@ -6,7 +6,7 @@ use crate::diagnose::facts::firewall::stage;
 use crate::diagnose::facts::firewall::suspects::Suspect;
 use crate::diagnose::facts::scene::Scene;
 use crate::diagnose::fix::conversation::{Conversation, Port, Service};
-use crate::diagnose::fix::{device, netfilter, persist, port, route, sysctl};
+use crate::diagnose::fix::{device, netfilter, persist, port, route, switch, sysctl};
 use crate::diagnose::report::Fix;
 use crate::diagnose::shell::quote;
 use crate::event::host::{BridgeState, Link, LinkKind};
@@ -87,16 +87,11 @@ fn raw(scene: &Scene<'_>, step: &Step, stop: &Stop, packet: &Packet, bridged: bo
         Stop::Ipv6Disabled => ipv6_fixes(scene, step, link),
         Stop::Blackhole | Stop::Unreachable | Stop::Prohibited => routing_fix(step),
         Stop::IpsecPolicy => ipsec_fix(step),
-        Stop::NoServer => vec![Fix::advice(
-            "Add a server to the service, or give one a weight above 0: ipvsadm -e …; ipvsadm -Ln lists them."
-                .to_owned(),
-        )],
-        Stop::NoPeer => on(&|link| {
-            Some(Fix::advice(format!(
-                "Add the destination to the allowed addresses of the peer that has it: wg set {} peer KEY allowed-ips …; wg show {0} lists them. A peer without an endpoint waits to be called.",
-                link.name
-            )))
-        }),
+        Stop::SwitchDrop(rule) => switch::past_rule(scene, *rule, step.device, packet),
+        Stop::SwitchVlan(place, vlan) => switch::vlan(scene, *place, *vlan, packet),
+        Stop::SwitchPortDown => on(&|link| Some(device::up(host, scene.track.first_host(), link))),
+        Stop::NoServer => vec![no_server()],
+        Stop::NoPeer => on(&|link| Some(no_peer(link))),
         Stop::NoRoute => {
             let to = packet.ip().map(|ip| ip.destination.to_string()).unwrap_or_default();
             vec![Fix::advice(format!(
@@ -132,6 +127,17 @@ fn raw(scene: &Scene<'_>, step: &Step, stop: &Stop, packet: &Packet, bridged: bo
         | Stop::InactiveLeg
         | Stop::Loop => Vec::new(),
     }
+}
+
+fn no_server() -> Fix {
+    Fix::advice("Add a server to the service, or give one a weight above 0: ipvsadm -e …; ipvsadm -Ln lists them.")
+}
+
+fn no_peer(link: &Link) -> Fix {
+    Fix::advice(format!(
+        "Add the destination to the allowed addresses of the peer that has it: wg set {} peer KEY allowed-ips …; wg show {0} lists them. A peer without an endpoint waits to be called.",
+        link.name
+    ))
 }
 
 /// A member of the VLAN, or with the VLAN for untagged frames that the bridge gives to new ports.
@@ -174,7 +180,8 @@ fn sysctl_fix(scene: &Scene<'_>, step: &Step, value: &str, why: &str) -> Vec<Fix
         | Decision::Neighbour(_)
         | Decision::Setting(_)
         | Decision::OwnMac
-        | Decision::Ipsec(_) => None,
+        | Decision::Ipsec(_)
+        | Decision::OpenFlow(_) => None,
     });
     name.map(|name| sysctl::set(scene.host, name, value, why)).into_iter().collect()
 }
@@ -242,7 +249,8 @@ fn routing_fix(step: &Step) -> Vec<Fix> {
         | Decision::Sysctl(..)
         | Decision::Setting(_)
         | Decision::OwnMac
-        | Decision::Ipsec(_) => None,
+        | Decision::Ipsec(_)
+        | Decision::OpenFlow(_) => None,
     });
     fix.into_iter().collect()
 }

@@ -162,7 +162,9 @@ impl<'a> Case<'a> {
         if self.scene.is_host_mac(mac) {
             return if own { Way::Host } else { Way::Routed };
         }
-        if self.bridge().is_some() || self.scene.role(device) == Role::Macvtap { Way::Uplink } else { Way::Unknown }
+        let switched = self.scene.topology().switch.place(device).is_some();
+        let bridged = self.bridge().is_some() || switched;
+        if bridged || self.scene.role(device) == Role::Macvtap { Way::Uplink } else { Way::Unknown }
     }
 
     /// Packets that left where they should: for a guest at its tap, for beyond at an uplink, for the host on its input.
@@ -174,7 +176,10 @@ impl<'a> Case<'a> {
                 place.direction == Direction::Egress
                     && matches!(self.scene.role(place.device), Role::Nic | Role::Tunnel)
             }
-            Way::Host => place.direction == Direction::Ingress && self.scene.role(place.device) == Role::Bridge,
+            Way::Host => {
+                place.direction == Direction::Ingress
+                    && (self.scene.role(place.device) == Role::Bridge || self.scene.is_switch_device(place.device))
+            }
             Way::Group | Way::Unknown => self.entry().is_some_and(|(entry, _)| entry != *place),
         };
         self.hops.iter().filter(|(place, _)| leaves(place)).map(|(_, counters)| counters.packets).max().unwrap_or(0)

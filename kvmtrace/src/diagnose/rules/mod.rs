@@ -33,6 +33,7 @@ pub mod socket;
 pub mod source_check;
 pub mod spoofed;
 pub mod stalled;
+pub mod switch;
 pub mod ttl;
 pub mod tunnel;
 pub mod unclassified;
@@ -61,6 +62,7 @@ pub const DROPS: &[(&str, Rule)] = &[
     ("spoofed source", spoofed::judge),
     ("netfilter", netfilter::judge),
     ("queue of user space", queue::judge),
+    ("Open vSwitch", switch::judge),
     ("bridge port", bridge_port::judge),
     ("bridge multicast", bridge_multicast::judge),
     ("guest's ring", guest::judge),
@@ -90,6 +92,7 @@ pub const SILENT: &[(&str, Rule)] = &[
     ("layer 2", silent_l2::judge),
     ("TTL", ttl::judge_silent),
     ("unwanted NAT", nat_unwanted::judge_silent),
+    ("VLAN of Open vSwitch", switch::judge_silent),
     ("NAT", nat::judge),
     ("NAT between guests", hairpin::judge),
     ("source check of ARP", source_check::judge_silent),

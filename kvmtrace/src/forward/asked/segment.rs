@@ -3,7 +3,9 @@
 
 use super::question::{Goal, NextHop};
 use crate::event::host::{BridgeState, GuestInterface, Link, LinkKind, Network, PortVlan, Route};
+use crate::event::switched::Switched;
 use crate::event::{HostState, IfIndex};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 /// The layer-2 network of one guest's interface.
@@ -20,12 +22,25 @@ pub struct Segment<'a> {
     bridges: Vec<IfIndex>,
     /// The device below a macvtap.
     lower: Option<IfIndex>,
+    /// Devices of the same bridge of Open vSwitch, and of those that are joined to it.
+    switched: BTreeSet<IfIndex>,
+    /// Those of them that lead beyond this host.
+    switch_uplinks: Vec<&'a Link>,
 }
 
 impl<'a> Segment<'a> {
     /// The segment of a guest's interface.
     pub fn of(host: &'a HostState, interface: IfIndex) -> Self {
-        let mut segment = Self { host, interface, vlan: None, near: Vec::new(), bridges: Vec::new(), lower: None };
+        let mut segment = Self {
+            host,
+            interface,
+            vlan: None,
+            near: Vec::new(),
+            bridges: Vec::new(),
+            lower: None,
+            switched: BTreeSet::new(),
+            switch_uplinks: Vec::new(),
+        };
         let Some(link) = host.link(interface) else { return segment };
         if let (LinkKind::Macvtap { .. }, Some(lower)) = (&link.kind, link.lower) {
             segment.lower = Some(lower);
@@ -36,9 +51,22 @@ impl<'a> Segment<'a> {
         let bridge = link.master.and_then(|master| host.link(master));
         match bridge.map(|bridge| (bridge, &bridge.kind)) {
             Some((bridge, LinkKind::Bridge(state))) => segment.bridged(link, bridge, state),
-            _ => segment.near.push(link),
+            _ => segment.switched(link),
         }
         segment
+    }
+
+    /// On a bridge of Open vSwitch; else this host routes for the interface alone.
+    fn switched(&mut self, link: &'a Link) {
+        let switched = Switched::new(self.host);
+        self.switched = switched.beside(link.index);
+        if self.switched.is_empty() {
+            self.near.push(link);
+            return;
+        }
+        let own = |link: &&Link| matches!(&link.kind, LinkKind::Other(kind) if kind == "openvswitch");
+        self.near = self.switched.iter().filter_map(|device| self.host.link(*device)).filter(own).collect();
+        self.switch_uplinks = switched.uplinks(link.index);
     }
 
     fn bridged(&mut self, port: &Link, bridge: &'a Link, state: &BridgeState) {
@@ -71,7 +99,7 @@ impl<'a> Segment<'a> {
         let mut uplinks: Vec<&Link> = match (self.lower, self.bridges.first()) {
             (Some(lower), _) => self.host.link(lower).into_iter().collect(),
             (None, Some(bridge)) => self.host.uplinks(*bridge).collect(),
-            (None, None) => Vec::new(),
+            (None, None) => self.switch_uplinks.clone(),
         };
         uplinks.sort_by_key(|link| (!link.up, !link.carrier, link.index));
         uplinks
@@ -79,7 +107,7 @@ impl<'a> Segment<'a> {
 
     /// The guest's interface is on no bridge and no other device: this host routes for it alone.
     pub fn is_routed_alone(&self) -> bool {
-        self.bridges.is_empty() && self.lower.is_none()
+        self.bridges.is_empty() && self.lower.is_none() && self.switched.is_empty()
     }
 
     /// This host has an address or a route there, or answers for others (`proxy_arp`, `proxy_ndp`). What a device has of itself
@@ -115,7 +143,9 @@ impl<'a> Segment<'a> {
             };
             link.port.as_ref().is_none_or(of_vlan)
         };
-        bridged || self.lower.is_some() && link.lower == self.lower && matches!(link.kind, LinkKind::Macvtap { .. })
+        bridged
+            || self.switched.contains(&link.index)
+            || self.lower.is_some() && link.lower == self.lower && matches!(link.kind, LinkKind::Macvtap { .. })
     }
 
     /// This host's own address on the segment, the one of the guest's prefix first.

@@ -5,6 +5,7 @@ mod bridges;
 mod fidelity;
 mod overlay;
 mod routed;
+mod switch;
 
 use super::packet::{Arp, Fragment, Ip, Network, Packet, Translation, Transport};
 use super::step::{Arrival, Outcome, Stop, Walk};

@@ -3,6 +3,7 @@
 use crate::event::host::{Backend, Chain, FdbEntry, Neighbour, Route};
 use crate::event::overlay::{IpsecDirection, IpsecPolicy, IpsecSelector};
 use crate::event::ruleset::RuleReference;
+use crate::event::switch::SwitchFlow;
 use crate::event::{HostState, PolicyRule};
 use crate::forward::asked::STAND_IN;
 use crate::forward::step::Decision;
@@ -21,8 +22,21 @@ pub fn decision(host: &HostState, decision: &Decision) -> String {
         Decision::Sysctl(name, value) => format!("{name} = {value}"),
         Decision::Setting(text) => text.clone(),
         Decision::Ipsec(policy) => format!("xfrm policy {}", ipsec_policy(policy)),
+        Decision::OpenFlow(flow) => openflow(flow),
         Decision::OwnMac => "the destination is the device's own MAC address".to_owned(),
     }
+}
+
+/// A rule as ovs-ofctl writes it: `table=0,priority=100,icmp,nw_src=10.0.0.1,actions=drop`.
+pub fn openflow(flow: &SwitchFlow) -> String {
+    format!("{},actions={}", openflow_match(flow), flow.actions)
+}
+
+/// What a rule asks for, as `ovs-ofctl --strict del-flows` takes it.
+pub fn openflow_match(flow: &SwitchFlow) -> String {
+    let table = if flow.table == 0 { String::new() } else { format!("table={},", flow.table) };
+    let fields = if flow.fields.is_empty() { String::new() } else { format!(",{}", flow.fields) };
+    format!("{table}priority={}{fields}", flow.priority)
 }
 
 /// `nft inet filter forward: iifname "br0" drop`, or as iptables-save has it.

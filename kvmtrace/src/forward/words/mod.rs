@@ -4,8 +4,8 @@
 mod entries;
 mod stops;
 
-pub use entries::{chain, decision, ipsec_policy, policy_rule, route, rule};
-pub use stops::{doubt, stop};
+pub use entries::{chain, decision, ipsec_policy, openflow, openflow_match, policy_rule, route, rule};
+pub use stops::{doubt, stop, switch_vlans};
 
 use crate::event::host::FdbEntry;
 use crate::event::ruleset::RuleReference;
@@ -34,6 +34,7 @@ pub fn stage(stage: Stage) -> &'static str {
         Stage::DeviceTransmit => "send",
         Stage::Tunnel => "tunnel",
         Stage::Ipsec => "ipsec",
+        Stage::Switch => "switch",
         Stage::Guest => "guest",
     }
 }
@@ -63,6 +64,7 @@ pub fn stage_id(stage: Stage) -> &'static str {
         Stage::DeviceTransmit => "device-transmit",
         Stage::Tunnel => "tunnel",
         Stage::Ipsec => "ipsec",
+        Stage::Switch => "switch",
         Stage::Guest => "guest",
     }
 }
@@ -141,6 +143,11 @@ fn passes(host: &HostState, step: &Step) -> String {
         },
         Stage::Tunnel => "not wrapped".to_owned(),
         Stage::Ipsec => "no policy takes it".to_owned(),
+        Stage::Switch => match step.decisions.first() {
+            Some(Decision::OpenFlow(_)) => "a rule of Open vSwitch takes it".to_owned(),
+            Some(Decision::Setting(text)) if text.starts_with("port ") => format!("Open vSwitch takes it: {text}"),
+            _ => "its port is known".to_owned(),
+        },
         Stage::Guest => "the guest reads its ring".to_owned(),
     }
 }
@@ -158,7 +165,8 @@ fn fdb_entry(step: &Step) -> Option<&FdbEntry> {
         | Decision::Sysctl(..)
         | Decision::Setting(_)
         | Decision::OwnMac
-        | Decision::Ipsec(_) => None,
+        | Decision::Ipsec(_)
+        | Decision::OpenFlow(_) => None,
     })
 }
 
@@ -179,7 +187,8 @@ fn route_passes(host: &HostState, step: &Step) -> String {
             | Decision::Sysctl(..)
             | Decision::Setting(_)
             | Decision::OwnMac
-            | Decision::Ipsec(_) => {}
+            | Decision::Ipsec(_)
+            | Decision::OpenFlow(_) => {}
         }
     }
     "routed".to_owned()
@@ -188,7 +197,7 @@ fn route_passes(host: &HostState, step: &Step) -> String {
 fn branches(step: &Step) -> String {
     let flooded = step.decisions.iter().any(|decision| matches!(decision, Decision::Flood));
     match step.stage {
-        Stage::BridgeForward if flooded => "flooded: a copy to each port".to_owned(),
+        Stage::BridgeForward | Stage::Switch if flooded => "flooded: a copy to each port".to_owned(),
         Stage::BridgeForward => "a copy to each port that wants it".to_owned(),
         Stage::Tunnel => "a copy to each remote".to_owned(),
         Stage::DeviceReceive
@@ -205,6 +214,7 @@ fn branches(step: &Step) -> String {
         | Stage::Local
         | Stage::DeviceTransmit
         | Stage::Ipsec
+        | Stage::Switch
         | Stage::Guest => "copies go several ways".to_owned(),
     }
 }
@@ -233,6 +243,7 @@ fn becomes(host: &HostState, step: &Step, before: &Packet, after: &Packet) -> St
         | Stage::DeviceTransmit
         | Stage::Tunnel
         | Stage::Ipsec
+        | Stage::Switch
         | Stage::Guest => {}
     }
     if !matches!(step.stage, Stage::Tunnel | Stage::Ipsec)

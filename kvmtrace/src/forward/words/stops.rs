@@ -1,8 +1,9 @@
 //! Why a packet stops, and why its way on is not known.
 
-use super::entries::{chain_of, policy_rule};
+use super::entries::{chain_of, openflow, policy_rule};
+use crate::event::switch::{SwitchPlace, SwitchVlans};
 use crate::event::{HostState, IfIndex};
-use crate::forward::step::{Doubt, Stop};
+use crate::forward::step::{Doubt, Stop, SwitchRule};
 
 /// Why a packet stops, as a clause: `eth0 has no carrier`.
 pub fn stop(host: &HostState, at: Option<IfIndex>, stop: &Stop) -> String {
@@ -69,7 +70,52 @@ pub fn stop(host: &HostState, at: Option<IfIndex>, stop: &Stop) -> String {
         }
         Stop::MulticastFiltered => format!("the multicast filter of {here} does not have the group"),
         Stop::InactiveLeg => format!("{here} is not the bond's active leg"),
+        Stop::SwitchDrop(rule) => switch_drop(host, *rule),
+        Stop::SwitchVlan(place, vlan) => switch_vlan(host, at, *place, *vlan),
+        Stop::SwitchPortDown => format!("{here}, this host's own port of Open vSwitch, is down"),
         Stop::Loop => format!("it comes to {here} again: it goes in a circle"),
+    }
+}
+
+fn switch_drop(host: &HostState, rule: SwitchRule) -> String {
+    let bridge = host.switch.bridges.get(rule.bridge);
+    let name = bridge.map_or("Open vSwitch", |bridge| bridge.name.as_str());
+    let flow = rule.rule.and_then(|rule| bridge?.flows.as_ref()?.get(rule));
+    match flow {
+        Some(flow) => format!("the OpenFlow rule \"{}\" of {name} drops it", openflow(flow)),
+        None => format!("no OpenFlow rule of {name} takes it"),
+    }
+}
+
+fn switch_vlan(host: &HostState, at: Option<IfIndex>, place: SwitchPlace, vlan: u16) -> String {
+    let Some((bridge, port, _)) = host.switch.at(place) else { return "its VLAN ends there".to_owned() };
+    let (bridge, name) = (&bridge.name, &port.name);
+    let vlans = switch_vlans(&port.vlans);
+    let came_by = at.is_some_and(|device| host.link_name(device) == *name);
+    match (vlan, &port.vlans) {
+        (0, _) if port.vlans.takes(0).is_none() => {
+            format!("the port {name} of {bridge} ({vlans}) takes no frames without a tag")
+        }
+        (tag, vlans_of) if came_by && vlans_of.takes(tag).is_none() => {
+            format!("the port {name} of {bridge} ({vlans}) takes no frames with the tag {tag}")
+        }
+        (0, _) => format!("the port {name} of {bridge} ({vlans}) does not carry frames without a VLAN"),
+        (vlan, own) if own.carries(vlan) => format!("no other port of {bridge} carries VLAN {vlan}, that of {name}"),
+        (vlan, _) => format!("the port {name} of {bridge} ({vlans}) does not carry VLAN {vlan}"),
+    }
+}
+
+/// What a port does with VLANs, as `ovs-vsctl` lists it.
+pub fn switch_vlans(vlans: &SwitchVlans) -> String {
+    let list = |vlans: &[u16]| vlans.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    match vlans {
+        SwitchVlans::Trunk(vlans) if vlans.is_empty() => "a trunk of all VLANs".to_owned(),
+        SwitchVlans::Trunk(vlans) => format!("trunks={}", list(vlans)),
+        SwitchVlans::Access(tag) => format!("tag={tag}"),
+        SwitchVlans::Native(tag, _, untagged) => {
+            format!("tag={tag} vlan_mode=native-{}", if *untagged { "untagged" } else { "tagged" })
+        }
+        SwitchVlans::Wrapped(tag) => format!("tag={tag} vlan_mode=dot1q-tunnel"),
     }
 }
 

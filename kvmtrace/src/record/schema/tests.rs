@@ -4,6 +4,7 @@ use super::*;
 use crate::event::configuration::ConfigurationSystem;
 use crate::event::host::{Backend, LinkKind, PortState};
 use crate::event::overlay::IpsecDirection;
+use crate::event::switch::{SwitchKind, SwitchVlans};
 use crate::event::{
     Address, Direction, EventKind, Loss, PacketCause, PacketRecord, Place, Protocol, Started, Timestamp, UnlistedPlace,
 };
@@ -38,6 +39,8 @@ fn the_description_is_of_our_types() {
     tracer.trace_type::<Backend>(&samples).unwrap();
     tracer.trace_type::<ConfigurationSystem>(&samples).unwrap();
     tracer.trace_type::<IpsecDirection>(&samples).unwrap();
+    tracer.trace_type::<SwitchKind>(&samples).unwrap();
+    tracer.trace_type::<SwitchVlans>(&samples).unwrap();
     let derived = json(tracer);
     if std::env::var_os("KVMTRACE_BLESS").is_some() {
         std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/src/record/schema/events.json"), &derived).unwrap();
