@@ -55,8 +55,7 @@ use crate::diagnose::report::{
 use crate::diagnose::rules::judge;
 use crate::event::IfIndex;
 use crate::event::switched::Switched;
-use crate::event::{HostState, UnlistedPlace};
-use crate::topology::Topology;
+use crate::event::{HostState, Place, UnlistedPlace};
 use crate::topology::is_switched;
 use crate::track::{IcmpError, Track};
 use std::collections::{BTreeMap, BTreeSet};
@@ -107,16 +106,21 @@ fn report_of(track: &Track, check: Option<Vec<Finding>>) -> Report {
         .iter()
         .map(|case| identity::flow_id(case.device().map(|device| scene.name(device)).as_deref(), &case.key()))
         .collect();
-    let topology = Topology::new(scene.host);
-    let bases = reconcile::reconcile(&scene, &topology, &cases, &mut judgements);
+    let topology = scene.topology();
+    let reconciled = reconcile::reconcile(&scene, topology, &cases, &mut judgements);
+    let bases: Vec<Basis> = reconciled.iter().map(|reconciled| reconciled.basis).collect();
     for judgement in judgements.iter_mut().flatten() {
         complete(scene.host, &mut judgement.fixes);
     }
-    let predictor = Predictor::new(&topology, &cases, &judgements, &ids);
+    let predictor = Predictor::new(topology, &cases, &judgements, &ids);
     predictor.predict(&cases, &mut judgements, &bases);
-    let judged = cases.iter().zip(judgements).zip(ids.iter().zip(bases));
+    let judged = cases.iter().zip(judgements).zip(ids.iter().zip(&reconciled));
     let mut flows: Vec<FlowReport> = judged
-        .map(|((case, judgement), (id, basis))| FlowReport { id: id.clone(), basis, ..flow_report(case, judgement) })
+        .map(|((case, judgement), (id, reconciled))| FlowReport {
+            id: id.clone(),
+            basis: reconciled.basis,
+            ..flow_report(case, judgement, &reconciled.unseen)
+        })
         .collect();
     flows.sort_by(|a, b| {
         let rank = |flow: &FlowReport| {
@@ -271,7 +275,7 @@ fn is_wanted(scene: &Scene<'_>, group: &Group<'_>) -> bool {
         || !started.devices.is_empty() && places.into_iter().any(|device| started.devices.contains(&scene.name(device)))
 }
 
-fn flow_report(case: &Case<'_>, judgement: Option<Judgement>) -> FlowReport {
+fn flow_report(case: &Case<'_>, judgement: Option<Judgement>, unseen: &[Place]) -> FlowReport {
     let key = case.key();
     let scene = case.scene;
     let loss = scene.track.loss();
@@ -314,7 +318,7 @@ fn flow_report(case: &Case<'_>, judgement: Option<Judgement>) -> FlowReport {
         dropped: case.dropped().min(packets),
         fragments: case.hops.iter().map(|(_, counters)| u64::from(counters.fragments)).max().unwrap_or(0),
         place: None,
-        path: journey::path(case),
+        path: journey::path(case, unseen),
         explanation: format!(
             "{} went {} way in order.",
             words::packets(packets),

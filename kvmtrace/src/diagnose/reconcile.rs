@@ -1,7 +1,7 @@
 //! Lays what the model expects of a flow beside what was seen of it. Where a rule found the cause, the model agrees or has
 //! nothing to add; where no rule did and the packets went missing, the stop of the walk is the cause.
 
-use super::expect::{self, Question};
+use super::expect;
 use super::facts::cause_of_stop::{cause_of_doubt, cause_of_stop, point_of_step};
 use super::facts::firewall::suspects::root;
 use super::facts::scene::Scene;
@@ -10,42 +10,102 @@ use super::flows::case::Case;
 use super::judgement::Judgement;
 use super::report::{Basis, Cause, Fix, Root, Verdict, Where};
 use super::rules;
+use crate::event::{Direction, IfIndex, Place};
+use crate::forward::asked::Goal;
 use crate::forward::reading::Reading;
-use crate::forward::step::{Outcome, Step, Stop};
+use crate::forward::step::{Arrival, Outcome, Stage, Step, Stop};
 use crate::forward::{walk, words};
 use crate::topology::Topology;
+use std::collections::BTreeSet;
 
 /// Flows that are walked at most: a report stays quick under any load.
 const WALKED: usize = 512;
 
-/// Judges each flow once more with the model's answer at hand, and says what each verdict rests on.
+/// What the model adds to a flow's verdict.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Reconciled {
+    /// What the verdict rests on.
+    pub(super) basis: Basis,
+    /// Places of the walk, in its order, at which packets that went missing should have been seen and were not.
+    pub(super) unseen: Vec<Place>,
+}
+
+/// Judges each flow once more with the model's answer at hand.
 pub(super) fn reconcile(
     scene: &Scene<'_>,
     topology: &Topology<'_>,
     cases: &[Case<'_>],
     judgements: &mut [Option<Judgement>],
-) -> Vec<Basis> {
+) -> Vec<Reconciled> {
     let mut walked = 0;
+    let places = scene.track.flows().flat_map(|flow| flow.places.keys());
+    let counted: BTreeSet<IfIndex> = places.map(|place| place.device).collect();
     let answers = cases.iter().zip(judgements.iter_mut()).map(|(case, judgement)| {
         let open = judgement.is_some() || rules::suffers(case);
         if !open || walked >= WALKED {
-            return Basis::Observed;
+            return Reconciled::default();
         }
         walked += 1;
-        let Some(question) = expect::question(case) else { return Basis::Observed };
-        let Some(expected) = stop_of(scene, topology, case, &question) else { return Basis::Observed };
-        match judgement {
-            // The kernel knows that its switch drops, the rules which of them it was.
-            Some(known) if known.cause == expected.cause && known.cause != Cause::OvsDrop => Basis::Both,
-            Some(known) if !is_vague(known.cause) && !is_of_switch(known.cause, expected.cause) => Basis::Observed,
-            Some(_) | None => {
-                let seen = !case.drops.is_empty();
-                *judgement = Some(expected);
-                if seen { Basis::Both } else { Basis::Model }
-            }
-        }
+        let Some(question) = expect::question(case) else { return Reconciled::default() };
+        let walk = walk(topology, &question.packet, question.entry);
+        let reading = Reading::new(&walk, &question.packet, question.goal);
+        let basis = basis(judgement, stop_of(scene, case, &reading), !case.drops.is_empty());
+        let is_missing = |judgement: &Judgement| matches!(judgement.verdict, Verdict::Dropped | Verdict::Lost);
+        let wanted = judgement.as_ref().is_some_and(is_missing) && is_for(&reading, question.goal);
+        let unseen = if wanted { unseen(&counted, case, &reading) } else { Vec::new() };
+        Reconciled { basis, unseen }
     });
     answers.collect()
+}
+
+/// Which of the two is believed: a rule that found the cause, else the walk's stop.
+fn basis(judgement: &mut Option<Judgement>, expected: Option<Judgement>, seen: bool) -> Basis {
+    let Some(expected) = expected else { return Basis::Observed };
+    match judgement {
+        // The kernel knows that its switch drops, the rules which of them it was.
+        Some(known) if known.cause == expected.cause && known.cause != Cause::OvsDrop => Basis::Both,
+        Some(known) if !is_vague(known.cause) && !is_of_switch(known.cause, expected.cause) => Basis::Observed,
+        Some(_) | None => {
+            *judgement = Some(expected);
+            if seen { Basis::Both } else { Basis::Model }
+        }
+    }
+}
+
+/// The walk leads where the packet should arrive, or stops: it is no copy for somebody else.
+fn is_for(reading: &Reading<'_>, goal: Goal) -> bool {
+    match reading.last().map(|step| &step.outcome) {
+        Some(Outcome::Stops(_)) => true,
+        Some(Outcome::Arrives(Arrival::Guest(device))) => goal == Goal::Guest(*device),
+        Some(Outcome::Arrives(Arrival::Uplink(_) | Arrival::Namespace(_))) => goal == Goal::Beyond,
+        Some(Outcome::Arrives(Arrival::Host | Arrival::Answered)) => goal == Goal::Host,
+        Some(
+            Outcome::Arrives(Arrival::Ignored)
+            | Outcome::Passes
+            | Outcome::Becomes(_)
+            | Outcome::Branches
+            | Outcome::Unknown(_),
+        )
+        | None => false,
+    }
+}
+
+/// Where the walk passes a hook of a device, or was about to, and the flow was not counted: behind the last place at which it was. Devices at which
+/// nothing at all was counted may not have been watched; they count only as the place where the walk leaves this host.
+fn unseen(counted: &BTreeSet<IfIndex>, case: &Case<'_>, reading: &Reading<'_>) -> Vec<Place> {
+    // Where it was to be sent and stops, it comes to no hook.
+    let is_sent = |step: &Step| {
+        matches!((step.stage, &step.outcome), (Stage::BridgeEgress | Stage::DeviceTransmit, Outcome::Stops(_)))
+    };
+    let side = |step: &Step| step.hook.or_else(|| is_sent(step).then_some(Direction::Egress));
+    let way = || reading.steps().filter_map(|(_, step)| Some(Place { device: step.device?, direction: side(step)? }));
+    let seen = |place: &Place| case.hops.iter().any(|(hop, _)| hop == place);
+    let behind = way().enumerate().filter(|(_, place)| seen(place)).map(|(at, _)| at + 1).last().unwrap_or(0);
+    let last = way().next_back();
+    let is_counted = |place: &Place| Some(*place) == last || counted.contains(&place.device);
+    let mut unseen: Vec<Place> = way().skip(behind).filter(|place| !seen(place) && is_counted(place)).collect();
+    unseen.dedup();
+    unseen
 }
 
 /// Causes that say no more than that something happened, or that nothing came back.
@@ -59,10 +119,8 @@ fn is_of_switch(seen: Cause, expected: Cause) -> bool {
 }
 
 /// The judgement that the walk's stop amounts to; none where the walk does not surely stop.
-fn stop_of(scene: &Scene<'_>, topology: &Topology<'_>, case: &Case<'_>, question: &Question) -> Option<Judgement> {
+fn stop_of(scene: &Scene<'_>, case: &Case<'_>, reading: &Reading<'_>) -> Option<Judgement> {
     let host = scene.host;
-    let walk = walk(topology, &question.packet, question.entry);
-    let reading = Reading::new(&walk, &question.packet, question.goal);
     if let Some((_, step)) = reading.doubt() {
         return doubted(scene, case, step);
     }

@@ -128,6 +128,32 @@ fn a_frame_too_big_for_the_uplink_is_told_with_its_size_and_the_mtu_to_set() {
 }
 
 #[test]
+fn the_path_has_the_hop_that_was_expected_and_not_seen() {
+    let path = |world: &World, key| {
+        let hops = world.verdict(key).path.into_iter();
+        hops.map(|hop| (hop.device, hop.direction, hop.packets, hop.expected)).collect::<Vec<_>>()
+    };
+    let mut world = World::new();
+    world.link(TAP).mtu = 9000;
+    let datagrams = flow(Protocol::Udp, GUEST, LAN);
+    world.seen(datagrams, TAP, Ingress, |counters| counters.largest = 4000);
+    world.dropped(datagrams, ("NOT_SPECIFIED", "br_dev_queue_push_xmit", UPLINK), 4, 4000, &["br_handle_frame"]);
+    let tap = ("vnet0".to_owned(), Ingress, 4, false);
+    assert_eq!(path(&world, datagrams), [tap.clone(), ("eth0".to_owned(), Egress, 0, true)]);
+    // It died on the bridge, where the model knows of nothing: all of the way behind it is missing.
+    let mut world = World::new();
+    let ping = echo(GUEST, LAN);
+    world.seen(ping, TAP, Ingress, |_| ());
+    world.dropped(ping, ("TC_INGRESS", "__netif_receive_skb_core", TAP), 4, 84, &[]);
+    assert_eq!(path(&world, ping), [tap.clone(), ("eth0".to_owned(), Egress, 0, true)]);
+    // What arrives has no such hop, nor has what ends where the model says.
+    let mut world = World::new();
+    world.seen(ping, TAP, Ingress, |_| ());
+    world.seen(ping, UPLINK, Egress, |_| ());
+    assert!(path(&world, ping).iter().all(|(.., expected)| !expected));
+}
+
+#[test]
 fn the_caller_of_the_hook_tells_which_one_dropped() {
     let cases: [(&str, &[&str], Cause); 7] = [
         ("nft_do_chain", &["nft_do_chain_inet", "nf_hook_slow", "ip_forward", "ip_rcv"], Cause::NetfilterForward),

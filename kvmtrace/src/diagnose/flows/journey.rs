@@ -2,7 +2,6 @@
 
 use super::case::Case;
 use crate::diagnose::facts::scene::Role;
-use crate::diagnose::facts::sites::Site;
 use crate::diagnose::report::{Hop, Latency, Point};
 use crate::event::{Direction, FlowCounters, Place, Timestamp};
 
@@ -54,8 +53,9 @@ pub fn hops<'a>(case: &Case<'a>) -> Vec<(Place, &'a FlowCounters)> {
 }
 
 /// The path for the report; `latency_ns` between first packets of places that follow each other. There is none where
-/// the two may be different packets: the later one is older, or the places were not yet all watched.
-pub fn path(case: &Case<'_>) -> Vec<Hop> {
+/// the two may be different packets: the later one is older, or the places were not yet all watched. Behind them the places that
+/// the model expects, where nobody saw the packets.
+pub fn path(case: &Case<'_>, unseen: &[Place]) -> Vec<Hop> {
     let mut before: Option<Timestamp> = None;
     let mut path: Vec<Hop> = case
         .hops
@@ -76,21 +76,14 @@ pub fn path(case: &Case<'_>) -> Vec<Hop> {
             }
         })
         .collect();
-    // The egress that it died at before it was counted there.
-    if let Some(device) = case.focus.as_ref().and_then(|drop| drop.device())
-        && case.focus.as_ref().is_some_and(|drop| drop.within(Site::BridgeEgressLength))
-        && !case.hops.iter().any(|(place, _)| place.device == device && place.direction == Direction::Egress)
-    {
-        let device = case.scene.name(device);
-        path.push(Hop {
-            device,
-            direction: Direction::Egress,
-            stage: Point::BridgeEgress,
-            packets: 0,
-            bytes: 0,
-            latency_ns: None,
-            expected: true,
-        });
-    }
+    path.extend(unseen.iter().map(|place| Hop {
+        device: case.scene.name(place.device),
+        direction: place.direction,
+        stage: Point::of(case.scene, *place),
+        packets: 0,
+        bytes: 0,
+        latency_ns: None,
+        expected: true,
+    }));
     path
 }
