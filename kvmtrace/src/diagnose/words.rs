@@ -21,6 +21,15 @@ pub fn counted(count: u64, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
+/// `2 Mbit/s`: a rate of so many bits a second.
+pub fn bit_rate(bits: u64) -> String {
+    match bits {
+        0..10_000 => format!("{bits} bit/s"),
+        10_000..10_000_000 => format!("{} kbit/s", bits / 1_000),
+        _ => format!("{} Mbit/s", bits / 1_000_000),
+    }
+}
+
 /// `a, b and c`
 pub fn list(items: &[String]) -> String {
     match items {

@@ -246,6 +246,24 @@ pub struct Qdisc {
     pub overlimits: u64,
     /// Packets waiting.
     pub backlog: u32,
+    /// What it does, in tc's words: `loss 40%` of netem, `rate 10000000bit limit 63500b` of tbf; null for other kinds.
+    pub setting: Option<String>,
+    /// Bytes that a token bucket (tbf) lets through at once: no larger packet ever passes.
+    pub burst: Option<u32>,
+    /// Policers among the filters of `ingress` and `clsact`.
+    #[serde(default)]
+    pub policers: Vec<Policer>,
+}
+
+/// A filter with the action `police`, which drops what comes faster than a rate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Policer {
+    /// It is asked as packets leave, else as they come in.
+    pub egress: bool,
+    /// `u32`, `matchall`, `flower`, …
+    pub filter: String,
+    /// Bits a second; 0 where it has no rate of this kind.
+    pub rate: u64,
 }
 
 /// The firewall's rules, of all back ends.

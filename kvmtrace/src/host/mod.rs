@@ -24,6 +24,7 @@ mod tables;
 #[cfg(test)]
 pub(crate) mod test_hosts;
 mod text_file;
+mod traffic;
 
 pub use changes::Changes;
 pub use guests::elsewhere::{OtherNamespace, find as guests_elsewhere};
@@ -155,7 +156,7 @@ fn read() -> Result<HostState, HostError> {
     optional("neighbours", tables::neighbours(&mut netlink).map(|neighbours| state.neighbours = neighbours));
     optional("proxied neighbours", tables::proxies(&mut netlink).map(|proxies| state.proxies = proxies));
     optional("forwarding database", tables::forwarding(&mut netlink).map(|entries| state.forwarding = entries));
-    optional("queueing disciplines", tables::qdiscs(&mut netlink).map(|qdiscs| state.qdiscs = qdiscs));
+    optional("queueing disciplines", traffic::qdiscs(&mut netlink).map(|qdiscs| state.qdiscs = qdiscs));
     missing.extend(cut.map(|why| ("routes".to_owned(), why)));
     missing.extend(overlay::read(&mut state, &mut netlink));
     missing.extend(switch::read(&mut state));

@@ -1,10 +1,10 @@
 //! Routes, neighbours, forwarding databases and queueing disciplines.
 
 use super::links::index;
-use super::netlink::{Attributes, Message, Netlink, read_address, read_u16, read_u32};
+use super::netlink::{Attributes, Message, Netlink, read_address, read_u16};
 use crate::event::IfIndex;
 use crate::event::bounds;
-use crate::event::host::{FdbEntry, Neighbour, Network, Qdisc, Route};
+use crate::event::host::{FdbEntry, Neighbour, Network, Route};
 use nix::libc;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -15,8 +15,6 @@ const ROUTE_HEADER: usize = 12;
 const NEIGHBOUR_HEADER: usize = 12;
 /// Proxied addresses that are kept: a recording holds the host's state whole.
 const PROXIES: usize = 4_096;
-/// `struct tcmsg`
-const QDISC_HEADER: usize = 20;
 
 /// Routes, of which no more are kept than a trace has room for, and how many there are.
 #[derive(Debug, Default)]
@@ -189,59 +187,4 @@ fn forwarding_entry(message: &Message) -> Option<FdbEntry> {
         sticky: header[10] & NTF_STICKY != 0,
         remote: attributes.address(libc::NDA_DST),
     })
-}
-
-/// Queueing disciplines with their counters.
-pub(super) fn qdiscs(netlink: &mut Netlink) -> io::Result<Vec<Qdisc>> {
-    let messages = netlink.dump(libc::RTM_GETQDISC, &[0; QDISC_HEADER])?;
-    Ok(messages.iter().filter_map(qdisc).collect())
-}
-
-fn qdisc(message: &Message) -> Option<Qdisc> {
-    const TCA_KIND: u16 = 1;
-    const TCA_STATS2: u16 = 7;
-    const TCA_STATS_QUEUE: u16 = 3;
-    let (header, attributes) = message.split(QDISC_HEADER)?;
-    // struct gnet_stats_queue: qlen, backlog, drops, requeues, overlimits.
-    let queue = attributes.nested(TCA_STATS2).get(TCA_STATS_QUEUE).unwrap_or_default();
-    let counter = |number: usize| queue.get(number * 4..).and_then(read_u32).unwrap_or(0);
-    Some(Qdisc {
-        device: index(&header[4..])?,
-        kind: attributes.text(TCA_KIND)?,
-        handle: handle(read_u32(&header[8..])?),
-        parent: parent(read_u32(&header[12..])?),
-        drops: counter(2).into(),
-        overlimits: counter(4).into(),
-        backlog: counter(0),
-    })
-}
-
-/// `8001:` or, for a class, `1:10`.
-fn handle(handle: u32) -> String {
-    match (handle >> 16, handle & 0xffff) {
-        (major, 0) => format!("{major:x}:"),
-        (major, minor) => format!("{major:x}:{minor:x}"),
-    }
-}
-
-fn parent(parent: u32) -> String {
-    match parent {
-        0xffff_ffff => "root".to_owned(),
-        // TC_H_INGRESS, which is also TC_H_CLSACT.
-        0xffff_fff1 => "ingress".to_owned(),
-        class => handle(class),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn handles_read_as_tc_writes_them() {
-        assert_eq!(handle(0x8001_0000), "8001:");
-        assert_eq!(handle(0x0001_0010), "1:10");
-        assert_eq!(parent(0xffff_ffff), "root");
-        assert_eq!(parent(0xffff_fff1), "ingress");
-    }
 }

@@ -1,9 +1,9 @@
 //! Kinds of hosts on which one thing had been taken for another.
 
 use crate::world::{BRIDGE, GUEST, LAN, OTHER_TAP, TAP, UPLINK, World, echo, flow, mac};
-use kvmtrace::diagnose::report::{Cause, FlowReport};
+use kvmtrace::diagnose::report::{Cause, FlowReport, Severity};
 use kvmtrace::event::Direction::{Egress, Ingress};
-use kvmtrace::event::host::LinkKind;
+use kvmtrace::event::host::{LinkKind, Network, Policer, Qdisc, Route};
 use kvmtrace::event::{IfIndex, MacAddress, Protocol};
 use rstest::rstest;
 
@@ -139,4 +139,137 @@ fn a_mac_address_that_is_answered_and_nobody_elses_is_a_nested_guests() {
     assert_eq!(foreign_mac(mac(0x33), "10.0.0.31", None), Told::Advice);
     assert_eq!(foreign_mac(mac(0xb0), GUEST, Some(mac(0xb0))), Told::Command, "this host's own");
     assert_ne!(foreign_mac(mac(2), GUEST, Some(mac(2))), Told::Advice, "its neighbour's");
+}
+
+/// A request that came in for the guest's address, and for a MAC address that nobody here has.
+fn sent_to(last: u8) -> FlowReport {
+    let mut world = World::new();
+    world.host.guests[0].interfaces[0].addresses.push(GUEST.parse().unwrap());
+    let ping = echo(LAN, GUEST);
+    for (device, direction) in [(UPLINK, Ingress), (TAP, Egress)] {
+        world.seen(ping, device, direction, |counters| {
+            (counters.source_mac, counters.destination_mac) = (mac(0x64), mac(last));
+        });
+    }
+    world.verdict(ping)
+}
+
+#[test]
+fn a_machine_beyond_that_sends_to_a_former_mac_address_is_named() {
+    let told = sent_to(0x77);
+    assert_eq!((told.cause, told.severity), (Some(Cause::NeighbourStale), Severity::Error), "{told:?}");
+    assert!(told.explanation.contains("52:54:00:aa:00:77"), "{}", told.explanation);
+    assert_ne!(sent_to(1).cause, Some(Cause::NeighbourStale));
+}
+
+/// A guest behind a bridge has an address of the uplink's network, by a route of its own.
+fn behind(prefix: u8, proxied: bool) -> FlowReport {
+    let (guest, own) = ("203.0.113.11", "203.0.113.2");
+    let mut world = World::new();
+    let uplink = world.link(UPLINK);
+    (uplink.master, uplink.port) = (None, None);
+    uplink.addresses.push(Network { address: own.parse().unwrap(), prefix: 24 });
+    let route = |destination: &str, prefix, device| Route {
+        destination: Network { address: destination.parse().unwrap(), prefix },
+        gateway: None,
+        device: Some(device),
+        source: None,
+        table: 254,
+        metric: 0,
+        kind: "unicast".to_owned(),
+        mtu: None,
+    };
+    world.host.routes = vec![route("203.0.113.0", 24, UPLINK), route(guest, prefix, BRIDGE)];
+    world.host.sysctls.insert("net.ipv4.ip_forward".to_owned(), "1".to_owned());
+    world.host.guests[0].interfaces[0].addresses.push(guest.parse().unwrap());
+    if proxied {
+        world.host.proxies.push((guest.parse().unwrap(), UPLINK));
+    }
+    let ping = echo(guest, "203.0.113.1");
+    for (device, direction) in [(TAP, Ingress), (BRIDGE, Ingress), (UPLINK, Egress)] {
+        world.seen(ping, device, direction, |counters| counters.destination_mac = mac(0xb0));
+    }
+    world.verdict(ping)
+}
+
+#[test]
+fn a_guest_with_an_address_of_the_uplinks_network_needs_a_proxy_there() {
+    let told = behind(32, false);
+    assert_eq!(told.cause, Some(Cause::NeighbourUnresolved), "{told:?}");
+    assert_eq!(commands(&told)[0], Some("ip neigh add proxy 203.0.113.11 dev eth0"));
+    assert_eq!(behind(32, true).cause, Some(Cause::NoReply));
+}
+
+/// A ping of 1,400 bytes that a queueing discipline of the uplink drops, or that gets lost behind it.
+fn queued(kind: &str, setting: &str, burst: Option<u32>, lost: u64) -> FlowReport {
+    let mut world = World::new();
+    world.host.qdiscs.push(Qdisc {
+        device: UPLINK,
+        kind: kind.to_owned(),
+        handle: "8001:".to_owned(),
+        parent: "root".to_owned(),
+        drops: lost,
+        overlimits: 0,
+        backlog: 0,
+        setting: Some(setting.to_owned()),
+        burst,
+        policers: Vec::new(),
+    });
+    let ping = echo(GUEST, LAN);
+    for (device, direction) in [(TAP, Ingress), (UPLINK, Egress)] {
+        world.seen(ping, device, direction, |counters| counters.largest = 1_400);
+    }
+    if lost > 0 {
+        world.dropped(ping, ("QDISC_DROP", "__dev_queue_xmit", UPLINK), lost, 1_400, &["br_dev_queue_push_xmit"]);
+    }
+    world.verdict(ping)
+}
+
+#[test]
+fn netem_is_told_as_what_it_is_and_where_it_is() {
+    for lost in [4, 0] {
+        let told = queued("netem", "corrupt 80%", None, lost);
+        assert_eq!((told.cause, told.place.unwrap().device.as_deref()), (Some(Cause::Netem), Some("eth0")), "{lost}");
+        assert!(told.explanation.contains("corrupt 80%"));
+    }
+}
+
+#[test]
+fn a_token_bucket_that_no_packet_fits_into_gets_a_burst_and_keeps_its_rate() {
+    let told = queued("tbf", "rate 10000000bit limit 63500b", Some(1_000), 4);
+    let wider = "tc qdisc change dev eth0 root tbf rate 10000000bit limit 63500b burst 3028b";
+    assert_eq!((told.cause, commands(&told)[0]), (Some(Cause::QdiscLimit), Some(wider)));
+    let told = queued("tbf", "rate 10000000bit limit 63500b", Some(2_000), 4);
+    assert!(!told.explanation.contains("burst"), "{}", told.explanation);
+}
+
+/// A filter at a tap drops some of what its guest sends.
+fn filtered(policers: Vec<Policer>) -> FlowReport {
+    let mut world = World::new();
+    world.host.qdiscs.push(Qdisc {
+        device: TAP,
+        kind: "ingress".to_owned(),
+        handle: "ffff:".to_owned(),
+        parent: "ingress".to_owned(),
+        drops: 0,
+        overlimits: 0,
+        backlog: 0,
+        setting: None,
+        burst: None,
+        policers,
+    });
+    let ping = echo(GUEST, LAN);
+    world.seen(ping, TAP, Ingress, |_| ());
+    world.dropped(ping, ("TC_INGRESS", "__netif_receive_skb_core", TAP), 3, 84, &["tun_get_user"]);
+    world.verdict(ping)
+}
+
+#[test]
+fn a_policer_is_a_limit_and_its_manager_comes_first() {
+    let told = filtered(vec![Policer { egress: false, filter: "u32".to_owned(), rate: 2_000_000 }]);
+    assert_eq!(told.cause, Some(Cause::RateLimited), "{told:?}");
+    assert!(told.explanation.contains("2000 kbit/s"), "{}", told.explanation);
+    assert!(commands(&told)[0].is_none() && told.fixes[0].why.contains("virsh domiftune"));
+    let told = filtered(vec![Policer { egress: true, filter: "u32".to_owned(), rate: 2_000_000 }]);
+    assert_eq!(told.cause, Some(Cause::TcDrop), "at the other side");
 }

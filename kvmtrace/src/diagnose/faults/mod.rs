@@ -11,6 +11,7 @@ pub mod fragments;
 pub mod guest;
 pub mod macvtap;
 pub mod nat_ports;
+pub mod netem;
 pub mod overlap;
 pub mod port;
 pub mod route;

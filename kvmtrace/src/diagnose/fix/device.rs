@@ -284,6 +284,13 @@ fn classes_delete(name: &str, note: &str, qdisc: &Qdisc, why: impl Into<String>)
     .effect(Effect::QdiscDelete(qdisc.device))
 }
 
+/// Gives a token bucket another burst; the rate stays. `setting`: its rate and limit in tc's words.
+pub fn burst(link: &Link, setting: &str, before: u32, burst: u32) -> Fix {
+    let set = |burst: u32| format!("tc qdisc change dev {} root tbf {setting} burst {burst}b", quote(&link.name));
+    Fix::run(set(burst), set(before), format!("Whole packets pass {} then; its rate stays.", link.name))
+        .persist("Raise the burst where the limit is set (libvirt: burst of the interface's <bandwidth>; a tc script).")
+}
+
 /// Removes a device's root qdisc.
 pub fn qdisc_delete(link: &Link, qdisc: &Qdisc, why: impl Into<String>) -> Fix {
     let name = quote(&link.name);

@@ -118,6 +118,9 @@ fn cures(name: &str, guest: &str) -> Vec<Fix> {
         drops: 0,
         overlimits: 0,
         backlog: 0,
+        setting: None,
+        burst: None,
+        policers: Vec::new(),
     };
     let mut cures = vec![
         device::up(scene.host, &before, &port),

@@ -109,7 +109,9 @@ causes! {
     OvsVlan = "ovs-vlan",
     OvsUpcall = "ovs-upcall",
     OvsPortDown = "ovs-port-down",
+    ConnectionUntracked = "connection-untracked",
     RateLimited = "rate-limited",
+    Netem = "netem",
     NoReply = "no-reply",
     Unclassified = "unclassified",
 }

@@ -8,9 +8,11 @@ use crate::diagnose::fix::device;
 use crate::diagnose::fix::port::attach;
 use crate::diagnose::flows::case::Case;
 use crate::diagnose::judgement::Judgement;
-use crate::diagnose::report::{Cause, Fix, Point, Verdict, Where};
+use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict, Where};
 use crate::diagnose::shell::quote;
-use crate::event::host::Link;
+use crate::diagnose::words;
+use crate::event::Protocol;
+use crate::event::host::{Link, Qdisc};
 
 /// See the module.
 pub fn judge(case: &Case<'_>) -> Option<Judgement> {
@@ -35,7 +37,8 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     if drop.because(&["TC_INGRESS", "TC_EGRESS", "TC_CHAIN_NOTFOUND", "TC_RECLASSIFY_LOOP"])
         || drop.within(Site::TrafficControl)
     {
-        return Some(tc(link, place, &what, drop.because(&["TC_EGRESS"]) || drop.within(Site::TrafficControlEgress)));
+        let egress = drop.because(&["TC_EGRESS"]) || drop.within(Site::TrafficControlEgress);
+        return Some(policed(case, link, &place, egress).unwrap_or_else(|| tc(link, place, &what, egress)));
     }
     if drop.because(&["OTHERHOST"]) || drop.within(Site::IpReceive) && link.master.is_none() && ingress {
         return detached(case, link, place, &what);
@@ -61,6 +64,47 @@ fn xdp(case: &Case<'_>, link: &Link, place: Where) -> Judgement {
     let mode = link.xdp.as_deref().unwrap_or("generic");
     let explanation = format!("{} were dropped by the XDP program ({mode}) on {}.", case.dropped_share(), link.name);
     Judgement::dropped(Cause::XdpDrop, place, explanation).fix(device::detach_program(link))
+}
+
+/// A policer drops what is faster than its rate: a limit that somebody set, for TCP to adapt to.
+fn policed(case: &Case<'_>, link: &Link, place: &Where, egress: bool) -> Option<Judgement> {
+    let own = |qdisc: &&Qdisc| qdisc.device == link.index;
+    let mut policers = case.scene.host.qdiscs.iter().filter(own).flat_map(|qdisc| &qdisc.policers);
+    let policer = policers.find(|policer| policer.egress == egress)?;
+    let side = if egress { "egress" } else { "ingress" };
+    let rate = if policer.rate > 0 { format!(" of {}", words::bit_rate(policer.rate)) } else { String::new() };
+    let explanation = format!(
+        "{} came faster than the rate{rate} that a policer (tc, {} filter) at the {side} of {} lets through.",
+        case.dropped_share(),
+        policer.filter,
+        link.name
+    );
+    let share = case.dropped() as f64 / case.packets().max(1) as f64;
+    let adapts = case.key().protocol == Protocol::Tcp && case.answered() >= 3 && share < 0.5;
+    let severity = if adapts {
+        Severity::Info
+    } else if share < 0.1 {
+        Severity::Warning
+    } else {
+        Severity::Error
+    };
+    let guest = case.device().and_then(|device| case.scene.guest_name(device)).unwrap_or_default();
+    let name = quote(&link.name);
+    let remove = Fix {
+        command: Some(format!("tc filter del dev {name} {side}")),
+        ..Fix::advice(format!("Removes the tc filters at the {side} of {}, this limit among them.", link.name))
+    }
+    .risk("All filters of that side go, and the limit with them; note them first (tc filter show).");
+    Some(
+        Judgement::dropped(Cause::RateLimited, place.clone(), explanation)
+            .severity(severity)
+            .evidence([format!("{}: filter {} at {side} with action police", link.name, policer.filter)])
+            .fix(Fix::advice(format!(
+                "If the limit is meant, nothing is to be mended. Else raise it where it is set (libvirt: virsh domiftune {} {name} shows and sets it, or <bandwidth> in its definition; Proxmox: rate= of its net device; OpenStack: its QoS policy; a tc script).",
+                quote(&guest)
+            )))
+            .fix(remove),
+    )
 }
 
 fn tc(link: &Link, place: Where, what: &str, egress: bool) -> Judgement {

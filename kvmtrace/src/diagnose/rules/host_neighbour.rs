@@ -7,13 +7,14 @@ use crate::diagnose::facts::routes::{Answer, MAIN, Question, caveat, lookup};
 use crate::diagnose::facts::scene::{Role, Scene};
 use crate::diagnose::fix::device::route_command;
 use crate::diagnose::fix::sysctl;
-use crate::diagnose::flows::case::Case;
+use crate::diagnose::flows::case::{Case, Way};
 use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict};
 use crate::diagnose::shell::quote;
 use crate::diagnose::words;
 use crate::event::host::{Link, LinkKind, Network, Route};
 use crate::event::{Direction, HostState};
+use crate::forward::effect::Effect;
 use std::net::IpAddr;
 
 /// See the module.
@@ -185,13 +186,86 @@ fn is_routed_to(scene: &Scene<'_>, address: IpAddr, device: &Link) -> bool {
     way.unicast().is_some_and(|route| route.device == Some(device.index) && route.destination.prefix > 0)
 }
 
+/// It leads to one address.
+fn is_single(route: &Route) -> bool {
+    route.destination.prefix == if route.destination.address.is_ipv6() { 128 } else { 32 }
+}
+
+/// This host answers for the one address, whatever `proxy_arp` says (`pneigh_lookup` in `arp_process`).
+fn one_proxy(asked: IpAddr, input: &Link) -> Fix {
+    let entry = |verb: &str| format!("ip neigh {verb} proxy {asked} dev {}", quote(&input.name));
+    let why = format!("Lets this host answer for {asked} on {}.", input.name);
+    Fix::run(entry("add"), entry("del"), why)
+        .effect(Effect::ProxyAdd(asked, input.index))
+        .persist("Keep it in the network configuration (ifupdown: a line \"post-up\" with the command), or set proxy_arp for this device in /etc/sysctl.d.")
+}
+
+/// This host answers neighbour solicitations for the one address: the switch, where it is off, and the entry, where it is missing.
+fn ndp_proxy(host: &HostState, asked: IpAddr, input: &Link, on: bool, proxied: bool) -> Fix {
+    let own = name("ipv6", &input.name, "proxy_ndp");
+    let switch =
+        sysctl::set(host, &own, "1", format!("Lets this host answer on {} for what it routes elsewhere.", input.name));
+    let entry = |verb: &str| format!("ip -6 neigh {verb} proxy {asked} dev {}", quote(&input.name));
+    let and = |first: Option<String>, second: Option<String>| {
+        Some([first, second].into_iter().flatten().collect::<Vec<_>>().join(" && "))
+    };
+    let (set, unset) = if on { (None, None) } else { (switch.command.clone(), switch.undo.clone()) };
+    let (add, del) = if proxied { (None, None) } else { (Some(entry("add")), Some(entry("del"))) };
+    let effect = Effect::ProxyAdd(asked, input.index);
+    Fix { command: and(set, add), undo: and(del, unset), ..switch }.effect(effect)
+}
+
+/// A flow of a guest's that left by a device in whose own network the guest's address lies, though the guest is behind another
+/// device: out there the answers wait for somebody to say who has that address, and this host does not.
+pub fn judge_unsought(case: &Case<'_>) -> Option<Judgement> {
+    let (scene, source) = (case.scene, case.key().source.ip()?);
+    let out = scene.link(case.last_device()?)?;
+    let open = case.is_from_guest() && case.way() == Way::Routed && case.left() > 0 && case.answered() == 0;
+    if !open || case.group.translated.is_some() || out.master.is_some() || !case.expects_answer() {
+        return None;
+    }
+    let network = out.addresses.iter().find(|own| own.contains(source))?;
+    let to = case.key().destination.ip()?;
+    let behind = lookup(scene, Question::of(Some(to), source, &out.name));
+    let behind = behind.unicast().filter(|route| is_single(route) && route.device != Some(out.index))?;
+    let behind = scene.link(behind.device?)?;
+    let family = if source.is_ipv6() { "ipv6" } else { "ipv4" };
+    let key = if source.is_ipv6() { "proxy_ndp" } else { "proxy_arp" };
+    let settings = settings(scene.host, out, key, family);
+    let on = settings.iter().any(|(_, value)| *value > 0);
+    let proxied = scene.host.proxies.contains(&(source, out.index));
+    if if source.is_ipv6() { on && proxied } else { on || proxied } {
+        return None;
+    }
+    let count = words::packets(case.packets());
+    let explanation = format!(
+        "{count} left by {}, in whose network ({}/{}) the guest's address {source} lies; the guest is behind {}, and this host is no proxy for it on {}: who answers out there asks for {source} in vain.",
+        out.name, network.address, network.prefix, behind.name, out.name
+    );
+    let fix = if source.is_ipv6() { ndp_proxy(scene.host, source, out, on, proxied) } else { one_proxy(source, out) };
+    Some(
+        Judgement::dropped(Cause::NeighbourUnresolved, at(scene, out.index, Point::Neighbour), explanation)
+            .verdict(Verdict::Unanswered)
+            .severity(if case.asked_enough() { Severity::Error } else { Severity::Info })
+            .evidence(told(&settings))
+            .fix(fix)
+            .fix(Fix::advice(format!(
+                "Or let the router behind {} send what is for {source} to this host, by a route.",
+                out.name
+            ))),
+    )
+}
+
 /// The address lies behind another device of this host, which the asker takes for its own network: the host would have to
 /// answer in its place (`arp_fwd_proxy`; `pneigh_lookup` in `ndisc_recv_ns`).
 fn absent_proxy(case: &Case<'_>, input: &Link, asked: IpAddr, from: IpAddr) -> Option<Silence> {
     let (scene, host) = (case.scene, case.scene.host);
     let family = if asked.is_ipv6() { "ipv6" } else { "ipv4" };
     let of_family = |network: &Network| network.address.is_ipv6() == asked.is_ipv6();
-    let routes_here = input.addresses.iter().any(of_family) && !input.addresses.iter().any(|own| own.contains(asked));
+    let answer = lookup(scene, Question::of(Some(from), asked, &input.name));
+    // A route for the one address stands over the network of the device.
+    let owned = |own: &Network| own.contains(asked) && !answer.unicast().is_some_and(is_single);
+    let routes_here = input.addresses.iter().any(of_family) && !input.addresses.iter().any(owned);
     // On a bridge that leads out, who is asked for may be out there.
     let bridged = matches!(input.kind, LinkKind::Bridge(_)) && host.uplinks(input.index).next().is_some();
     let is_guest = scene.guest_by_address(crate::event::Address::Ip(asked)).is_some();
@@ -199,11 +273,12 @@ fn absent_proxy(case: &Case<'_>, input: &Link, asked: IpAddr, from: IpAddr) -> O
         return None;
     }
     // A sender with an address of another network is no neighbour of this device, whatever it claims.
-    let plausible = input.addresses.iter().any(|own| own.contains(from)) || is_routed_to(scene, from, input);
+    // Beyond, a router asks with whichever address it has, where this host has a route for the one that it asks for.
+    let router = !case.is_from_guest() && answer.unicast().is_some_and(is_single);
+    let plausible = router || input.addresses.iter().any(|own| own.contains(from)) || is_routed_to(scene, from, input);
     if !plausible {
         return None;
     }
-    let answer = lookup(scene, Question::of(Some(from), asked, &input.name));
     let beyond =
         answer.unicast().and_then(|route| scene.link(route.device?)).filter(|link| link.index != input.index)?;
     let proxied = host.proxies.contains(&(asked, input.index));
@@ -220,14 +295,10 @@ fn absent_proxy(case: &Case<'_>, input: &Link, asked: IpAddr, from: IpAddr) -> O
     let own = name(family, &input.name, key);
     let switch =
         sysctl::set(host, &own, "1", format!("Lets this host answer on {} for what it routes elsewhere.", input.name));
-    let proxy = if asked.is_ipv6() {
-        let entry = |verb: &str| format!("ip -6 neigh {verb} proxy {asked} dev {}", quote(&input.name));
-        let and = |first: Option<String>, second: Option<String>| {
-            Some([first, second].into_iter().flatten().collect::<Vec<_>>().join(" && "))
-        };
-        let (set, unset) = if on { (None, None) } else { (switch.command.clone(), switch.undo.clone()) };
-        let (add, del) = if proxied { (None, None) } else { (Some(entry("add")), Some(entry("del"))) };
-        Fix { command: and(set, add), undo: and(del, unset), ..switch }
+    let proxy = if !asked.is_ipv6() && router {
+        one_proxy(asked, input)
+    } else if asked.is_ipv6() {
+        ndp_proxy(host, asked, input, on, proxied)
     } else {
         switch.risk(
             "It answers for every address that it has another way to: hosts with too wide a prefix then never notice.",

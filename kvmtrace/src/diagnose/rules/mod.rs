@@ -37,11 +37,13 @@ pub mod switch;
 pub mod ttl;
 pub mod tunnel;
 pub mod unclassified;
+pub mod untracked;
 pub mod xdp;
 
 use super::judgement::Judgement;
 use super::report::{Fix, Severity};
 use crate::diagnose::faults::dhcp::is_served;
+use crate::diagnose::faults::netem;
 use crate::diagnose::flows::case::{Case, Way};
 use crate::event::IfIndex;
 use crate::forward::effect::Effect;
@@ -74,6 +76,7 @@ pub const DROPS: &[(&str, Rule)] = &[
     ("routing", routing::judge),
     ("neighbour", neighbour::judge),
     ("checksum", checksum::judge),
+    ("untracked connection", untracked::judge),
     ("socket", socket::judge),
     ("unclassified", unclassified::judge),
 ];
@@ -97,6 +100,7 @@ pub const SILENT: &[(&str, Rule)] = &[
     ("NAT between guests", hairpin::judge),
     ("source check of ARP", source_check::judge_silent),
     ("this host's silence", host_neighbour::judge),
+    ("proxy for a guest", host_neighbour::judge_unsought),
     ("tunnel", tunnel::judge_silent),
     ("backlog", socket::judge_backlog),
     ("ICMP told", socket::judge_told),
@@ -106,6 +110,7 @@ pub const SILENT: &[(&str, Rule)] = &[
     ("neighbour entry", neighbour::judge_stale),
     ("next hop", neighbour::judge_waiting),
     ("IPsec", ipsec::judge),
+    ("untracked connection", untracked::judge),
     ("no reply", no_reply::judge),
 ];
 
@@ -142,9 +147,10 @@ pub fn judge(case: &mut Case<'_>) -> Option<Judgement> {
     if suffers(case)
         && let Some(judgement) = SILENT.iter().find_map(|(_, rule)| rule(case))
     {
-        return Some(sized(case, judgement));
+        return Some(sized(case, netem::instead(case, judgement)));
     }
-    DELIVERED.iter().find_map(|(_, rule)| rule(case)).map(|judgement| sized(case, judgement))
+    let found = DELIVERED.iter().find_map(|(_, rule)| rule(case));
+    found.map(|judgement| sized(case, netem::instead(case, judgement)))
 }
 
 /// No device of the host is set for a size that a guest chooses beyond the MTU of its own network: what its tap is not made

@@ -13,7 +13,8 @@ use crate::diagnose::flows::case::Case;
 use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict};
 use crate::diagnose::words;
-use crate::event::Direction;
+use crate::event::{Direction, IfIndex, MacAddress};
+use std::net::IpAddr;
 
 /// See the module.
 pub fn judge(case: &Case<'_>) -> Option<Judgement> {
@@ -135,6 +136,43 @@ pub fn judge_waiting(case: &Case<'_>) -> Option<Judgement> {
     )
 }
 
+/// A machine beyond sends to a MAC address that nobody here has: its neighbour entry is older than the guest's address (a move of
+/// the guest, a new card, a gratuitous ARP that got lost). The bridge floods such frames, and the guest passes over them.
+fn stale_beyond(case: &Case<'_>, device: IfIndex, to: IpAddr, own: MacAddress) -> Option<Judgement> {
+    let scene = case.scene;
+    let bridge = scene.bridge_of(device)?;
+    let (place, seen) = case.entry()?;
+    let mac = seen.destination_mac;
+    let enters = place.direction == Direction::Ingress && scene.role(place.device) == Role::Nic;
+    let taken = |entry: &crate::event::host::FdbEntry| entry.mac == mac && entry.bridge == Some(bridge.index);
+    let somebodys = mac == own
+        || mac.is_multicast()
+        || mac.is_zero()
+        || scene.is_host_mac(mac)
+        || scene.guest_by_mac(mac).is_some()
+        || case.layer2.senders.contains_key(&mac)
+        || scene.host.forwarding.iter().any(taken);
+    let bridged = scene.bridge_of(place.device).is_some_and(|other| other.index == bridge.index);
+    if !enters || !bridged || somebodys || !scene.addresses_of(device).contains(&to) {
+        return None;
+    }
+    let guest = scene.guest_name(device).unwrap_or_default();
+    let uplink = scene.name(place.device);
+    let explanation = format!(
+        "{} for {to} came in by {uplink} for {mac}, which nobody here has: {guest}, whose address it is, has {own}. {} sends to a MAC address that is out of date.",
+        words::packets(case.packets()),
+        case.key().source
+    );
+    Some(
+        Judgement::dropped(Cause::NeighbourStale, beyond(Some(uplink)), explanation)
+            .verdict(Verdict::Lost)
+            .evidence([format!("frames for {mac}; {guest} on {} has {own}", scene.name(device))])
+            .fix(Fix::advice(format!(
+                "Let {guest} announce its address (arping -U -I DEV {to} in the guest; ndisc6 for IPv6), or delete the neighbour entry of {to} on the machine or router that sends there, if it was set by hand."
+            ))),
+    )
+}
+
 /// This host sends to a MAC address that the guest does not have: its neighbour entry, set by hand or left over, says so.
 /// The bridge floods such frames, and the guest passes over what is not for it.
 pub fn judge_stale(case: &Case<'_>) -> Option<Judgement> {
@@ -142,6 +180,9 @@ pub fn judge_stale(case: &Case<'_>) -> Option<Judgement> {
     let device = case.device().filter(|_| !case.is_from_guest())?;
     let to = case.key().destination.ip()?;
     let own = scene.interface(device)?.mac?;
+    if let Some(judgement) = stale_beyond(case, device, to, own) {
+        return Some(judgement);
+    }
     let fixed = |state: &str| matches!(state, "permanent" | "noarp" | "reachable" | "stale" | "delay" | "probe");
     let entry = scene.host.neighbours.iter().find(|entry| entry.address == to && fixed(&entry.state))?;
     let mac = entry.mac.filter(|mac| *mac != own && scene.guest_by_mac(*mac).is_none() && !scene.is_host_mac(*mac))?;

@@ -1,8 +1,8 @@
-//! `qdisc-limit`: a queueing discipline's limit, or a NIC that has none to send with (`noop`, no carrier).
+//! `qdisc-limit`: a queueing discipline's limit, or a NIC that has none to send with (`noop`, no carrier); `netem`.
 
 use crate::diagnose::facts::place::at;
 use crate::diagnose::facts::sites::Site;
-use crate::diagnose::faults::port;
+use crate::diagnose::faults::{netem, port};
 use crate::diagnose::fix::device;
 use crate::diagnose::flows::case::Case;
 use crate::diagnose::judgement::Judgement;
@@ -32,6 +32,10 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     if !link.up || !link.carrier || link.qdisc == "noop" {
         return Some(port::dead_link(case, link, place));
     }
+    if let Some((link, qdisc)) = netem::of(case, link.index) {
+        let judgement = netem::judgement(case, link, qdisc, &format!("{what} were dropped"));
+        return Some(Judgement { place, ..judgement });
+    }
     let qdisc = case.scene.host.qdiscs.iter().find(|qdisc| qdisc.device == link.index && qdisc.parent == "root");
     let kind = qdisc.map_or(link.qdisc.as_str(), |qdisc| qdisc.kind.as_str());
     let share = drop.totals.packets as f64 / case.packets().max(1) as f64;
@@ -45,6 +49,22 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     } else {
         Severity::Error
     };
+    // The limit is for frames (`tbf_enqueue`: `qdisc_pkt_len`).
+    let frame = drop.totals.largest.saturating_add(14);
+    if let Some((qdisc, burst)) = qdisc.and_then(|qdisc| Some((qdisc, qdisc.burst.filter(|burst| *burst < frame)?))) {
+        let explanation = format!(
+            "{what} were larger ({frame} bytes) than the burst of the token bucket on {} ({burst} bytes), which no such packet ever passes.",
+            link.name
+        );
+        let setting = qdisc.setting.as_deref().unwrap_or_default();
+        return Some(
+            Judgement::dropped(Cause::QdiscLimit, place, explanation)
+                .severity(severity)
+                .evidence([format!("{}: qdisc tbf {} {setting} burst {burst}b", link.name, qdisc.handle)])
+                .fix(device::burst(link, setting, burst, frame.max(link.mtu + 14) * 2))
+                .fix(device::qdisc_delete(link, qdisc, format!("Removes the {kind} that limits {}.", link.name))),
+        );
+    }
     let explanation = format!(
         "{what} found the queue of {} full: its queueing discipline {kind} limits the rate or the length.",
         link.name
