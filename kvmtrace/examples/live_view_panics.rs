@@ -40,7 +40,13 @@ fn panicking_clock() -> Duration {
 async fn main() -> anyhow::Result<()> {
     let reading = std::env::args().nth(1).is_some_and(|place| place == "reading");
     let processor_time: fn() -> Duration = if reading { || Duration::ZERO } else { panicking_clock };
-    let options = Options { theme: Theme::new(Palette::Indexed, false), recorder: None, saver: None, processor_time };
+    let options = Options {
+        theme: Theme::new(Palette::Indexed, false),
+        recorder: None,
+        saver: None,
+        runner: None,
+        processor_time,
+    };
     run_live(&mut Panicking { begun: false, reading }, options).await?;
     Ok(())
 }

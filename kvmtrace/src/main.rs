@@ -9,6 +9,8 @@ fn main() -> ExitCode {
         Some(probe::hold_grace_periods())
     } else if app::is_keeper() {
         Some(app::keep())
+    } else if app::runs_errands() {
+        Some(app::run_errands())
     } else if host::is_lister() {
         Some(host::list_rules())
     } else {

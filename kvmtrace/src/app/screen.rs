@@ -1,6 +1,7 @@
 //! `live` and `replay`: the screen, over a running trace or over a recording.
 
 use super::color::unwanted_color;
+use super::errands::Errands;
 use super::keep::{Keeper, unused};
 use super::outcome::Outcome;
 use super::part::files_and_part;
@@ -18,6 +19,8 @@ use std::time::Duration;
 pub(super) async fn live(cli: &Cli, command: &cli::Live) -> anyhow::Result<Outcome> {
     // Before anything is attached.
     tui::check()?;
+    // It can't be started once privileges are given up.
+    let errands = Errands::start()?;
     let mut session = Session::start(&command.scope, End::Signal, command.rules.into()).await?;
     let (written, done) = std::sync::mpsc::channel();
     let recorder = Recorder { options: record::options(session.source.inner()), writer: None, written };
@@ -26,6 +29,7 @@ pub(super) async fn live(cli: &Cli, command: &cli::Live) -> anyhow::Result<Outco
         theme: theme(cli),
         recorder: Some(Box::new(recorder)),
         saver: Some(Box::new(saver)),
+        runner: Some(Box::new(errands)),
         processor_time,
     };
     let result = tui::run_live(&mut session.source, options).await;

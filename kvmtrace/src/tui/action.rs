@@ -54,6 +54,8 @@ pub enum Action {
     Copy,
     /// Copy the command that takes the fix back.
     CopyUndo,
+    /// Begin to type a probe.
+    Probe,
     /// Save what is under the cursor.
     Save,
     /// The next fix (negative: the one before).
@@ -143,13 +145,14 @@ pub const BINDINGS: &[Binding] = &[
     always(&[char('S')], Action::Reverse, "reverse the sort order"),
     always(&[char('b')], Action::Group, "flows by guest, peer, cause …"),
     always(&[char('z')], Action::Fold, "unfold all groups; zoom time"),
-    always(&[char('f')], Action::Follow, "follow row, or newest event"),
+    always(&[char('f')], Action::Follow, "fix incident; follow the row"),
     always(&[char('y')], Action::Copy, "ask terminal to copy the fix"),
     always(&[char('u')], Action::CopyUndo, "ask it to copy the undo"),
     always(&[char('x')], Action::Save, "save it: text, JSON, pcapng"),
     always(&[char('l'), key(KeyCode::Right)], Action::Fix(1), "next fix; unfold; later"),
     always(&[char('h'), key(KeyCode::Left)], Action::Fix(-1), "fix before; fold; earlier"),
     live(&[char(' ')], Action::Pause, "freeze screen, keep tracing"),
+    live(&[char('p')], Action::Probe, "probe guest, flow or incident"),
     live(&[char('w')], Action::Record, "start or stop recording"),
     live(&[char('r')], Action::Reset, "reset the counters"),
     replay(&[char(' ')], Action::Pause, "play or pause"),

@@ -35,6 +35,35 @@ pub(super) fn flow_of_fault(state: &State) -> Option<usize> {
     state.snapshot().flow_of(state.snapshot().faults.get(state.faults.current()?)?)
 }
 
+/// The flow under the cursor, if it is one; of an incident the worst.
+pub(super) fn flow(state: &State) -> Option<usize> {
+    match (state.screen, state.focus) {
+        (Screen::Flows, _) | (Screen::Path, Focus::Flow) => state.flows.current(),
+        (Screen::Faults, _) | (Screen::Path, Focus::Fault) => flow_of_fault(state),
+        (Screen::Guests | Screen::Timeline | Screen::Events, _) | (Screen::Path, Focus::Guest) => None,
+    }
+}
+
+/// The guest under the cursor, if it is one.
+pub(super) fn guest(state: &State) -> Option<usize> {
+    match (state.screen, state.focus) {
+        (Screen::Guests | Screen::Timeline, _) | (Screen::Path, Focus::Guest) => state.guests.current(),
+        (Screen::Flows | Screen::Faults | Screen::Events, _) | (Screen::Path, Focus::Flow | Focus::Fault) => None,
+    }
+}
+
+/// The incident under the cursor, if it is one: its id.
+pub(super) fn incident(state: &State) -> Option<&str> {
+    let fault = match (state.screen, state.focus) {
+        (Screen::Faults, _) | (Screen::Path, Focus::Fault) => state.snapshot().faults.get(state.faults.current()?)?,
+        _ => return None,
+    };
+    match fault.source {
+        FaultSource::Incident(index) => Some(state.snapshot().report.incidents.get(index)?.id.as_str()),
+        FaultSource::Flow(_) | FaultSource::Finding(_) => None,
+    }
+}
+
 /// What `x` saves: the incident, the flow or the group under the cursor, or all that concerns the guest there.
 pub(super) fn keep(state: &State, form: Form) -> Option<Keep> {
     let snapshot = state.snapshot();

@@ -60,7 +60,7 @@ impl GroupKeys {
 }
 
 /// How many flows each end has. A service has many clients, a client's port has one service.
-pub(super) struct Ends<'a>(HashMap<(&'a str, u16), u32>);
+pub(super) struct Ends<'a>(HashMap<(&'a str, &'a str, u16), u32>);
 
 impl<'a> Ends<'a> {
     /// Of all flows of a report.
@@ -69,7 +69,7 @@ impl<'a> Ends<'a> {
         for flow in &report.flows {
             for (address, port) in [(&flow.source, flow.source_port), (&flow.destination, flow.destination_port)] {
                 if let Some(port) = port {
-                    *ends.entry((address.as_str(), port)).or_default() += 1;
+                    *ends.entry((flow.protocol.as_str(), address.as_str(), port)).or_default() += 1;
                 }
             }
         }
@@ -79,7 +79,7 @@ impl<'a> Ends<'a> {
     /// The flow comes from a service: more flows have that end, or as many and its port is the lower one.
     fn comes_from_service(&self, flow: &FlowReport) -> bool {
         let (Some(source), Some(destination)) = (flow.source_port, flow.destination_port) else { return false };
-        let flows = |address, port| self.0.get(&(address, port)).copied().unwrap_or(0);
+        let flows = |address, port| self.0.get(&(flow.protocol.as_str(), address, port)).copied().unwrap_or(0);
         let (from, to) = (flows(flow.source.as_str(), source), flows(flow.destination.as_str(), destination));
         // A conversation has two flows: an end with no more than those says nothing.
         if from.max(to) > 2 && from != to { from > to } else { source < destination }
@@ -104,7 +104,7 @@ impl<'a> Ends<'a> {
 }
 
 /// The address of the end that is not the guest's; between guests the receiver's.
-fn peer(flow: &FlowReport) -> &str {
+pub(super) fn peer(flow: &FlowReport) -> &str {
     match flow.direction {
         FlowDirection::ToGuest => &flow.source,
         FlowDirection::FromGuest | FlowDirection::GuestToGuest | FlowDirection::Host => &flow.destination,

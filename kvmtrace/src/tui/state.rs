@@ -1,5 +1,6 @@
 //! What the screen is about: which screen, which row, which filter. It knows nothing of a terminal.
 
+use super::errand::Probed;
 use super::group::Grouping;
 use super::layout::{self, Areas};
 use super::listing::{Group, Listing};
@@ -162,6 +163,8 @@ pub enum Prompt {
     Time,
     /// In which form to save.
     Save,
+    /// Where to probe, and how.
+    Probe,
 }
 
 /// Everything that keys and the mouse change.
@@ -181,6 +184,12 @@ pub struct State {
     pub prompt: Option<Prompt>,
     /// A time, half typed.
     pub typed_time: String,
+    /// A probe, half typed.
+    pub typed_probe: String,
+    /// Whose probe is typed.
+    pub(super) probed: Option<Probed>,
+    /// The device whose newest probe is to be shown once it is seen.
+    pub(super) awaited: Option<String>,
     /// What the path screen shows.
     pub focus: Focus,
     /// First line of the text that is seen.
@@ -233,6 +242,9 @@ impl State {
             open: false,
             prompt: None,
             typed_time: String::new(),
+            typed_probe: String::new(),
+            probed: None,
+            awaited: None,
             focus: Focus::Guest,
             scroll: 0,
             fix: 0,
@@ -429,6 +441,19 @@ impl State {
         self.folds += 1;
         self.refresh();
         true
+    }
+
+    /// Puts the cursor on a flow, wherever it is in the list.
+    pub(super) fn reveal(&mut self, index: usize) {
+        let snapshot = Arc::clone(&self.shown);
+        let Some(facts) = snapshot.flows.get(index) else { return };
+        for grouping in [self.grouping, Grouping::Alike] {
+            self.unfolded.extend(facts.groups.of(grouping));
+        }
+        self.folds += 1;
+        self.of_guest = None;
+        self.flows.filter.clear();
+        (self.flows.anchor, self.flows.follow) = (Some(facts.id), true);
     }
 
     /// Shows or hides the flows of all groups.

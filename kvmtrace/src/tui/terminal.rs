@@ -12,9 +12,18 @@ use std::io::{self, BufWriter, IsTerminal as _, Stdout, Write as _};
 use std::os::fd::AsFd as _;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// The screen is ours.
 static TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// Another program has the terminal.
+static LEFT: AtomicBool = AtomicBool::new(false);
+
+/// Another program has the terminal; its keys are not ours.
+pub(super) fn left() -> bool {
+    LEFT.load(Ordering::SeqCst)
+}
 
 /// Why there can be no screen.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +73,18 @@ impl Session {
     pub(super) fn copy(&mut self, text: &str) -> io::Result<()> {
         let sequence = clipboard(text, is_tmux(), inside("STY"));
         execute!(self.terminal.backend_mut(), Print(sequence))
+    }
+
+    /// Gives the terminal to another program while `work` waits for its end.
+    pub(super) fn leave<T>(&mut self, work: impl FnOnce() -> T) -> io::Result<T> {
+        // First the keyboard: a read that is under way takes a millisecond.
+        LEFT.store(true, Ordering::SeqCst);
+        std::thread::sleep(Duration::from_millis(30));
+        restore();
+        let result = work();
+        let taken = take().and_then(|()| self.terminal.clear());
+        LEFT.store(false, Ordering::SeqCst);
+        taken.map(|()| result)
     }
 
     /// Gives the terminal to the shell until the operator comes back.

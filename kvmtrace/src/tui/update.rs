@@ -3,10 +3,13 @@
 use super::action::{self, Action};
 use super::choice::{self, chosen_fix, chosen_fixes};
 use super::draw::{self, Clicked};
+use super::errand::{self, Errand};
 use super::keep::{Form, Keep};
 use super::layout;
+use super::proposal;
 use super::state::{Focus, Prompt, Screen, State};
-use crate::diagnose::report::Fix;
+use super::time;
+use crate::diagnose::report::{Fix, FlowDirection, FlowReport};
 use crate::event::Timestamp;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers, MouseButton, MouseEvent, MouseEventKind};
 use ratatui::layout::Position;
@@ -24,6 +27,8 @@ pub enum Effect {
     Copy(String),
     /// Write this into a file.
     Save(Box<Keep>),
+    /// Have this run on the terminal.
+    Run(Errand),
     /// Tell those who make the snapshots.
     Command(Command),
 }
@@ -123,11 +128,19 @@ fn typed(state: &mut State, prompt: Prompt, event: KeyEvent) -> Vec<Effect> {
         return save(state, event);
     }
     let filter = prompt == Prompt::Filter;
-    let text = if filter { &mut state.list_mut().filter } else { &mut state.typed_time };
+    let text = match prompt {
+        Prompt::Filter => &mut state.list_mut().filter,
+        Prompt::Probe => &mut state.typed_probe,
+        Prompt::Time | Prompt::Save => &mut state.typed_time,
+    };
     match (event.code, event.modifiers.contains(KeyModifiers::CONTROL)) {
         (KeyCode::Enter, _) => {
             state.prompt = None;
-            return if filter { Vec::new() } else { seek_to_typed(state) };
+            return match prompt {
+                Prompt::Probe => probe(state),
+                Prompt::Time => seek_to_typed(state),
+                Prompt::Filter | Prompt::Save => Vec::new(),
+            };
         }
         (KeyCode::Esc, _) | (KeyCode::Char('c'), true) => {
             text.clear();
@@ -173,31 +186,49 @@ fn save(state: &mut State, event: KeyEvent) -> Vec<Effect> {
     vec![Effect::Save(Box::new(keep))]
 }
 
+/// What was typed is run, if it is a probe.
+fn probe(state: &mut State) -> Vec<Effect> {
+    let text = std::mem::take(&mut state.typed_probe);
+    let Some((target, packet)) = errand::parse(&text) else {
+        state.message =
+            Some(format!("{text:?} is no probe: ADDRESS, gateway or host, then icmp, arp, tcp PORT or udp PORT"));
+        return Vec::new();
+    };
+    let Some(probed) = state.probed.take() else { return Vec::new() };
+    vec![Effect::Run(probed.errand(target, packet))]
+}
+
+/// A probe was sent: its way is shown as soon as the trace has it.
+pub(super) fn await_probe(state: &mut State, device: &str) {
+    state.awaited = Some(device.to_owned());
+    show_probe(state);
+}
+
+/// Shows the way of the probe that was sent, if it is there.
+pub(super) fn show_probe(state: &mut State) {
+    let Some(device) = &state.awaited else { return };
+    let of_it = |flow: &FlowReport| {
+        flow.probe && flow.device.as_ref() == Some(device) && flow.direction != FlowDirection::ToGuest
+    };
+    let flows = state.snapshot().report.flows.iter().enumerate().filter(|(_, flow)| of_it(flow));
+    let Some((index, _)) = flows.max_by_key(|(_, flow)| flow.last_seen) else { return };
+    state.awaited = None;
+    state.reveal(index);
+    if state.screen != Screen::Flows {
+        go(state, Screen::Flows);
+    }
+    state.renew();
+    go(state, Screen::Path);
+}
+
 fn seek_to_typed(state: &mut State) -> Vec<Effect> {
     let text = std::mem::take(&mut state.typed_time);
     let start = state.snapshot().status.replay.as_ref().map(|replay| replay.start).unwrap_or_default();
-    if let Some(time) = parse_time(&text, start) {
+    if let Some(time) = time::parse(&text, start) {
         return vec![Effect::Command(Command::SeekTo(time))];
     }
     state.message = Some(format!("{text:?} is no time: 15:28:12, 15:28 or 90 (seconds from the start)"));
     Vec::new()
-}
-
-/// A time of the recording: seconds from its start, or a time of day (UTC).
-fn parse_time(text: &str, start: Timestamp) -> Option<Timestamp> {
-    const SECOND: u64 = 1_000_000_000;
-    const DAY: u64 = 86_400 * SECOND;
-    let text = text.trim();
-    let parts = text.split(':').map(|part| part.parse::<u64>().ok()).collect::<Option<Vec<u64>>>();
-    let in_day = match (parts?.as_slice(), text.contains(':')) {
-        ([seconds], false) => return Some(Timestamp(start.0.checked_add(seconds.checked_mul(SECOND)?)?)),
-        ([hours @ 0..24, minutes @ 0..60], true) => (hours * 60 + minutes) * 60 * SECOND,
-        ([hours @ 0..24, minutes @ 0..60, seconds @ 0..60], true) => ((hours * 60 + minutes) * 60 + seconds) * SECOND,
-        _ => return None,
-    };
-    let time = start.0 / DAY * DAY + in_day;
-    // Before the start can only mean the day after, in a recording over midnight.
-    Some(Timestamp(if time + 60 * SECOND < start.0 { time + DAY } else { time }))
 }
 
 /// Carries an action out.
@@ -249,6 +280,17 @@ pub fn apply(state: &mut State, action: Action) -> Vec<Effect> {
             state.refresh();
         }
         Action::Fold => state.fold_all(),
+        Action::Probe => match proposal::proposed(state) {
+            Some((probed, words)) => {
+                (state.probed, state.typed_probe) = (Some(probed), words);
+                state.prompt = Some(Prompt::Probe);
+            }
+            None => state.message = Some("nothing to probe here: go to a guest, or to a flow of IP".to_owned()),
+        },
+        Action::Follow if !state.replaying() && choice::incident(state).is_some() => {
+            let incident = choice::incident(state).unwrap_or_default().to_owned();
+            return vec![Effect::Run(Errand::Fix { incident })];
+        }
         Action::Follow => follow(state),
         Action::Record => return vec![Effect::Command(Command::Record)],
         Action::Reset => {
@@ -440,24 +482,4 @@ fn copy(state: &mut State, part: impl Fn(&Fix) -> Option<&String>, nothing: &str
     // A terminal that does not take it gives no sign.
     state.message = Some(format!("asked the terminal to copy (OSC 52); x c makes a file of it: {text}"));
     vec![Effect::Copy(text)]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn typed_times_are_seconds_or_times_of_day() {
-        let second = 1_000_000_000;
-        // 2026-11-18T11:06:40Z
-        let start = Timestamp(1_795_000_000 * second);
-        let after = |text: &str| parse_time(text, start).map(|time| time.0.wrapping_sub(start.0) / second);
-        assert_eq!(after("90"), Some(90));
-        assert_eq!(after("11:07:20"), Some(40));
-        assert_eq!(after("11:10"), Some(200));
-        assert_eq!(after("00:00"), Some(46_400), "the midnight to come");
-        for nonsense in ["", "x", "25:00", "14:60", "1:2:3:4", "-5", "14:"] {
-            assert_eq!(after(nonsense), None, "{nonsense}");
-        }
-    }
 }

@@ -28,6 +28,11 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Them
             let hint = "  15:28:12, 15:28 or seconds from the start".to_owned();
             prompt(" go to ", &state.typed_time, hint, theme.faint(), width, theme)
         }
+        (Some(Prompt::Probe), _) => {
+            let hint = "  icmp, arp, tcp PORT, udp PORT".to_owned();
+            let guest = state.probed.as_ref().map(|probed| text::cut(&probed.guest, 16)).unwrap_or_default();
+            prompt(&format!(" probe {guest} to "), &state.typed_probe, hint, theme.faint(), width, theme)
+        }
         (Some(Prompt::Save), _) => forms(state, width, theme),
         (None, Some(message)) => {
             Line::styled(format!(" {}", text::cut(message, width.saturating_sub(2))), theme.accent())
@@ -38,13 +43,13 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, state: &State, theme: Them
 }
 
 /// The end of what is typed is what matters.
-fn prompt(label: &'static str, typed: &str, hint: String, style: Style, width: usize, theme: Theme) -> Line<'static> {
+fn prompt(label: &str, typed: &str, hint: String, style: Style, width: usize, theme: Theme) -> Line<'static> {
     let typed = text::clean(typed);
-    let room = width.saturating_sub(label.len() + hint.chars().count() + 1);
+    let room = width.saturating_sub(label.chars().count() + hint.chars().count() + 1);
     let skip = typed.chars().count().saturating_sub(room);
     let seen: String = typed.chars().skip(skip).collect();
     Line::from(vec![
-        Span::styled(label, theme.accent()),
+        Span::styled(label.to_owned(), theme.accent()),
         Span::raw(seen),
         Span::styled(" ", Style::new().add_modifier(Modifier::REVERSED)),
         Span::styled(hint, style),
@@ -93,7 +98,12 @@ fn hints(state: &State, width: usize, theme: Theme) -> Line<'static> {
             ("Enter", "flows".to_owned()),
         ]),
         Screen::Path => hints.push(("j k", "next, before".to_owned())),
-        Screen::Faults => hints.push(("Enter", "path".to_owned())),
+        Screen::Faults => {
+            if replay.is_none() && choice::incident(state).is_some() {
+                hints.push(("f", "fix".to_owned()));
+            }
+            hints.push(("Enter", "path".to_owned()));
+        }
         Screen::Events => {
             hints.push(("Enter", if state.open { "close" } else { "detail" }.to_owned()));
             if !state.events.follow {

@@ -7,7 +7,8 @@ mod live;
 mod screen;
 
 use self::live::{COST, Live};
-use self::screen::{GRACE, Screen};
+use self::screen::{Doers, GRACE, Screen};
+use super::errand::Runner;
 use super::feed::Feed;
 use super::keep::Saver;
 use super::player::Player;
@@ -71,6 +72,8 @@ pub struct Options {
     pub recorder: Option<Box<dyn Recorder>>,
     /// Writes what is saved.
     pub saver: Option<Box<dyn Saver>>,
+    /// Runs probes and fixes.
+    pub runner: Option<Box<dyn Runner>>,
     /// Tells how long this process has used a processor.
     pub processor_time: fn() -> Duration,
 }
@@ -90,10 +93,10 @@ pub async fn run_live(source: &mut impl Source, options: Options) -> Result<(), 
     let first = Feed::default().snapshot(Timestamp::default(), Status::default());
     let (publish, snapshots) = watch::channel(Arc::new(first));
     let (theme, mut options) = (options.theme, options);
-    let saver = options.saver.take();
+    let doers = Doers { saver: options.saver.take(), runner: options.runner.take() };
     let mut live = Live::new(options, publish);
     let finished = thread("kvmtrace-verdicts", move || async move { live.run(inbox).await })?;
-    let mut screen = Screen::start(theme, snapshots, to_feed.clone(), saver)?;
+    let mut screen = Screen::start(theme, snapshots, to_feed.clone(), doers)?;
     let end = screen.end();
     tokio::pin!(end);
     let mut running = true;
@@ -141,7 +144,7 @@ pub async fn run_replay(
     let (to_player, inbox) = mpsc::channel(64);
     let (publish, snapshots) = watch::channel(Arc::new(player.snapshot()));
     thread("kvmtrace-player", move || play(player, inbox, publish))?;
-    Screen::start(theme, snapshots, to_player, saver)?.end().await
+    Screen::start(theme, snapshots, to_player, Doers { saver, runner: None })?.end().await
 }
 
 /// Runs a future on a thread of its own; what it comes to can be awaited.

@@ -1,5 +1,6 @@
 //! The thread that owns the terminal: it draws, hears keys, and carries out what they ask for.
 
+use super::super::errand::{Errand, Runner};
 use super::super::keep::{Form, Keep, Saver};
 use super::super::snapshot::Snapshot;
 use super::super::state::State;
@@ -30,10 +31,10 @@ impl Screen {
         theme: Theme,
         snapshots: watch::Receiver<Arc<Snapshot>>,
         commands: mpsc::Sender<Message>,
-        saver: Option<Box<dyn Saver>>,
+        doers: Doers,
     ) -> Result<Self, Error> {
         let (stop, stopped) = oneshot::channel();
-        let done = thread("kvmtrace-screen", move || show(theme, snapshots, commands, saver, stopped))?;
+        let done = thread("kvmtrace-screen", move || show(theme, snapshots, commands, doers, stopped))?;
         Ok(Self { stop: Some(stop), done })
     }
 
@@ -62,7 +63,7 @@ async fn show(
     theme: Theme,
     mut snapshots: watch::Receiver<Arc<Snapshot>>,
     commands: mpsc::Sender<Message>,
-    mut saver: Option<Box<dyn Saver>>,
+    mut doers: Doers,
     mut stopped: oneshot::Receiver<()>,
 ) -> Result<(), Error> {
     let mut session = Session::enter().map_err(Error::Terminal)?;
@@ -97,7 +98,11 @@ async fn show(
                         Effect::Suspend => session.suspend().map_err(Error::Terminal)?,
                         Effect::Redraw => session.terminal().clear().map_err(Error::Terminal)?,
                         Effect::Copy(text) => session.copy(&text).map_err(Error::Terminal)?,
-                        Effect::Save(keep) => state.message = save(&mut saver, &state, &keep),
+                        Effect::Save(keep) => state.message = save(&mut doers.saver, &state, &keep),
+                        Effect::Run(errand) => {
+                            run(&mut doers.runner, &mut session, &mut state, &errand)?;
+                            next_frame = Instant::now();
+                        }
                         // A full channel means a busy trace; waiting keeps the order of keys.
                         Effect::Command(command) => drop(commands.send(Message::Command(command)).await),
                     }
@@ -112,9 +117,38 @@ async fn show(
                     return Err(Error::Verdicts);
                 }
                 changed |= state.show(snapshots.borrow_and_update().clone());
+                update::show_probe(&mut state);
             }
         }
     }
+}
+
+/// Those who do what the screen can't.
+pub(super) struct Doers {
+    pub(super) saver: Option<Box<dyn Saver>>,
+    pub(super) runner: Option<Box<dyn Runner>>,
+}
+
+/// Leaves the terminal to a probe or a fix, and comes back when it has ended.
+fn run(
+    runner: &mut Option<Box<dyn Runner>>,
+    session: &mut Session,
+    state: &mut State,
+    errand: &Errand,
+) -> Result<(), Error> {
+    let Some(runner) = runner else {
+        state.message = Some("nothing can be run from here".to_owned());
+        return Ok(());
+    };
+    let ended = session.leave(|| runner.run(errand)).map_err(Error::Terminal)?;
+    update::resize(state, crossterm::terminal::size().map_err(Error::Terminal)?);
+    match (ended, errand) {
+        (Err(error), _) => state.message = Some(format!("not run: {error:#}")),
+        // Any other status means that nothing was sent.
+        (Ok(0 | 1), Errand::Probe { device, .. }) => update::await_probe(state, device),
+        (Ok(_), _) => {}
+    }
+    Ok(())
 }
 
 /// Saves it; says where, or why not.
@@ -136,8 +170,13 @@ fn keyboard() -> Result<mpsc::Receiver<Input>, Error> {
     let (typed, inputs) = mpsc::channel(64);
     let work = move || {
         while terminal::wait() {
+            if terminal::left() {
+                // What is typed now is for another program.
+                std::thread::sleep(Duration::from_millis(20));
+                continue;
+            }
             // With no time at all it would not even look (crossterm 0.29, `use-dev-tty`).
-            while let Ok(true) = crossterm::event::poll(Duration::from_millis(1)) {
+            while !terminal::left() && matches!(crossterm::event::poll(Duration::from_millis(1)), Ok(true)) {
                 let Ok(input) = crossterm::event::read() else { return };
                 if typed.blocking_send(input).is_err() || terminal::gone() {
                     return;

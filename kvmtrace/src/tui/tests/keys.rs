@@ -297,3 +297,57 @@ fn the_forms_stand_in_the_footer_and_any_other_key_saves_nothing() {
     assert!(!render(&state).contains("fix command"));
     assert_eq!(press(&mut state, "c"), []);
 }
+
+#[test]
+fn a_probe_is_proposed_for_what_is_under_the_cursor_and_can_be_edited() {
+    let mut state = State::new(broken(), SMALL);
+    assert_eq!(press(&mut state, "p"), []);
+    assert!(render(&state).contains("probe web1 to gateway icmp"), "{}", render(&state));
+    let own = || Some("10.99.0.11".parse().unwrap());
+    let (device, target) = ("vnet0".to_owned(), Target::Gateway);
+    let gateway = Errand::Probe { device, source: own(), target, packet: Packet::Icmp };
+    assert_eq!(press(&mut state, "Enter"), [Effect::Run(gateway)]);
+    // A flow from the guest: the same peer, protocol and port.
+    press(&mut state, "2 p");
+    assert!(render(&state).contains("probe web1 to 10.99.0.1 udp 9000"), "{}", render(&state));
+    press(&mut state, "Backspace Backspace Backspace Backspace 53");
+    let target = Target::Address("10.99.0.1".parse().unwrap());
+    let probe = Errand::Probe { device: "vnet0".to_owned(), source: own(), target, packet: Packet::Udp(53) };
+    assert_eq!(press(&mut state, "Enter"), [Effect::Run(probe)]);
+    press(&mut state, "p");
+    press(&mut state, "x");
+    assert_eq!(press(&mut state, "Enter"), []);
+    assert!(render(&state).contains("is no probe"), "{}", render(&state));
+    let mut replay = State::new(fixture::snapshot(fixture::mtu_report(60), fixture::replay_status()), SMALL);
+    assert_eq!(press(&mut replay, "p 4 f"), [], "nothing is sent or changed in a recording");
+    assert_eq!(replay.prompt, None);
+}
+
+#[test]
+fn f_on_an_incident_asks_for_its_fix_by_its_id_and_follows_elsewhere() {
+    let mut state = State::new(broken(), SMALL);
+    let id = state.snapshot().report.incidents[0].id.clone();
+    assert_eq!(press(&mut state, "4 f"), [Effect::Run(Errand::Fix { incident: id })]);
+    assert_eq!(press(&mut state, "5 f"), []);
+    assert_eq!(press(&mut state, "2 f"), []);
+}
+
+#[test]
+fn the_way_of_a_probe_is_shown_as_soon_as_the_trace_has_it() {
+    let mut state = State::new(broken(), SMALL);
+    press(&mut state, "b /db Enter");
+    update::await_probe(&mut state, "vnet1");
+    assert_eq!(state.screen, Screen::Guests, "nothing yet");
+    let mut report = fixture::mtu_report(60);
+    let flow = report.flows.iter_mut().find(|flow| flow.source == "10.99.0.12").unwrap();
+    flow.probe = true;
+    state.show(fixture::snapshot(report, Status::default()));
+    update::show_probe(&mut state);
+    assert_eq!(state.screen, Screen::Path);
+    assert!(render(&state).contains("tcp 10.99.0.12:40001 → 203.0.113.80:443"), "{}", render(&state));
+    press(&mut state, "Esc");
+    assert_eq!(state.screen, Screen::Flows);
+    state.show(broken());
+    update::show_probe(&mut state);
+    assert_eq!(state.screen, Screen::Flows, "it is shown once");
+}
