@@ -64,7 +64,13 @@ fn basis(judgement: &mut Option<Judgement>, expected: Option<Judgement>, seen: b
     match judgement {
         // The kernel knows that its switch drops, the rules which of them it was.
         Some(known) if known.cause == expected.cause && known.cause != Cause::OvsDrop => Basis::Both,
-        Some(known) if !is_vague(known.cause) && !is_of_switch(known.cause, expected.cause) => Basis::Observed,
+        Some(known)
+            if !is_vague(known.cause)
+                && !is_of_switch(known.cause, expected.cause)
+                && !is_of_ipvs(known, expected.cause) =>
+        {
+            Basis::Observed
+        }
         Some(_) | None => {
             *judgement = Some(expected);
             if seen { Basis::Both } else { Basis::Model }
@@ -111,6 +117,12 @@ fn unseen(counted: &BTreeSet<IfIndex>, case: &Case<'_>, reading: &Reading<'_>) -
 /// Causes that say no more than that something happened, or that nothing came back.
 fn is_vague(cause: Cause) -> bool {
     matches!(cause, Cause::Unclassified | Cause::NoReply)
+}
+
+/// The kernel dropped at a hook where no rule could be singled out: IPVS hangs there, too.
+fn is_of_ipvs(seen: &Judgement, expected: Cause) -> bool {
+    let at_hook = matches!(seen.cause, Cause::NetfilterInput | Cause::NetfilterForward | Cause::NetfilterReject);
+    at_hook && expected == Cause::IpvsNoServer && seen.fixes.iter().all(|fix| fix.command.is_none())
 }
 
 /// The kernel dropped in Open vSwitch, and the model knows why.

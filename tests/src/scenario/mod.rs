@@ -230,7 +230,7 @@ mod tests {
         assert!(!scenarios.is_empty());
         for scenario in scenarios {
             let mut known = Plan::drawn("kt", &scenario.lab, &mut Seed(1).draw(&scenario.name)).placeholders();
-            for name in ["lab", "managers", "ns.host", "ns.lan", "ns.guest1", "ns.guest2"] {
+            for name in ["lab", "managers", "packages", "ns.host", "ns.lan", "ns.guest1", "ns.guest2"] {
                 known.insert(name.into(), name.into());
             }
             let steps =
@@ -273,7 +273,6 @@ mod tests {
         "bond-inactive-leg",
         "dhcp-unanswered",
         "ipv6-disabled",
-        "ipvs-no-server",
         "macvtap-multicast-filtered",
         "rogue-dhcp-server",
         "tunnel-peer-missing",

@@ -180,6 +180,8 @@ impl Site {
         Self::ConntrackDefragments,
         Self::SynCookie,
         Self::UserQueue,
+        Self::Switch,
+        Self::SwitchUpcall,
         Self::UdpQueue,
         Self::NoSocket,
         Self::TcpReceive,
@@ -502,6 +504,7 @@ pub enum Part {
     Tbf,
     DefragmentIpv4,
     Stp,
+    OpenVswitch,
 }
 
 impl Part {
@@ -525,6 +528,7 @@ impl Part {
             Self::Tbf => Some("tbf_init"),
             Self::DefragmentIpv4 => Some("nf_defrag_ipv4_enable"),
             Self::Stp => Some("stp_proto_register"),
+            Self::OpenVswitch => Some("ovs_dp_detach_port"),
         }
     }
 }
@@ -630,6 +634,7 @@ pub const FUNCTIONS: &[Function] = &[
     Function::new("dev_forward_skb"),
     Function::new("dev_hard_start_xmit"),
     Function::new("dev_queue_xmit").inlined("static inline in its header in newer kernels"),
+    Function::of("do_execute_actions", Part::OpenVswitch).inlined(STATIC),
     Function::new("do_xdp_generic"),
     Function::new("dst_discard"),
     Function::new("dst_discard_out"),
@@ -725,6 +730,10 @@ pub const FUNCTIONS: &[Function] = &[
     Function::of("nft_do_chain_netdev", Part::NfTables),
     Function::of("nft_immediate_eval", Part::NfTables),
     Function::of("nft_verdict_init", Part::NfTables).inlined(STATIC),
+    Function::of("ovs_dp_process_packet", Part::OpenVswitch),
+    Function::of("ovs_execute_actions", Part::OpenVswitch),
+    Function::of("ovs_vport_receive", Part::OpenVswitch),
+    Function::of("ovs_vport_send", Part::OpenVswitch),
     Function::new("ping_rcv"),
     Function::new("qdisc_drop").inlined(IN_HEADER),
     Function::new("raw_local_deliver"),

@@ -356,6 +356,8 @@ impl Lab {
         }
         placeholders.insert("lab".into(), lab_binary()?.display().to_string());
         placeholders.insert("managers".into(), files::scripts().display().to_string());
+        let packages = files::packages().unwrap_or_default();
+        placeholders.insert("packages".into(), packages.display().to_string());
         Ok(placeholders)
     }
 
