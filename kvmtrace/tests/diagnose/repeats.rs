@@ -43,6 +43,15 @@ fn segments_that_fill_gaps_had_been_lost_before_they_came() {
     assert_eq!(told.place.map(|place| (place.point, place.device)), Some((Point::Guest, Some("vnet0".to_owned()))));
 }
 
+#[test]
+fn gaps_of_a_flow_that_several_cpus_counted_say_nothing() {
+    let told = upload(|counters| {
+        (counters.repeated, counters.repeated_bytes, counters.missing_bytes) = (10, 14_600, 140_000);
+    });
+    assert!(told.explanation.contains("is not known"), "{}", told.explanation);
+    assert_eq!(told.place.map(|place| place.point), Some(Point::BeyondHost));
+}
+
 #[rstest]
 #[case::few(4, 5_840)]
 #[case::a_small_share(6, 6_000)]
