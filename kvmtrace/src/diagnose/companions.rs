@@ -43,7 +43,9 @@ pub(super) fn share(cases: &[Case<'_>], judgements: &mut [Option<Judgement>]) {
         .iter()
         .map(|judgement| {
             judgement.clone().filter(|judgement| {
-                !is_weak(judgement) && judgement.severity >= Severity::Warning && judgement.verdict != Verdict::Refused
+                !is_weak(judgement)
+                    && judgement.severity >= Severity::Warning
+                    && !matches!(judgement.verdict, Verdict::Refused | Verdict::Delivered)
             })
         })
         .collect();

@@ -86,6 +86,7 @@ causes! {
     SourceSpoofed = "source-spoofed",
     MartianDestination = "martian-destination",
     NeighbourStale = "neighbour-stale",
+    FramesReflected = "frames-reflected",
     MacvtapMulticastFiltered = "macvtap-multicast-filtered",
     NetfilterQueue = "netfilter-queue",
     IpsecPolicy = "ipsec-policy",

@@ -25,6 +25,7 @@ pub mod path;
 pub mod port_address;
 pub mod qdisc;
 pub mod queue;
+pub mod reflected;
 pub mod repeats;
 pub mod router;
 pub mod routing;
@@ -65,6 +66,7 @@ pub const DROPS: &[(&str, Rule)] = &[
     ("netfilter", netfilter::judge),
     ("queue of user space", queue::judge),
     ("Open vSwitch", switch::judge),
+    ("frames that come back", reflected::judge),
     ("bridge port", bridge_port::judge),
     ("bridge multicast", bridge_multicast::judge),
     ("guest's ring", guest::judge),
