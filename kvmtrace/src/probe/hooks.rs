@@ -10,6 +10,7 @@ use super::syscall::attached_programs;
 use crate::event::{Degraded, IfIndex};
 use kvmtrace_common::names;
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 /// Each device is looked at once in so many turns.
 const TURNS: usize = 3;
@@ -64,6 +65,9 @@ impl Hooks {
                         continue;
                     }
                     let program = self.names.entry(*id).or_insert_with(|| program_name(*id)).as_deref();
+                    if program.is_none() && (is_of_another_trace(*id) || !is_there(index.0, hook, *id)) {
+                        continue;
+                    }
                     seen.others.extend(other(name, hook, (*id, program), position.is_some_and(|own| place < own)));
                 }
             }
@@ -107,4 +111,65 @@ fn other(device: &str, hook: Hook, (id, name): (u32, Option<&str>), before: bool
 fn program_name(id: u32) -> Option<String> {
     let found = aya::programs::loaded_programs().filter_map(Result::ok).find(|program| program.id() == id)?;
     found.name_as_str().map(str::to_owned)
+}
+
+/// The program is on this hook now. Another kvmtrace may have ended while its processes were looked at.
+fn is_there(device: u32, hook: Hook, id: u32) -> bool {
+    attached_programs(device, hook).is_ok_and(|ids| ids.contains(&id))
+}
+
+/// A process that runs a kvmtrace holds the program's link. A confined trace can read no names of programs, but what
+/// other processes hold.
+fn is_of_another_trace(id: u32) -> bool {
+    let Some(own) = std::env::current_exe().ok().and_then(|path| executable(&path)) else { return false };
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
+    let traces = processes.map(|process| process.path()).filter(|process| {
+        std::fs::read_link(process.join("exe")).is_ok_and(|path| executable(&path).as_ref() == Some(&own))
+    });
+    traces
+        .flat_map(|process| std::fs::read_dir(process.join("fdinfo")).into_iter().flatten())
+        .filter_map(|file| std::fs::read_to_string(file.ok()?.path()).ok())
+        .any(|text| is_link_of(&text, id))
+}
+
+/// The name of an executable; one that was replaced by a newer version keeps it.
+fn executable(path: &Path) -> Option<String> {
+    let name = path.file_name()?.to_str()?;
+    Some(name.strip_suffix(" (deleted)").unwrap_or(name).to_owned())
+}
+
+/// This is a tcx link of the program (`bpf_link_show_fdinfo`, kernel/bpf/syscall.c).
+fn is_link_of(text: &str, id: u32) -> bool {
+    let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+    value("link_type:") == Some("tcx") && value("prog_id:").and_then(|text| text.parse().ok()) == Some(id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_tcx_link_of_the_program_is_one() {
+        let link = "pos:\t0\nlink_type:\ttcx\nlink_id:\t12\nprog_tag:\t9e0ab4\nprog_id:\t340\nifindex:\t7\n";
+        assert!(is_link_of(link, 340));
+        assert!(!is_link_of(link, 34) && !is_link_of(link, 12));
+        assert!(!is_link_of(&link.replace("tcx", "xdp"), 340));
+        assert!(!is_link_of("pos:\t0\nprog_type:\t3\nprog_id:\t340\n", 340));
+    }
+
+    #[test]
+    fn a_newer_version_in_its_place_is_the_same_program() {
+        let name = |path: &str| executable(Path::new(path));
+        assert_eq!(name("/usr/bin/kvmtrace (deleted)"), name("/opt/kvmtrace"));
+        assert_ne!(name("/usr/bin/kvmtrace"), name("/usr/bin/kvmtraced"));
+    }
+
+    #[test]
+    fn a_program_of_others_is_reported_with_and_without_a_name() {
+        assert!(other("tap0", Hook::Ingress, (3, Some(names::TC_INGRESS)), true).is_none());
+        for name in [None, Some("cil_from_netdev")] {
+            let degraded = other("tap0", Hook::Ingress, (3, name), true).unwrap();
+            assert!(degraded.why.contains("(id 3)"), "{degraded:?}");
+        }
+    }
 }
