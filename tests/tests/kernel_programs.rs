@@ -7,10 +7,14 @@ use aya::Ebpf;
 use aya::maps::{Array, HashMap};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions};
 use kvmtrace_common::event::{HEADER_BYTES, Header};
-use kvmtrace_common::flow::NO_VLAN;
+use kvmtrace_common::flow::{FlowCounters, FlowKey, NO_VLAN};
 use kvmtrace_common::parse::{self, Parsed};
 use kvmtrace_tests::object::{self, TABLES, Table, switch};
 use std::collections::{BTreeMap, BTreeSet};
+
+/// Bytes of a key, and of what is counted under it.
+const KEY: usize = size_of::<FlowKey>();
+const COUNTERS: usize = size_of::<FlowCounters>();
 
 /// `TC_ACT_UNSPEC`, which is `TCX_NEXT`: the next program decides.
 const NEXT: u32 = u32::MAX;
@@ -48,19 +52,19 @@ fn run(ebpf: &mut Ebpf, name: &str, packet: &[u8]) -> u32 {
 
 /// All entries of both tables, key and counters; empties both.
 fn entries(ebpf: &mut Ebpf) -> Vec<(Table, Vec<u8>)> {
-    let mut map: HashMap<_, [u8; 48], [u8; 80]> =
+    let mut map: HashMap<_, [u8; KEY], [u8; COUNTERS]> =
         HashMap::try_from(ebpf.map_mut("FLOWS").expect("FLOWS")).expect("a hash");
-    let in_map: Vec<([u8; 48], [u8; 80])> = map.iter().filter_map(Result::ok).collect();
+    let in_map: Vec<([u8; KEY], [u8; COUNTERS])> = map.iter().filter_map(Result::ok).collect();
     for (key, _) in &in_map {
         map.remove(key).expect("it was there");
     }
     let mut all: Vec<_> = in_map.iter().map(|(key, value)| (Table::Map, [&key[..], value].concat())).collect();
-    let mut hot: Array<_, [u8; 128]> = Array::try_from(ebpf.map_mut("HOT").expect("HOT")).expect("an array");
+    let mut hot: Array<_, [u8; KEY + COUNTERS]> = Array::try_from(ebpf.map_mut("HOT").expect("HOT")).expect("an array");
     for index in 0..hot.len() {
         let entry = hot.get(&index, 0).expect("an entry");
         if entry[48..56] != [0; 8] {
             all.push((Table::Hot, entry.to_vec()));
-            hot.set(index, [0; 128], 0).expect("it can be cleared");
+            hot.set(index, [0; KEY + COUNTERS], 0).expect("it can be cleared");
         }
     }
     all
