@@ -163,7 +163,7 @@ fn what_a_host_that_routes_does_not_let_through_is_told_and_its_cure_has_an_undo
     lab.host.check(&twice)?;
     // Numbering a network anew is no command. The bridge's route is the older one.
     let verdict = check(&lab, &product, &[])?;
-    assert_eq!(faults(&verdict), [("neighbour-unresolved".to_owned(), bridge.clone())]);
+    assert_eq!(faults(&verdict), [("address-overlap".to_owned(), bridge.clone())]);
     assert!(verdict.json["findings"][0]["fixes"][0]["command"].is_null());
     lab.host.check(&twice.replace(" add ", " del "))?;
     assert_eq!(faults(&check(&lab, &product, &[])?), []);

@@ -14,6 +14,9 @@ use crate::forward::effect::Effect;
 /// Devices that stand on each other at most.
 const DEEPEST: usize = 8;
 
+/// VLAN devices that one command brings up at most.
+const MOST: usize = 64;
+
 /// Sets the lower devices first.
 pub fn complete(host: &HostState, fix: &mut Fix) {
     let Some(Setting::Device { device, what }) = &fix.setting else { return };
@@ -33,12 +36,13 @@ pub fn complete(host: &HostState, fix: &mut Fix) {
     let (Some(command), Some(undo)) = (&fix.command, &fix.undo) else { return };
     let effects: Vec<Effect> = steps.iter().map(|step| step.effect.clone()).collect();
     let set: Vec<&str> = steps.iter().map(|step| step.set.as_str()).collect();
-    let above = above.iter().map(|name| format!("ip link set dev {} up", quote(name)));
+    let up = above.iter().map(|link| format!("ip link set dev {} up", quote(&link.name)));
     fix.command =
-        Some(set.into_iter().map(str::to_owned).chain([command.clone()]).chain(above).collect::<Vec<_>>().join(" && "));
+        Some(set.into_iter().map(str::to_owned).chain([command.clone()]).chain(up).collect::<Vec<_>>().join(" && "));
     let back = std::iter::once(undo.clone()).chain(steps.iter().rev().map(|step| step.back.clone()));
     fix.undo = Some(back.collect::<Vec<_>>().join(" && "));
     fix.effects.splice(0..0, effects);
+    fix.effects.extend(above.iter().map(|link| Effect::Up(link.index, true)));
     if !steps.is_empty() {
         fix.why = format!("{} The device below comes first: it allows no more.", fix.why);
     }
@@ -110,10 +114,21 @@ fn up_below(host: &HostState, link: &Link) -> Vec<Step> {
     steps
 }
 
-/// VLAN devices that went down with it.
-fn downed_above(host: &HostState, link: &Link) -> Vec<String> {
-    let above = host.links.values().filter(|upper| upper.lower == Some(link.index) && !upper.up);
-    above.filter(|upper| matches!(upper.kind, LinkKind::Vlan { .. })).take(64).map(|upper| upper.name.clone()).collect()
+/// VLAN devices that went down with it, and those on them (QinQ), from the lowest on.
+fn downed_above<'a>(host: &'a HostState, link: &Link) -> Vec<&'a Link> {
+    let mut downed: Vec<&Link> = Vec::new();
+    let mut below = vec![link.index];
+    for _ in 0..DEEPEST {
+        let on_these = |upper: &&Link| upper.lower.is_some_and(|lower| below.contains(&lower)) && !upper.up;
+        let above = host.links.values().filter(|upper| matches!(upper.kind, LinkKind::Vlan { .. }));
+        let level: Vec<&Link> = above.filter(on_these).take(MOST.saturating_sub(downed.len())).collect();
+        if level.is_empty() {
+            break;
+        }
+        below = level.iter().map(|link| link.index).collect();
+        downed.extend(level);
+    }
+    downed
 }
 
 #[cfg(test)]
@@ -163,5 +178,24 @@ mod tests {
             complete(&host, &mut fix);
             assert_eq!(fix.command.as_deref(), Some("ip link set dev eth0 up && ip link set dev upper up"), "{name}");
         }
+    }
+
+    #[test]
+    fn what_went_down_with_a_device_comes_up_again_level_by_level() {
+        let mut host = host(LinkKind::Vlan { id: 100 });
+        let mut inner = link(3, "inner", LinkKind::Vlan { id: 7 });
+        inner.lower = Some(IfIndex(2));
+        host.links.insert(inner.index, inner);
+        for link in host.links.values_mut() {
+            link.up = false;
+        }
+        let mut fix = device::up(&host, &host, host.link_named("eth0").unwrap());
+        complete(&host, &mut fix);
+        let commands = "ip link set dev eth0 up && ip link set dev upper up && ip link set dev inner up";
+        assert_eq!(fix.command.as_deref(), Some(commands));
+        for effect in &fix.effects {
+            effect.apply(&mut host);
+        }
+        assert!(host.links.values().all(|link| link.up), "the model brings them up as well");
     }
 }
