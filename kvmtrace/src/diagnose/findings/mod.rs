@@ -324,6 +324,20 @@ fn is_answered(scene: &Scene<'_>, device: IfIndex, mac: MacAddress) -> bool {
     })
 }
 
+/// The interface's own MAC address was in use when the trace began, as the bridge had learned, and sends nothing any more: this
+/// is the only one that does.
+fn has_changed(scene: &Scene<'_>, device: IfIndex, mac: MacAddress) -> bool {
+    let own = scene.interface(device).and_then(|interface| interface.mac);
+    let learned = |entry: &crate::event::host::FdbEntry| {
+        entry.device == device && Some(entry.mac) == own && !entry.permanent && !entry.fixed
+    };
+    let alone = scene.track.flows().all(|flow| {
+        let mut entries = flow.places.iter().filter(|(place, _)| place.device == device && scene.is_entry(**place));
+        entries.all(|(_, counters)| counters.source_mac == mac)
+    });
+    alone && scene.track.first_host().forwarding.iter().any(learned)
+}
+
 /// A next hop of this host's has it.
 fn is_router_mac(scene: &Scene<'_>, mac: MacAddress) -> bool {
     let host = scene.host;
@@ -356,7 +370,8 @@ fn spoofed(scene: &Scene<'_>, layer2: &Layer2, flows: &[FlowReport]) -> Vec<Find
         let stolen = host || other.is_some() || is_router_mac(scene, *mac);
         let plain = !sends_own_address(scene, *device, *mac) && sends_with_own_mac(scene, *device);
         // What bridges, nests or runs containers is answered under the addresses that they send with.
-        let nested = !stolen && (plain || is_answered(scene, *device, *mac));
+        let changed = has_changed(scene, *device, *mac);
+        let nested = !stolen && !changed && (plain || is_answered(scene, *device, *mac));
         if !host && (is_virtual_router(*mac) || nested) {
             continue;
         }
@@ -383,7 +398,7 @@ fn spoofed(scene: &Scene<'_>, layer2: &Layer2, flows: &[FlowReport]) -> Vec<Find
             Fix::advice("If the guest bridges or runs guests of its own this is how it works: nothing to mend.");
         // Its address is known under its own MAC address, and it sends from it with another.
         let forged = sends_own_address(scene, *device, *mac) && is_answered(scene, *device, own);
-        let fixes = if stolen || forged { vec![only, advice] } else { vec![advice, only] };
+        let fixes = if stolen || changed || forged { vec![only, advice] } else { vec![advice, only] };
         found.push(Finding {
             label: Label::default(),
             cause: Cause::MacSpoofed,
