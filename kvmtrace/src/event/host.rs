@@ -59,6 +59,9 @@ pub struct HostState {
     /// Open vSwitch.
     #[serde(default)]
     pub switch: super::switch::Switch,
+    /// Bonds.
+    #[serde(default)]
+    pub bonds: BTreeMap<IfIndex, super::bond::Bond>,
 }
 
 /// A network device.
@@ -460,6 +463,12 @@ impl HostState {
                 && self.guest_of(port.index).is_none()
                 && !behind.is_some_and(|other| joined.contains(&other))
         })
+    }
+
+    /// The bond that a device is a leg of, by its index, where its state is known.
+    pub fn bond_of(&self, leg: IfIndex) -> Option<(IfIndex, &super::bond::Bond)> {
+        let master = self.link(leg)?.master?;
+        self.bonds.get(&master).map(|bond| (master, bond))
     }
 
     /// A bridge and those that pairs join it to.

@@ -5,6 +5,7 @@
 //! events asks the kernel or a clock.
 #![forbid(unsafe_code)]
 
+pub mod bond;
 pub mod bounds;
 pub mod bridge;
 pub mod configuration;

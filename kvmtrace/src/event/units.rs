@@ -67,6 +67,12 @@ impl MacAddress {
     pub fn is_multicast(self) -> bool {
         self.0[0] & 1 == 1
     }
+
+    /// 01:80:c2:00:00:00 to …:0f, groups that do not leave the link: which one (`is_link_local_ether_addr`).
+    pub fn reserved_group(self) -> Option<u8> {
+        let [a, b, c, d, e, last] = self.0;
+        ([a, b, c, d, e] == [0x01, 0x80, 0xc2, 0, 0] && last < 16).then_some(last)
+    }
 }
 
 impl fmt::Display for MacAddress {

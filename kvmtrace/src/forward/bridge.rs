@@ -42,7 +42,7 @@ impl<'a> Walker<'a, '_> {
             end(self, &task, None, Stop::InvalidSourceMac);
             return;
         }
-        if let Some(group) = task.packet.destination_mac.and_then(reserved_group) {
+        if let Some(group) = task.packet.destination_mac.and_then(MacAddress::reserved_group) {
             // Group 0 is forwarded where STP is off; the others by the mask alone.
             let forwarded = group == 0 && !bridge.state.stp || bridge.state.group_forward_mask & (1 << group) != 0;
             if !forwarded || group == 1 {
@@ -368,12 +368,6 @@ impl<'a> Walker<'a, '_> {
         let frame = BridgeFrame { bridge: link.index, from: None, vlan, filtered: false };
         self.forward_frame(task, &bridge, &frame);
     }
-}
-
-/// 01:80:c2:00:00:0X: which group (`is_link_local_ether_addr`).
-fn reserved_group(mac: MacAddress) -> Option<u8> {
-    let [a, b, c, d, e, last] = mac.0;
-    ([a, b, c, d, e] == [0x01, 0x80, 0xc2, 0, 0] && last < 16).then_some(last)
 }
 
 /// `br_allowed_ingress`: the frame's VLAN in the bridge, or the tag (none: untagged) that is not let in.

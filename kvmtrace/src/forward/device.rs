@@ -4,6 +4,7 @@
 use super::packet::{Network, Packet};
 use super::step::{Arrival, Decision, Doubt, Outcome, Stage, Stop};
 use super::walker::{Position, Task, Walker};
+use crate::event::bond::{Bond, BondMode};
 use crate::event::host::{Link, LinkKind};
 use crate::event::ruleset::Hook;
 use crate::event::{Direction, IfIndex, MacAddress};
@@ -81,6 +82,12 @@ impl<'a> Walker<'a, '_> {
                 return;
             }
             Some(master) if master.kind == LinkKind::Bond => {
+                if let Some(bond) = self.topology.host.bonds.get(&master.index)
+                    && bond.is_deaf(device, is_group(&task.packet))
+                {
+                    self.inactive_leg(task, link, bond, filtered);
+                    return;
+                }
                 // bond_handle_frame: the frame is the bond's.
                 self.go(task, after, Position::Receive(master.index));
                 return;
@@ -107,6 +114,19 @@ impl<'a> Walker<'a, '_> {
             return;
         }
         self.protocols(task, link, filtered);
+    }
+
+    /// `bond_handle_frame`: `RX_HANDLER_EXACT`, after which only sockets that are bound to the leg get the frame; reserved groups
+    /// are the leg's own.
+    fn inactive_leg(&mut self, task: Task, leg: &'a Link, bond: &Bond, filtered: bool) {
+        if task.packet.destination_mac.and_then(MacAddress::reserved_group).is_some() {
+            self.protocols(task, leg, filtered);
+            return;
+        }
+        let active = bond.active.map_or_else(|| "none".to_owned(), |active| self.topology.host.link_name(active));
+        let decisions = vec![Decision::Setting(format!("bond mode {}, active_slave {active}", bond.mode))];
+        let functions = &["bond_handle_frame", "__netif_receive_skb_core"];
+        self.stop(&task, Stage::DeviceReceive, leg.index, functions, decisions, Stop::InactiveLeg);
     }
 
     fn vlan_device(&self, lower: IfIndex, tag: u16) -> Option<IfIndex> {
@@ -345,10 +365,16 @@ impl<'a> Walker<'a, '_> {
         self.go(Task { bridge_port: None, ..task }, after, Position::Receive(peer.index));
     }
 
-    /// A bond sends by a leg that is up. Which of them only its mode knows; they lead the same way.
+    /// A bond sends by its active leg, whatever became of that (`bond_xmit_activebackup`); in the other modes by one that lives. Which
+    /// of them only a hash knows; they lead the same way.
     fn bond_transmit(&mut self, task: Task, bond: &Link) {
         let legs = self.topology.ports(bond.index);
-        let alive = legs.iter().find(|leg| leg.up && leg.carrier);
+        let state = self.topology.host.bonds.get(&bond.index);
+        let active = state.filter(|state| state.mode == BondMode::ActiveBackup).and_then(|state| state.active);
+        let chosen = legs.iter().find(|leg| Some(leg.index) == active);
+        let alive = |leg: &&&Link| leg.up && leg.carrier;
+        let used = legs.iter().filter(alive).find(|leg| state.is_some_and(|state| state.sends_by(leg.index)));
+        let alive = chosen.or(used).or_else(|| legs.iter().find(alive));
         match alive.or(legs.first()).map(|leg| leg.index) {
             Some(leg) => {
                 let after = task.parent.unwrap_or_default();
@@ -411,6 +437,10 @@ pub(super) fn exceeds(packet: &Packet, mtu: u32) -> bool {
     // The outermost tag is kept beside the frame (hardware acceleration).
     let inner = 4 * u32::try_from(packet.tags.len().saturating_sub(1)).unwrap_or(u32::MAX / 8);
     !packet.gso && packet.length.saturating_add(inner) > mtu.saturating_add(4)
+}
+
+fn is_group(packet: &Packet) -> bool {
+    packet.destination_mac.is_some_and(MacAddress::is_multicast)
 }
 
 /// ff:ff:ff:ff:ff:ff

@@ -1,6 +1,7 @@
 //! The effect of a command on the host's tables: applied to a copy of the host, so that a walk can say beforehand what the
 //! command would do to a packet.
 
+use crate::event::bond::{Bond, BondMode};
 use crate::event::bridge::{PortState, PortVlan};
 use crate::event::host::{FdbEntry, HostState, Link, LinkKind, Network, Route, Rule};
 use crate::event::overlay::IpsecPolicy;
@@ -67,6 +68,8 @@ pub enum Effect {
     ArpOn(IfIndex),
     /// A macvtap gets another mode.
     MacvtapMode(IfIndex, String),
+    /// An option of a bond.
+    Bond(IfIndex, BondOption),
     /// An address is given to a device.
     AddressAdd(IfIndex, Network),
     /// An address is taken off a device.
@@ -107,6 +110,15 @@ pub enum BridgeOption {
     GroupForwardMask(u16),
     /// `nf_call_iptables`, `nf_call_ip6tables`, `nf_call_arptables`
     NetfilterIp(bool),
+}
+
+/// An option of a bond that fixes set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BondOption {
+    /// `active_slave`
+    Active(IfIndex),
+    /// `all_slaves_active`
+    AllActive(bool),
 }
 
 impl Effect {
@@ -177,6 +189,11 @@ impl Effect {
             Self::MacvtapMode(device, mode) => {
                 with(host, *device, |link| link.kind = LinkKind::Macvtap { mode: mode.clone() });
             }
+            Self::Bond(device, option) => {
+                if let Some(bond) = host.bonds.get_mut(device) {
+                    set_bond(bond, *option);
+                }
+            }
             Self::AddressAdd(device, network) => with(host, *device, |link| link.addresses.push(*network)),
             Self::AddressDelete(device, network) => {
                 with(host, *device, |link| link.addresses.retain(|other| other != network));
@@ -207,6 +224,21 @@ fn switch_vlans(host: &mut HostState, place: SwitchPlace, vlans: &SwitchVlans) {
     port.vlans = vlans.clone();
     let numbers: Vec<u16> = port.interfaces.iter().filter_map(|interface| interface.number).collect();
     bridge.learnt.retain(|entry| !numbers.contains(&entry.port));
+}
+
+/// `bond_change_active_slave`, `bond_option_all_slaves_active_set`
+fn set_bond(bond: &mut Bond, option: BondOption) {
+    match option {
+        BondOption::Active(leg) => {
+            bond.active = Some(leg);
+            if bond.mode == BondMode::ActiveBackup {
+                for (own, state) in &mut bond.legs {
+                    state.backup = *own != leg;
+                }
+            }
+        }
+        BondOption::AllActive(on) => bond.all_active = on,
+    }
 }
 
 fn with(host: &mut HostState, device: IfIndex, change: impl FnOnce(&mut Link)) {

@@ -3,6 +3,7 @@
 //!
 //! Everything is of the network namespace that the calling thread is in.
 
+mod bonds;
 mod bridge;
 mod changes;
 mod configuration;
@@ -143,6 +144,7 @@ fn read() -> Result<HostState, HostError> {
         }
     };
     optional("VLAN memberships", links::read_vlans(&mut netlink, &mut state.links));
+    optional("bonds", bonds::read(&mut state, &mut netlink));
     optional("offloads", offloads::read(&mut state.links));
     let mut cut = None;
     let routes = tables::routes(&mut netlink).map(|routes| {

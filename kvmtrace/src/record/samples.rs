@@ -1,6 +1,7 @@
 //! A small trace in which every kind of event, and every type within one, occurs: what the golden recording holds. The file is
 //! long because it is that one trace.
 
+use crate::event::bond::{Bond, BondLeg, BondMode};
 use crate::event::configuration::{Configuration, ConfigurationSystem, DeviceConfiguration};
 use crate::event::host::{
     Backend, BridgePort, BridgeState, Chain, FdbEntry, Guest, GuestInterface, Link, LinkKind, LinkStatistics,
@@ -399,6 +400,7 @@ fn host() -> HostState {
         missing: vec![("ebtables".to_owned(), "not installed".to_owned())],
         overlay: overlay(),
         switch: switch(),
+        bonds: bonds(),
         configuration: Configuration {
             devices: [("eth0".to_owned(), configured)].into(),
             sysctls: [("net.ipv4.ip_forward".to_owned(), "/etc/sysctl.conf".to_owned())].into(),
@@ -406,6 +408,32 @@ fn host() -> HostState {
             proxmox: false,
         },
     }
+}
+
+fn bonds() -> std::collections::BTreeMap<IfIndex, Bond> {
+    let modes = [
+        BondMode::BalanceRr,
+        BondMode::ActiveBackup,
+        BondMode::BalanceXor,
+        BondMode::Broadcast,
+        BondMode::Lacp,
+        BondMode::BalanceTlb,
+        BondMode::BalanceAlb,
+        BondMode::Unknown,
+    ];
+    let leg = BondLeg { backup: true, failed: false, aggregator: Some(2) };
+    let bond = |mode| Bond {
+        mode,
+        active: Some(IfIndex(3)),
+        primary: Some(IfIndex(3)),
+        all_active: false,
+        mii_monitor: 100,
+        arp_monitor: 1000,
+        aggregator: Some(1),
+        partner: Some(GUEST_MAC),
+        legs: [(IfIndex(3), leg)].into(),
+    };
+    (30..).map(IfIndex).zip(modes.map(bond)).collect()
 }
 
 fn switch() -> Switch {

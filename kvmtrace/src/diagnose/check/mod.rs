@@ -2,6 +2,7 @@
 //! tells of them only where a flow suffers.
 
 mod about;
+mod bonds;
 mod dead;
 mod firewall;
 mod loops;
@@ -50,6 +51,10 @@ pub fn findings(track: &Track) -> Vec<Finding> {
     for bridge in bridges.iter().filter_map(|index| scene.link(*index)) {
         found.extend(bridge_state(&scene, bridge));
     }
+    let uplinks = bridges.iter().flat_map(|bridge| scene.host.uplinks(*bridge)).map(|uplink| uplink.index);
+    let own = interfaces(&scene).into_iter().map(|(_, interface)| interface.device);
+    let routed = scene.host.routes.iter().filter(|route| route.gateway.is_some()).filter_map(|route| route.device);
+    found.extend(bonds::findings(&scene, &uplinks.chain(own).chain(routed).collect::<Vec<_>>()));
     found.extend(loops::findings(&scene, &bridges));
     found.extend(duplicate_macs(&scene));
     found.extend(tables::findings(&scene));

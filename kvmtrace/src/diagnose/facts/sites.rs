@@ -32,6 +32,8 @@ pub enum Site {
     GuestSends,
     /// `drivers/net/tun.c`, `tap.c`: the ring that the guest reads is full, or nobody reads it.
     GuestRing,
+    /// `net/core/dev.c`: a device has received a frame, and nobody takes it.
+    DeviceReceive,
     /// `net/ipv4`, `net/ipv6`: `tap_handle_frame` left a frame to the host's own stack, for nobody has the macvtap
     /// open.
     MacvtapToStack,
@@ -151,6 +153,7 @@ impl Site {
         Self::TapReceive,
         Self::GuestSends,
         Self::GuestRing,
+        Self::DeviceReceive,
         Self::MacvtapToStack,
         Self::GenericXdp,
         Self::TrafficControl,
@@ -223,6 +226,7 @@ impl Site {
             Self::TapReceive => &["tun_get_user", "tun_chr_write_iter", "do_xdp_generic", "__netif_receive_skb_core"],
             Self::GuestSends => &["tun_get_user", "tun_chr_write_iter", "tun_xdp_one", "tap_get_user"],
             Self::GuestRing => &["tun_net_xmit", "tap_handle_frame"],
+            Self::DeviceReceive => &["__netif_receive_skb_core"],
             Self::MacvtapToStack => &[
                 "ip_error",
                 "ip_rcv_core",

@@ -7,7 +7,7 @@ use crate::diagnose::facts::bridge::carries;
 use crate::diagnose::facts::dropped::Dropped;
 use crate::diagnose::facts::place::at;
 use crate::diagnose::facts::scene::Role;
-use crate::diagnose::fix::{device, port};
+use crate::diagnose::fix::{bond, device, port};
 use crate::diagnose::flows::case::Case;
 use crate::diagnose::flows::frame::{inner_vlan, target_port};
 use crate::diagnose::judgement::Judgement;
@@ -161,6 +161,7 @@ pub fn dead_link(case: &Case<'_>, link: &Link, place: Where) -> Judgement {
         let explanation = format!("{what} would have to pass {}, which has no carrier.", link.name);
         return Judgement::dropped(Cause::NoCarrier, place, explanation)
             .evidence([format!("{}: up, no carrier", link.name)])
+            .fixes(bond::leave(case.scene, link))
             .fix(device::no_carrier_advice(link));
     }
     let explanation = format!("{what} would have to pass {}, which is administratively down.", link.name);

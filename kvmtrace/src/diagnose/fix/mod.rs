@@ -2,6 +2,7 @@
 
 pub mod accept;
 pub mod accept_many;
+pub mod bond;
 pub mod conversation;
 pub mod device;
 #[cfg(test)]

@@ -5,7 +5,7 @@ use crate::diagnose::report::{Carried, Conversation, DeviceSetting, Fix, Port, S
 use crate::diagnose::words;
 use crate::event::host::{Chain, HostState, Rule};
 use crate::event::ruleset::RuleReference;
-use crate::forward::effect::{BridgeOption, Effect, PortFlag};
+use crate::forward::effect::{BondOption, BridgeOption, Effect, PortFlag};
 use crate::forward::words as forward_words;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -152,6 +152,10 @@ fn effect_words(host: &HostState, effect: &Effect) -> String {
         Effect::XdpOff(index) => format!("all that the XDP program on {} decides", device(*index)),
         Effect::ArpOn(index) => format!("ARP on {}", device(*index)),
         Effect::MacvtapMode(index, mode) => format!("the mode of {}: {mode}", device(*index)),
+        Effect::Bond(index, BondOption::Active(leg)) => {
+            format!("the active leg of {}: {}", device(*index), device(*leg))
+        }
+        Effect::Bond(index, BondOption::AllActive(_)) => format!("all that comes by any leg of {}", device(*index)),
         Effect::AddressAdd(index, address) | Effect::AddressDelete(index, address) => {
             format!("the address {} of {}", network(*address), device(*index))
         }
@@ -249,6 +253,7 @@ pub fn removed_protection(host: &HostState, fix: &Fix) -> Option<String> {
         | Effect::SetElement(..)
         | Effect::XdpOff(_)
         | Effect::ArpOn(_)
+        | Effect::Bond(..)
         | Effect::AddressAdd(..)
         | Effect::AddressDelete(..)
         | Effect::QdiscDelete(_)

@@ -6,7 +6,7 @@ use crate::diagnose::facts::firewall::stage;
 use crate::diagnose::facts::firewall::suspects::Suspect;
 use crate::diagnose::facts::scene::Scene;
 use crate::diagnose::fix::conversation::{Conversation, Port, Service};
-use crate::diagnose::fix::{device, netfilter, persist, port, route, switch, sysctl};
+use crate::diagnose::fix::{bond, device, netfilter, persist, port, route, switch, sysctl};
 use crate::diagnose::report::Fix;
 use crate::diagnose::shell::quote;
 use crate::event::host::{BridgeState, Link, LinkKind};
@@ -46,7 +46,11 @@ fn raw(scene: &Scene<'_>, step: &Step, stop: &Stop, packet: &Packet, bridged: bo
     match stop {
         Stop::LinkDown => on(&|link| Some(device::up(host, scene.track.first_host(), link))),
         Stop::BridgeDown => with_bridge(&|_, bridge, _| Some(device::up(host, scene.track.first_host(), bridge))),
-        Stop::NoCarrier => on(&|link| Some(device::no_carrier_advice(scene.dead_below(link)))),
+        Stop::NoCarrier => {
+            let dead = link.map(|link| scene.dead_below(link));
+            let leave = dead.map(|dead| bond::leave(scene, dead)).unwrap_or_default();
+            leave.into_iter().chain(dead.map(device::no_carrier_advice)).collect()
+        }
         Stop::GuestGone => on(&|link| {
             Some(Fix::advice(format!("Start the guest that belongs to {}, or delete the device.", link.name)))
         }),
@@ -90,6 +94,7 @@ fn raw(scene: &Scene<'_>, step: &Step, stop: &Stop, packet: &Packet, bridged: bo
         Stop::SwitchDrop(rule) => switch::past_rule(scene, *rule, step.device, packet),
         Stop::SwitchVlan(place, vlan) => switch::vlan(scene, *place, *vlan, packet),
         Stop::SwitchPortDown => on(&|link| Some(device::up(host, scene.track.first_host(), link))),
+        Stop::InactiveLeg => link.map(|link| bond::hear(scene, link)).unwrap_or_default(),
         Stop::NoServer => vec![no_server()],
         Stop::NoPeer => on(&|link| Some(no_peer(link))),
         Stop::NoRoute => {
@@ -124,7 +129,6 @@ fn raw(scene: &Scene<'_>, step: &Step, stop: &Stop, packet: &Packet, bridged: bo
         | Stop::MacvtapMode
         | Stop::NotReflected
         | Stop::MulticastFiltered
-        | Stop::InactiveLeg
         | Stop::Loop => Vec::new(),
     }
 }

@@ -6,7 +6,7 @@ use crate::diagnose::facts::dropped::Dropped;
 use crate::diagnose::facts::scene::Role;
 use crate::diagnose::facts::sites::Site;
 use crate::event::host::{BridgePort, Link, LinkKind, PortState};
-use crate::event::{Direction, Protocol};
+use crate::event::{Direction, Place, Protocol};
 
 /// Reasons by which a TCP end sorts out what it has had or never asked for (late, repeated, overlapping segments).
 /// The names grow with each kernel, so all of `TCP_` are its own business but these.
@@ -34,8 +34,15 @@ pub fn is_noise(case: &Case<'_>, drop: &Dropped<'_>) -> bool {
     {
         return true;
     }
+    let leg = drop.device().and_then(|device| Some((device, case.scene.host.bond_of(device)?.1)));
     if drop.because(&["UNHANDLED_PROTO"]) {
-        return !is_link_local(case);
+        return !died_at_leg(case, drop) && (leg.is_some() || !is_link_local(case));
+    }
+    if drop.is_unspecified()
+        && drop.within(Site::DeviceReceive)
+        && leg.is_some_and(|(leg, bond)| bond.is_deaf(leg, case.is_multicast()))
+    {
+        return !died_at_leg(case, drop);
     }
     if is_bystander(case, drop)
         || is_own_copy(case, drop)
@@ -49,6 +56,22 @@ pub fn is_noise(case: &Case<'_>, drop: &Dropped<'_>) -> bool {
         && !matches!(case.key().protocol, Protocol::Arp { .. })
         && !pruned(case, drop)
         && !is_refused(case, drop)
+}
+
+/// The frame came from beyond by a leg of a bond that takes none, and no copy of it came by a leg that does
+/// (`bond_should_deliver_exact_match`; before 5.18 the drop has no reason).
+pub fn died_at_leg(case: &Case<'_>, drop: &Dropped<'_>) -> bool {
+    let Some(leg) = drop.device() else { return false };
+    let Some((bond, state)) = case.scene.host.bond_of(leg) else { return false };
+    let Some((entry, _)) = case.entry() else { return false };
+    let came = entry.direction == Direction::Ingress && case.scene.host.bond_of(entry.device).is_some();
+    let at = Place { device: bond, direction: Direction::Ingress };
+    let taken = case.group.flows().filter_map(|flow| flow.places.get(&at)).map(|counters| counters.packets).max();
+    (drop.because(&["UNHANDLED_PROTO"]) || drop.is_unspecified() && drop.within(Site::DeviceReceive))
+        && came
+        && !is_link_local(case)
+        && taken.unwrap_or(0) < drop.totals.packets
+        && state.is_deaf(leg, case.is_multicast())
 }
 
 /// The port takes no frame of its guest in (`br_handle_frame_finish`): that one died there for good.
@@ -99,7 +122,7 @@ fn is_detached_uplink(case: &Case<'_>, link: &Link) -> bool {
 }
 
 fn is_link_local(case: &Case<'_>) -> bool {
-    case.destination_mac().is_some_and(|mac| matches!(mac.0, [0x01, 0x80, 0xc2, 0, 0, 0..=0x0f]))
+    case.destination_mac().is_some_and(|mac| mac.reserved_group().is_some())
 }
 
 /// This host would tell a sender of a shorter way, and NAT keeps that from it: the connection is translated on the way by

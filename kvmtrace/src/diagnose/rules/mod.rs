@@ -3,6 +3,7 @@
 //! [`DROPS`] are asked once for each drop of the flow (`case.focus`), the heaviest first. [`SILENT`] are asked of
 //! flows whose packets vanish or stay unanswered without a drop that explains it, from the guest outwards.
 
+pub mod bond;
 pub mod bridge_multicast;
 pub mod bridge_port;
 pub mod checksum;
@@ -67,6 +68,7 @@ pub const DROPS: &[(&str, Rule)] = &[
     ("queue of user space", queue::judge),
     ("Open vSwitch", switch::judge),
     ("frames that come back", reflected::judge),
+    ("leg of a bond", bond::judge),
     ("bridge port", bridge_port::judge),
     ("bridge multicast", bridge_multicast::judge),
     ("guest's ring", guest::judge),

@@ -156,7 +156,7 @@ impl Walker<'_, '_> {
             return;
         };
         let destination = task.packet.destination_mac;
-        if destination.is_some_and(is_reserved) && !bridge.forwards_reserved {
+        if destination.and_then(MacAddress::reserved_group).is_some() && !bridge.forwards_reserved {
             self.step(&task, Stage::Switch, device, EXECUTE, Vec::new(), Outcome::Stops(Stop::LinkLocalGroup));
             return;
         }
@@ -347,9 +347,4 @@ impl Walker<'_, '_> {
 
 fn udp(port: u16) -> Transport {
     Transport::Udp { source: None, destination: Some(port) }
-}
-
-/// 01:80:c2:00:00:00 to 01:80:c2:00:00:0f
-fn is_reserved(mac: MacAddress) -> bool {
-    mac.0.starts_with(&[0x01, 0x80, 0xc2, 0, 0]) && mac.0[5] < 0x10
 }

@@ -1,5 +1,6 @@
 //! Hosts in a few lines, and where packets end on them. Each expectation follows the kernel's code that its stage names.
 
+mod bonds;
 mod bounds;
 mod bridges;
 mod fidelity;

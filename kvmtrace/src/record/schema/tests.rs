@@ -1,6 +1,7 @@
 //! Events of other versions, by their descriptions.
 
 use super::*;
+use crate::event::bond::BondMode;
 use crate::event::configuration::ConfigurationSystem;
 use crate::event::host::{Backend, LinkKind, PortState};
 use crate::event::overlay::IpsecDirection;
@@ -41,6 +42,7 @@ fn the_description_is_of_our_types() {
     tracer.trace_type::<IpsecDirection>(&samples).unwrap();
     tracer.trace_type::<SwitchKind>(&samples).unwrap();
     tracer.trace_type::<SwitchVlans>(&samples).unwrap();
+    tracer.trace_type::<BondMode>(&samples).unwrap();
     let derived = json(tracer);
     if std::env::var_os("KVMTRACE_BLESS").is_some() {
         std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/src/record/schema/events.json"), &derived).unwrap();

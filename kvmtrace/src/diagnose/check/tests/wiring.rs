@@ -3,6 +3,7 @@
 use super::*;
 use super::{broken, change, host, link, routed, rule};
 use crate::diagnose::facts::routes;
+use crate::event::bond::{Bond, BondLeg, BondMode};
 use crate::event::host::{Chain, Neighbour, Route};
 use crate::event::{Event, EventKind, HostState, PolicyRule, Timestamp};
 
@@ -368,4 +369,43 @@ fn a_closed_bridge_opens_nothing_for_a_guest_that_is_not_on_it() {
     };
     assert!(fixes(Some(IfIndex(2))).iter().any(|command| command.contains("203.0.113.11")));
     assert_eq!(fixes(None), [""; 0]);
+}
+
+/// The uplink is a bond of ens5, which is active, and ens6.
+fn bonded(host: &mut HostState, mode: BondMode) {
+    change(host, 5, |nic| (nic.master, nic.port) = (Some(IfIndex(6)), None));
+    let second = Link { master: Some(IfIndex(6)), ..link(7, "ens6", LinkKind::Physical, None) };
+    host.links.extend([link(6, "bond0", LinkKind::Bond, Some(2)), second].map(|link| (link.index, link)));
+    let leg = |aggregator, backup| BondLeg { backup, aggregator: Some(aggregator), ..BondLeg::default() };
+    let legs = [(IfIndex(5), leg(1, false)), (IfIndex(7), leg(1, mode == BondMode::ActiveBackup))].into();
+    host.bonds.insert(IfIndex(6), Bond { mode, active: Some(IfIndex(5)), mii_monitor: 100, legs, ..Bond::default() });
+}
+
+#[test]
+fn a_leg_that_lacp_has_not_joined_is_told_and_one_in_reserve_is_not() {
+    assert_eq!(broken(|host| bonded(host, BondMode::ActiveBackup)), []);
+    assert_eq!(broken(|host| bonded(host, BondMode::Lacp)), []);
+    let apart = |host: &mut HostState| {
+        bonded(host, BondMode::Lacp);
+        host.bonds.get_mut(&IfIndex(6)).unwrap().legs.get_mut(&IfIndex(7)).unwrap().backup = true;
+    };
+    assert_eq!(broken(apart), at(Cause::BondInactiveLeg, "ens6"));
+}
+
+#[test]
+fn a_dead_leg_is_told_as_lost_reserve_or_as_lost_traffic() {
+    let severity = |watched: u32| {
+        let mut host = host();
+        bonded(&mut host, BondMode::ActiveBackup);
+        change(&mut host, 5, |nic| nic.carrier = false);
+        host.bonds.get_mut(&IfIndex(6)).unwrap().mii_monitor = watched;
+        let mut track = Track::default();
+        track.apply(&Event { time: Timestamp(1), kind: EventKind::Host(std::sync::Arc::new(host)) });
+        let found = findings(&track);
+        let [finding] = found.as_slice() else { panic!("{found:?}") };
+        (finding.cause, finding.severity, finding.fixes[0].command.clone())
+    };
+    assert_eq!(severity(100), (Cause::NoCarrier, Severity::Warning, None));
+    let activate = Some("ip link set dev bond0 type bond active_slave ens6".to_owned());
+    assert_eq!(severity(0), (Cause::NoCarrier, Severity::Error, activate));
 }
