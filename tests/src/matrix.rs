@@ -1,7 +1,7 @@
 //! Every scenario, as a table.
 
 use crate::lab::draw::Seed;
-use crate::lab::state;
+use crate::lab::{bridge_netfilter, state};
 use crate::product::Product;
 use crate::scenario::{By, Outcome, Run, Runner, Scenario};
 use anyhow::{Context as _, Result, ensure};
@@ -23,6 +23,8 @@ pub struct Choice {
     pub cures: bool,
     /// What kvmtrace judges by; by probes only those scenarios that a probe can stand for.
     pub by: By,
+    /// Every lab's bridged frames pass the IP chains, as the kernel has it unless a distribution says otherwise.
+    pub br_netfilter: bool,
 }
 
 /// Runs the chosen scenarios so many times, each with a seed of its own; whether all are as they should be every time.
@@ -49,7 +51,7 @@ pub fn repeat(
 
 /// Runs the chosen scenarios once.
 fn run(product: Option<Product>, seed: Seed, choice: &Choice, out: &mut (impl Write + Send)) -> Result<bool> {
-    let Choice { filters, jobs, cures, by } = choice;
+    let Choice { filters, jobs, cures, by, br_netfilter } = choice;
     let mut scenarios = Scenario::all()?;
     let names: BTreeSet<String> = scenarios.iter().map(|scenario| scenario.name.clone()).collect();
     if !filters.is_empty() {
@@ -57,6 +59,12 @@ fn run(product: Option<Product>, seed: Seed, choice: &Choice, out: &mut (impl Wr
     }
     if *by == By::Probe {
         scenarios.retain(Scenario::can_be_probed);
+    }
+    if *br_netfilter {
+        ensure!(bridge_netfilter(), "this kernel has no br_netfilter, or it is not loaded");
+        for scenario in &mut scenarios {
+            scenario.lab.br_netfilter = true;
+        }
     }
     ensure!(!scenarios.is_empty(), "no scenario's name holds {}", filters.join(" or "));
     writeln!(out, "KVMTRACE_LAB_SEED={seed}, {} scenarios", scenarios.len())?;

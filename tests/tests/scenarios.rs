@@ -1,10 +1,10 @@
-//! One test per file of `tests/scenarios`.
+//! One test per file of `tests/scenarios`; a healthy host is healthy with br_netfilter's kernel defaults as well.
 
 #![expect(clippy::print_stderr, reason = "the reason of a skip is for the person who runs the tests")]
 
 use anyhow::Result;
 use kvmtrace_tests::lab::draw::Seed;
-use kvmtrace_tests::lab::require_root;
+use kvmtrace_tests::lab::{bridge_netfilter, require_root};
 use kvmtrace_tests::product::Product;
 use kvmtrace_tests::scenario::{By, Outcome, Runner, Scenario};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
@@ -14,11 +14,24 @@ fn main() -> Result<()> {
     // Two at a time: a scenario waits more than it works, but its packets must not starve.
     arguments.test_threads = Some(arguments.test_threads.unwrap_or(2).min(3));
     let seed = Seed::choose()?;
-    let trials = Scenario::all()?.into_iter().map(|scenario| {
+    let scenarios = Scenario::all()?;
+    let filtered =
+        scenarios.iter().filter(|scenario| scenario.is_healthy() && !scenario.lab.br_netfilter).map(|scenario| {
+            let mut scenario = scenario.clone();
+            scenario.lab.br_netfilter = true;
+            Trial::ignorable_test(format!("{}+br-netfilter", scenario.name), move || {
+                if bridge_netfilter() {
+                    test(&scenario, seed)
+                } else {
+                    Ok(skip(&scenario, "this kernel has no br_netfilter, or it is not loaded"))
+                }
+            })
+        });
+    let plain = scenarios.iter().cloned().map(|scenario| {
         let name = scenario.name.clone();
         Trial::ignorable_test(name, move || test(&scenario, seed))
     });
-    libtest_mimic::run(&arguments, trials.collect()).exit()
+    libtest_mimic::run(&arguments, filtered.chain(plain).collect()).exit()
 }
 
 fn test(scenario: &Scenario, seed: Seed) -> Result<Completion, Failed> {

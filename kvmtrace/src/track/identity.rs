@@ -5,7 +5,7 @@
 //! (`nf_nat_manip_pkt`, `l4proto_manip_pkt`, Linux 6.12: addresses, ports, the ICMP id, checksums) is the identification of
 //! an IPv4 packet, TCP's sequence numbers and flags, and the payload. The first packet of a flow is told with its bytes at
 //! each hook, a dropped one with a stack: two keys are one flow if the same packet came in with one and, after that, was
-//! forwarded or dropped with the other, and no third key has that packet. A packet of the host's own has no device that it
+//! forwarded or dropped with the other, and no third key has that packet, but for a form between the two translations. A packet of the host's own has no device that it
 //! came in by (`skb_iif`): what a proxy sends on is never joined.
 
 use super::quote::parsed;
@@ -82,8 +82,8 @@ impl Sightings {
                 entered.push(*key);
             }
         }
-        let pairs = packets.into_values().filter_map(|(entered, forwarded)| match (&*entered, &*forwarded) {
-            ([before], [after]) => Some((*before, *after)),
+        let pairs = packets.into_values().filter_map(|(entered, forwarded)| match &*entered {
+            [before] => Some((*before, last_form(before, &forwarded)?)),
             // Two that look alike: which is which is not known.
             _ => None,
         });
@@ -92,6 +92,21 @@ impl Sightings {
             came.time <= went.time && went.time.since(came.time).0 <= HELD_NS
         };
         pairs.filter(|(before, after)| before.protocol == after.protocol && in_time(before, after)).collect()
+    }
+}
+
+/// The key that a packet went on with. It may also have been seen on its way, after the translation of its destination and before
+/// that of its source (br_netfilter: the bridge device sends what then leaves by a port).
+fn last_form(before: &FlowKey, forwarded: &[FlowKey]) -> Option<FlowKey> {
+    let source = |key: &FlowKey| (key.source, key.source_port);
+    let end = |key: &FlowKey| (key.destination, key.destination_port);
+    let (on_its_way, last): (Vec<FlowKey>, Vec<FlowKey>) =
+        forwarded.iter().copied().partition(|key| source(key) == source(before));
+    match (&*on_its_way, &*last) {
+        ([only], []) => Some(*only),
+        (between, [last]) => between.iter().all(|key| end(key) == end(last)).then_some(*last),
+        // Two that look alike: which is which is not known.
+        _ => None,
     }
 }
 

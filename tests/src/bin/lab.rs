@@ -70,6 +70,9 @@ enum Task {
         /// Judge by `kvmtrace probe` alone, where a probe can stand for the scenario's traffic; fixes are not tried.
         #[arg(long)]
         probe: bool,
+        /// Send bridged frames through the IP chains in every lab (bridge-nf-call-* = 1, the kernel's default).
+        #[arg(long)]
+        br_netfilter: bool,
     },
     /// Tell kvmtrace's story on a lab.
     Demo {
@@ -124,13 +127,13 @@ fn run() -> Result<bool> {
                 say(&format!("{:<44} {}", scenario.name, scenario.about))?;
             }
         }
-        Task::Matrix { seed, runs, filters, bin, no_verdict, jobs, cures, probe } => {
+        Task::Matrix { seed, runs, filters, bin, no_verdict, jobs, cures, probe, br_netfilter } => {
             lab::require_root()?;
             matrix::clean_on_signal()?;
             let seed = seed.map_or_else(Seed::choose, |seed| Ok(Seed(seed)))?;
             let product = if no_verdict { None } else { Some(product(bin)?) };
             let by = if probe { By::Probe } else { By::Traffic };
-            let choice = matrix::Choice { filters, jobs, cures, by };
+            let choice = matrix::Choice { filters, jobs, cures, by, br_netfilter };
             return matrix::repeat(product.as_ref(), seed, runs, &choice, &mut std::io::stdout());
         }
         Task::Demo { bin } => {

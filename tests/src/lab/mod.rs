@@ -235,6 +235,11 @@ pub fn require_root() -> Result<()> {
     Ok(())
 }
 
+/// Whether this kernel can send bridged frames through the IP chains (br_netfilter is built in, or loaded).
+pub fn bridge_netfilter() -> bool {
+    std::path::Path::new("/proc/sys/net/bridge/bridge-nf-call-iptables").exists()
+}
+
 /// Whether a test that needs the lab can run. That it can't is told, and is an error in CI, which runs as root.
 #[expect(clippy::print_stderr, reason = "the reason of a skip is for the person who runs the tests")]
 pub fn can_test(subject: &str) -> Result<bool> {

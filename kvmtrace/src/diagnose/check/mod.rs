@@ -7,6 +7,7 @@ mod dead;
 mod firewall;
 mod loops;
 mod macvtap;
+mod pairs;
 mod ports;
 mod routed;
 mod routes;
@@ -19,13 +20,13 @@ use self::dead::dead_uplink;
 use super::facts::{bridge, machine};
 use super::fix::{self, device, port, stack};
 use super::report::{Cause, Finding, Fix, Point, Severity};
+use crate::diagnose::facts::routes::is_served_alone;
 use crate::diagnose::facts::scene::Scene;
 use crate::diagnose::shell;
-use crate::event::host::{BridgeState, Link, LinkKind, Network, PortState};
+use crate::event::host::{BridgeState, Link, LinkKind, PortState};
 use crate::event::{IfIndex, MacAddress};
 use crate::track::Track;
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 /// A tap's ring shorter than this overflows in ordinary bursts (libvirt and QEMU leave the kernel's 1000).
 const SHORT_RING: u32 = 64;
@@ -106,15 +107,7 @@ fn interface_state(scene: &Scene<'_>, guest: &str, link: &Link) -> Vec<Finding> 
             vec![Fix::advice(format!("Start the guest that belongs to {name}, or delete the tap."))],
         ));
     }
-    // A device that is up has a link-local address and the routes that come with it by itself.
-    let of_itself = |network: &Network| match network.address {
-        IpAddr::V4(_) => false,
-        IpAddr::V6(address) => address.is_unicast_link_local() || address.is_multicast(),
-    };
-    let routes = scene.host.routes.iter().filter(|route| route.device == Some(link.index));
-    let mut networks = link.addresses.iter().chain(routes.map(|route| &route.destination));
-    let routed = networks.any(|network| !of_itself(network));
-    if tap && link.master.is_none() && !routed {
+    if tap && link.master.is_none() && !is_served_alone(scene, link) {
         let bridges = scene.host.links.values().filter(|link| matches!(link.kind, LinkKind::Bridge(_)));
         let fixes: Vec<Fix> = bridges
             .map(|bridge| device::enslave(link, bridge, format!("Makes {name} a port of {}.", bridge.name)))
@@ -331,7 +324,13 @@ fn bridge_state(scene: &Scene<'_>, bridge: &Link) -> Vec<Finding> {
         found.extend(ports::addressed(scene, uplink));
         found.extend(tunnel::too_big(scene, uplink));
     }
-    if uplinks.is_empty() && bridge.addresses.is_empty() {
+    let pairs = pairs::findings(scene, bridge);
+    // A bridge that it is joined with may lead on, or be this host's.
+    let joined = scene.host.joined(bridge.index);
+    let mut joined = joined.into_iter().filter_map(|bridge| scene.link(bridge));
+    let private = uplinks.is_empty() && joined.all(|bridge| bridge.addresses.is_empty()) && pairs.is_empty();
+    found.extend(pairs);
+    if private {
         // A private network is made just so.
         found.push(about(Cause::BridgePortDetached, Severity::Info, bridge.index, Point::BridgeEgress).say(
             format!(

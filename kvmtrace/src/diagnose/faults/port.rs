@@ -59,7 +59,7 @@ fn stray_uplink<'a>(case: &Case<'a>, bridge: &Link) -> Option<&'a Link> {
     was_port.or_else(|| host.links.values().filter(free).find(|link| !has_address(link)))
 }
 
-pub(in crate::diagnose) fn has_address(link: &Link) -> bool {
+fn has_address(link: &Link) -> bool {
     link.addresses.iter().any(|network| is_configured(network.address))
 }
 
@@ -212,26 +212,6 @@ fn is_link_local(address: std::net::IpAddr) -> bool {
 
 /// The far end is in no bridge: the host takes the guest's frames for its own and finds that they are not.
 fn loose_end(case: &Case<'_>, bridge: &Link, near: &Link, far: &Link) -> Judgement {
-    let host = case.scene.host;
-    let before = case.scene.track.first_host().link(far.index).and_then(|link| link.master);
-    let others =
-        || host.links.values().filter(|link| matches!(link.kind, LinkKind::Bridge(_)) && link.index != bridge.index);
-    let ports = |other: &Link| host.ports(other.index).count();
-    let other =
-        others().find(|other| Some(other.index) == before).or_else(|| others().max_by_key(|other| ports(other)));
-    let known = before.is_some() || others().count() == 1;
-    let fix = match other.filter(|_| known) {
-        Some(other) => device::enslave(
-            far,
-            other,
-            format!("Makes {} a port of {}: {} and it are joined again.", far.name, other.name, bridge.name),
-        )
-        .risk("Check that this is the bridge that it should join: two pairs between the same bridges make a loop."),
-        None => Fix::advice(format!(
-            "Make {} a port of the bridge that leads beyond this host; there is none now.",
-            far.name
-        )),
-    };
     let explanation = format!(
         "{} left {} by {}, whose other end {} is a port of no bridge.",
         words::packets(case.packets()),
@@ -242,5 +222,5 @@ fn loose_end(case: &Case<'_>, bridge: &Link, near: &Link, far: &Link) -> Judgeme
     Judgement::dropped(Cause::BridgePortDetached, at(case.scene, far.index, Point::NicIngress), explanation)
         .verdict(Verdict::Lost)
         .evidence([format!("{}: no master, other end of {}", far.name, near.name)])
-        .fix(fix)
+        .fix(port::rejoin(case.scene, bridge, far))
 }

@@ -194,34 +194,51 @@ fn host_route(to: IpAddr, gateway: Option<IpAddr>, link: &Link) -> Effect {
 }
 
 /// The address is a guest's, in none of this host's networks: it is to be found behind the guest's device.
-fn guest_route(scene: &Scene<'_>, to: IpAddr) -> Option<Vec<Fix>> {
+pub(in crate::diagnose) fn guest_route(scene: &Scene<'_>, to: IpAddr) -> Option<Vec<Fix>> {
     let device = scene.guest_by_address(crate::event::Address::Ip(to))?;
     let guest = scene.guest_name(device)?;
     let link = scene.bridge_of(device).or_else(|| scene.link(device))?;
     let of_family = |network: &&Network| network.address.is_ipv6() == to.is_ipv6() && !is_link_local(network.address);
-    let network = link.addresses.iter().find(of_family)?;
+    let network = link.addresses.iter().find(of_family).map(|network| routes::network_of(*network));
+    // A tap of its own, without a bridge and a network: each of its guest's addresses is routed.
+    if network.is_none() && (link.index != device || !routes::is_served_alone(scene, link)) {
+        return None;
+    }
+    let other = network.map(|network| format!("give {guest} an address of the network of {} ({network})", link.name));
     let (family, prefix) = if to.is_ipv6() { (" -6", 128) } else { ("", 32) };
     let command = |verb: &str| format!("ip{family} route {verb} {to}/{prefix} dev {}", quote(&link.name));
     if scene.standing(device, to) < Standing::Resolved {
         return Some(vec![Fix::advice(format!(
-            "{guest} says that it has {to}, which is in no network of this host's. If it is meant to: set a route to it by {}; else give {guest} an address of the network of {} ({}).",
+            "{guest} says that it has {to}, which is in no network of this host's. If it is meant to: set a route to it by {}{}.",
             link.name,
-            link.name,
-            routes::network_of(*network)
+            other.map(|other| format!("; else {other}")).unwrap_or_default()
         ))]);
     }
     let why =
         format!("{guest} has the address {to}, which is in no network of this host's: it is behind {}.", link.name);
-    Some(vec![
-        Fix::run(command("add"), command("del"), why)
-            .persist("Set the route in the network configuration that sets the device up.")
-            .effect(host_route(to, None, link)),
-        Fix::advice(format!(
-            "Or give {guest} an address of the network of {} ({}).",
-            link.name,
-            routes::network_of(*network)
-        )),
-    ])
+    let route = Fix::run(command("add"), command("del"), why)
+        .persist("Set the route in the network configuration that sets the device up, or let its manager set it (Calico, a CNI plugin).")
+        .effect(host_route(to, None, link));
+    Some(std::iter::once(route).chain(other.map(|other| Fix::advice(format!("Or {other}.")))).collect())
+}
+
+/// A device's own network in a table of policy routing, as the main table has it.
+pub(in crate::diagnose) fn route_into(link: &Link, network: Network, table: u32) -> Fix {
+    let route = Route {
+        destination: network,
+        gateway: None,
+        device: Some(link.index),
+        source: None,
+        table,
+        metric: 0,
+        kind: "unicast".to_owned(),
+        mtu: None,
+    };
+    let command = |verb: &str| device::route_command(verb, &route, &link.name);
+    let why = format!("Lets table {table} know the network of {}, as the main table does.", link.name);
+    Fix::run(command("add"), command("del"), why)
+        .persist("Set the route where the table's other routes are set.")
+        .effect(Effect::RouteAdd(route.clone()))
 }
 
 fn is_link_local(address: IpAddr) -> bool {

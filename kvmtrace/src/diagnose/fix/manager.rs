@@ -11,6 +11,7 @@ use crate::diagnose::facts::firewall::protection::{Protection, protection};
 use crate::diagnose::facts::firewall::stage::Stage;
 use crate::diagnose::facts::scene::Scene;
 use crate::diagnose::report::Fix;
+use crate::diagnose::shell;
 use crate::event::HostState;
 use crate::event::host::{Backend, Chain, Rule};
 
@@ -170,6 +171,27 @@ pub(in crate::diagnose) fn fixes(
         // They write their chains from what is allowed elsewhere; a rule of ours lasts until they write them again.
         Manager::Incus | Manager::Kubernetes | Manager::Calico | Manager::Cilium => Vec::new(),
     }
+}
+
+/// kube-proxy refuses what is for a service that no pod stands behind: past the rule the packet finds nobody. With iptables the
+/// rule's comment names the service (`proxier.go`: "has no endpoints"), with nft all of them share a chain that refuses.
+pub(in crate::diagnose) fn without_endpoints(chain: &Chain, rule: &Rule) -> Option<Fix> {
+    let comment = rule.text.split('"').find_map(|text| text.strip_suffix(" has no endpoints"));
+    let shared = chain.table == "kube-proxy" && chain.name == "reject-chain";
+    let of_iptables = chain.name.starts_with("KUBE-") && comment.is_some();
+    if !of_iptables && !shared {
+        return None;
+    }
+    let (name, look) = match comment.and_then(|comment| comment.split(':').next()?.split_once('/')) {
+        Some((namespace, name)) => {
+            let (namespace, name) = (shell::quote(namespace), shell::quote(name));
+            (format!("service {namespace}/{name}"), format!("kubectl -n {namespace} get endpoints,pods,service {name}"))
+        }
+        None => ("service with this address".to_owned(), "kubectl get endpoints -A".to_owned()),
+    };
+    Some(Fix::advice(format!(
+        "Give the Kubernetes {name} a pod that is ready, and whose labels its selector names ({look}): without one kube-proxy refuses what is sent to it, and to pass its rule would lead nowhere."
+    )))
 }
 
 /// Neutron's ports and security groups are the tenant's, whose credentials this host does not have.

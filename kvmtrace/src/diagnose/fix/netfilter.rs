@@ -25,6 +25,10 @@ pub fn fixes(
     behind: &[Suspect<'_>],
     wanted: &Conversation,
 ) -> Vec<Fix> {
+    let without_endpoints = |suspect: &Suspect<'_>| manager::without_endpoints(suspect.chain?, suspect.rule?);
+    if let Some(fix) = suspects.first().and_then(without_endpoints) {
+        return vec![fix];
+    }
     let mut fixes: Vec<Fix> = Vec::from_iter(accept_past_all(scene, stage, suspects, behind, wanted));
     let past_all = !fixes.is_empty();
     for suspect in suspects.iter().take(3) {

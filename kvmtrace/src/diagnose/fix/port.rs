@@ -70,3 +70,34 @@ pub fn attach(scene: &Scene<'_>, link: &Link) -> Vec<Fix> {
         ))],
     }
 }
+
+/// Makes the far end of a pair a port of the bridge that it should join `bridge` with.
+pub fn rejoin(scene: &Scene<'_>, bridge: &Link, far: &Link) -> Fix {
+    let host = scene.host;
+    let before = scene.track.first_host().link(far.index).and_then(|link| link.master);
+    let is_other = |link: &&Link| matches!(link.kind, LinkKind::Bridge(_)) && link.index != bridge.index;
+    // A bridge that only stands between a guest and the next bridge has no way out of its own.
+    let leads_on = |other: &&Link| {
+        let foreign =
+            |port: &Link| scene.interface(port.index).is_none() && port.peer.and_then(|peer| host.link(peer)).is_none();
+        other.addresses.iter().any(|network| !is_link_local(network.address)) || host.ports(other.index).any(foreign)
+    };
+    let mut outward = host.links.values().filter(is_other).filter(leads_on);
+    let only = outward.next().filter(|_| outward.next().is_none());
+    match before.and_then(|before| host.link(before)).filter(is_other).or(only) {
+        Some(other) => device::enslave(
+            far,
+            other,
+            format!("Makes {} a port of {}: {} and it are joined again.", far.name, other.name, bridge.name),
+        )
+        .risk("Check that this is the bridge that it should join: two pairs between the same bridges make a loop."),
+        None => Fix::advice(format!(
+            "Make {} a port of the bridge that {} is meant to be joined with.",
+            far.name, bridge.name
+        )),
+    }
+}
+
+fn is_link_local(address: std::net::IpAddr) -> bool {
+    matches!(address, std::net::IpAddr::V6(v6) if v6.is_unicast_link_local())
+}

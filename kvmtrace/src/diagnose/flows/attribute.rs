@@ -11,6 +11,7 @@
 
 use super::both_ends;
 use super::group::{Group, untagged};
+use super::redirected;
 use crate::diagnose::facts::dropped::macs;
 use crate::diagnose::facts::scene::{Role, Scene};
 use crate::diagnose::facts::sites::Site;
@@ -48,6 +49,7 @@ pub fn groups<'a>(scene: &Scene<'a>) -> Vec<Group<'a>> {
     join_redirected(&mut groups);
     adopt_answers(scene, &mut groups, &rest, &mut taken);
     find_past(scene, &mut groups);
+    redirected::join(&mut groups);
     if scene.wants_all() {
         for flow in rest.into_iter().filter(|flow| !taken.contains(&flow.key)) {
             groups.push(Group {
@@ -414,7 +416,8 @@ fn find_past<'a>(scene: &Scene<'a>, groups: &mut [Group<'a>]) {
         .collect();
     for group in groups.iter_mut().filter(|group| group.direction == FlowDirection::FromGuest) {
         let key = group.main.key;
-        let open = group.translated.is_none() && own(key.destination) && scene.track.get(&key.reverse()).is_none();
+        let stays = !group.main.places.keys().any(|place| place.direction == Direction::Egress);
+        let open = group.translated.is_none() && stays && scene.track.get(&key.reverse()).is_none();
         let inner = forwarded.get(&(key.protocol, key.source, key.source_port)).filter(|_| open);
         group.past = inner.filter(|flow| flow.last >= group.main.first).map(|flow| flow.key);
     }

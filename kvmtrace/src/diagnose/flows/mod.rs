@@ -8,3 +8,4 @@ pub mod gather;
 pub mod group;
 pub mod journey;
 pub mod noise;
+mod redirected;

@@ -265,7 +265,9 @@ fn absent_proxy(case: &Case<'_>, input: &Link, asked: IpAddr, from: IpAddr) -> O
     let answer = lookup(scene, Question::of(Some(from), asked, &input.name));
     // A route for the one address stands over the network of the device.
     let owned = |own: &Network| own.contains(asked) && !answer.unicast().is_some_and(is_single);
-    let routes_here = input.addresses.iter().any(of_family) && !input.addresses.iter().any(owned);
+    // A tap of its own may have no network at all: each of its guest's addresses is routed.
+    let routes_here = (input.addresses.iter().any(of_family) || is_routed_to(scene, from, input))
+        && !input.addresses.iter().any(owned);
     // On a bridge that leads out, who is asked for may be out there.
     let bridged = matches!(input.kind, LinkKind::Bridge(_)) && host.uplinks(input.index).next().is_some();
     let is_guest = scene.guest_by_address(crate::event::Address::Ip(asked)).is_some();

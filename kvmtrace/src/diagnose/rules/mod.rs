@@ -15,6 +15,7 @@ pub mod hairpin;
 pub mod host_neighbour;
 pub mod ipsec;
 pub mod large_receive;
+pub mod misrouted;
 pub mod mtu_bridge;
 pub mod mtu_route;
 pub mod nat;
@@ -90,6 +91,7 @@ pub const SILENT: &[(&str, Rule)] = &[
     ("spoofed source", spoofed::judge_unstopped),
     ("guest that ended", guest::judge_ended),
     ("guest's hypervisor", guest::judge_held),
+    ("route past the receiver", misrouted::judge),
     ("path", path::judge),
     ("address on a port", port_address::judge),
     ("DHCP", dhcp::judge),

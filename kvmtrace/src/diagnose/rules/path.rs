@@ -3,8 +3,9 @@
 
 use crate::diagnose::facts::bridge::carries;
 use crate::diagnose::facts::place::at;
+use crate::diagnose::facts::routes::is_served_alone;
 use crate::diagnose::faults::bridge::{blocked_port, bridge_down, flood_disabled, isolated, misdirected, not_in_vlan};
-use crate::diagnose::faults::port::{dead_link, detached, exit_port, has_address, way_out};
+use crate::diagnose::faults::port::{dead_link, detached, exit_port, way_out};
 use crate::diagnose::faults::{bridge_lone, macvtap};
 use crate::diagnose::flows::case::{Case, Way};
 use crate::diagnose::flows::frame::{entry_port, inner_vlan};
@@ -34,7 +35,10 @@ fn find(case: &Case<'_>) -> Option<Judgement> {
         return Some(dead_link(case, dead, at(scene, dead.index, Point::NicEgress)));
     }
     let Some(bridge) = case.bridge() else {
-        let alone = case.way() != Way::Host && case.way() != Way::Routed && !has_address(own) && own.master.is_none();
+        let alone = case.way() != Way::Host
+            && case.way() != Way::Routed
+            && own.master.is_none()
+            && !is_served_alone(scene, own);
         let point = if case.is_from_guest() { Point::TapIngress } else { Point::TapEgress };
         return alone.then(|| detached(case, own, point));
     };

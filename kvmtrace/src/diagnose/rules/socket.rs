@@ -123,9 +123,12 @@ pub fn judge_told(case: &Case<'_>) -> Option<Judgement> {
     if let Some(judgement) = other_source(case, error.is_some_and(|error| error.about.is_port_unreachable())) {
         return Some(judgement);
     }
-    let from = error.map_or_else(|| key.destination.to_string(), |error| error.about.from.to_string());
-    let (place, who) = teller(case, &from, error.is_none_or(|error| Some(error.about.from) == key.destination.ip()));
-    let port = key.destination_port.map_or_else(String::new, |port| format!(" {} {port}", key.protocol));
+    // Whom this host sent it to, where it translates the destination of what guests send.
+    let sent = case.group.translated.filter(|_| case.is_from_guest()).unwrap_or(key);
+    let from = error.map_or_else(|| sent.destination.to_string(), |error| error.about.from.to_string());
+    let is_end = |from| Some(from) == key.destination.ip() || Some(from) == sent.destination.ip();
+    let (place, who) = teller(case, &from, error.is_none_or(|error| is_end(error.about.from)));
+    let port = sent.destination_port.map_or_else(String::new, |port| format!(" {} {port}", key.protocol));
     let packets = words::packets(case.packets());
     let (cause, explanation, advice) = match error.map(|error| error.about) {
         Some(about) if about.is_prohibited() => (

@@ -108,12 +108,23 @@ fn what_is_not_the_same_packet_is_not_joined() {
 }
 
 #[test]
+fn a_form_between_two_translations_is_passed_over() {
+    let (before, after) = tcp_pair();
+    let between = FlowKey { source: before.source, source_port: before.source_port, ..after };
+    let all = [syn(before, 7, 9), forwarded(syn(between, 7, 9)), forwarded(syn(after, 7, 9))];
+    assert_eq!(told(&all), [(before, after)]);
+}
+
+#[test]
 fn of_two_that_look_alike_none_is_joined() {
     let (before, after) = tcp_pair();
     let other = FlowKey { source: key(Protocol::Tcp, (13, 1), (1, 1)).source, ..before };
     let none: [(FlowKey, FlowKey); 0] = [];
     assert_eq!(told(&[syn(before, 7, 9), syn(other, 7, 9), forwarded(syn(after, 7, 9))]), none);
     let third = FlowKey { source_port: Some(61_001), ..after };
+    let elsewhere =
+        FlowKey { source: before.source, source_port: before.source_port, destination_port: Some(81), ..after };
+    assert_eq!(told(&[syn(before, 7, 9), forwarded(syn(elsewhere, 7, 9)), forwarded(syn(after, 7, 9))]), none);
     assert_eq!(told(&[syn(before, 7, 9), forwarded(syn(after, 7, 9)), forwarded(syn(third, 7, 9))]), none);
 }
 

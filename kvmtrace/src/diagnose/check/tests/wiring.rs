@@ -6,6 +6,7 @@ use crate::diagnose::facts::routes;
 use crate::event::bond::{Bond, BondLeg, BondMode};
 use crate::event::host::{Chain, Neighbour, Route};
 use crate::event::{Event, EventKind, HostState, PolicyRule, Timestamp};
+use std::net::IpAddr;
 
 fn network(address: &str, prefix: u8) -> Network {
     Network { address: address.parse().unwrap(), prefix }
@@ -91,6 +92,47 @@ fn a_policy_of_the_bridges_own_is_told_unless_something_passes() {
     assert_eq!(closed(for_others), at(Cause::NetfilterBridge, "br7"));
     let for_these = rule("forward", "accept", "ibrname \"br7\" accept").rules;
     assert_eq!(closed(for_these), []);
+}
+
+#[test]
+fn a_pair_that_leads_nowhere_is_told_at_its_loose_or_dead_end() {
+    // As Proxmox' firewall builds it: the guest's bridge, a pair, the bridge with the NIC.
+    let firewalled = |change: &dyn Fn(&mut HostState)| {
+        told(|host| {
+            host.links.insert(IfIndex(10), link(10, "fwbr", LinkKind::Bridge(BridgeState::default()), None));
+            for (index, peer, bridge) in [(11, 12, 10), (12, 11, 2)] {
+                let end = link(index, &format!("pair{index}"), LinkKind::Veth, Some(bridge));
+                host.links.insert(end.index, Link { peer: Some(IfIndex(peer)), ..end });
+            }
+            host.links.insert(IfIndex(3), link(3, "tap-a", LinkKind::Tun, Some(10)));
+            change(host);
+        })
+    };
+    assert_eq!(firewalled(&|_| ()), []);
+    let loose = firewalled(&|host| host.links.get_mut(&IfIndex(12)).unwrap().master = None);
+    assert_eq!(loose[0].cause, Cause::BridgePortDetached);
+    assert_eq!(loose[0].fixes[0].command.as_deref(), Some("ip link set dev pair12 master br7"));
+    let down = firewalled(&|host| host.links.get_mut(&IfIndex(11)).unwrap().up = false);
+    assert_eq!((down[0].cause, down[0].severity), (Cause::LinkDown, Severity::Error));
+    // The far end has an address: this host routes there.
+    let routed = firewalled(&|host| {
+        let far = host.links.get_mut(&IfIndex(12)).unwrap();
+        far.master = None;
+        far.addresses = vec![network("10.9.9.1", 24)];
+    });
+    assert_eq!(routed, []);
+}
+
+#[test]
+fn a_tap_of_its_own_is_routed_where_the_host_answers_there_for_others() {
+    let alone = |key: Option<&str>| {
+        broken(|host| {
+            change(host, 3, |tap| (tap.master, tap.port) = (None, None));
+            host.sysctls.extend(key.map(|key| (key.to_owned(), "1".to_owned())));
+        })
+    };
+    assert_eq!(alone(None), at(Cause::BridgePortDetached, "tap-a"));
+    assert_eq!(alone(Some("net.ipv4.conf.tap-a.proxy_arp")), []);
 }
 
 #[test]
