@@ -97,6 +97,7 @@ fn stops_any_frame(cause: Cause) -> bool {
             | Cause::BridgePortDown
             | Cause::BridgeDown
             | Cause::BridgeVlanFiltered
+            | Cause::VlanTagMismatch
             | Cause::BridgePortIsolated
             | Cause::BridgePortLocked
             | Cause::LinkDown

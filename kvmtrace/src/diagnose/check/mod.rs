@@ -11,6 +11,7 @@ mod pairs;
 mod ports;
 mod routed;
 mod routes;
+mod switch;
 mod tables;
 mod tunnel;
 
@@ -56,6 +57,7 @@ pub fn findings(track: &Track) -> Vec<Finding> {
     let own = interfaces(&scene).into_iter().map(|(_, interface)| interface.device);
     let routed = scene.host.routes.iter().filter(|route| route.gateway.is_some()).filter_map(|route| route.device);
     found.extend(bonds::findings(&scene, &uplinks.chain(own).chain(routed).collect::<Vec<_>>()));
+    found.extend(switch::findings(&scene));
     found.extend(loops::findings(&scene, &bridges));
     found.extend(duplicate_macs(&scene));
     found.extend(tables::findings(&scene));

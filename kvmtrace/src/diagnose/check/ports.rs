@@ -4,6 +4,7 @@ use super::about::About;
 use crate::diagnose::facts::routes::route_to;
 use crate::diagnose::facts::scene::Scene;
 use crate::diagnose::fix::device;
+use crate::diagnose::fix::vlan::retag;
 use crate::diagnose::report::{Cause, Finding, Point, Severity};
 use crate::event::host::{BridgePort, Link, Network};
 use std::net::IpAddr;
@@ -16,6 +17,7 @@ pub(super) fn findings(scene: &Scene<'_>, guest: Option<&str>, link: &Link, brid
         broadcast(scene, guest, link, port),
         locked(scene, guest, link, port),
         hairpin(scene, guest, link, port, bridge),
+        tagged(scene, guest, link, port, bridge),
     ];
     found.into_iter().flatten().collect()
 }
@@ -54,6 +56,21 @@ pub(super) fn addressed(scene: &Scene<'_>, uplink: &Link) -> Option<Finding> {
 
 fn is_link_local(network: &Network) -> bool {
     matches!(network.address, IpAddr::V6(address) if address.is_unicast_link_local())
+}
+
+/// The guest's frames without a tag go into a VLAN whose frames come to it with one.
+fn tagged(scene: &Scene<'_>, guest: Option<&str>, link: &Link, port: &BridgePort, bridge: &Link) -> Option<Finding> {
+    let name = guest?;
+    let vlan = port.vlans.iter().find(|vlan| vlan.pvid && !vlan.untagged)?;
+    let fix = retag(scene.host, link, None, Some(vlan.id))?;
+    Some(about(scene, guest, link, Cause::VlanTagMismatch, Severity::Warning).at(Point::TapEgress).say(
+        format!(
+            "What {name} sends without a tag goes into VLAN {0} of {1}, and what comes back from there reaches it with the tag {0}: it takes that only if it has a VLAN device.",
+            vlan.id, bridge.name
+        ),
+        format!("{}: VLAN {} pvid, not untagged", link.name, vlan.id),
+        vec![fix],
+    ))
 }
 
 /// The bridge has an entry for the guest behind this port that does not age: then nothing need be learned or flooded there

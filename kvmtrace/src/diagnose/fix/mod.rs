@@ -21,3 +21,4 @@ pub mod stack;
 pub mod stop;
 pub mod switch;
 pub mod sysctl;
+pub mod vlan;

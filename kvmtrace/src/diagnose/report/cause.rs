@@ -102,6 +102,7 @@ causes! {
     AddressOverlap = "address-overlap",
     IcmpIgnored = "icmp-ignored",
     NatUnwanted = "nat-unwanted",
+    VlanTagMismatch = "vlan-tag-mismatch",
     MacvtapMode = "macvtap-mode",
     BondInactiveLeg = "bond-inactive-leg",
     TunnelPeerMissing = "tunnel-peer-missing",

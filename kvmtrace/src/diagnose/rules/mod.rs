@@ -41,6 +41,7 @@ pub mod ttl;
 pub mod tunnel;
 pub mod unclassified;
 pub mod untracked;
+pub mod vlan_tag;
 pub mod xdp;
 
 use super::judgement::Judgement;
@@ -99,6 +100,7 @@ pub const SILENT: &[(&str, Rule)] = &[
     ("macvtap without a guest", guest::judge_gone),
     ("native XDP", xdp::judge_silent),
     ("layer 2", silent_l2::judge),
+    ("VLAN tag", vlan_tag::judge_silent),
     ("TTL", ttl::judge_silent),
     ("unwanted NAT", nat_unwanted::judge_silent),
     ("VLAN of Open vSwitch", switch::judge_silent),
@@ -124,6 +126,7 @@ pub const SILENT: &[(&str, Rule)] = &[
 pub const DELIVERED: &[(&str, Rule)] = &[
     ("spoofed source", spoofed::judge_unstopped),
     ("guest that ended", guest::judge_ended),
+    ("VLAN tag of answers", vlan_tag::judge),
     ("tunnel", tunnel::judge_outer),
     ("large segments", mtu_bridge::judge_segments),
     ("fragments", fragments::judge_delivered),
