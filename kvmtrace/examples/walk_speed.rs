@@ -126,6 +126,7 @@ fn host() -> HostState {
             learning: true,
             hairpin: false,
             bpdu_guard: false,
+            group_forward_mask: 0,
             vlans: Vec::new(),
         };
         let tap =

@@ -49,8 +49,13 @@ fn ethernet(to: [u8; 6], from: [u8; 6], kind: u16, body: &[u8]) -> Vec<u8> {
 }
 
 fn ip(from: Ipv4Addr, to: Ipv4Addr, protocol: u8, flags: u16, body: &[u8]) -> Vec<u8> {
+    ip_for(64, from, to, protocol, flags, body)
+}
+
+/// A packet that lives for so many hops.
+fn ip_for(hops: u8, from: Ipv4Addr, to: Ipv4Addr, protocol: u8, flags: u16, body: &[u8]) -> Vec<u8> {
     let length = (20 + body.len() as u16).to_be_bytes();
-    let mut header = [&[0x45, 0][..], &length, &[0, 1], &flags.to_be_bytes(), &[64, protocol, 0, 0]].concat();
+    let mut header = [&[0x45, 0][..], &length, &[0, 1], &flags.to_be_bytes(), &[hops, protocol, 0, 0]].concat();
     header.extend([from.octets(), to.octets()].concat());
     let check = sum(&header);
     header[10..12].copy_from_slice(&check);
@@ -135,7 +140,48 @@ const ATTACKS: &[Attack] = &[
         let offer = ip(net.own.ip, Ipv4Addr::BROADCAST, 17, 0, &udp(67, 68, &[2; 300]));
         vec![ethernet(ALL, net.own.mac, 0x800, &offer)]
     }),
+    ("lets packets with a neighbour's own keys die", |net| {
+        let ping = icmp(8, 0, u32::from(PING) << 16 | 1, &[0; 56]);
+        let hop = ip_for(1, net.second.ip, net.lan.ip, 1, 0, &ping);
+        let large = ip(net.second.ip, net.lan.ip, 1, 0x4000, &icmp(8, 0, u32::from(PING) << 16 | 2, &[0; 2_400]));
+        vec![
+            ethernet(net.host.mac, net.own.mac, 0x800, &hop),
+            ethernet(net.host.mac, net.second.mac, 0x800, &hop),
+            ethernet(net.host.mac, net.own.mac, 0x800, &large),
+        ]
+    }),
+    ("sends pieces that contradict each other", |net| {
+        let piece = |flags, body: &[u8]| {
+            ethernet(net.host.mac, net.own.mac, 0x800, &ip(net.own.ip, net.host.ip, 17, flags, body))
+        };
+        vec![piece(0x2000, &udp(1, 53, &[0; 992])), piece(0x2010, &[1; 1_000]), piece(0x2064, &[2; 512])]
+    }),
+    ("sends as all machines of its network", |net| {
+        let [a, b, c, _] = net.own.ip.octets();
+        let datagram = ip([a, b, c, 255].into(), net.lan.ip, 17, 0, &udp(5, 6, &[0; 26]));
+        vec![ethernet(net.host.mac, net.own.mac, 0x800, &datagram)]
+    }),
+    ("sends to reserved groups, and what nobody here takes", |net| {
+        let to_host = |kind, body: &[u8]| ethernet(net.host.mac, net.own.mac, kind, body);
+        let protocol = |number| to_host(0x800, &ip(net.own.ip, net.host.ip, number, 0, &[0; 64]));
+        let mut frames: Vec<Vec<u8>> =
+            [0x0e, 3, 0].map(|group| ethernet([1, 0x80, 0xc2, 0, 0, group], net.own.mac, 0x88cc, &[0; 46])).into();
+        frames.extend([47, 50, 4].map(protocol));
+        frames.extend([to_host(0x8847, &[0; 50]), to_host(0x8863, &[0; 50]), to_host(0x800, &[0x41; 31])]);
+        frames
+    }),
+    ("tags its frames", |net| {
+        let datagram = ip(net.own.ip, net.first.ip, 17, 0, &udp(53, 5555, &[0; 26]));
+        let tagged = [&[0, 7, 8, 0][..], &datagram].concat();
+        vec![
+            ethernet(net.first.mac, net.own.mac, 0x8100, &tagged),
+            ethernet(net.first.mac, net.own.mac, 0x88a8, &tagged),
+        ]
+    }),
 ];
+
+/// The identifier of the second neighbour's pings to the LAN.
+const PING: u16 = 4_242;
 
 /// What the host does against such guests.
 #[derive(Clone, Copy, Debug)]
@@ -158,7 +204,7 @@ fn guard(lab: &Lab, guard: Guard, net: &Net, tap: &str) -> Result<()> {
 }
 
 fn pings(lab: &Lab, from: usize, to: Ipv4Addr) -> Result<Background> {
-    lab.guests[from].namespace.background(&format!("ping -nq -i 0.1 -c 12 -W 1 {to}"))
+    lab.guests[from].namespace.background(&format!("ping -nq -e {PING} -i 0.1 -c 12 -W 1 {to}"))
 }
 
 /// Runs an attack while the neighbours ping each other, the host and the LAN.

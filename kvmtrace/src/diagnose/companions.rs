@@ -24,7 +24,8 @@ pub(super) fn share(cases: &[Case<'_>], judgements: &mut [Option<Judgement>]) {
     let mut by_key: BTreeMap<FlowKey, usize> = BTreeMap::new();
     let mut by_target: BTreeMap<IpAddr, Vec<usize>> = BTreeMap::new();
     let mut by_ends: BTreeMap<(Address, Address), Vec<usize>> = BTreeMap::new();
-    for (index, case) in cases.iter().enumerate() {
+    // What an impostor meets says nothing of the flow whose key it bears.
+    for (index, case) in cases.iter().enumerate().filter(|(_, case)| !case.group.impostor) {
         for flow in case.group.flows() {
             by_key.insert(FlowKey { vlan: None, ..flow.key }, index);
         }

@@ -42,10 +42,11 @@ pub mod words;
 
 use crate::diagnose::facts::layer2::Layer2;
 use crate::diagnose::facts::scene::Scene;
+use crate::diagnose::facts::trace::Trace;
 use crate::diagnose::flows::case::{Case, Way};
 use crate::diagnose::flows::gather::gather;
 use crate::diagnose::flows::group::Group;
-use crate::diagnose::flows::{attribute, journey};
+use crate::diagnose::flows::{attribute, impostors, journey};
 use crate::diagnose::judgement::Judgement;
 use crate::diagnose::predict::Predictor;
 use crate::diagnose::report::{
@@ -79,8 +80,10 @@ fn complete(host: &HostState, fixes: &mut [Fix]) {
 /// The verdicts, with the findings that `find` adds to those of the flows; without flows for `check`.
 fn report_of(track: &Track, check: Option<Vec<Finding>>) -> Report {
     let scene = Scene::new(track);
+    let parted = impostors::part(&scene);
+    let scene = if parted.owned.is_empty() { scene } else { Scene::of_trace(Trace::new(track).with(&parted.owned)) };
     let layer2 = Layer2::of(&scene);
-    let groups = attribute::groups(&scene);
+    let groups = attribute::groups(&scene, &parted.impostors);
     let mut errors: BTreeMap<_, Vec<&IcmpError>> = BTreeMap::new();
     for error in track.errors() {
         errors.entry(error.about.flow).or_default().push(error);
@@ -91,7 +94,8 @@ fn report_of(track: &Track, check: Option<Vec<Finding>>) -> Report {
         .map(|group| {
             let about = group.flows().flat_map(|flow| {
                 let untagged = crate::event::FlowKey { vlan: None, ..flow.key };
-                errors.get(&untagged).into_iter().flatten().copied()
+                let about = errors.get(&untagged).into_iter().flatten().copied();
+                about.filter(|error| parted.concerns(&scene, group, error))
             });
             gather(&scene, &layer2, group, about.collect())
         })

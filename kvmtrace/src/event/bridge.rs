@@ -50,6 +50,9 @@ pub struct BridgePort {
     pub hairpin: bool,
     /// Drops received BPDUs.
     pub bpdu_guard: bool,
+    /// Reserved groups (01:80:c2:00:00:0X, one bit each) that it forwards besides those of its bridge.
+    #[serde(default)]
+    pub group_forward_mask: u16,
     /// VLAN memberships (empty when VLAN filtering is off or unknown).
     pub vlans: Vec<PortVlan>,
 }

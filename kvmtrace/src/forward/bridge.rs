@@ -44,9 +44,10 @@ impl<'a> Walker<'a, '_> {
         }
         if let Some(group) = task.packet.destination_mac.and_then(MacAddress::reserved_group) {
             // Group 0 is forwarded where STP is off; the others by the mask alone.
-            let forwarded = group == 0 && !bridge.state.stp || bridge.state.group_forward_mask & (1 << group) != 0;
+            let mask = bridge.state.group_forward_mask | settings.group_forward_mask;
+            let forwarded = group == 0 && !bridge.state.stp || mask & (1 << group) != 0;
             if !forwarded || group == 1 {
-                let decision = format!("group_fwd_mask {:#x}", bridge.state.group_forward_mask);
+                let decision = format!("group_fwd_mask {mask:#x}");
                 if group != 1 && !matches!(task.packet.network, Network::Other(_)) {
                     self.reserved(task, link, &bridge, group, decision);
                 } else {

@@ -28,6 +28,8 @@ pub enum Effect {
     Master(IfIndex, Option<IfIndex>),
     /// A flag of a bridge port.
     PortFlag(IfIndex, PortFlag, bool),
+    /// The reserved groups that a bridge port forwards (`group_fwd_mask` of the port).
+    PortGroupForwardMask(IfIndex, u16),
     /// STP state of a bridge port.
     PortState(IfIndex, PortState),
     /// An option of a bridge.
@@ -106,8 +108,6 @@ pub enum BridgeOption {
     VlanFiltering(bool),
     /// `mcast_snooping`
     Snooping(bool),
-    /// `group_fwd_mask`
-    GroupForwardMask(u16),
     /// `nf_call_iptables`, `nf_call_ip6tables`, `nf_call_arptables`
     NetfilterIp(bool),
 }
@@ -129,6 +129,9 @@ impl Effect {
             Self::Up(device, false) => with(host, *device, |link| link.up = false),
             Self::Mtu(device, mtu) => with(host, *device, |link| link.mtu = *mtu),
             Self::Master(device, master) => enslave(host, *device, *master),
+            Self::PortGroupForwardMask(device, mask) => {
+                with_port(host, *device, |port| port.group_forward_mask = *mask);
+            }
             Self::PortFlag(device, flag, on) => with_port(host, *device, |port| match flag {
                 PortFlag::Isolated => port.isolated = *on,
                 PortFlag::Locked => port.locked = *on,
@@ -324,6 +327,7 @@ fn enslave(host: &mut HostState, device: IfIndex, master: Option<IfIndex>) {
             learning: true,
             hairpin: false,
             bpdu_guard: false,
+            group_forward_mask: 0,
             vlans: (pvid != 0)
                 .then_some(PortVlan { id: pvid, last: None, pvid: true, untagged: true })
                 .into_iter()
@@ -342,7 +346,6 @@ fn bridge_option(host: &mut HostState, bridge: IfIndex, option: BridgeOption) {
     match option {
         BridgeOption::VlanFiltering(on) => state.vlan_filtering = on,
         BridgeOption::Snooping(on) => state.multicast_snooping = on,
-        BridgeOption::GroupForwardMask(mask) => state.group_forward_mask = mask,
         BridgeOption::NetfilterIp(on) => {
             (state.netfilter_ip, state.netfilter_ip6, state.netfilter_arp) = (on, on, on);
         }

@@ -31,6 +31,7 @@ pub(super) fn port(data: Attributes<'_>) -> BridgePort {
         flood: on_unless_off(9),
         multicast_flood: on_unless_off(27),
         broadcast_flood: on_unless_off(30),
+        group_forward_mask: data.u16(31).unwrap_or(0),
         isolated: data.flag(33),
         locked: data.flag(39),
         vlans: Vec::new(),

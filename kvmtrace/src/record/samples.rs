@@ -266,6 +266,7 @@ fn host() -> HostState {
         learning: true,
         hairpin: false,
         bpdu_guard: false,
+        group_forward_mask: 0x4000,
         vlans: vec![vlan],
     };
     let bridge = BridgeState { multicast_snooping: true, vlans: vec![vlan], ..BridgeState::default() };

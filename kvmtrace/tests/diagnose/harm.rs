@@ -177,6 +177,40 @@ fn who_sends_as_its_neighbour_is_named_and_nothing_is_mended() {
     assert_eq!(world.verdict(own).cause, Some(Cause::NetfilterBridge));
 }
 
+/// What is said of the flow, by the guest whose it is.
+fn told_of(world: &World, key: FlowKey, guest: &str) -> Option<FlowReport> {
+    let flows = world.report().flows;
+    let is_it = |told: &&FlowReport| told.source == key.source.to_string() && told.guest.as_deref() == Some(guest);
+    flows.iter().find(is_it).cloned()
+}
+
+#[test]
+fn what_a_guest_sends_under_its_neighbours_key_is_its_own() {
+    let key = flow(Protocol::Udp, "10.0.0.12", LAN);
+    let both = |arrived: u64| {
+        let mut world = resolved();
+        // The attacker is the first to be seen.
+        world.seen(key, TAP, Ingress, |_| ());
+        world.seen(key, OTHER_TAP, Ingress, |counters| counters.source_mac = mac(2));
+        world.seen(key, UPLINK, Egress, |counters| (counters.packets, counters.source_mac) = (arrived, mac(2)));
+        world
+    };
+    // The packet that is shown came in by the attacker's tap.
+    let mut world = both(4);
+    world.dropped(key, ("NOT_SPECIFIED", "br_forward_finish", UPLINK), 4, 84, &["br_handle_frame"]);
+    let own = told_of(&world, key, "web2").unwrap();
+    assert_eq!((own.packets, own.dropped), (4, 0), "{own:?}");
+    let forged = told_of(&world, key, "web1").unwrap();
+    assert_eq!((forged.cause, forged.dropped), (Some(Cause::SourceSpoofed), 4), "{forged:?}");
+    assert!(commands(&forged).is_empty() && own.id != forged.id);
+    // Nothing tells the senders apart but that the owner's packets did not arrive.
+    let mut world = both(0);
+    world.dropped(key, ("NETFILTER_DROP", "nft_do_chain", BRIDGE), 4, 84, &["nf_hook_slow", "ip_forward"]);
+    world.came_in_by(BRIDGE);
+    let own = told_of(&world, key, "web2").unwrap();
+    assert_eq!(own.dropped, 4, "{own:?}");
+}
+
 #[test]
 fn a_source_that_a_guest_invents_gets_no_route_and_no_looser_filter() {
     let forged = flow(Protocol::Udp, "198.51.100.77", "203.0.113.1");

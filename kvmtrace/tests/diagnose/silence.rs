@@ -70,7 +70,7 @@ fn on_a_bridge_that_leads_out_nobody_is_to_be_a_proxy() {
         let uplink = world.link(UPLINK);
         (uplink.master, uplink.addresses) = (None, vec![own]);
     });
-    assert_eq!(command.as_deref(), Some("sysctl -w net.ipv4.conf.br0.proxy_arp=1"));
+    assert_eq!(command.as_deref(), Some("ip neigh add proxy 192.0.2.9 dev br0"));
 }
 
 /// A flow that came in at the very end of a flood: its drop may be among those that were counted without their flows.

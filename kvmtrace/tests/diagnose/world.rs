@@ -128,6 +128,13 @@ impl World {
         })));
     }
 
+    /// The packet that was told last came in by this device.
+    pub(crate) fn came_in_by(&mut self, device: IfIndex) {
+        if let Some((_, EventKind::Packet(record))) = self.events.last_mut() {
+            record.input_device = Some(device);
+        }
+    }
+
     /// What is told from now on is told in this second of the trace, which begins in the first and ends in the sixth.
     pub(crate) fn at(&mut self, second: u64) {
         self.second = second;
@@ -209,6 +216,7 @@ fn link(index: IfIndex, name: &str, kind: LinkKind, last: u8) -> Link {
         learning: true,
         hairpin: false,
         bpdu_guard: false,
+        group_forward_mask: 0,
         vlans: Vec::new(),
     };
     Link {

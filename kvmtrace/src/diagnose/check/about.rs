@@ -9,7 +9,7 @@ use crate::track::Track;
 
 /// The guests' interfaces within the scope that was asked for.
 pub(super) fn interfaces<'a>(scene: &Scene<'a>) -> Vec<(&'a str, &'a GuestInterface)> {
-    let wanted = |guest: &str, device: IfIndex| is_wanted(scene.track, guest, device);
+    let wanted = |guest: &str, device: IfIndex| is_wanted(&scene.track, guest, device);
     let all = scene.host.guests.iter();
     all.flat_map(|guest| guest.interfaces.iter().map(|interface| (guest.name.as_str(), interface)))
         .filter(|(guest, interface)| wanted(guest, interface.device))

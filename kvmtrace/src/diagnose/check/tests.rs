@@ -22,6 +22,7 @@ fn link(index: u32, name: &str, kind: LinkKind, master: Option<u32>) -> Link {
         learning: true,
         hairpin: false,
         bpdu_guard: false,
+        group_forward_mask: 0,
         vlans: Vec::new(),
     });
     Link {

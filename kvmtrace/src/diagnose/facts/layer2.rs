@@ -24,7 +24,7 @@ impl Layer2 {
     /// From all flows.
     pub fn of(scene: &Scene<'_>) -> Self {
         let mut facts = Self::default();
-        for flow in scene.track.flows() {
+        for flow in scene.track.as_taken().flows() {
             let claimed = if matches!(flow.key.protocol, Protocol::Arp { .. }) {
                 flow.key.source.ip()
             } else if matches!(flow.key.protocol, Protocol::Icmpv6 { kind: 136, .. }) {
@@ -52,7 +52,7 @@ impl Layer2 {
     /// for it in this trace. What a guest sent and a router sends back is not that.
     fn add_users(&mut self, scene: &Scene<'_>) {
         let mut users = Vec::new();
-        for flow in scene.track.flows() {
+        for flow in scene.track.as_taken().flows() {
             let Some(address) = flow.key.source.ip() else { continue };
             let claimed = self
                 .claims
@@ -134,7 +134,7 @@ impl Layer2 {
         }
         let mut heard: BTreeMap<IfIndex, (Timestamp, Timestamp)> = BTreeMap::new();
         let mut announced = BTreeSet::new();
-        for flow in scene.track.flows() {
+        for flow in scene.track.as_taken().flows() {
             let advertises = matches!(flow.key.protocol, Protocol::Icmpv6 { kind: 136, .. });
             let claimed = if advertises { flow.target.or(flow.key.source.ip()) } else { flow.key.source.ip() };
             if claimed != Some(address) {

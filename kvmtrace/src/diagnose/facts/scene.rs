@@ -3,6 +3,7 @@
 //! A guest's addresses are learnt from what it sends, for the host need not know them. A guest may lie: only addresses
 //! used with the interface's own MAC address count, few of them, and what the host knows comes first.
 
+use super::trace::Trace;
 use crate::event::host::{Guest, GuestInterface, Link, LinkKind};
 use crate::event::{Address, Direction, FlowCounters, FlowKey, HostState, IfIndex, MacAddress, Place, Protocol};
 use crate::topology::Topology;
@@ -33,7 +34,7 @@ pub enum Role {
 #[derive(Debug)]
 pub struct Scene<'a> {
     /// The trace.
-    pub track: &'a Track,
+    pub track: Trace<'a>,
     /// The host.
     pub host: &'a HostState,
     interfaces: BTreeMap<IfIndex, (&'a Guest, &'a GuestInterface)>,
@@ -56,7 +57,13 @@ pub struct Scene<'a> {
 impl<'a> Scene<'a> {
     /// With what traffic tells.
     pub fn new(track: &'a Track) -> Self {
-        let mut scene = Self::of_host(track);
+        Self::of_trace(Trace::new(track))
+    }
+
+    /// With what traffic tells, where flows of two senders are taken apart.
+    pub fn of_trace(track: Trace<'a>) -> Self {
+        let mut scene = Self::of_host(track.as_taken());
+        scene.track = track;
         scene.learn();
         for flow in track.flows().filter(|flow| matches!(flow.key.protocol, Protocol::Icmpv6 { kind: 136, .. })) {
             if let Some(target) = flow.target.or(flow.key.source.ip()) {
@@ -70,7 +77,7 @@ impl<'a> Scene<'a> {
     pub fn of_host(track: &'a Track) -> Self {
         let host = track.host();
         let mut scene = Self {
-            track,
+            track: Trace::new(track),
             host,
             interfaces: BTreeMap::new(),
             guest_macs: BTreeMap::new(),

@@ -50,15 +50,21 @@ pub fn not_kept(case: &Case<'_>, drop: &Dropped<'_>, memory: Memory, point: Poin
     } else {
         format!("and it could not: its memory for pieces that wait was full ({name}), or pieces contradict each other")
     };
+    let avoid = Fix::advice("Or send datagrams that fit the path's MTU, so that none has to be put together.");
+    let state =
+        [bound.map(|bound| format!("{name} = {bound}")), used.map(|used| format!("in use at the end: {used} bytes"))];
+    let judgement = Judgement::dropped(Cause::FragmentsLost, place, format!("{what}, {why}."))
+        .evidence(state.into_iter().flatten());
+    // Whoever sends pieces that overlap would make its cure a larger bound for all.
+    if !full {
+        return judgement.fix(Fix::advice(format!(
+            "Look at the counters (nstat -az IpReasm*): where IpReasmOverlaps grows, the sender's pieces overlap and no setting of this host helps; where the memory in use (FRAG in /proc/net/sockstat) comes near {name}, raise that."
+        ))).fix(avoid);
+    }
     let larger = bound.unwrap_or(USUAL).saturating_mul(2).max(USUAL);
     let raise = sysctl::set(host, name, &larger.to_string(), "Lets more pieces wait for the rest of their datagrams.")
         .risk("A sender of pieces alone can take that much of the kernel's memory.");
-    let state =
-        [bound.map(|bound| format!("{name} = {bound}")), used.map(|used| format!("in use at the end: {used} bytes"))];
-    Judgement::dropped(Cause::FragmentsLost, place, format!("{what}, {why}."))
-        .evidence(state.into_iter().flatten())
-        .fix(raise)
-        .fix(Fix::advice("Or send datagrams that fit the path's MTU, so that none has to be put together."))
+    judgement.fix(raise).fix(avoid)
 }
 
 pub(in crate::diagnose) fn avoid() -> Fix {

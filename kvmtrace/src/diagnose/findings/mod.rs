@@ -85,7 +85,7 @@ fn unflooded(scene: &Scene<'_>) -> Vec<Finding> {
             let on_bridge = |device: IfIndex| {
                 scene.link(device).is_some_and(|other| other.master == link.master || Some(other.index) == link.master)
             };
-            let counts = scene.track.flows().filter_map(|flow| {
+            let counts = scene.track.as_taken().flows().filter_map(|flow| {
                 let came = flow.places.iter().find(|(place, counters)| {
                     let source =
                         if scene.role(place.device) == Role::Bridge { Direction::Egress } else { Direction::Ingress };
@@ -173,7 +173,7 @@ fn storms(scene: &Scene<'_>, cases: &[Case<'_>]) -> Vec<Finding> {
 /// A group's packets that leave by a guest's port and come in by another of the same bridge, again and again.
 fn loops(scene: &Scene<'_>) -> Vec<Finding> {
     let mut worst: BTreeMap<IfIndex, (u64, BTreeSet<IfIndex>)> = BTreeMap::new();
-    for flow in scene.track.flows() {
+    for flow in scene.track.as_taken().flows() {
         let group = flow.places.values().any(|counters| counters.destination_mac.is_multicast());
         let back: Vec<(IfIndex, u64)> = flow
             .places
@@ -287,6 +287,7 @@ fn is_virtual_router(mac: MacAddress) -> bool {
 fn speaks_vrrp(scene: &Scene<'_>, device: IfIndex) -> bool {
     scene
         .track
+        .as_taken()
         .flows()
         .filter(|flow| flow.key.protocol == Protocol::Ip(112))
         .any(|flow| flow.places.keys().any(|place| place.device == device && scene.is_entry(*place)))
@@ -295,7 +296,7 @@ fn speaks_vrrp(scene: &Scene<'_>, device: IfIndex) -> bool {
 /// The guest's own address comes from another MAC address as well. A nested guest or a container has an address of its own.
 fn sends_own_address(scene: &Scene<'_>, device: IfIndex, mac: MacAddress) -> bool {
     let own = scene.addresses_of(device);
-    scene.track.flows().any(|flow| {
+    scene.track.as_taken().flows().any(|flow| {
         let ours = flow.key.source.ip().is_some_and(|source| own.contains(&source));
         let here = flow
             .places
@@ -309,7 +310,7 @@ fn sends_own_address(scene: &Scene<'_>, device: IfIndex, mac: MacAddress) -> boo
 /// The interface's own MAC address sends, too: a guest that bridges or nests others has its own beside theirs.
 fn sends_with_own_mac(scene: &Scene<'_>, device: IfIndex) -> bool {
     let own = scene.interface(device).and_then(|interface| interface.mac);
-    scene.track.flows().any(|flow| {
+    scene.track.as_taken().flows().any(|flow| {
         flow.places.iter().any(|(place, counters)| {
             place.device == device && scene.is_entry(*place) && Some(counters.source_mac) == own
         })
@@ -318,7 +319,7 @@ fn sends_with_own_mac(scene: &Scene<'_>, device: IfIndex) -> bool {
 
 /// What was sent to this MAC address came out at the guest's port.
 fn is_answered(scene: &Scene<'_>, device: IfIndex, mac: MacAddress) -> bool {
-    scene.track.flows().any(|flow| {
+    scene.track.as_taken().flows().any(|flow| {
         let here = |place: &crate::event::Place| place.device == device && scene.is_exit(*place);
         flow.places.iter().any(|(place, counters)| here(place) && counters.destination_mac == mac)
     })
@@ -331,7 +332,7 @@ fn has_changed(scene: &Scene<'_>, device: IfIndex, mac: MacAddress) -> bool {
     let learned = |entry: &crate::event::host::FdbEntry| {
         entry.device == device && Some(entry.mac) == own && !entry.permanent && !entry.fixed
     };
-    let alone = scene.track.flows().all(|flow| {
+    let alone = scene.track.as_taken().flows().all(|flow| {
         let mut entries = flow.places.iter().filter(|(place, _)| place.device == device && scene.is_entry(**place));
         entries.all(|(_, counters)| counters.source_mac == mac)
     });

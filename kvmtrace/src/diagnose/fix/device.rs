@@ -191,6 +191,17 @@ pub fn port_flag(link: &Link, flag: &str, on: bool, why: impl Into<String>) -> F
         .effects(port_flag_effect(link, flag, on))
 }
 
+/// Lets a port forward a reserved group (01:80:c2:00:00:0X): what comes in by it, and nothing else of its bridge.
+pub fn forward_group(port: &Link, group: u8, why: impl Into<String>) -> Fix {
+    let before = port.port.as_ref().map_or(0, |flags| flags.group_forward_mask);
+    let wanted = before | 1 << group.min(15);
+    let command =
+        |mask: u16| format!("ip link set dev {} type bridge_slave group_fwd_mask {mask:#x}", quote(&port.name));
+    Fix::run(command(wanted), command(before), why)
+        .persist(PERSIST_LINK)
+        .effect(Effect::PortGroupForwardMask(port.index, wanted))
+}
+
 /// Sets a bridge's option by `ip link set dev … type bridge`.
 pub fn bridge_option(bridge: &Link, option: &str, value: &str, before: &str, why: impl Into<String>) -> Fix {
     let command = |value: &str| format!("ip link set dev {} type bridge {option} {value}", quote(&bridge.name));
@@ -221,7 +232,6 @@ fn option_effect(bridge: &Link, option: &str, value: &str) -> Option<Effect> {
         "stp_state" => BridgeOption::Stp(on),
         "vlan_filtering" => BridgeOption::VlanFiltering(on),
         "mcast_snooping" => BridgeOption::Snooping(on),
-        "group_fwd_mask" => BridgeOption::GroupForwardMask(value.parse().ok()?),
         _ => return None,
     };
     Some(Effect::Bridge(bridge.index, option))

@@ -118,6 +118,9 @@ fn effect_words(host: &HostState, effect: &Effect) -> String {
         Effect::PortFlag(index, flag, value) => {
             format!("port {}: {} {}, for all that it carries", device(*index), flag_name(*flag), on(value))
         }
+        Effect::PortGroupForwardMask(index, mask) => {
+            format!("port {}: it forwards the reserved groups {mask:#06x}", device(*index))
+        }
         Effect::PortState(index, _) => format!("port {}: its STP state", device(*index)),
         Effect::Bridge(index, option) => {
             let (name, value) = option_words(*option);
@@ -196,7 +199,6 @@ fn option_words(option: BridgeOption) -> (&'static str, String) {
         BridgeOption::Stp(value) => ("STP", on(value)),
         BridgeOption::VlanFiltering(value) => ("VLAN filtering", on(value)),
         BridgeOption::Snooping(value) => ("multicast snooping", on(value)),
-        BridgeOption::GroupForwardMask(mask) => ("group_fwd_mask", format!("{mask:#06x}")),
         BridgeOption::NetfilterIp(value) => ("IP rules for bridged frames", on(value)),
     }
 }
@@ -238,6 +240,7 @@ pub fn removed_protection(host: &HostState, fix: &Fix) -> Option<String> {
         | Effect::Master(..)
         | Effect::PortFlag(..)
         | Effect::PortState(..)
+        | Effect::PortGroupForwardMask(..)
         | Effect::Bridge(..)
         | Effect::VlanAdd(..)
         | Effect::Sysctl(..)

@@ -24,8 +24,8 @@ use crate::track::Flow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-/// All flows that a verdict is due for, ordered by key.
-pub fn groups<'a>(scene: &Scene<'a>) -> Vec<Group<'a>> {
+/// All flows that a verdict is due for, ordered by key; behind them what others send under their keys.
+pub fn groups<'a>(scene: &Scene<'a>, impostors: &'a [Flow]) -> Vec<Group<'a>> {
     let mut groups = Vec::new();
     let mut rest: Vec<&Flow> = Vec::new();
     for flow in scene.track.flows() {
@@ -38,6 +38,7 @@ pub fn groups<'a>(scene: &Scene<'a>) -> Vec<Group<'a>> {
                 direction,
                 device: Some(device),
                 peer,
+                impostor: false,
             }),
             None => rest.push(flow),
         }
@@ -60,9 +61,16 @@ pub fn groups<'a>(scene: &Scene<'a>) -> Vec<Group<'a>> {
                 direction: FlowDirection::Host,
                 device: None,
                 peer: None,
+                impostor: false,
             });
         }
     }
+    // Apart from their owners' flows, which nothing of theirs is joined to.
+    groups.extend(impostors.iter().filter_map(|flow| {
+        let (direction, device, peer) = whose(scene, flow)?;
+        let (others, translated, past) = (Vec::new(), None, None);
+        Some(Group { main: flow, others, translated, past, direction, device: Some(device), peer, impostor: true })
+    }));
     groups
 }
 
@@ -443,6 +451,7 @@ fn adopt_answers<'a>(scene: &Scene<'a>, groups: &mut Vec<Group<'a>>, rest: &[&'a
                 direction: FlowDirection::ToGuest,
                 device: *device,
                 peer: None,
+                impostor: false,
             });
         }
     }

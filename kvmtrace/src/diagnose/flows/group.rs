@@ -21,6 +21,8 @@ pub struct Group<'a> {
     pub device: Option<IfIndex>,
     /// The other guest's interface, between two guests.
     pub peer: Option<IfIndex>,
+    /// It goes under the key of another's flow (see [`super::impostors`]).
+    pub impostor: bool,
 }
 
 impl<'a> Group<'a> {

@@ -6,6 +6,7 @@ pub mod case;
 pub mod frame;
 pub mod gather;
 pub mod group;
+pub mod impostors;
 pub mod journey;
 pub mod noise;
 mod redirected;

@@ -36,7 +36,7 @@ pub fn is_noise(case: &Case<'_>, drop: &Dropped<'_>) -> bool {
     }
     let leg = drop.device().and_then(|device| Some((device, case.scene.host.bond_of(device)?.1)));
     if drop.because(&["UNHANDLED_PROTO"]) {
-        return !died_at_leg(case, drop) && (leg.is_some() || !is_link_local(case));
+        return !died_at_leg(case, drop) && (leg.is_some() || !is_link_local(case) && !is_for_this_host(case));
     }
     if drop.is_unspecified()
         && drop.within(Site::DeviceReceive)
@@ -123,6 +123,11 @@ fn is_detached_uplink(case: &Case<'_>, link: &Link) -> bool {
 
 fn is_link_local(case: &Case<'_>) -> bool {
     case.destination_mac().is_some_and(|mac| mac.reserved_group().is_some())
+}
+
+/// A guest's frame to this host itself: it can go nowhere else.
+fn is_for_this_host(case: &Case<'_>) -> bool {
+    case.is_from_guest() && case.destination_mac().is_some_and(|mac| case.scene.is_host_mac(mac))
 }
 
 /// This host would tell a sender of a shorter way, and NAT keeps that from it: the connection is translated on the way by

@@ -158,9 +158,7 @@ fn invalid_source(case: &Case<'_>, drop: &Dropped<'_>, link: &Link) -> Judgement
 fn link_local(case: &Case<'_>, drop: &Dropped<'_>) -> Option<Judgement> {
     let link = case.scene.link(drop.device()?)?;
     let bridge = case.scene.bridge_of(link.index)?;
-    let LinkKind::Bridge(state) = &bridge.kind else { return None };
     let last = case.destination_mac()?.0[5];
-    let mask = state.group_forward_mask;
     let explanation = format!(
         "{} went to the reserved group {}, which bridges keep to the link (802.1D): {} does not forward it.",
         case.dropped_share(),
@@ -177,17 +175,11 @@ fn link_local(case: &Case<'_>, drop: &Dropped<'_>) -> Option<Judgement> {
     if last <= 2 {
         return Some(judgement.fix(Fix::advice("STP, pause frames and LACP are never forwarded by a Linux bridge; pass the NIC itself to the guest if it must speak them.")));
     }
-    let wanted = mask | 1 << last;
+    let why = format!("Forwards what comes in by {} to this group (LLDP, 802.1X, …).", link.name);
     Some(
         judgement.fix(
-            device::bridge_option(
-                bridge,
-                "group_fwd_mask",
-                &wanted.to_string(),
-                &mask.to_string(),
-                "Forwards this group (LLDP, 802.1X, …) through the bridge.",
-            )
-            .risk("Neighbours of the host then see the guest's frames of this protocol."),
+            device::forward_group(link, last, why)
+                .risk("Neighbours of the host then see the guest's frames of this protocol."),
         ),
     )
 }

@@ -55,12 +55,13 @@ pub fn judge_delivered(case: &Case<'_>) -> Option<Judgement> {
     if at_entry.fragments > 0 {
         let name = scene.name(entry.device);
         let who = if case.is_from_guest() { "The guest" } else { "The sender" };
-        let per = at_entry.fragments / at_entry.fragmented.max(1);
-        let explanation = format!(
-            "{who} sends {} in fragments, {per} each, of up to {} bytes (seen at {name}).",
-            datagrams(at_entry.fragmented),
-            at_entry.largest
-        );
+        let what = if let Some(per) = at_entry.fragments.checked_div(at_entry.fragmented) {
+            format!("{} in fragments, {per} each", datagrams(at_entry.fragmented))
+        } else {
+            let fragments = words::counted(at_entry.fragments.into(), "fragment");
+            format!("{fragments} of datagrams whose first one was not seen")
+        };
+        let explanation = format!("{who} sends {what}, of up to {} bytes (seen at {name}).", at_entry.largest);
         let place = if case.is_from_guest() {
             at(scene, entry.device, Point::TapIngress)
         } else {

@@ -294,18 +294,8 @@ fn absent_proxy(case: &Case<'_>, input: &Link, asked: IpAddr, from: IpAddr) -> O
         "{from} takes {asked} for its own network, but that is behind {}, and this host is no proxy for it on {}",
         beyond.name, input.name
     );
-    let own = name(family, &input.name, key);
-    let switch =
-        sysctl::set(host, &own, "1", format!("Lets this host answer on {} for what it routes elsewhere.", input.name));
-    let proxy = if !asked.is_ipv6() && router {
-        one_proxy(asked, input)
-    } else if asked.is_ipv6() {
-        ndp_proxy(host, asked, input, on, proxied)
-    } else {
-        switch.risk(
-            "It answers for every address that it has another way to: hosts with too wide a prefix then never notice.",
-        )
-    };
+    // For the one address: with the switch of the device it answers for every one that it has another way to.
+    let proxy = if asked.is_ipv6() { ndp_proxy(host, asked, input, on, proxied) } else { one_proxy(asked, input) };
     let missing =
         if asked.is_ipv6() && !proxied { Some(format!("no proxy entry for {asked} on {}", input.name)) } else { None };
     Some(Silence {
@@ -313,7 +303,10 @@ fn absent_proxy(case: &Case<'_>, input: &Link, asked: IpAddr, from: IpAddr) -> O
         evidence: told(&settings).into_iter().chain(missing).chain(caveat(&answer)).collect(),
         fixes: vec![
             proxy,
-            Fix::advice(format!("Or correct the prefix of {from}, or set a route to {asked} by this host there.")),
+            Fix::advice(format!(
+                "Or correct the prefix of {from}, or set a route to {asked} by this host there. {} = 1 would let this host answer for all that it has another way to.",
+                name(family, &input.name, key)
+            )),
         ],
     })
 }

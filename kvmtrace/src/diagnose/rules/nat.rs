@@ -9,7 +9,7 @@ use crate::diagnose::flows::frame::guest_network;
 use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict};
 use crate::diagnose::words;
-use crate::event::host::{Link, LinkKind};
+use crate::event::host::{Link, LinkKind, Network};
 use crate::event::{Direction, IfIndex, Place, Protocol};
 use std::net::IpAddr;
 
@@ -37,10 +37,11 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         return None;
     }
     // Something from out there has found its way to this guest: so will the answers. Or it looks for the guest itself.
-    if is_reached(case) || is_sought(case, source, exit.device) {
+    let network = guest_network(case, source)?;
+    let no_machine = matches!(source, IpAddr::V4(source) if network.broadcast() == Some(source));
+    if no_machine || is_reached(case, network) || is_sought(case, source, exit.device) {
         return None;
     }
-    let network = guest_network(case, source)?;
     let sent =
         format!("{} left by {} with the private source {source}", words::packets(case.left().max(1)), uplink.name);
     let router = Fix::advice(format!("Or set a route to {network} by this host on the router behind {}.", uplink.name));
@@ -94,15 +95,17 @@ pub fn judge_one_way(case: &Case<'_>) -> Option<Judgement> {
     judge(case).filter(|judgement| judgement.severity == Severity::Error)
 }
 
-/// Packets that came in by a NIC have reached the guest.
-fn is_reached(case: &Case<'_>) -> bool {
+/// Packets that came in by a NIC have reached the guest, or another of its network under its own address: out there the way
+/// to the network is known.
+fn is_reached(case: &Case<'_>, network: Network) -> bool {
     case.scene.track.flows().any(|flow| {
         let from_outside = flow
             .places
             .keys()
             .any(|place| place.direction == Direction::Ingress && case.scene.role(place.device) == Role::Nic);
-        from_outside
-            && flow.places.keys().any(|place| Some(place.device) == case.device() && case.scene.is_exit(*place))
+        let to_network = flow.key.destination.ip().is_some_and(|to| network.contains(to));
+        let here = |place: &Place| Some(place.device) == case.device() || to_network;
+        from_outside && flow.places.keys().any(|place| here(place) && case.scene.is_exit(*place))
     })
 }
 

@@ -1,6 +1,7 @@
 //! The firewall's drops: `netfilter-*` and `conntrack-full`, with the rule or policy that did it.
 
 use crate::diagnose::facts::dropped::Dropped;
+use crate::diagnose::facts::firewall::protection::protection;
 use crate::diagnose::facts::firewall::stage::Stage;
 use crate::diagnose::facts::firewall::suspects::{Suspect, exceeded};
 use crate::diagnose::facts::place::at;
@@ -92,6 +93,10 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         return Some(judgement.fixes(fixes));
     }
     let judgement = judgement.evidence(bridge_sysctls(case.scene.host));
+    // A rule that protects keeps doing so for bridged frames.
+    if suspects.first().and_then(|suspect| suspect.rule).and_then(protection).is_some() {
+        return Some(judgement.fixes(fixes));
+    }
     let beside = bridged_fix(case, &stage);
     // Who filters bridged frames keeps the firewall of all guests.
     let Some(who) = filters_bridged(case.scene.host) else { return Some(judgement.fix(beside).fixes(fixes)) };

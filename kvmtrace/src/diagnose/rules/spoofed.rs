@@ -14,6 +14,7 @@ use crate::diagnose::flows::case::Case;
 use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict, Where};
 use crate::diagnose::words;
+use crate::event::host::Link;
 use crate::event::{Direction, IfIndex};
 use std::net::IpAddr;
 
@@ -48,25 +49,37 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         let evidence = suspects.iter().take(2).map(Suspect::evidence);
         return Some(spoofed(case, device, &disguise, place, &by).severity(severity).evidence(evidence));
     }
+    let filtered = filtered(case, device, &disguise);
+    if case.group.impostor && filtered.is_none() {
+        return unstopped(case, device, &disguise).map(|judgement| judgement.verdict(Verdict::Dropped));
+    }
+    let input = filtered?;
+    let by = format!("the reverse-path filter of {}", input.name);
+    Some(spoofed(case, device, &disguise, at(scene, input.index, Point::Routing).of(drop), &by))
+}
+
+/// The device whose reverse-path filter stopped it.
+fn filtered<'a>(case: &Case<'a>, device: IfIndex, disguise: &Disguise<'_>) -> Option<&'a Link> {
+    let (scene, drop) = (case.scene, case.focus.as_ref()?);
     let input = scene.link(drop.device().unwrap_or(device))?;
     let filtered = drop.because(&["IP_RPFILTER"])
         || drop.is_unspecified()
             && drop.within(Site::SourceCheck)
             && reverse_path_filter(scene.host, input) > 0
             && disguise.owner.is_some();
-    if !filtered {
-        return None;
-    }
-    let by = format!("the reverse-path filter of {}", input.name);
-    Some(spoofed(case, device, &disguise, at(scene, input.index, Point::Routing).of(drop), &by))
+    filtered.then_some(input)
 }
 
 /// What a guest sends as another and nothing stops: the address or MAC address is better known to be somebody else's.
 pub fn judge_unstopped(case: &Case<'_>) -> Option<Judgement> {
-    let scene = case.scene;
     let device = case.device().filter(|_| case.is_from_guest() && !case.is_neighbour_traffic())?;
     // A MAC address that comes from two ports is one finding, for both.
-    let disguise = disguise(case, device, false).filter(|disguise| !disguise.by_mac)?;
+    let disguise = disguise(case, device, false).filter(|disguise| !disguise.by_mac || case.group.impostor)?;
+    unstopped(case, device, &disguise)
+}
+
+fn unstopped(case: &Case<'_>, device: IfIndex, disguise: &Disguise<'_>) -> Option<Judgement> {
+    let scene = case.scene;
     let owner = disguise.owner.as_ref().filter(|owner| is_there(case, owner))?;
     let guest = scene.guest_name(device).unwrap_or_else(|| "The guest".to_owned());
     let explanation = format!(

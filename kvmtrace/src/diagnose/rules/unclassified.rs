@@ -1,5 +1,6 @@
 //! `unclassified`: a drop that no rule explains, shown as it is.
 
+use crate::diagnose::facts::reasons::meaning;
 use crate::diagnose::facts::scene::Role;
 use crate::diagnose::flows::case::Case;
 use crate::diagnose::judgement::Judgement;
@@ -19,15 +20,21 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     };
     let name = device.map(|device| case.scene.name(device));
     let on = name.as_ref().map(|name| format!(" (device {name})")).unwrap_or_default();
-    let explanation = format!(
-        "{} were dropped by the kernel: {}{on}. No rule of kvmtrace knows this drop.",
-        case.dropped_share(),
-        drop.label()
-    );
+    let (known, advice) = match meaning(drop.reason()) {
+        Some(meaning) => (
+            format!(": {meaning}"),
+            "Look at a packet of it (tcpdump, or kvmtrace record --packets) and correct what sends it, or set up here what should take it.",
+        ),
+        None => (
+            ". No rule of kvmtrace knows this drop".to_owned(),
+            "Look up the function and its callers (below) in the kernel's source, and tell kvmtrace's authors, so that it can be explained.",
+        ),
+    };
+    let explanation = format!("{} were dropped by the kernel, {}{on}{known}.", case.dropped_share(), drop.label());
     let place = Where { device: name, point, function: None, reason: None }.of(drop);
     Some(
         Judgement::dropped(Cause::Unclassified, place, explanation)
             .severity(Severity::Warning)
-            .fix(Fix::advice("Look up the function and its callers (below) in the kernel's source, and tell kvmtrace's authors, so that it can be explained.")),
+            .fix(Fix::advice(advice)),
     )
 }

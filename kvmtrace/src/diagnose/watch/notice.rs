@@ -151,7 +151,7 @@ pub(super) fn notice(subject: &Subject, owner: Option<&Owner>, event: &Event, sc
     let record = if let EventKind::Packet(record) = &event.kind { Some(record.as_ref()) } else { None };
     let of_flow = |kind, flow: FlowKey| Notice::new(time, kind, scene, Some(flow), owner);
     match subject {
-        Subject::Drop(flow, site) => dropped(of_flow(NoticeKind::Drop, *flow), scene.track, *flow, owner?, site),
+        Subject::Drop(flow, site) => dropped(of_flow(NoticeKind::Drop, *flow), &scene.track, *flow, owner?, site),
         Subject::Unlisted(site) => unlisted(Notice::new(time, NoticeKind::Drop, scene, None, None), scene, site),
         Subject::Error(flow) => Some(error(of_flow(NoticeKind::IcmpError, *flow), scene, *flow, record, time)),
         Subject::Mac(flow, place) => {
@@ -256,7 +256,16 @@ fn dropped(notice: Notice, track: &Track, key: FlowKey, owner: &Owner, site: &Dr
     let scene = Scene::of_host(track);
     let flow = track.get(&key)?;
     let Owner { direction, device, peer, .. } = *owner;
-    let group = Group { main: flow, others: Vec::new(), translated: None, past: None, direction, device, peer };
+    let group = Group {
+        main: flow,
+        others: Vec::new(),
+        translated: None,
+        past: None,
+        direction,
+        device,
+        peer,
+        impostor: false,
+    };
     let layer2 = Layer2::default();
     let mut case = gather(&scene, &layer2, &group, Vec::new());
     case.drops.retain(|drop| drop.site == site);

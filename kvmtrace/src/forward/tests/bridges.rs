@@ -119,6 +119,10 @@ fn reserved_groups_stay_unless_the_mask_lets_them(
     let walk = from_guest(&host, &packet);
     assert_eq!(arrivals(&walk).contains(&Arrival::Uplink(UPLINK)), passes);
     assert_eq!(stops(&walk).contains(&(Some(GUEST1), Stop::LinkLocalGroup)), !passes);
+    // The mask of the port where it comes in does the same.
+    bridge_of(&mut host).group_forward_mask = 0;
+    port_of(&mut host, GUEST1).group_forward_mask = mask;
+    assert_eq!(arrivals(&from_guest(&host, &packet)).contains(&Arrival::Uplink(UPLINK)), passes);
 }
 
 #[test]

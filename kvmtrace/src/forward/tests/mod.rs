@@ -66,6 +66,7 @@ pub(crate) fn port() -> BridgePort {
         learning: true,
         hairpin: false,
         bpdu_guard: false,
+        group_forward_mask: 0,
         vlans: vec![PortVlan { id: 1, last: None, pvid: true, untagged: true }],
     }
 }

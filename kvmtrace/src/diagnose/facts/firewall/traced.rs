@@ -16,6 +16,7 @@ use crate::event::{FlowKey, RuleSite};
 pub fn known<'a>(scene: &Scene<'a>, told: Stage, key: &FlowKey) -> Option<(Stage, Vec<Suspect<'a>>)> {
     let all: Vec<(Stage, Suspect<'a>)> = scene
         .track
+        .as_taken()
         .rules_of(key)
         .into_iter()
         .filter_map(|(site, packets)| {
@@ -40,7 +41,7 @@ pub fn known<'a>(scene: &Scene<'a>, told: Stage, key: &FlowKey) -> Option<(Stage
 
 fn chain<'a>(scene: &Scene<'a>, site: &RuleSite, name: &str) -> Option<&'a Chain> {
     let now = scene.host.netfilter.chains.iter();
-    now.chain(&scene.track.first_host().netfilter.chains).find(|chain| {
+    now.chain(&scene.track.as_taken().first_host().netfilter.chains).find(|chain| {
         chain.backend != Backend::IptablesLegacy
             && (chain.family.as_str(), chain.table.as_str(), chain.name.as_str())
                 == (site.family.as_str(), site.table.as_str(), name)
