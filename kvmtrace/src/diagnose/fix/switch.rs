@@ -3,7 +3,7 @@
 use crate::diagnose::facts::scene::Scene;
 use crate::diagnose::report::Fix;
 use crate::diagnose::shell::quote;
-use crate::event::switch::{SwitchFlow, SwitchPlace, SwitchVlans};
+use crate::event::switch::{SwitchBridge, SwitchFlow, SwitchPlace, SwitchVlans};
 use crate::event::{Address, IfIndex};
 use crate::forward::effect::Effect;
 use crate::forward::packet::{Network, Packet, Transport};
@@ -128,16 +128,15 @@ pub fn past_rule(scene: &Scene<'_>, rule: SwitchRule, device: Option<IfIndex>, p
     };
     let number =
         device.and_then(|device| topology.switch.place(device)).and_then(|place| scene.host.switch.at(place)?.2.number);
-    let narrow = device.and_then(|device| instead_of(topology, rule, packet, device)).and_then(|instead| {
+    let instead =
+        device.and_then(|device| instead_of(topology, rule, packet, device)).map(|flow| flow.actions.as_str());
+    let actions = instead
+        .filter(|actions| passes(actions))
+        .or_else(|| passing_in_table(bridge, drops).filter(|_| drops.fields.is_empty()));
+    let narrow = actions.and_then(|actions| {
         let fields = format!("in_port={},{}", number?, conversation(packet)?);
         let priority = drops.priority.checked_add(1)?;
-        (!instead.actions.is_empty() && instead.actions != "drop").then(|| SwitchFlow {
-            table: drops.table,
-            priority,
-            fields,
-            actions: instead.actions.clone(),
-            packets: 0,
-        })
+        Some(SwitchFlow { table: drops.table, priority, fields, actions: actions.to_owned(), packets: 0 })
     });
     let mut fixes = Vec::new();
     if let Some(flow) = narrow {
@@ -167,6 +166,18 @@ pub fn past_rule(scene: &Scene<'_>, rule: SwitchRule, device: Option<IfIndex>, p
         .effect(Effect::SwitchFlowDelete(rule.bridge, Box::new(drops.clone()))),
     );
     fixes
+}
+
+fn passes(actions: &str) -> bool {
+    !actions.is_empty() && actions != "drop"
+}
+
+/// The actions of the rules beside one that drops all the rest, as in the table of a security group; none where they differ.
+fn passing_in_table<'a>(bridge: &'a SwitchBridge, drops: &SwitchFlow) -> Option<&'a str> {
+    let beside = bridge.flows.iter().flatten().filter(|flow| flow.table == drops.table && passes(&flow.actions));
+    let mut actions = beside.map(|flow| flow.actions.as_str());
+    let first = actions.next()?;
+    actions.all(|other| other == first).then_some(first)
 }
 
 /// The conversation that a packet is of, as ovs-ofctl writes it.

@@ -92,15 +92,22 @@ impl<'a> Case<'a> {
     /// Packets that entered.
     pub fn packets(&self) -> u64 {
         match self.entry() {
-            Some((_, counters)) => counters.packets,
+            Some((place, counters)) => self.bundled(place).map_or(0, |bundled| bundled.packets).max(counters.packets),
             None => self.dropped(),
         }
+    }
+
+    /// Counters at the bond that a flow came in by, by several of its legs as a rule.
+    fn bundled(&self, entry: Place) -> Option<&'a FlowCounters> {
+        let (bond, _) = self.scene.host.bond_of(entry.device).filter(|_| entry.direction == Direction::Ingress)?;
+        let at = Place { device: bond, direction: Direction::Ingress };
+        self.hops.iter().find(|(place, _)| *place == at).map(|(_, counters)| *counters)
     }
 
     /// Bytes that entered.
     pub fn bytes(&self) -> u64 {
         match self.entry() {
-            Some((_, counters)) => counters.bytes,
+            Some((place, counters)) => self.bundled(place).map_or(0, |bundled| bundled.bytes).max(counters.bytes),
             None => self.drops.iter().map(|drop| drop.totals.bytes + 14 * drop.totals.packets).sum(),
         }
     }

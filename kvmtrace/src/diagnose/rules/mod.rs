@@ -39,6 +39,7 @@ pub mod stalled;
 pub mod switch;
 pub mod ttl;
 pub mod tunnel;
+pub mod tunnel_end;
 pub mod unclassified;
 pub mod untracked;
 pub mod vlan_tag;
@@ -110,6 +111,7 @@ pub const SILENT: &[(&str, Rule)] = &[
     ("this host's silence", host_neighbour::judge),
     ("proxy for a guest", host_neighbour::judge_unsought),
     ("tunnel", tunnel::judge_silent),
+    ("tunnel's other end", tunnel_end::judge),
     ("backlog", socket::judge_backlog),
     ("ICMP told", socket::judge_told),
     ("fragments", fragments::judge_silent),
