@@ -1,5 +1,6 @@
 //! A healthy host, broken in one place each.
 
+mod stacked;
 mod wiring;
 
 use super::findings;

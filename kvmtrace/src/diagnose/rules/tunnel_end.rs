@@ -139,7 +139,7 @@ fn without_entry(case: &Case<'_>, tunnel: &Link, remote: IpAddr) -> Option<Fix> 
     let command = |verb: &str| format!("bridge fdb {verb} {mac} dev {name} dst {remote}");
     let fix = Fix::run(
         command("del"),
-        command("add"),
+        command("replace"),
         format!("Sends frames for {mac} where {} sends what it does not know: to {other}.", tunnel.name),
     );
     let fix = fix
