@@ -31,6 +31,10 @@ pub struct HostState {
     /// Addresses that this host answers ARP or ND for in another's place (`ip neigh show proxy`), and on which device.
     #[serde(default)]
     pub proxies: Vec<(IpAddr, IfIndex)>,
+    /// Addresses of this host's that duplicate address detection found with another machine, and on which device: they are set, and
+    /// not used (`IFA_F_DADFAILED`).
+    #[serde(default)]
+    pub duplicates: Vec<(Network, IfIndex)>,
     /// Forwarding database of all bridges and VXLAN devices.
     pub forwarding: Vec<FdbEntry>,
     /// Queueing disciplines with their counters.

@@ -40,6 +40,13 @@ pub(super) fn read(netlink: &mut Netlink) -> io::Result<BTreeMap<IfIndex, Link>>
     Ok(links)
 }
 
+/// Addresses that are set and not used, for another machine has them.
+pub(super) fn duplicates(netlink: &mut Netlink) -> io::Result<Vec<(Network, IfIndex)>> {
+    let messages = netlink.dump(libc::RTM_GETADDR, &[0; ADDRESS_HEADER])?;
+    let found = messages.iter().filter(|message| is_duplicate(message)).filter_map(any_address);
+    Ok(found.map(|(index, network)| (network, index)).collect())
+}
+
 /// Whether a port of a bridge waits for the kernel to act on a carrier that it has by now, or on its loss.
 ///
 /// `ip link set DEV up` and a plugged cable change the carrier at once; the operational state follows when the kernel's
@@ -227,7 +234,18 @@ fn statistics(bytes: &[u8]) -> LinkStatistics {
     }
 }
 
+/// An address in use.
 fn address(message: &Message) -> Option<(IfIndex, Network)> {
+    any_address(message).filter(|_| !is_duplicate(message))
+}
+
+/// Duplicate address detection has failed: `ipv6_chk_addr_and_flags` passes over it (`ifa_flags` of `struct ifaddrmsg`).
+fn is_duplicate(message: &Message) -> bool {
+    let flags = message.split(ADDRESS_HEADER).map_or(0, |(header, _)| u32::from(header[2]));
+    flags & libc::IFA_F_DADFAILED != 0
+}
+
+fn any_address(message: &Message) -> Option<(IfIndex, Network)> {
     let (header, attributes) = message.split(ADDRESS_HEADER)?;
     // With a peer, IFA_ADDRESS is the other end and IFA_LOCAL the own address.
     let address = attributes.address(libc::IFA_LOCAL).or_else(|| attributes.address(libc::IFA_ADDRESS))?;

@@ -157,6 +157,7 @@ fn read() -> Result<HostState, HostError> {
     optional("rules of policy routing", policy::rules(&mut netlink).map(|rules| state.policy_rules = rules));
     optional("neighbours", tables::neighbours(&mut netlink).map(|neighbours| state.neighbours = neighbours));
     optional("proxied neighbours", tables::proxies(&mut netlink).map(|proxies| state.proxies = proxies));
+    optional("duplicate addresses", links::duplicates(&mut netlink).map(|found| state.duplicates = found));
     optional("forwarding database", tables::forwarding(&mut netlink).map(|entries| state.forwarding = entries));
     optional("queueing disciplines", traffic::qdiscs(&mut netlink).map(|qdiscs| state.qdiscs = qdiscs));
     missing.extend(cut.map(|why| ("routes".to_owned(), why)));

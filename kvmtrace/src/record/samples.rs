@@ -341,6 +341,7 @@ fn host() -> HostState {
             mtu: None,
         }],
         proxies: vec![("10.0.0.7".parse().unwrap(), IfIndex(4))],
+        duplicates: vec![(Network { address: "fd00::7".parse().unwrap(), prefix: 64 }, IfIndex(4))],
         neighbours: vec![Neighbour {
             address: "10.0.0.254".parse().unwrap(),
             device: IfIndex(4),

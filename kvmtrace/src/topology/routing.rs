@@ -166,7 +166,7 @@ impl<'a> Routes<'a> {
             match rule.action.as_str() {
                 "nop" => continue,
                 "lookup" if rule.table == LOCAL => continue,
-                "l3mdev" if !in_vrf(host, question.input) => continue,
+                "l3mdev" if vrf_of(host, question.input).is_none() => continue,
                 // A jump leads forward only (`fib_nl_newrule`); without a rule at its target it leads nowhere.
                 "goto" if surely && rule.target.is_some() => {
                     let target = rule.target.filter(|target| *target > rule.priority);
@@ -175,12 +175,16 @@ impl<'a> Routes<'a> {
                     }
                     continue;
                 }
-                "goto" | "l3mdev" => {
+                "goto" => {
                     answer.doubt.get_or_insert(rule);
                     continue;
                 }
-                "lookup" => {
-                    let table = rule.table;
+                "lookup" | "l3mdev" => {
+                    let of_vrf = vrf_of(host, question.input).filter(|_| rule.action == "l3mdev");
+                    let Some(table) = of_vrf.map_or(Some(rule.table), |vrf| vrf_table(host, vrf)) else {
+                        answer.doubt.get_or_insert(rule);
+                        continue;
+                    };
                     if !answer.tables.contains(&table) {
                         answer.tables.push(table);
                     }
@@ -249,8 +253,16 @@ pub(crate) fn masked(address: IpAddr, prefix: u8) -> IpAddr {
     }
 }
 
-/// The device belongs to a VRF.
-fn in_vrf(host: &HostState, device: &str) -> bool {
+/// The VRF that a device belongs to.
+fn vrf_of(host: &HostState, device: &str) -> Option<IfIndex> {
     let master = host.link_named(device).and_then(|link| host.link(link.master?));
-    master.is_some_and(|master| matches!(&master.kind, LinkKind::Other(kind) if kind == "vrf"))
+    master.filter(|master| matches!(&master.kind, LinkKind::Other(kind) if kind == "vrf")).map(|vrf| vrf.index)
+}
+
+/// The table of a VRF: the kernel puts the networks of its devices there (`l3mdev_fib_table_rcu` in `fib_magic`, `addrconf`).
+pub fn vrf_table(host: &HostState, vrf: IfIndex) -> Option<u32> {
+    let inside = |device: IfIndex| host.link(device).is_some_and(|link| link.master == Some(vrf));
+    let on_link = |route: &&Route| route.gateway.is_none() && !matches!(route.table, 0 | MAIN | LOCAL | DEFAULT);
+    let mut routes = host.routes.iter().filter(on_link).filter(|route| route.device.is_some_and(inside));
+    routes.next().map(|route| route.table)
 }

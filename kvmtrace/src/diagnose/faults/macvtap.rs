@@ -98,7 +98,7 @@ pub fn apart(case: &Case<'_>, own: &Link) -> Option<Judgement> {
 
 /// What is sent to the guest, and its macvtap has another address.
 pub fn wrong_address(case: &Case<'_>, own: &Link) -> Option<Judgement> {
-    let (mac, guest) = other_address(case.scene, own)?;
+    let Some((mac, guest)) = other_address(case.scene, own) else { return changed_address(case, own) };
     if case.is_from_guest() || case.left() > 0 || case.destination_mac() != Some(guest) {
         return None;
     }
@@ -109,6 +109,35 @@ pub fn wrong_address(case: &Case<'_>, own: &Link) -> Option<Judgement> {
     );
     let place = at(case.scene, own.index, Point::TapEgress);
     Some(Judgement::dropped(Cause::MacSpoofed, place, explanation).fix(readdress(own, (mac, guest))))
+}
+
+/// What is sent to an address that the guest has given its card, and that its macvtap does not know.
+fn changed_address(case: &Case<'_>, own: &Link) -> Option<Judgement> {
+    let LinkKind::Macvtap { mode } = &own.kind else { return None };
+    let (mac, sent_to) = (own.mac?, case.destination_mac()?);
+    let by_address = matches!(mode.as_str(), "bridge" | "vepa" | "private");
+    let uses = |flow: &crate::track::Flow| {
+        let mut places = flow.places.iter();
+        places
+            .any(|(place, seen)| place.device == own.index && case.scene.is_entry(*place) && seen.source_mac == sent_to)
+    };
+    let others = sent_to == mac || sent_to.is_multicast() || case.scene.mac_owner(own.index, sent_to).is_some();
+    if !by_address || others || case.is_from_guest() || case.left() > 0 || !case.scene.track.flows().any(uses) {
+        return None;
+    }
+    let guest = case.scene.guest_name(own.index).unwrap_or_default();
+    let explanation = format!(
+        "{} were sent to {sent_to}, from which {guest} sends; its macvtap {} has the address {mac} and takes only what is sent to that.",
+        words::packets(case.packets()),
+        own.name
+    );
+    let advice = Fix::advice(format!(
+        "Give the guest's card the address {mac} again; or, if the guest may choose its address, let libvirt follow it: <interface trustGuestRxFilters='yes'> in its definition."
+    ));
+    let follow = readdress(own, (mac, sent_to))
+        .risk("The guest has chosen this address itself: be sure that nobody else on the network has it.");
+    let place = at(case.scene, own.index, Point::TapEgress);
+    Some(Judgement::dropped(Cause::MacSpoofed, place, explanation).fix(advice).fix(follow))
 }
 
 /// A macvlan for the host beside the guest's macvtap, which hand each other frames in bridge mode, and routes to the guest

@@ -16,6 +16,7 @@ use crate::diagnose::report::{Cause, Fix, Point};
 use crate::diagnose::shell::quote;
 use crate::event::host::{Link, Network, Route};
 use crate::forward::effect::Effect;
+use crate::topology::routing::vrf_table;
 use std::net::IpAddr;
 
 /// A route that leads nowhere on purpose.
@@ -162,8 +163,11 @@ fn route_fixes(scene: &Scene<'_>, to: IpAddr) -> Vec<Fix> {
         .filter_map(|neighbour| Some((&neighbour.address, uplinks().find(|link| link.index == neighbour.device)?)))
         .collect();
     if let ([(gateway, link)], true) = (neighbours.as_slice(), fixes.is_empty()) {
-        let command =
-            |verb: &str| format!("ip{family} route {verb} {to}/{prefix} via {gateway} dev {}", quote(&link.name));
+        let vrf = scene.topology().vrf_of(link).and_then(|vrf| vrf_table(host, vrf.index));
+        let table = vrf.map(|table| format!(" table {table}")).unwrap_or_default();
+        let command = |verb: &str| {
+            format!("ip{family} route {verb} {to}/{prefix} via {gateway} dev {}{table}", quote(&link.name))
+        };
         fixes.push(
             Fix::run(
                 command("add"),
@@ -171,7 +175,7 @@ fn route_fixes(scene: &Scene<'_>, to: IpAddr) -> Vec<Fix> {
                 format!("{gateway} is the only neighbour seen on {}: the likely next hop.", link.name),
             )
             .risk("A guess from the neighbour table: check that this is the router.")
-            .effect(host_route(to, Some(**gateway), link)),
+            .effect(in_table(host_route(to, Some(**gateway), link), vrf)),
         );
     }
     fixes.push(Fix::advice(format!("Add a route to {to}, or a default route, by the right next hop; and set it in the network configuration so that it lasts.")));
@@ -191,6 +195,14 @@ fn host_route(to: IpAddr, gateway: Option<IpAddr>, link: &Link) -> Effect {
         kind: "unicast".to_owned(),
         mtu: None,
     })
+}
+
+/// The same route in the table of a VRF.
+fn in_table(effect: Effect, table: Option<u32>) -> Effect {
+    match (effect, table) {
+        (Effect::RouteAdd(route), Some(table)) => Effect::RouteAdd(Route { table, ..route }),
+        (effect, _) => effect,
+    }
 }
 
 /// The address is a guest's, in none of this host's networks: it is to be found behind the guest's device.
@@ -235,7 +247,11 @@ pub(in crate::diagnose) fn route_into(link: &Link, network: Network, table: u32)
         mtu: None,
     };
     let command = |verb: &str| device::route_command(verb, &route, &link.name);
-    let why = format!("Lets table {table} know the network of {}, as the main table does.", link.name);
+    let why = if table == MAIN {
+        format!("Lets the main table know the network of {}, which the table of its VRF alone knows.", link.name)
+    } else {
+        format!("Lets table {table} know the network of {}, as the main table does.", link.name)
+    };
     Fix::run(command("add"), command("del"), why)
         .persist("Set the route where the table's other routes are set.")
         .effect(Effect::RouteAdd(route.clone()))
@@ -251,7 +267,8 @@ fn is_link_local(address: IpAddr) -> bool {
 /// A device towards the world: no guest's, no bridge with guests, not the loopback.
 fn is_upstream(scene: &Scene<'_>, link: &Link) -> bool {
     let guests = scene.host.ports(link.index).any(|port| scene.interface(port.index).is_some());
-    scene.interface(link.index).is_none() && !guests && link.name != "lo" && link.master.is_none()
+    let apart = link.master.is_none() || scene.topology().vrf_of(link).is_some();
+    scene.interface(link.index).is_none() && !guests && link.name != "lo" && apart
 }
 
 /// An uplink that is down and whose networks or former routes led there.

@@ -22,6 +22,10 @@ pub(in crate::diagnose) fn accept(
     wanted: &Conversation,
     before: Option<&Rule>,
 ) -> Fix {
+    // A policy that drops all neighbour discovery cuts this host off from every neighbour, the next hop among them (RFC 4890, 4.4.1).
+    if matches!(wanted.service, Service::Discovery(_)) && stage.hook == "input" && before.is_none() {
+        return accept_ways(scene, chain, &[Conversation { source: None, destination: None, ..*wanted }], None);
+    }
     let both_ways = wanted.answered && matches!(stage.hook, "forward" | "prerouting" | "postrouting");
     let ways = if both_ways { vec![*wanted, wanted.reverse()] } else { vec![*wanted] };
     accept_ways(scene, chain, &ways, before)
@@ -34,6 +38,7 @@ pub(in crate::diagnose) fn accept_ways(
     ways: &[Conversation],
     before: Option<&Rule>,
 ) -> Fix {
+    let ways: &[Conversation] = &by_kind(chain, ways);
     let Some(wanted) = ways.first() else { return Fix::advice("Let this flow through the chain that drops it.") };
     let what = wanted.text();
     let why = format!("Lets {what}, past the rules of the chain that drops it.");
@@ -53,6 +58,18 @@ pub(in crate::diagnose) fn accept_ways(
     let fix = fix.risk(wanted.risk()).persist(persist).effects(ways.iter().filter_map(rule).collect::<Vec<_>>());
     let before = before.and_then(|rule| chain.rules.iter().position(|other| std::ptr::eq(other, rule)));
     Fix { accepts: index.map(|chain| Accept { chain, before, ways: ways.to_vec() }), ..fix }
+}
+
+/// nft asks for several kinds of ICMP in one rule, the other tools need a rule for each.
+fn by_kind(chain: &Chain, ways: &[Conversation]) -> Vec<Conversation> {
+    let single = |way: &Conversation| {
+        let both = way.service == Service::Discovery(None) && chain.backend != Backend::Nft;
+        if !both {
+            return vec![*way];
+        }
+        [135, 136].map(|kind| Conversation { service: Service::Discovery(Some(kind)), ..*way }).to_vec()
+    };
+    ways.iter().flat_map(single).collect()
 }
 
 fn nft_accept(chain: &Chain, ways: &[Conversation], before: Option<&Rule>, why: String) -> Option<Fix> {
@@ -88,6 +105,10 @@ pub(super) fn input_test(rule: &Rule) -> Option<String> {
 fn nft_tests(wanted: &Conversation) -> String {
     if let Service::Frames(source, destination, kind) = wanted.service {
         return format!("ether saddr {source} ether daddr {destination} ether type {kind:#06x}");
+    }
+    if let Service::Discovery(_) = wanted.service {
+        let source = wanted.source.map(|source| format!("ip6 saddr {source} ")).unwrap_or_default();
+        return format!("{source}icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }}");
     }
     let mut tests = Vec::new();
     let arp = wanted.service == Service::Arp;
@@ -153,6 +174,10 @@ fn iptables_tests(wanted: &Conversation) -> Option<String> {
     if matches!(wanted.service, Service::Arp | Service::Frames(..)) {
         return None;
     }
+    if let Service::Discovery(kind) = wanted.service {
+        let source = wanted.source.map(|source| format!(" -s {source}")).unwrap_or_default();
+        return Some(format!("{source} -p ipv6-icmp -m icmp6 --icmpv6-type {}", kind.unwrap_or(135)));
+    }
     let mut tests = String::new();
     for (flag, address) in [("-s", wanted.source), ("-d", wanted.destination)] {
         tests += &address.map(|address| format!(" {flag} {address}")).unwrap_or_default();
@@ -183,6 +208,10 @@ fn ebtables_tests(wanted: &Conversation) -> Option<String> {
     let (source, destination) = (wanted.source?, wanted.destination?);
     if wanted.service == Service::Arp {
         return Some(format!(" -p ARP --arp-ip-src {source} --arp-ip-dst {destination}"));
+    }
+    if let Service::Discovery(kind) = wanted.service {
+        let kind = kind.unwrap_or(135);
+        return Some(format!(" -p IPv6 --ip6-src {source} --ip6-proto ipv6-icmp --ip6-icmp-type {kind}"));
     }
     let (kind, ip) = if source.is_ipv6() { ("IPv6", "ip6") } else { ("IPv4", "ip") };
     let protocol = wanted.service.over_ip().map(|protocol| format!(" --{ip}-proto {protocol}")).unwrap_or_default();
@@ -236,6 +265,14 @@ mod tests {
         assert_eq!(iptables_tests(&asks).unwrap(), " -s 10.0.0.7");
         let answers = iptables_tests(&asks.reverse()).unwrap();
         assert_eq!(answers, " -d 10.0.0.7 -m conntrack --ctstate RELATED,ESTABLISHED");
+        let seeks = Conversation {
+            source: Some("fd00::7".parse().unwrap()),
+            destination: Some("fd00::1".parse().unwrap()),
+            service: Service::Discovery(Some(136)),
+            ..asks
+        };
+        assert_eq!(nft_tests(&seeks), "ip6 saddr fd00::7 icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert }");
+        assert_eq!(iptables_tests(&seeks).unwrap(), " -s fd00::7 -p ipv6-icmp -m icmp6 --icmpv6-type 136");
         let known = Conversation { destination: Some([10, 1, 0, 1].into()), ..asks };
         assert_eq!(nft_tests(&known.reverse()), "ip saddr 10.1.0.1 ip daddr 10.0.0.7");
     }

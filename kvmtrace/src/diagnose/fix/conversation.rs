@@ -14,6 +14,7 @@ impl Conversation {
             (Protocol::Udp, ..) => Service::Udp,
             (Protocol::Sctp, ..) => Service::Sctp,
             (Protocol::Icmp { .. }, ..) => Service::Icmp,
+            (Protocol::Icmpv6 { kind: 135 | 136, .. }, ..) => Service::Discovery(None),
             (Protocol::Icmpv6 { .. }, ..) => Service::Icmpv6,
             (Protocol::Ip(number), ..) => Service::Ip(number),
             (Protocol::Arp { .. }, ..) => Service::Arp,
@@ -32,7 +33,10 @@ impl Conversation {
             (Some(port), _) if is_answer => Some(Port::Source(port)),
             (_, port) => port.map(Port::Destination),
         };
-        let (source, destination) = (key.source.ip(), key.destination.ip());
+        // A solicitation goes to a group; the address that it is about is in its body.
+        let sought =
+            flow.and_then(|flow| flow.target).filter(|_| matches!(key.protocol, Protocol::Icmpv6 { kind: 135, .. }));
+        let (source, destination) = (key.source.ip(), sought.or(key.destination.ip()));
         let to_many = |address: IpAddr| match address {
             IpAddr::V4(v4) => v4.is_multicast() || v4.is_broadcast(),
             IpAddr::V6(v6) => v6.is_multicast(),

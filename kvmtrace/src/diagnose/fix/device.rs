@@ -72,6 +72,18 @@ pub fn route_command(verb: &str, route: &Route, device: &str) -> String {
     format!("ip{family} route {verb} {}{via} dev {}{table}", route.destination, quote(device))
 }
 
+/// Sets an address anew, so that duplicate address detection looks again.
+pub fn set_again(link: &Link, address: crate::event::host::Network) -> Fix {
+    let name = quote(&link.name);
+    let why = format!("Sets {address} anew: it is used from then on, if no other machine has it any more.");
+    Fix {
+        command: Some(format!("ip -6 addr del {address} dev {name} && ip -6 addr add {address} dev {name}")),
+        ..Fix::advice(why)
+    }
+    .risk("While another machine has the address, it stays unused: give that one another, or this host.")
+    .persist("Find the machine that has the same address in its configuration.")
+}
+
 /// Sets a device's MTU.
 pub fn mtu(link: &Link, mtu: u32, why: impl Into<String>) -> Fix {
     let name = quote(&link.name);

@@ -267,6 +267,7 @@ fn ufw(chain: &Chain, stage: &Stage, wanted: &Conversation) -> Option<Fix> {
         | Service::Sctp
         | Service::Icmp
         | Service::Icmpv6
+        | Service::Discovery(_)
         | Service::Ip(_)
         | Service::Arp
         | Service::Frames(..) => None,

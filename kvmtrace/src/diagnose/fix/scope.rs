@@ -69,6 +69,7 @@ fn group_words(host: &HostState, service: Service, group: &[&Conversation]) -> S
     let from_service = group.iter().any(|way| matches!(way.port, Some(Port::Source(_))));
     let what = match (service, service.over_ip()) {
         (Service::Arp, _) => ", ARP".to_owned(),
+        (Service::Discovery(_), _) => ", neighbour discovery".to_owned(),
         (Service::Frames(from, to, kind), _) => return format!("frames of type {kind:#06x} from {from} to {to}"),
         (_, Some(Carried::Number(number))) => format!(", IP protocol {number}"),
         (_, Some(Carried::Named(name))) => format!(", {name}"),

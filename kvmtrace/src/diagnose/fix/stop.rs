@@ -307,6 +307,17 @@ fn conversation(packet: &Packet) -> Conversation {
                 Transport::Udp { destination, .. } => (Service::Udp, destination.map(Port::Destination)),
                 Transport::Sctp { destination, .. } => (Service::Sctp, destination.map(Port::Destination)),
                 Transport::Icmp { .. } => (Service::Icmp, None),
+                Transport::Icmpv6 { kind: 135 | 136, target, .. } => {
+                    let about = target.or(Some(ip.destination));
+                    let service = Service::Discovery(None);
+                    return Conversation {
+                        source: Some(ip.source),
+                        destination: about,
+                        service,
+                        port: None,
+                        answered: true,
+                    };
+                }
                 Transport::Icmpv6 { .. } => (Service::Icmpv6, None),
                 Transport::Other(number) => (Service::Ip(number), None),
             };

@@ -34,6 +34,9 @@ pub enum Service {
     Icmp,
     /// `ICMPv6`.
     Icmpv6,
+    /// Neighbour discovery of the two for each other, which they also send to groups: a solicitation (135), an advertisement
+    /// (136), or both.
+    Discovery(Option<u8>),
     /// Another protocol over IP, by its number.
     Ip(u8),
     /// ARP; the addresses are those that it is about.
@@ -50,7 +53,7 @@ impl Service {
             Self::Udp => Some(Carried::Named("udp")),
             Self::Sctp => Some(Carried::Named("sctp")),
             Self::Icmp => Some(Carried::Named("icmp")),
-            Self::Icmpv6 => Some(Carried::Named("ipv6-icmp")),
+            Self::Icmpv6 | Self::Discovery(_) => Some(Carried::Named("ipv6-icmp")),
             Self::Ip(number) => Some(Carried::Number(number)),
             Self::AnyIp | Self::Arp | Self::Frames(..) => None,
         }
@@ -107,6 +110,12 @@ impl Conversation {
         let (source, destination) = (name(self.source), name(self.destination));
         let protocol = match (self.service, self.service.over_ip()) {
             (Service::Arp, _) => return format!("{source} ask and answer {destination} by ARP"),
+            (Service::Discovery(_), _) => {
+                if self.source.is_none() {
+                    return "this host and its neighbours find each other by neighbour discovery".to_owned();
+                }
+                return format!("{source} and {destination} find each other by neighbour discovery");
+            }
             (Service::Frames(from, to, kind), _) => return format!("{from} send frames of type {kind:#06x} to {to}"),
             (_, Some(Carried::Number(number))) => format!("IP protocol {number}"),
             (_, Some(Carried::Named(name))) => name.to_owned(),
@@ -123,6 +132,9 @@ impl Conversation {
     pub fn risk(&self) -> String {
         match (self.service, self.port, self.service.over_ip()) {
             (Service::Arp, ..) => "Each may answer the other's ARP, whatever MAC address it gives.".to_owned(),
+            (Service::Discovery(_), ..) => {
+                "Each may solicit and advertise any address, as without this firewall.".to_owned()
+            }
             (Service::Frames(..), ..) => "All frames of this type between the two are let through.".to_owned(),
             (_, Some(_), _) => "Whatever uses this service between the two is let through.".to_owned(),
             (_, None, Some(protocol)) => format!("All {protocol} between the two is let through."),

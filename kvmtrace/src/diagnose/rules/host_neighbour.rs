@@ -5,7 +5,7 @@
 use crate::diagnose::facts::place::at;
 use crate::diagnose::facts::routes::{Answer, MAIN, Question, caveat, lookup};
 use crate::diagnose::facts::scene::{Role, Scene};
-use crate::diagnose::fix::device::route_command;
+use crate::diagnose::fix::device::{self, route_command};
 use crate::diagnose::fix::sysctl;
 use crate::diagnose::flows::case::{Case, Way};
 use crate::diagnose::judgement::Judgement;
@@ -25,6 +25,9 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let asked = case.group.main.target.or(case.key().destination.ip())?;
     let from = case.key().source.ip()?;
     let input = hearer(case)?;
+    if let Some(judgement) = duplicate(case, input, asked) {
+        return Some(judgement);
+    }
     let found = match case.scene.device_of_address(asked) {
         Some(owner) => mute(case.scene, input, owner, asked, from),
         None => absent_proxy(case, input, asked, from),
@@ -41,6 +44,24 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
             .severity(if case.asked_enough() { Severity::Error } else { Severity::Info })
             .evidence(silence.evidence)
             .fixes(silence.fixes),
+    )
+}
+
+/// The address is set here, but duplicate address detection found it with another machine: the kernel does not use it.
+fn duplicate(case: &Case<'_>, input: &Link, asked: IpAddr) -> Option<Judgement> {
+    let mut duplicates = case.scene.host.duplicates.iter();
+    let (own, _) = duplicates.find(|(own, device)| own.address == asked && *device == input.index)?;
+    let explanation = format!(
+        "{} asked who has {asked}: it is set on {}, and not used, for duplicate address detection found another machine with it when it was set.",
+        words::packets(case.packets()),
+        input.name
+    );
+    Some(
+        Judgement::dropped(Cause::AddressConflict, at(case.scene, input.index, Point::Neighbour), explanation)
+            .verdict(Verdict::Unanswered)
+            .severity(Severity::Error)
+            .evidence([format!("{own} on {}: dadfailed", input.name)])
+            .fix(device::set_again(input, *own)),
     )
 }
 

@@ -29,7 +29,9 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     }
     let (home, fixes) = match home_network(case, to, out) {
         // In the main table a longer route has been set on purpose, or two networks overlap.
-        Some((home, network)) if route.table != MAIN => (home, vec![route_into(home, network, route.table)]),
+        Some((home, network)) if route.table != MAIN || scene.topology().vrf_of(home).is_some() => {
+            (home, vec![route_into(home, network, route.table)])
+        }
         Some(_) => return None,
         None => guest_home(case, to, out)?,
     };

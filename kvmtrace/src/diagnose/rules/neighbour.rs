@@ -4,6 +4,7 @@
 //! requests leave, none comes back; nothing is dropped.
 
 use crate::diagnose::facts::place::{at, beyond};
+use crate::diagnose::facts::routes::network_of;
 use crate::diagnose::facts::scene::Role;
 use crate::diagnose::facts::sites::Site;
 use crate::diagnose::faults::overlap::overlap;
@@ -101,8 +102,35 @@ pub fn judge_silent(case: &Case<'_>) -> Option<Judgement> {
         Judgement::dropped(Cause::NeighbourUnresolved, place, explanation)
             .verdict(Verdict::Unanswered)
             .severity(if case.asked_enough() { Severity::Warning } else { Severity::Info })
+            .fixes(stranger(case))
             .fix(advice(&asked)),
     )
+}
+
+/// The guest has an address of none of the networks that this host serves on its bridge, which leads nowhere else: it comes from
+/// another network (a copied image, a former host).
+fn stranger(case: &Case<'_>) -> Option<Fix> {
+    let scene = case.scene;
+    let source = case.key().source.ip().filter(|_| case.is_from_guest())?;
+    let bridge = case.bridge().filter(|bridge| scene.host.uplinks(bridge.index).next().is_none())?;
+    let local = |address: IpAddr| matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
+    let served: Vec<_> = bridge
+        .addresses
+        .iter()
+        .filter(|own| own.address.is_ipv4() == source.is_ipv4() && !local(own.address))
+        .collect();
+    if local(source) || source.is_unspecified() || served.is_empty() || served.iter().any(|own| own.contains(source)) {
+        return None;
+    }
+    let guest = scene.guest_name(case.device()?).unwrap_or_default();
+    let networks: Vec<String> = served.iter().map(|own| network_of(**own).to_string()).collect();
+    let gateways: Vec<String> = served.iter().map(|own| own.address.to_string()).collect();
+    Some(Fix::advice(format!(
+        "{guest} uses {source}, and the network of {} is {}: give {guest} an address of that network, by DHCP or in its own configuration, and {} for its gateway.",
+        bridge.name,
+        words::list(&networks),
+        words::list(&gateways)
+    )))
 }
 
 /// A routed flow whose next hop this host still asks for: what waits for the answer is dropped seconds later only
