@@ -35,7 +35,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 /// them together: it may import all of them, and none of them it.
 const PARTS: &[(&str, &[&str])] = &[
     ("diagnose/check", &["facts", "fix", "report", "shell", "words"]),
-    ("diagnose/companions", &["facts", "flows", "judgement", "report"]),
+    ("diagnose/companions", &["facts", "faults", "flows", "judgement", "report"]),
     ("diagnose/evidence", &["facts", "flows", "words"]),
     ("diagnose/expect", &["flows", "report"]),
     ("diagnose/explain", &["check", "facts", "fix", "report", "shell"]),

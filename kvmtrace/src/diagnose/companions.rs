@@ -5,9 +5,11 @@
 
 use super::judgement::Judgement;
 use super::report::{Cause, Finding, FlowReport, Severity, Verdict};
+use crate::diagnose::facts::layer2::{Conflict, Layer2};
 use crate::diagnose::facts::scene::Scene;
+use crate::diagnose::faults::conflict::taker;
 use crate::diagnose::flows::case::Case;
-use crate::event::{Address, FlowKey};
+use crate::event::{Address, FlowKey, IfIndex, MacAddress};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -142,26 +144,31 @@ fn neighbours_of(case: &Case<'_>, by_target: &BTreeMap<IpAddr, Vec<usize>>) -> V
     ends.into_iter().chain(hops).flatten().filter_map(|end| by_target.get(&end)).flatten().copied().collect()
 }
 
-/// A flow that is merely lost or unanswered suffers from what is wrong with its guest's layer 2 as a whole.
-pub(super) fn overshadow(findings: &[Finding], scene: &Scene<'_>, flows: &mut [FlowReport]) {
-    let layer2 = [
-        Cause::BridgeLoop,
-        Cause::MacConflict,
-        Cause::ArpSpoofed,
-        Cause::AddressConflict,
-        Cause::MacSpoofed,
-        Cause::ArpStorm,
-    ];
-    let first = layer2.iter().find_map(|cause| findings.iter().find(|finding| finding.cause == *cause));
-    let Some(finding) = first else { return };
-    let device = finding.place.as_ref().and_then(|place| place.device.clone());
+/// What is wrong with a network as a whole explains the flows on it that it touches: those of a loop's or a storm's bridge, those
+/// of a guest with a false MAC address, and those that go by an address which two claim.
+pub(super) fn overshadow(
+    findings: &[Finding],
+    layer2: &Layer2,
+    cases: &BTreeMap<&str, &Case<'_>>,
+    scene: &Scene<'_>,
+    flows: &mut [FlowReport],
+) {
+    let shadows = Shadows::of(findings, layer2, scene);
     let bridge = |name: &str| {
         let link = scene.host.link_named(name)?;
         scene.bridge_of(link.index).map(|bridge| bridge.name.clone())
     };
-    let there = device.as_deref().and_then(|device| bridge(device).or_else(|| Some(device.to_owned())));
-    for flow in flows {
-        let is_weak = match flow.cause {
+    for flow in flows.iter_mut().filter(|flow| flow.severity >= Severity::Warning) {
+        let case = cases.get(flow.id.as_str()).copied();
+        let is_near = |finding: &Finding| {
+            let device = finding.place.as_ref().and_then(|place| place.device.clone());
+            let there = device.as_deref().and_then(|device| bridge(device).or_else(|| Some(device.to_owned())));
+            if finding.cause == Cause::MacSpoofed {
+                return flow.guest == finding.guest;
+            }
+            flow.device.as_deref().and_then(bridge) == there
+        };
+        let is_weak = |finding: &Finding| match flow.cause {
             Some(Cause::Unclassified | Cause::NoReply | Cause::NeighbourUnresolved | Cause::GuestNotReading) => true,
             // What goes round comes in by every port of the loop, whoever sent it.
             Some(
@@ -174,17 +181,89 @@ pub(super) fn overshadow(findings: &[Finding], scene: &Scene<'_>, flows: &mut [F
             ) => finding.cause == Cause::BridgeLoop,
             _ => false,
         };
-        let weak = is_weak && flow.severity >= Severity::Warning;
-        let near = if finding.cause == Cause::MacSpoofed {
-            flow.guest == finding.guest
-        } else {
-            flow.device.as_deref().and_then(bridge) == there
-        };
-        if weak && near {
+        let mut known = shadows.over(case);
+        if let Some(finding) = known.find(|finding| is_weak(finding) && is_near(finding)) {
             flow.cause = Some(finding.cause);
             flow.place.clone_from(&finding.place);
             flow.explanation = format!("It suffers from what is wrong with the network: {}", finding.explanation);
             flow.fixes.clone_from(&finding.fixes);
         }
     }
+}
+
+/// Findings about layer 2, by what flows they touch.
+#[derive(Default)]
+struct Shadows<'a> {
+    /// Each flow of the bridge or guest.
+    wide: Vec<&'a Finding>,
+    /// Flows from, to or by the address.
+    by_address: BTreeMap<IpAddr, &'a Finding>,
+    by_mac: BTreeMap<MacAddress, &'a Finding>,
+    /// Flows of the guest's interface.
+    by_device: BTreeMap<IfIndex, &'a Finding>,
+    /// Flows to the MAC address.
+    towards: BTreeMap<MacAddress, &'a Finding>,
+}
+
+impl<'a> Shadows<'a> {
+    fn of(findings: &'a [Finding], layer2: &Layer2, scene: &Scene<'_>) -> Self {
+        let mut shadows = Self::default();
+        for cause in [Cause::BridgeLoop, Cause::MacSpoofed, Cause::ArpStorm] {
+            shadows.wide.extend(findings.iter().find(|finding| finding.cause == cause));
+        }
+        let mut about: BTreeMap<(&str, IfIndex), &Finding> = BTreeMap::new();
+        let contested = [Cause::ArpSpoofed, Cause::AddressConflict, Cause::MacConflict];
+        for finding in findings.iter().filter(|finding| contested.contains(&finding.cause)) {
+            let device = finding.place.as_ref().and_then(|place| place.device.as_deref());
+            if let Some(link) = device.and_then(|name| scene.host.link_named(name)) {
+                about.entry((finding.cause.id(), link.index)).or_insert(finding);
+            }
+        }
+        if about.is_empty() {
+            return shadows;
+        }
+        for mac in layer2.senders.keys() {
+            let Some(devices) = layer2.shared(*mac) else { continue };
+            let taker = taker(scene, *mac, &devices);
+            if let Some(finding) = taker.and_then(|taker| about.get(&(Cause::MacConflict.id(), taker))) {
+                shadows.by_mac.insert(*mac, finding);
+                shadows.by_device.extend(devices.into_iter().map(|device| (device, *finding)));
+            }
+        }
+        for conflict in layer2.claims.keys().filter_map(|address| layer2.conflict(scene, *address)) {
+            let cause = if conflict.spoofed { Cause::ArpSpoofed } else { Cause::AddressConflict };
+            if let Some(finding) = about.get(&(cause.id(), conflict.offender.1)) {
+                shadows.by_address.insert(conflict.address, finding);
+                shadows.towards.entry(conflict.offender.0).or_insert(finding);
+                // What goes by a router is drawn away by who claims the router's address, if it began well.
+                for mac in owners(scene, &conflict) {
+                    shadows.towards.entry(mac).or_insert(finding);
+                }
+            }
+        }
+        shadows
+    }
+
+    /// Those that touch the flow, the worst first.
+    fn over(&self, case: Option<&Case<'_>>) -> impl Iterator<Item = &'a Finding> {
+        let ends = case.map(|case| [case.key().destination.ip(), case.group.main.target, case.key().source.ip()]);
+        let macs = case.map(|case| [case.destination_mac(), case.entry().map(|(_, counters)| counters.source_mac)]);
+        let by_mac = macs.into_iter().flatten().flatten().filter_map(|mac| self.by_mac.get(&mac));
+        let towards = case.and_then(Case::destination_mac).and_then(|mac| self.towards.get(&mac));
+        let by_address = ends.into_iter().flatten().flatten().filter_map(|address| self.by_address.get(&address));
+        let by_device = case.and_then(Case::device).and_then(|device| self.by_device.get(&device));
+        let near: Vec<&Finding> = by_mac.chain(by_device).chain(by_address).chain(towards).copied().collect();
+        let is_loop = |finding: &&Finding| finding.cause == Cause::BridgeLoop;
+        let (loops, rest): (Vec<&Finding>, Vec<&Finding>) = self.wide.iter().copied().partition(is_loop);
+        loops.into_iter().chain(near).chain(rest)
+    }
+}
+
+/// The MAC addresses of the host or machine whose address a guest claims.
+fn owners(scene: &Scene<'_>, conflict: &Conflict) -> Vec<MacAddress> {
+    let own = scene.device_of_address(conflict.address).and_then(|link| link.mac);
+    let entries = scene.host.neighbours.iter().filter(|entry| entry.address == conflict.address);
+    let others = conflict.macs.iter().copied().chain(entries.filter_map(|entry| entry.mac));
+    let all = own.into_iter().chain(others);
+    if conflict.spoofed { all.collect() } else { Vec::new() }
 }

@@ -137,14 +137,14 @@ fn report_of(track: &Track, check: Option<Vec<Finding>>) -> Report {
     for finding in &mut findings {
         complete(scene.host, &mut finding.fixes);
     }
-    companions::overshadow(&findings, &scene, &mut flows);
+    let by_id: BTreeMap<&str, &Case<'_>> = ids.iter().map(String::as_str).zip(&cases).collect();
+    companions::overshadow(&findings, &layer2, &by_id, &scene, &mut flows);
     flows.iter_mut().filter(|flow| flow.severity >= Severity::Warning && flow.fixes.is_empty()).for_each(advise);
     let fixes = flows.iter_mut().map(|flow| &mut flow.fixes);
     for fixes in fixes.chain(findings.iter_mut().map(|finding| &mut finding.fixes)) {
         offer::offer(scene.host, fixes);
     }
     incidents::label(&scene, &mut findings, if is_check { Basis::Model } else { Basis::Observed });
-    let by_id: BTreeMap<&str, &Case<'_>> = ids.iter().map(String::as_str).zip(&cases).collect();
     let incidents = incidents::incidents(&scene, &predictor, &by_id, &mut flows, &mut findings);
     let ledger = ledger::ledger(&scene, cases.iter().zip(refused));
     let totals = totals(&cases, &flows);

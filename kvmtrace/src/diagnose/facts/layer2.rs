@@ -2,7 +2,8 @@
 
 use super::scene::{Role, Scene};
 use crate::event::host::Link;
-use crate::event::{Direction, IfIndex, MacAddress, Protocol, Timestamp};
+use crate::event::{Direction, IfIndex, MacAddress, Place, Protocol, Timestamp};
+use crate::track::Flow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -32,7 +33,7 @@ impl Layer2 {
             } else {
                 None
             }
-            .filter(|address| !address.is_unspecified());
+            .filter(|address| !address.is_unspecified() && is_heard(scene, flow));
             for (place, counters) in &flow.places {
                 let port = scene.bridge_of(place.device).is_some() && place.direction == Direction::Ingress;
                 if !(scene.is_entry(*place) || port) {
@@ -165,6 +166,12 @@ impl Layer2 {
         let devices: Vec<IfIndex> = self.senders.get(&mac)?.keys().copied().collect();
         (devices.len() > 1).then_some(devices)
     }
+}
+
+/// What a guest says has come further than to the hook that keeps it to its own addresses.
+fn is_heard(scene: &Scene<'_>, flow: &Flow) -> bool {
+    let behind = |place: &Place| !scene.is_entry(*place);
+    flow.drops.is_empty() || flow.places.keys().any(behind)
 }
 
 /// Two claim one address.

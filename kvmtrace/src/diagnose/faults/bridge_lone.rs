@@ -4,9 +4,10 @@ use crate::diagnose::facts::dropped::Dropped;
 use crate::diagnose::facts::place::at;
 use crate::diagnose::flows::case::{Case, Way};
 use crate::diagnose::judgement::Judgement;
-use crate::diagnose::report::{Cause, Fix, Point, Verdict};
+use crate::diagnose::report::{Cause, Fix, Point, Verdict, Where};
 use crate::diagnose::shell::quote;
 use crate::diagnose::words;
+use crate::event::MacAddress;
 use crate::event::host::{Link, LinkKind};
 
 /// The tap is the only port of its bridge, which bears no address: it hangs on the wrong one.
@@ -63,28 +64,39 @@ fn is_link_local(address: std::net::IpAddr) -> bool {
 
 /// A flood that no port takes: the bridge has learnt the address nowhere, and no device of this host bears it.
 pub fn nobodys_address(case: &Case<'_>, drop: &Dropped<'_>, port: &Link, bridge: &Link) -> Option<Judgement> {
-    let scene = case.scene;
-    let mac = case.destination_mac().filter(|mac| !mac.is_multicast() && !mac.is_zero())?;
-    let known = scene.host.forwarding.iter().any(|entry| entry.mac == mac) || scene.guest_by_mac(mac).is_some();
-    let flooded = drop.because(&["NO_TX_TARGET"]) || drop.is_unspecified();
-    if known || scene.is_host_mac(mac) || !case.is_from_guest() || !flooded || case.way() == Way::Group {
+    let mac = unknown_address(case)?;
+    if !(drop.because(&["NO_TX_TARGET"]) || drop.is_unspecified()) {
         return None;
     }
+    let judgement = nobody(mac, at(case.scene, port.index, Point::BridgeForward), bridge, &case.dropped_share());
+    Some(Judgement { place: judgement.place.clone().of(drop), ..judgement })
+}
+
+/// The same where other guests' ports took copies, which their owners throw away, and none leads beyond this host.
+pub fn flooded_in_vain(case: &Case<'_>, own: &Link, bridge: &Link) -> Option<Judgement> {
+    let mac = unknown_address(case).filter(|_| case.scene.host.uplinks(bridge.index).next().is_none())?;
+    let sent = words::packets(case.packets());
+    Some(nobody(mac, at(case.scene, own.index, Point::BridgeForward), bridge, &sent))
+}
+
+/// The receiver's MAC address, if nobody here is known to have it.
+fn unknown_address(case: &Case<'_>) -> Option<MacAddress> {
+    let scene = case.scene;
+    let mac = case.destination_mac().filter(|mac| !mac.is_multicast() && !mac.is_zero())?;
+    let known = scene.host.forwarding.iter().any(|entry| entry.mac == mac) || scene.guest_towards(mac).is_some();
+    let astray = !known && !scene.is_host_mac(mac) && case.is_from_guest() && case.way() != Way::Group;
+    astray.then_some(mac)
+}
+
+fn nobody(mac: MacAddress, place: Where, bridge: &Link, packets: &str) -> Judgement {
     let explanation = format!(
-        "{} were for {mac}, which nobody on {} has: the sender believes that its next hop is there.",
-        case.dropped_share(),
+        "{packets} were for {mac}, which nobody on {} has: the sender believes that its next hop is there.",
         bridge.name
     );
     let advice = format!(
         "In the guest: see who has {mac} (ip neigh), and remove the entry if it is set by hand or left from before; the gateway's address may have moved."
     );
-    Some(
-        Judgement::dropped(
-            Cause::NeighbourUnresolved,
-            at(scene, port.index, Point::BridgeForward).of(drop),
-            explanation,
-        )
+    Judgement::dropped(Cause::NeighbourUnresolved, place, words::agreeing(&explanation))
         .evidence([format!("fdb of {}: no entry for {mac}", bridge.name)])
-        .fix(Fix::advice(advice)),
-    )
+        .fix(Fix::advice(advice))
 }

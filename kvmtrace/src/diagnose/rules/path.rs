@@ -51,6 +51,9 @@ fn find(case: &Case<'_>) -> Option<Judgement> {
     if let Some(judgement) = bridge_lone::lone_bridge(case, None).filter(|_| case.way() != Way::Host) {
         return Some(judgement);
     }
+    if let Some(judgement) = bridge_lone::flooded_in_vain(case, own, bridge) {
+        return Some(judgement);
+    }
     if !case.is_from_guest() {
         return asked_guest(case, entry_port(case, bridge), bridge)
             .or_else(|| unflooded_port(case, bridge))
