@@ -23,7 +23,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let (known, advice) = match meaning(drop.reason()) {
         Some(meaning) => (
             format!(": {meaning}"),
-            "Look at a packet of it (tcpdump, or kvmtrace record --packets) and correct what sends it, or set up here what should take it.",
+            "Look at a packet of it (tcpdump, or kvmtrace record --packets) and correct what sends it, or set up here what should take it; the function below is where it died.",
         ),
         None => (
             ". No rule of kvmtrace knows this drop".to_owned(),
