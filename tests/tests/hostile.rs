@@ -144,11 +144,7 @@ const ATTACKS: &[Attack] = &[
         let ping = icmp(8, 0, u32::from(PING) << 16 | 1, &[0; 56]);
         let hop = ip_for(1, net.second.ip, net.lan.ip, 1, 0, &ping);
         let large = ip(net.second.ip, net.lan.ip, 1, 0x4000, &icmp(8, 0, u32::from(PING) << 16 | 2, &[0; 2_400]));
-        vec![
-            ethernet(net.host.mac, net.own.mac, 0x800, &hop),
-            ethernet(net.host.mac, net.second.mac, 0x800, &hop),
-            ethernet(net.host.mac, net.own.mac, 0x800, &large),
-        ]
+        vec![ethernet(net.host.mac, net.own.mac, 0x800, &hop), ethernet(net.host.mac, net.own.mac, 0x800, &large)]
     }),
     ("sends pieces that contradict each other", |net| {
         let piece = |flags, body: &[u8]| {
