@@ -187,7 +187,7 @@ pub struct Live {
 /// `kvmtrace replay`
 #[derive(Args, Clone, Debug)]
 pub struct Replay {
-    /// The recording (all of its files if it was rotated), then a filter as for tcpdump
+    /// The recording (all of its files if it was rotated; several hosts' play on one clock), then a filter as for tcpdump
     #[arg(required = true, value_name = "FILE|FILTER")]
     pub words: Vec<String>,
     /// Which part of it.

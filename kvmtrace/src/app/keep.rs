@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 /// Writes such files.
 pub(super) struct Keeper {
-    /// What the trace or the recording says of itself.
-    pub(super) header: Header,
+    /// What the trace, or each recording, says of itself.
+    pub(super) headers: Vec<Header>,
 }
 
 impl Saver for Keeper {
@@ -28,7 +28,9 @@ impl Saver for Keeper {
         if keep.form == Form::Pcapng {
             let events = packets(snapshot, keep);
             ensure!(events.len() > 1, "no packet of it is among the newest events; w records all that come");
-            export::capture(&path, &self.header, &part(snapshot, keep), &events)?;
+            let shown = snapshot.status.replay.as_ref().map_or(0, |replay| replay.hosts.shown);
+            let header = self.headers.get(shown).cloned().unwrap_or_default();
+            export::capture(&path, &header, &part(snapshot, keep), &events)?;
             return Ok(path);
         }
         let file = new_file(&path).with_context(|| path.display().to_string())?;

@@ -24,7 +24,7 @@ pub(super) async fn live(cli: &Cli, command: &cli::Live) -> anyhow::Result<Outco
     let mut session = Session::start(&command.scope, End::Signal, command.rules.into()).await?;
     let (written, done) = std::sync::mpsc::channel();
     let recorder = Recorder { options: record::options(session.source.inner()), writer: None, written };
-    let saver = Keeper { header: recorder.options.header.clone() };
+    let saver = Keeper { headers: vec![recorder.options.header.clone()] };
     let options = tui::Options {
         theme: theme(cli),
         recorder: Some(Box::new(recorder)),
@@ -43,10 +43,11 @@ pub(super) async fn live(cli: &Cli, command: &cli::Live) -> anyhow::Result<Outco
 pub(super) async fn replay(cli: &Cli, command: &cli::Replay) -> anyhow::Result<Outcome> {
     tui::check()?;
     let (files, selection) = files_and_part(&command.words, &command.part)?;
-    for mut recording in recording::open(&files)? {
-        let saver = Keeper { header: recording.header().cloned().unwrap_or_default() };
-        tui::run_replay(&mut recording, selection.clone(), theme(cli), Some(Box::new(saver))).await?;
-        record::warn(cli, &recording);
+    let mut recordings = recording::open(&files)?;
+    let headers = recordings.iter().map(|recording| recording.header().cloned().unwrap_or_default()).collect();
+    tui::run_replay(&mut recordings, &selection, theme(cli), Some(Box::new(Keeper { headers }))).await?;
+    for recording in &recordings {
+        record::warn(cli, recording);
     }
     Ok(Outcome::Clean)
 }

@@ -19,6 +19,9 @@ pub struct HostState {
     /// The network namespace by the name or path that the operator gave; none for the one that kvmtrace was started in.
     #[serde(default)]
     pub netns: Option<String>,
+    /// The bound of the table of connections can't be set from this network namespace: it is the first namespace's.
+    #[serde(default)]
+    pub conntrack_bound_fixed: bool,
     /// Devices of this network namespace.
     pub links: BTreeMap<IfIndex, Link>,
     /// Unicast, blackhole, prohibit and unreachable routes of all tables but `local`.

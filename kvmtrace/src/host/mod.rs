@@ -61,6 +61,7 @@ pub async fn snapshot() -> Result<HostState, HostError> {
     let (state, (rules, missing)) = tokio::join!(network(), netfilter::read());
     let mut state = state?;
     state.netns = namespace::name().map(str::to_owned);
+    state.conntrack_bound_fixed = is_fixed(Path::new("/proc/sys/net/netfilter/nf_conntrack_max"));
     state.netfilter = rules;
     state.missing.extend(missing);
     let names: Vec<String> = state.links.values().map(|link| link.name.clone()).collect();
@@ -71,6 +72,13 @@ pub async fn snapshot() -> Result<HostState, HostError> {
     state.configuration = configuration.await.map_err(HostError::Interrupted)?;
     state.bound(bounds::ROOM);
     Ok(state)
+}
+
+/// A setting that nobody may write: the kernel shows it so where it belongs to another network namespace
+/// (`nf_conntrack_standalone_init_sysctl`, `net/netfilter/nf_conntrack_standalone.c`).
+fn is_fixed(setting: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::metadata(setting).is_ok_and(|metadata| metadata.permissions().mode() & 0o222 == 0)
 }
 
 /// Waits until the bridges know of every carrier that has just come or gone, so that what is read then lasts.

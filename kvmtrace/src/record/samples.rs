@@ -301,6 +301,7 @@ fn host() -> HostState {
         name: "kvm7".to_owned(),
         kernel: "6.18.44".to_owned(),
         netns: Some("tenant-7".to_owned()),
+        conntrack_bound_fixed: true,
         timezone: Some("Europe/Berlin".to_owned()),
         links: [
             link(1, "lo", LinkKind::Loopback, None, None),

@@ -6,7 +6,7 @@ use super::style::Style;
 use crate::diagnose::guests::guests;
 use crate::diagnose::report::{GuestReport, Host, InterfaceReport, Severity};
 use crate::event::HostState;
-use crate::event::host::Link;
+use crate::event::host::{Link, LinkKind};
 use serde::Serialize;
 use std::io::{self, Write};
 use unicode_width::UnicodeWidthStr as _;
@@ -39,7 +39,7 @@ pub fn text(host: &HostState, color: bool, out: &mut impl Write) -> io::Result<(
     let mut rows = Vec::new();
     for guest in &guests {
         for (number, interface) in guest.interfaces.iter().enumerate() {
-            rows.push((cells(guest, interface, number == 0), marks(host, interface)));
+            rows.push((cells(host, guest, interface, number == 0), marks(host, interface)));
         }
     }
     let width = |column: usize| {
@@ -67,11 +67,11 @@ fn aligned(cells: &[String], widths: &[usize]) -> String {
     line.trim_end().to_owned()
 }
 
-fn cells(guest: &GuestReport, interface: &InterfaceReport, first: bool) -> Vec<String> {
+fn cells(host: &HostState, guest: &GuestReport, interface: &InterfaceReport, first: bool) -> Vec<String> {
     let mut path = vec![escape(&interface.device)];
     path.extend(interface.bridge.as_deref().map(escape));
     if !interface.uplinks.is_empty() {
-        path.push(interface.uplinks.iter().map(|uplink| escape(uplink)).collect::<Vec<_>>().join(", "));
+        path.push(interface.uplinks.iter().map(|uplink| stack(host, uplink)).collect::<Vec<_>>().join(", "));
     }
     let process = match (guest.pid, guest.manager.as_deref()) {
         (Some(pid), Some(manager)) => format!("{pid} {}", escape(manager)),
@@ -88,6 +88,30 @@ fn cells(guest: &GuestReport, interface: &InterfaceReport, first: bool) -> Vec<S
         or_dash(interface.addresses.join(", ")),
         once(process),
     ]
+}
+
+/// Devices that stand on each other, shown at most.
+const STACKED: usize = 4;
+
+/// An uplink with what it stands on: VLANs, and a bond with its mode and legs, those in reserve in brackets.
+fn stack(host: &HostState, uplink: &str) -> String {
+    let mut text = escape(uplink);
+    let mut below = host.link_named(uplink);
+    for _ in 0..STACKED {
+        let Some(link) = below else { break };
+        if let Some(bond) = host.bonds.get(&link.index) {
+            let legs = bond.legs.keys().map(|leg| {
+                let name = escape(&host.link_name(*leg));
+                if bond.sends_by(*leg) { name } else { format!("[{name}]") }
+            });
+            return format!("{text} ({}: {})", bond.mode, legs.collect::<Vec<_>>().join(", "));
+        }
+        below = link.lower.and_then(|lower| host.link(lower)).filter(|_| matches!(link.kind, LinkKind::Vlan { .. }));
+        if let Some(lower) = below {
+            text = format!("{text} → {}", escape(&lower.name));
+        }
+    }
+    text
 }
 
 /// What catches the eye of who looks for a fault.
@@ -119,7 +143,7 @@ fn marks(host: &HostState, interface: &InterfaceReport) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::host::{BridgeState, Guest, GuestInterface, LinkKind, LinkStatistics};
+    use crate::event::host::{BridgeState, Guest, GuestInterface, LinkStatistics};
     use crate::event::{IfIndex, MacAddress};
 
     fn link(index: u32, name: &str, kind: LinkKind, mtu: u32, master: Option<u32>) -> Link {
@@ -190,6 +214,21 @@ mod tests {
         let version = env!("CARGO_PKG_VERSION");
         let json = shown(|out| json(&host(), out)).replace(version, "VERSION");
         insta::assert_snapshot!(json);
+    }
+
+    #[test]
+    fn a_bond_below_a_vlan_shows_its_legs() {
+        use crate::event::bond::{Bond, BondLeg, BondMode};
+        let mut host = host();
+        host.links.insert(IfIndex(9), link(9, "eth1", LinkKind::Physical, 1500, Some(8)));
+        host.links.insert(IfIndex(8), link(8, "bond0", LinkKind::Bond, 1500, None));
+        let vlan = host.links.get_mut(&IfIndex(2)).unwrap();
+        (vlan.kind, vlan.lower) = (LinkKind::Vlan { id: 7 }, Some(IfIndex(8)));
+        let legs = [(IfIndex(9), BondLeg::default()), (IfIndex(7), BondLeg::default())];
+        let (mode, active) = (BondMode::ActiveBackup, Some(IfIndex(9)));
+        host.bonds.insert(IfIndex(8), Bond { mode, active, legs: legs.into(), ..Bond::default() });
+        let shown = stack(&host, "eth0");
+        assert_eq!(shown, format!("eth0 → bond0 (active-backup: [{}], eth1)", host.link_name(IfIndex(7))));
     }
 
     #[test]

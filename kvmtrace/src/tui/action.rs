@@ -64,6 +64,8 @@ pub enum Action {
     Seek(i16),
     /// Recording: to the next fault (negative: the one before).
     Fault(i8),
+    /// Recordings of several hosts: the next host (negative: the one before).
+    Host(i8),
     /// Recording: faster (negative: slower).
     Speed(i8),
     /// Recording: begin to type a time.
@@ -163,6 +165,7 @@ pub const BINDINGS: &[Binding] = &[
     replay(&[char('t')], Action::SeekTo, "go to a time (15:28, or 90)"),
     replay(&[char('n')], Action::Fault(1), "next fault"),
     replay(&[char('N')], Action::Fault(-1), "fault before"),
+    replay(&[char('o')], Action::Host(1), "next host of several"),
     always(&[control('l')], Action::Redraw, "redraw the screen"),
     always(&[control('z')], Action::Suspend, "to the shell; fg comes back"),
     always(&[char('?'), key(KeyCode::F(1))], Action::Help, "this help"),

@@ -4,7 +4,7 @@
 mod host;
 mod incidents;
 
-use super::{Cost, Device, Devices, History, Log, Replay, Snapshot, Status};
+use super::{Cost, Device, Devices, History, Hosts, Log, Replay, Snapshot, Status};
 use crate::diagnose::report::{
     Basis, Cause, Finding, Fix, FlowDirection, FlowReport, GuestReport, Hop, Host, InterfaceReport, Label, Latency,
     Origin, Point, Report, SCHEMA, Severity, Totals, Verdict, Where, Window,
@@ -450,5 +450,8 @@ pub fn snapshot_over_time(report_after: fn(u64) -> Report) -> Arc<Snapshot> {
 
 /// The status of a recording that is being played.
 pub fn replay_status() -> Status {
-    Status { replay: Some(Replay { start: at(0), end: at(300), paused: false, quarter_speed: 8 }), ..Status::default() }
+    Status {
+        replay: Some(Replay { start: at(0), end: at(300), paused: false, quarter_speed: 8, hosts: Hosts::default() }),
+        ..Status::default()
+    }
 }

@@ -1,7 +1,7 @@
 //! A recording as something that plays, stands still, runs faster, and jumps. Pure: the time that passes is an argument.
 
 use super::feed::Feed;
-use super::snapshot::{Replay, Snapshot, Status};
+use super::snapshot::{Hosts, Replay, Snapshot, Status};
 use super::update::Command;
 use crate::diagnose::report::{Cause, Severity};
 use crate::event::{Event, EventKind, Timestamp};
@@ -20,13 +20,15 @@ const LEAD: u64 = 15;
 
 /// A recording and where in it one is.
 #[derive(Debug)]
-pub struct Player {
+pub(super) struct Player {
     events: Vec<Event>,
     /// When each event has happened by: their times, made to rise.
     times: Vec<u64>,
     feed: Feed,
     selection: Selection,
     next: usize,
+    /// Where the clock begins and ends: with its own events, or with those of others that play beside it.
+    span: (u64, u64),
     position: u64,
     paused: bool,
     quarter_speed: u32,
@@ -35,7 +37,7 @@ pub struct Player {
 
 impl Player {
     /// Stands at the start of these events, playing what is selected of them.
-    pub fn new(events: Vec<Event>, selection: Selection) -> Self {
+    pub(super) fn new(events: Vec<Event>, selection: Selection) -> Self {
         let mut latest = 0;
         let times: Vec<u64> = events
             .iter()
@@ -45,12 +47,14 @@ impl Player {
             })
             .collect();
         let position = times.first().copied().unwrap_or(0);
+        let span = (position, times.last().copied().unwrap_or(0));
         let mut player = Self {
             events,
             times,
             feed: Feed::of(selection.clone()),
             selection,
             next: 0,
+            span,
             position,
             paused: false,
             quarter_speed: 4,
@@ -60,21 +64,32 @@ impl Player {
         player
     }
 
+    /// When its first and its last event happened, in nanoseconds; none without events.
+    pub(super) fn span(&self) -> Option<(u64, u64)> {
+        (!self.times.is_empty()).then_some(self.span)
+    }
+
+    /// Lets the clock run from `start` to `end`, beyond its own events.
+    pub(super) fn stretch(&mut self, start: u64, end: u64) {
+        self.span = (start, end);
+        self.seek(Timestamp(start));
+    }
+
     fn start(&self) -> u64 {
-        self.times.first().copied().unwrap_or(0)
+        self.span.0
     }
 
     fn end(&self) -> u64 {
-        self.times.last().copied().unwrap_or(0)
+        self.span.1
     }
 
     /// Time moves by itself.
-    pub fn playing(&self) -> bool {
+    pub(super) fn playing(&self) -> bool {
         !self.paused
     }
 
     /// Lets so much real time pass.
-    pub fn advance(&mut self, elapsed: Duration) {
+    pub(super) fn advance(&mut self, elapsed: Duration) {
         if self.paused {
             return;
         }
@@ -96,7 +111,7 @@ impl Player {
     }
 
     /// Jumps to a time.
-    pub fn seek(&mut self, to: Timestamp) {
+    pub(super) fn seek(&mut self, to: Timestamp) {
         let to = to.0.clamp(self.start(), self.end());
         if to < self.position {
             self.feed = Feed::of(self.selection.clone());
@@ -112,8 +127,8 @@ impl Player {
         self.fold();
     }
 
-    /// Does what the operator wants; tells in words when that is not possible.
-    pub fn command(&mut self, command: Command) -> Option<&'static str> {
+    /// Does what the operator wants of its clock.
+    pub(super) fn command(&mut self, command: Command) {
         match command {
             Command::Pause if self.paused && self.position >= self.end() => {
                 self.seek(Timestamp(self.start()));
@@ -129,20 +144,19 @@ impl Player {
                 self.seek(Timestamp(to));
             }
             Command::SeekTo(time) => self.seek(time),
-            Command::Fault(step) => {
-                let Some(time) = self.fault(step > 0) else {
-                    return Some(if step > 0 { "no further fault in this recording" } else { "no fault before this" });
-                };
-                self.seek(Timestamp(time));
-                self.paused = true;
-            }
-            Command::Record | Command::Reset => {}
+            // Others that play beside it have a say in these.
+            Command::Fault(_) | Command::Host(_) | Command::Record | Command::Reset => {}
         }
-        None
+    }
+
+    /// Jumps to a time and stands still there.
+    pub(super) fn stop_at(&mut self, time: Timestamp) {
+        self.seek(time);
+        self.paused = true;
     }
 
     /// When the next fault came up, or the one before.
-    fn fault(&mut self, forth: bool) -> Option<u64> {
+    pub(super) fn fault(&mut self, forth: bool) -> Option<u64> {
         let position = self.position;
         if forth {
             while self.scan.faults.last().is_none_or(|last| *last <= position)
@@ -156,12 +170,13 @@ impl Player {
     }
 
     /// What the screen shows now.
-    pub fn snapshot(&mut self) -> Snapshot {
+    pub(super) fn snapshot(&mut self) -> Snapshot {
         let replay = Replay {
             start: Timestamp(self.start()),
             end: Timestamp(self.end()),
             paused: self.paused,
             quarter_speed: self.quarter_speed,
+            hosts: Hosts::default(),
         };
         self.feed.snapshot(Timestamp(self.position), Status { replay: Some(replay), ..Status::default() })
     }
@@ -284,6 +299,6 @@ mod tests {
         let mut player = Player::new(Vec::new(), Selection::default());
         player.advance(Duration::from_secs(1));
         assert!(!player.playing());
-        assert_eq!(player.command(Command::Fault(1)), Some("no further fault in this recording"));
+        assert_eq!(player.fault(true), None);
     }
 }

@@ -80,6 +80,23 @@ pub struct Replay {
     pub paused: bool,
     /// How much faster than it happened, in quarters.
     pub quarter_speed: u32,
+    /// Which of the recordings that play together is on the screen.
+    pub hosts: Hosts,
+}
+
+/// Recordings of several hosts that play together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hosts {
+    /// The one that is shown, from 0.
+    pub shown: usize,
+    /// How many: 1 or more.
+    pub count: usize,
+}
+
+impl Default for Hosts {
+    fn default() -> Self {
+        Self { shown: 0, count: 1 }
+    }
 }
 
 /// What is worked out per flow.

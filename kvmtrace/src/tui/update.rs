@@ -50,6 +50,8 @@ pub enum Command {
     SeekTo(Timestamp),
     /// Recording: to the next fault or the one before.
     Fault(i8),
+    /// Recordings of several hosts: the next host, or the one before.
+    Host(i8),
 }
 
 /// A key was pressed.
@@ -318,6 +320,7 @@ pub fn apply(state: &mut State, action: Action) -> Vec<Effect> {
         }
         Action::Seek(seconds) => return vec![Effect::Command(Command::Seek(seconds))],
         Action::Fault(step) => return vec![Effect::Command(Command::Fault(step))],
+        Action::Host(step) => return vec![Effect::Command(Command::Host(step))],
         Action::Speed(step) => return vec![Effect::Command(Command::Speed(step))],
         Action::SeekTo => state.prompt = Some(Prompt::Time),
     }

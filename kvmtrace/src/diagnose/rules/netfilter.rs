@@ -198,7 +198,7 @@ fn conntrack_full(case: &Case<'_>, drop: &Dropped<'_>, stage: &Stage) -> Option<
     Some(
         Judgement::dropped(Cause::ConntrackFull, at(case.scene, device, stage.point()).of(drop), explanation)
             .evidence([format!("net.netfilter.nf_conntrack_count = {used}, nf_conntrack_max = {max}, conntrack drops during the trace: {refused}")])
-            .fix(flush)
-            .fix(raise),
+            // To empty the table breaks what works: first only where its bound can't be set.
+            .fixes(if host.conntrack_bound_fixed { vec![flush, raise] } else { vec![raise, flush] }),
     )
 }

@@ -60,7 +60,10 @@ fn first(state: &State, width: usize, theme: Theme) -> Vec<Span<'static>> {
     };
     // The kernel's name gives way first, then the host's.
     let room = width.saturating_sub(length(&spans) + RATES + end.chars().count() + 2);
-    let name = text::cut(&host.name, room.min(24));
+    let mut name = text::cut(&host.name, room.min(24));
+    if let Some(hosts) = snapshot.status.replay.as_ref().map(|replay| replay.hosts).filter(|hosts| hosts.count > 1) {
+        name = text::cut(&format!("{name} {}/{}", hosts.shown + 1, hosts.count), room.min(24));
+    }
     let kernel = text::cut(&host.kernel, room.saturating_sub(name.chars().count() + 2).min(24));
     for part in [name, kernel, end].into_iter().filter(|part| part.chars().count() > 3 || part == &host.name) {
         spans.push(Span::raw(format!("{part}  ")));

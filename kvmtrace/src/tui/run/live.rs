@@ -115,7 +115,12 @@ impl Live {
             Command::Reset => self.feed.reset(self.now()),
             Command::Record if self.recording.is_some() => self.end_recording(),
             Command::Record => self.begin_recording(),
-            Command::Pause | Command::Speed(_) | Command::Seek(_) | Command::SeekTo(_) | Command::Fault(_) => {}
+            Command::Pause
+            | Command::Speed(_)
+            | Command::Seek(_)
+            | Command::SeekTo(_)
+            | Command::Fault(_)
+            | Command::Host(_) => {}
         }
     }
 

@@ -11,7 +11,7 @@ use self::screen::{Doers, GRACE, Screen};
 use super::errand::Runner;
 use super::feed::Feed;
 use super::keep::Saver;
-use super::player::Player;
+use super::players::Players;
 use super::snapshot::Snapshot;
 use super::snapshot::Status;
 use super::terminal::{self, Unfit};
@@ -125,22 +125,26 @@ pub async fn run_live(source: &mut impl Source, options: Options) -> Result<(), 
     result
 }
 
-/// Shows a recording until the operator has seen enough.
+/// Shows recordings, on one clock, until the operator has seen enough. Each is held in memory whole.
 pub async fn run_replay(
-    source: &mut impl Source,
-    selection: Selection,
+    sources: &mut [impl Source],
+    selection: &Selection,
     theme: Theme,
     saver: Option<Box<dyn Saver>>,
 ) -> Result<(), Error> {
     terminal::check()?;
-    let mut events = Vec::new();
-    let mut passage = selection.window.passage();
-    while !passage.has_ended()
-        && let Some(event) = source.next().await.map_err(Error::Read)?
-    {
-        events.extend(passage.take(event));
+    let mut recordings = Vec::new();
+    for source in sources {
+        let mut events = Vec::new();
+        let mut passage = selection.window.passage();
+        while !passage.has_ended()
+            && let Some(event) = source.next().await.map_err(Error::Read)?
+        {
+            events.extend(passage.take(event));
+        }
+        recordings.push((events, selection.clone()));
     }
-    let mut player = Player::new(events, selection);
+    let mut player = Players::new(recordings);
     let (to_player, inbox) = mpsc::channel(64);
     let (publish, snapshots) = watch::channel(Arc::new(player.snapshot()));
     thread("kvmtrace-player", move || play(player, inbox, publish))?;
@@ -164,7 +168,7 @@ where
 }
 
 /// Plays a recording.
-async fn play(mut player: Player, mut inbox: mpsc::Receiver<Message>, publish: watch::Sender<Arc<Snapshot>>) {
+async fn play(mut player: Players, mut inbox: mpsc::Receiver<Message>, publish: watch::Sender<Arc<Snapshot>>) {
     let mut before = Instant::now();
     let mut next = before + REPLAY_LOOK;
     while !publish.is_closed() {

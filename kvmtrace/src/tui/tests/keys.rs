@@ -127,7 +127,7 @@ fn recording_and_resetting_belong_to_a_running_trace_and_seeking_to_a_recording(
     let mut live = State::new(broken(), SMALL);
     assert_eq!(press(&mut live, "w r n"), [Effect::Command(Command::Record), Effect::Command(Command::Reset)]);
     let mut replay = State::new(fixture::snapshot(fixture::mtu_report(60), fixture::replay_status()), SMALL);
-    let effects = press(&mut replay, "w r Space + - ] [ n N");
+    let effects = press(&mut replay, "w r Space + - ] [ n N o");
     let commands = [
         Command::Pause,
         Command::Speed(1),
@@ -136,6 +136,7 @@ fn recording_and_resetting_belong_to_a_running_trace_and_seeking_to_a_recording(
         Command::Seek(-10),
         Command::Fault(1),
         Command::Fault(-1),
+        Command::Host(1),
     ];
     assert_eq!(effects, commands.map(Effect::Command));
     assert!(!replay.frozen());
