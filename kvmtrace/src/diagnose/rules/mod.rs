@@ -121,6 +121,7 @@ pub const SILENT: &[(&str, Rule)] = &[
     ("next hop", neighbour::judge_waiting),
     ("IPsec", ipsec::judge),
     ("untracked connection", untracked::judge),
+    ("flood in vain", path::judge_flooded),
     ("no reply", no_reply::judge),
 ];
 

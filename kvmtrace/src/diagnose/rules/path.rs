@@ -21,6 +21,12 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     Some(judgement.verdict(if left && case.way() != Way::Group { Verdict::Unanswered } else { Verdict::Lost }))
 }
 
+/// Nothing is wrong with the way, but nobody on the bridge has the receiver's MAC address.
+pub fn judge_flooded(case: &Case<'_>) -> Option<Judgement> {
+    let own = case.scene.link(case.device()?)?;
+    bridge_lone::flooded_in_vain(case, own, case.bridge()?).map(|judgement| judgement.verdict(Verdict::Lost))
+}
+
 fn find(case: &Case<'_>) -> Option<Judgement> {
     let scene = case.scene;
     let own = scene.link(case.device()?)?;
@@ -49,9 +55,6 @@ fn find(case: &Case<'_>) -> Option<Judgement> {
         return Some(judgement);
     }
     if let Some(judgement) = bridge_lone::lone_bridge(case, None).filter(|_| case.way() != Way::Host) {
-        return Some(judgement);
-    }
-    if let Some(judgement) = bridge_lone::flooded_in_vain(case, own, bridge) {
         return Some(judgement);
     }
     if !case.is_from_guest() {
