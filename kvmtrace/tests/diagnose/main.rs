@@ -6,6 +6,7 @@ mod both_ends;
 mod harm;
 mod hostile;
 mod incidents;
+mod moments;
 mod people;
 mod probe;
 mod repeats;

@@ -102,7 +102,8 @@ fn open(scene: &Scene<'_>, bridge: &Link, chain: &Chain, family: &'static str, n
                 port: None,
                 answered: true,
             };
-            let suspect = Suspect { chain: Some(chain), base: None, rule: None, grown: None, traced: None };
+            let suspect =
+                Suspect { chain: Some(chain), base: None, rule: None, grown: None, traced: None, gone: false };
             netfilter::fixes(scene, &stage, &[suspect], &[], &wanted)
         }
         _ => vec![Fix::advice(

@@ -148,7 +148,8 @@ pub(in crate::diagnose) struct Translator<'a> {
 impl Translator<'_> {
     /// Names the rule and its chain.
     pub(in crate::diagnose) fn text(&self) -> String {
-        Suspect { chain: Some(self.chain), base: None, rule: Some(self.rule), grown: None, traced: None }.text()
+        Suspect { chain: Some(self.chain), base: None, rule: Some(self.rule), grown: None, traced: None, gone: false }
+            .text()
     }
 }
 

@@ -73,6 +73,13 @@ impl<'a> Scene<'a> {
         scene
     }
 
+    /// The same trace on the host as it was when the trace began.
+    #[must_use]
+    pub fn as_it_began(&self) -> Self {
+        let track = self.track.as_taken();
+        Self { track: self.track, host: track.first_host(), ..Self::of_host(track) }
+    }
+
     /// With what the host alone tells: cheap.
     pub fn of_host(track: &'a Track) -> Self {
         let host = track.host();

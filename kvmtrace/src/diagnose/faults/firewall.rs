@@ -3,7 +3,7 @@
 use crate::diagnose::facts::dropped::Dropped;
 use crate::diagnose::facts::firewall::fit::may_take_answers;
 use crate::diagnose::facts::firewall::stage::{Stage, stage};
-use crate::diagnose::facts::firewall::suspects::{Suspect, behind, suspects};
+use crate::diagnose::facts::firewall::suspects::{Suspect, behind, gone, suspects};
 use crate::diagnose::facts::firewall::traced::known;
 use crate::diagnose::facts::scene::Scene;
 use crate::diagnose::fix::conversation::Conversation;
@@ -19,7 +19,10 @@ pub(in crate::diagnose) fn culprits<'a>(
     key: &FlowKey,
 ) -> Option<(Stage, Vec<Suspect<'a>>)> {
     let stage = stage(drop, key)?;
-    known(scene, stage, key).or_else(|| Some((stage, suspects(scene, &stage, key, drop))))
+    known(scene, stage, key).or_else(|| {
+        let found = suspects(scene, &stage, key, drop);
+        Some((stage, if found.is_empty() { gone(scene, &stage, key, drop) } else { found }))
+    })
 }
 
 /// The cures for a drop of another flow (the message that a black hole swallows).
@@ -35,6 +38,11 @@ pub(in crate::diagnose) fn cures<'a>(
     stage: &Stage,
     suspects: &[Suspect<'a>],
 ) -> Vec<Fix> {
+    if suspects.iter().any(|suspect| suspect.gone) {
+        return vec![Fix::advice(
+            "Nothing is to be done for it now. If it comes back, find out who writes it: nft monitor and the journal show what changes rules and when.",
+        )];
+    }
     // A policy is answered by a rule of ours at the head of the chain, which nothing there is behind.
     let behind = match suspects {
         [only] => behind(scene, stage, key, drop, only),

@@ -11,7 +11,7 @@ use crate::diagnose::fix::{bond, device, port};
 use crate::diagnose::flows::case::Case;
 use crate::diagnose::flows::frame::{inner_vlan, target_port};
 use crate::diagnose::judgement::Judgement;
-use crate::diagnose::report::{Cause, Fix, Point, Verdict, Where};
+use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict, Where};
 use crate::diagnose::words;
 use crate::event::host::{Link, LinkKind, PortState};
 
@@ -144,6 +144,9 @@ pub fn dead_link(case: &Case<'_>, link: &Link, place: Where) -> Judgement {
         let device = Some(below.name.clone());
         return dead_link(case, below, Where { device, point: Point::NicEgress, ..place });
     }
+    if link.up && link.carrier && link.peer.and_then(|peer| case.scene.link(peer)).is_none_or(|far| far.up) {
+        return recovered(case, link, place);
+    }
     if case.scene.role(link.index) == Role::Tap {
         return guest::gone(case, link, place);
     }
@@ -168,6 +171,19 @@ pub fn dead_link(case: &Case<'_>, link: &Link, place: Where) -> Judgement {
     Judgement::dropped(Cause::LinkDown, place, explanation)
         .evidence([format!("{}: administratively down", link.name)])
         .fix(device::up(case.scene.host, first, link))
+}
+
+/// A device that was down, or without carrier, while the packets came, and works again.
+pub fn recovered(case: &Case<'_>, link: &Link, place: Where) -> Judgement {
+    let explanation =
+        format!("{} came to {} while it was down or without carrier; it is up again.", case.dropped_share(), link.name);
+    Judgement::dropped(Cause::LinkDown, place, explanation)
+        .severity(Severity::Warning)
+        .evidence([format!("{}: up, with carrier, when the trace ended", link.name)])
+        .fix(Fix::advice(format!(
+            "Nothing is to be done for {} now. If it happens again, find out what takes it down (ip monitor link; the journal).",
+            link.name
+        )))
 }
 
 /// A bridge has a carrier as long as one of its ports forwards: without, the guest's own port is what is wrong.

@@ -224,6 +224,31 @@ pub fn bridge_option(bridge: &Link, option: &str, value: &str, before: &str, why
         .effects(option_effect(bridge, option, value))
 }
 
+/// Members of a group at most for which entries are made: on a larger bridge the ports have to be chosen.
+const MEMBERS: usize = 16;
+
+/// Makes ports members of one group, whose listeners were not heard to report (`br_mdb_add`): all other groups stay pruned.
+pub fn group_members(bridge: &Link, ports: &[&Link], group: IpAddr, vlan: Option<u16>) -> Option<Fix> {
+    if ports.is_empty() || ports.len() > MEMBERS {
+        return None;
+    }
+    let vid = vlan.map(|vlan| format!(" vid {vlan}")).unwrap_or_default();
+    let all = |verb: &str, between: &str| {
+        let one = |port: &&Link| {
+            let (bridge, port) = (quote(&bridge.name), quote(&port.name));
+            format!("bridge mdb {verb} dev {bridge} port {port} grp {group} permanent{vid}")
+        };
+        ports.iter().map(one).collect::<Vec<_>>().join(between)
+    };
+    let names: Vec<String> = ports.iter().map(|port| port.name.clone()).collect();
+    let names = crate::diagnose::words::list(&names);
+    let why = format!("Sends {group}, and no other group, by {names}, as if a listener there had reported.");
+    let fix = Fix::run(all("add", " && "), all("del", "; "), why).risk(format!(
+        "{names} get all that anybody sends to {group}: leave out the ports behind which nobody listens."
+    ));
+    Some(fix.persist("The entries go with the ports: systemd-networkd sets them anew (section [BridgeMDB] of the port's .network file); for good, let the listeners report."))
+}
+
 fn port_flag_effect(link: &Link, flag: &str, on: bool) -> Option<Effect> {
     let flag = match flag {
         "isolated" => PortFlag::Isolated,

@@ -140,7 +140,7 @@ fn cures(name: &str, guest: &str) -> Vec<Fix> {
         for hook in ["forward", "input"] {
             let stage = Stage { cause: Cause::NetfilterForward, hook, family: "ip", by_nft: true };
             for rule in [None, chain.rules.first()] {
-                let suspect = Suspect { chain: Some(chain), base: None, rule, grown: None, traced: None };
+                let suspect = Suspect { chain: Some(chain), base: None, rule, grown: None, traced: None, gone: false };
                 cures.extend(netfilter::fixes(&scene, &stage, &[suspect], &[], &wanted));
             }
             for manager in [

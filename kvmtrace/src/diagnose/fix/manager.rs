@@ -1,10 +1,12 @@
 //! Firewalls that write their chains themselves: a cure is theirs to give, for what is changed behind their back is
 //! gone at their next reload. They are known by the names of their chains and tables.
 
+pub(in crate::diagnose) mod bans;
 pub mod firewalld;
 mod nwfilter;
 mod proxmox;
 
+use self::bans::Banner;
 use super::accept::{accept, accept_ways};
 use super::conversation::{Conversation, Port, Service};
 use crate::diagnose::facts::firewall::protection::{Protection, protection};
@@ -41,6 +43,8 @@ pub enum Manager {
     Calico,
     /// Cilium: chains `CILIUM_…`.
     Cilium,
+    /// A program that bans addresses for what they did.
+    Banner(Banner),
 }
 
 impl Manager {
@@ -57,12 +61,13 @@ impl Manager {
             Self::Kubernetes => "Kubernetes",
             Self::Calico => "Calico",
             Self::Cilium => "Cilium",
+            Self::Banner(banner) => banner.name(),
         }
     }
 
     /// It filters what a bridge forwards by the IP rules that br_netfilter shows it.
     fn filters_bridged(self) -> bool {
-        !matches!(self, Self::Firewalld | Self::Libvirt)
+        !matches!(self, Self::Firewalld | Self::Libvirt | Self::Banner(_))
     }
 }
 
@@ -81,6 +86,9 @@ pub(in crate::diagnose) fn filters_bridged(host: &HostState) -> Option<&'static 
 /// The manager of what drops in `chain`: a rule, or the chain's policy.
 pub fn manager_of(chains: &[Chain], chain: &Chain, rule: Option<&Rule>) -> Option<Manager> {
     let name = chain.name.as_str();
+    if let Some(banner) = bans::banner(chain, rule) {
+        return Some(Manager::Banner(banner));
+    }
     match chain.table.as_str() {
         "firewalld" => return Some(Manager::Firewalld),
         "libvirt_network" => return Some(Manager::Libvirt),
@@ -168,6 +176,7 @@ pub(in crate::diagnose) fn fixes(
         Manager::LibvirtFilter => vec![nwfilter::fix(scene, chain, wanted)],
         Manager::Proxmox => proxmox::fixes(scene, chain, stage, wanted, rule),
         Manager::Neutron => vec![neutron(scene, chain, wanted, rule)],
+        Manager::Banner(banner) => vec![bans::fix(banner, chain, wanted, rule)],
         // They write their chains from what is allowed elsewhere; a rule of ours lasts until they write them again.
         Manager::Incus | Manager::Kubernetes | Manager::Calico | Manager::Cilium => Vec::new(),
     }
@@ -316,6 +325,7 @@ pub(in crate::diagnose) fn persist(manager: Manager) -> &'static str {
             "Calico's agent writes these chains anew: allow it by a NetworkPolicy or GlobalNetworkPolicy."
         }
         Manager::Cilium => "Cilium's agent writes these chains anew: allow it by a CiliumNetworkPolicy.",
+        Manager::Banner(_) => "The program that bans writes its rules and sets anew.",
     }
 }
 

@@ -285,7 +285,7 @@ fn rule_fixes(
         by_nft: true,
     };
     let rule = reference.rule.and_then(|rule| chain.rules.get(rule));
-    let suspect = Suspect { chain: Some(chain), base: None, rule, grown: None, traced: None };
+    let suspect = Suspect { chain: Some(chain), base: None, rule, grown: None, traced: None, gone: false };
     netfilter::fixes(scene, &stage, &[suspect], &[], &conversation(packet))
 }
 

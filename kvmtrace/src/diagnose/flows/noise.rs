@@ -3,6 +3,7 @@
 use super::case::Case;
 use super::frame;
 use crate::diagnose::facts::dropped::Dropped;
+use crate::diagnose::facts::firewall::stage::stage;
 use crate::diagnose::facts::scene::Role;
 use crate::diagnose::facts::sites::Site;
 use crate::event::host::{BridgePort, Link, LinkKind, PortState};
@@ -48,6 +49,7 @@ pub fn is_noise(case: &Case<'_>, drop: &Dropped<'_>) -> bool {
         || is_own_copy(case, drop)
         || is_beyond(case, drop)
         || is_redirect_for_translated(case, drop)
+        || is_looped_back(case, drop)
     {
         return true;
     }
@@ -163,6 +165,20 @@ fn is_own_copy(case: &Case<'_>, drop: &Dropped<'_>) -> bool {
     places.any(|place| {
         place.direction == Direction::Egress && scene.link(place.device).is_some_and(|port| port.master == Some(bridge))
     })
+}
+
+/// What this host sends to a group comes back to its own stack (`ip_mc_output`, `ip6_finish_output2`: `dev_loopback_xmit`), for
+/// programs of its own that listen. Where the firewall keeps it from them, the receivers on the wire have it all the same.
+fn is_looped_back(case: &Case<'_>, drop: &Dropped<'_>) -> bool {
+    let own = case.key().source.ip().is_some_and(|source| case.scene.is_host_address(source));
+    let places = || case.group.flows().flat_map(|flow| flow.places.keys());
+    let from_outside = |place: &Place| {
+        place.direction == Direction::Ingress
+            && matches!(case.scene.role(place.device), Role::Tap | Role::Macvtap | Role::Nic | Role::Tunnel)
+    };
+    let sent = places().any(|place| place.direction == Direction::Egress) && !places().any(from_outside);
+    let into_host = || stage(drop, &drop.key()).is_some_and(|stage| matches!(stage.hook, "input" | "prerouting"));
+    case.is_multicast() && own && sent && into_host()
 }
 
 /// A copy that a bridge flooded to a guest that the packet is not for.

@@ -1,13 +1,16 @@
 //! `bridge-multicast-pruned`: with snooping and a querier, a bridge sends a group only to ports that reported a member.
 
 use crate::diagnose::facts::place::at;
+use crate::diagnose::facts::scene::Role;
 use crate::diagnose::facts::sites::Site;
 use crate::diagnose::fix::device;
 use crate::diagnose::flows::case::Case;
-use crate::diagnose::flows::frame::is_group_traffic;
+use crate::diagnose::flows::frame::{entry_port, inner_vlan, is_group_traffic};
 use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Fix, Point, Severity};
-use crate::event::host::LinkKind;
+use crate::diagnose::shell::quote;
+use crate::event::host::{Link, LinkKind};
+use std::net::IpAddr;
 
 /// See the module.
 pub fn judge(case: &Case<'_>) -> Option<Judgement> {
@@ -29,14 +32,58 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         bridge.name,
         if state.multicast_querier { ", the bridge is a querier," } else { "" }
     );
-    let fix =
-        device::bridge_option(bridge, "mcast_snooping", "0", "1", "Floods groups to every port, as without snooping.")
-            .risk("Every guest on the bridge gets all multicast traffic.");
-    Some(
-        Judgement::dropped(Cause::BridgeMulticastPruned, at(case.scene, link.index, Point::BridgeForward).of(drop), explanation)
-            .severity(Severity::Warning)
-            .evidence([format!("{}: multicast snooping on, querier {}", bridge.name, if state.multicast_querier { "on" } else { "off" })])
-            .fix(fix)
-            .fix(Fix::advice("Or let the listeners send IGMP or MLD reports: they stop where a querier is missing or a firewall drops them.")),
+    let group = case.key().destination.ip()?;
+    let judgement = Judgement::dropped(
+        Cause::BridgeMulticastPruned,
+        at(case.scene, link.index, Point::BridgeForward).of(drop),
+        explanation,
     )
+    .evidence([format!(
+        "{}: multicast snooping on, querier {}",
+        bridge.name,
+        if state.multicast_querier { "on" } else { "off" }
+    )]);
+    let listeners = Fix::advice(
+        "Let the listeners send IGMP or MLD reports: they stop where a querier is missing or a firewall drops them.",
+    );
+    if is_discovery(group) {
+        return Some(judgement.severity(Severity::Info).fix(listeners));
+    }
+    let vlan = inner_vlan(case, bridge).filter(|_| state.vlan_filtering);
+    let entries = device::group_members(bridge, &receivers(case, bridge), group, vlan);
+    let by_hand = Fix::advice(format!(
+        "Or make the ports of the listeners members of this one group: bridge mdb add dev {} port PORT grp {group} permanent.",
+        quote(&bridge.name)
+    ));
+    let judgement = judgement.severity(Severity::Warning);
+    Some(match entries {
+        Some(entries) => judgement.fix(entries).fix(listeners),
+        None => judgement.fix(listeners).fix(by_hand),
+    })
+}
+
+/// Ports that a listener may be behind: those of guests for what comes in by an uplink, else all but the sender's.
+fn receivers<'a>(case: &Case<'a>, bridge: &Link) -> Vec<&'a Link> {
+    let scene = case.scene;
+    let from = entry_port(case, bridge).map(|port| port.index);
+    let is_guests = |port: &Link| matches!(scene.role(port.index), Role::Tap);
+    let outside = from.and_then(|from| scene.link(from)).is_some_and(|port| !is_guests(port));
+    let mut ports: Vec<&Link> = scene
+        .host
+        .ports(bridge.index)
+        .filter(|port| Some(port.index) != from && (!outside || is_guests(port)))
+        .collect();
+    ports.sort_by_key(|port| port.index);
+    ports
+}
+
+/// Programs ask these groups who is there (SSDP and WS-Discovery, SLP), without knowing whether anybody is: silence is an answer.
+fn is_discovery(group: IpAddr) -> bool {
+    match group {
+        IpAddr::V4(group) => matches!(group.octets(), [239, 255, 255, 250 | 253]),
+        IpAddr::V6(group) => {
+            let of_link = group.segments()[1..7] == [0; 6];
+            of_link && matches!(group.segments()[7], 0xc | 0xfb | 0x116)
+        }
+    }
 }

@@ -22,6 +22,9 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let ingress = case.scene.role(link.index) == Role::Tap && case.is_from_guest();
     let point = if ingress { Point::TapIngress } else { nic_point(case, link) };
     let place = at(case.scene, link.index, point).of(drop);
+    if drop.within(Site::GuestSends) && drop.because(&["DEV_READY"]) && link.up {
+        return Some(port::recovered(case, link, place));
+    }
     if drop.within(Site::GuestSends) && (!link.up || drop.because(&["DEV_READY"])) {
         let explanation =
             format!("{what} were sent by the guest on {}, which is administratively down on the host.", link.name);

@@ -79,6 +79,9 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         judgement = judgement.verdict(Verdict::Refused);
     }
     let fixes = cures(case.scene, drop, &key, &stage, &suspects);
+    if suspects.iter().any(|suspect| suspect.gone) {
+        return Some(judgement.severity(Severity::Warning).fixes(fixes));
+    }
     if let Some((_, rule)) = limit {
         let advice = Fix::advice(format!(
             "If the limit is meant, the sender has to send less. Else raise it in the rule \"{}\": a rule of its own for this traffic, as follows, puts it beyond every limit.",

@@ -31,6 +31,8 @@ pub struct Suspect<'a> {
     pub grown: Option<u64>,
     /// What nft's trace said of it, and of how many packets.
     pub traced: Option<(&'a RuleSite, u64)>,
+    /// It was there when the trace began, and is not any more.
+    pub gone: bool,
 }
 
 impl Suspect<'_> {
@@ -61,6 +63,13 @@ impl Suspect<'_> {
 
     /// As a part of a sentence.
     pub fn text(&self) -> String {
+        if self.gone {
+            return format!("{}, which was there when the trace began and is not any more", self.named());
+        }
+        self.named()
+    }
+
+    fn named(&self) -> String {
         match (self.rule, self.traced) {
             (Some(rule), _) => format!("rule \"{}\" in {}", rule.text, self.chain_text()),
             (None, Some((RuleSite { family, table, chain, handle: Some(handle), .. }, _))) => {
@@ -124,6 +133,38 @@ pub fn suspects<'a>(scene: &Scene<'a>, stage: &Stage, key: &FlowKey, drop: &Drop
         found.retain(enough);
     }
     found
+}
+
+/// Suspects among the rules and policies that were there when the trace began, and went while it ran.
+pub fn gone<'a>(scene: &Scene<'a>, stage: &Stage, key: &FlowKey, drop: &Dropped<'_>) -> Vec<Suspect<'a>> {
+    let first = scene.track.as_taken().first_host();
+    if first.netfilter.chains == scene.host.netfilter.chains {
+        return Vec::new();
+    }
+    let mut found = suspects(&scene.as_it_began(), stage, key, drop);
+    found.retain(|suspect| {
+        let now = suspect.chain.and_then(|chain| {
+            let is_same = |other: &&Chain| same_chain(other, chain);
+            scene.host.netfilter.chains.iter().find(is_same)
+        });
+        match (now, suspect.rule) {
+            (None, _) => true,
+            (Some(chain), None) => chain.policy.as_deref() != Some("drop"),
+            // A counter in a rule's text grows.
+            (Some(chain), Some(rule)) => !chain.rules.iter().any(|other| match (other.handle, rule.handle) {
+                (Some(other), Some(handle)) => other == handle,
+                _ => other.text == rule.text,
+            }),
+        }
+    });
+    for suspect in &mut found {
+        suspect.gone = true;
+    }
+    found
+}
+
+fn same_chain(one: &Chain, other: &Chain) -> bool {
+    (one.backend, &one.family, &one.table, &one.name) == (other.backend, &other.family, &other.table, &other.name)
 }
 
 /// The rule whose limit the packets exceeded, whether it drops them itself or leaves them to `suspect`.
@@ -214,7 +255,14 @@ impl<'a> Walk<'_, 'a> {
         if fate == Fate::GoesOn && base.policy.as_deref() == Some("drop") && !is_culprit {
             let grown = grown(self.scene, base, None);
             if self.beyond.is_some() || grown != Some(0) {
-                self.found.push(Suspect { chain: Some(base), base: Some(base), rule: None, grown, traced: None });
+                self.found.push(Suspect {
+                    chain: Some(base),
+                    base: Some(base),
+                    rule: None,
+                    grown,
+                    traced: None,
+                    gone: false,
+                });
             }
         }
     }
@@ -277,6 +325,7 @@ impl<'a> Walk<'_, 'a> {
                         rule: Some(rule),
                         grown,
                         traced: None,
+                        gone: false,
                     });
                 }
                 Some(Fate::Ends)
@@ -294,14 +343,12 @@ impl<'a> Walk<'_, 'a> {
 /// What a rule, or a chain's policy, has counted since the trace began; none while that is not known.
 fn grown(scene: &Scene<'_>, chain: &Chain, rule: Option<&Rule>) -> Option<u64> {
     let first = &scene.track.first_host().netfilter;
-    if !scene.track.has_ended() && *first == scene.host.netfilter {
+    // Nothing has grown yet when the trace begins.
+    let as_it_began = std::ptr::eq(first, &raw const scene.host.netfilter);
+    if as_it_began || !scene.track.has_ended() && *first == scene.host.netfilter {
         return None;
     }
-    let same = |other: &&Chain| {
-        (other.backend, &other.family, &other.table, &other.name)
-            == (chain.backend, &chain.family, &chain.table, &chain.name)
-    };
-    let before = first.chains.iter().find(same);
+    let before = first.chains.iter().find(|other| same_chain(other, chain));
     let (now, then) = match rule {
         None => (chain.policy_packets, before.and_then(|before| before.policy_packets)),
         Some(rule) => {

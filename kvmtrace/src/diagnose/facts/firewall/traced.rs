@@ -31,7 +31,7 @@ pub fn known<'a>(scene: &Scene<'a>, told: Stage, key: &FlowKey) -> Option<(Stage
             if site.handle.is_some() && chain.is_some_and(nameless) {
                 return None;
             }
-            Some((stage, Suspect { chain, base, rule, grown: None, traced: Some((site, packets)) }))
+            Some((stage, Suspect { chain, base, rule, grown: None, traced: Some((site, packets)), gone: false }))
         })
         .collect();
     let stage =

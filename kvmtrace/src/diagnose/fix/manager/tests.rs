@@ -189,7 +189,7 @@ fn cure(chains: Vec<Chain>, hook: &'static str, chain: &str, rule: Option<u32>) 
     let chain = scene.host.netfilter.chains.iter().find(|known| known.name == chain).unwrap();
     let rule = rule.map(|number| chain.rules.iter().find(|rule| rule.number == number).unwrap());
     let stage = Stage { cause: Cause::NetfilterForward, hook, family: "ip", by_nft: true };
-    let suspect = Suspect { chain: Some(chain), base: None, rule, grown: None, traced: None };
+    let suspect = Suspect { chain: Some(chain), base: None, rule, grown: None, traced: None, gone: false };
     let [source, destination] = [[10, 0, 0, 7], [10, 1, 0, 1]].map(|address| Some(address.into()));
     let (service, port) = (Service::Udp, Some(Port::Destination(53)));
     let wanted = Conversation { source, destination, service, port, answered: true };
@@ -266,4 +266,29 @@ fn neutron_is_asked_for_what_its_chain_is_about(#[case] chain: &str, #[case] wor
     let fix = cure(saved(NEUTRON), "forward", chain, Some(1));
     assert_eq!(fix.command, None);
     assert!(fix.why.contains(words), "{}", fix.why);
+}
+
+const BANS: &str = ":INPUT ACCEPT [0:0]
+    :f2b-sshd - [0:0]
+    -A INPUT -p tcp -m multiport --dports 22 -j f2b-sshd
+    -A INPUT -m set --match-set crowdsec-blacklists src -j DROP
+    -A f2b-sshd -s 10.0.0.7/32 -j REJECT --reject-with icmp-port-unreachable";
+
+#[rstest]
+#[case::chain_of_a_jail("f2b-sshd", 1, "fail2ban-client set sshd unbanip 10.0.0.7")]
+#[case::a_set("INPUT", 2, "cscli decisions delete --ip 10.0.0.7")]
+fn a_ban_is_lifted_by_who_set_it(#[case] chain: &str, #[case] rule: u32, #[case] expected: &str) {
+    let cure = cure(saved(BANS), "input", chain, Some(rule));
+    assert_eq!(cure.command, None, "no rule of ours lets a banned address in");
+    assert!(cure.why.contains(expected), "{}", cure.why);
+}
+
+#[rstest]
+#[case("ip saddr @addr-set-sshd reject", "f2b-table", "fail2ban-client set sshd unbanip 10.0.0.7")]
+#[case("ip saddr @crowdsec-blacklists drop", "crowdsec", "cscli decisions delete --ip 10.0.0.7")]
+fn a_ban_in_a_table_of_nft_too(#[case] text: &str, #[case] table: &str, #[case] expected: &str) {
+    let mut chain = nft(table, "inet", "chain");
+    text.clone_into(&mut chain.rules[0].text);
+    let cure = cure(vec![chain], "input", "chain", Some(1));
+    assert!(cure.command.is_none() && cure.why.contains(expected), "{}", cure.why);
 }
