@@ -91,7 +91,11 @@ impl Sightings {
             let (Some(came), Some(went)) = (self.entered.get(before), self.forwarded.get(after)) else { return false };
             came.time <= went.time && went.time.since(came.time).0 <= HELD_NS
         };
-        pairs.filter(|(before, after)| before.protocol == after.protocol && in_time(before, after)).collect()
+        pairs
+            .filter(|(before, after)| {
+                unnumbered(before.protocol) == unnumbered(after.protocol) && in_time(before, after)
+            })
+            .collect()
     }
 }
 
@@ -133,6 +137,20 @@ pub fn packet_identity(record: &PacketRecord) -> u64 {
     })
 }
 
+/// Without the id of an echo, in place of which translation may put another.
+fn unnumbered(protocol: Protocol) -> Protocol {
+    match protocol {
+        Protocol::Icmp { kind, code, .. } => Protocol::Icmp { kind, code, id: 0 },
+        Protocol::Icmpv6 { kind, code, .. } => Protocol::Icmpv6 { kind, code, id: 0 },
+        Protocol::Tcp
+        | Protocol::Udp
+        | Protocol::Sctp
+        | Protocol::Arp { .. }
+        | Protocol::Ip(_)
+        | Protocol::Ethernet(_) => protocol,
+    }
+}
+
 /// What translation leaves as it is, if that is enough to tell the packet from others.
 fn identity(record: &PacketRecord) -> Option<u64> {
     let (header, available, outer) = parsed(record)?;
@@ -153,7 +171,7 @@ fn identity(record: &PacketRecord) -> Option<u64> {
     };
     let segment = network.get(transport..end)?;
     let mut hasher = DefaultHasher::new();
-    (record.flow.protocol, number).hash(&mut hasher);
+    (unnumbered(record.flow.protocol), number).hash(&mut hasher);
     match record.flow.protocol {
         Protocol::Tcp => {
             let numbers = segment.get(4..12)?;

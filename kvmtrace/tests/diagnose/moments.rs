@@ -1,10 +1,10 @@
 //! Hosts that change while they are watched, and what is usual on healthy ones.
 
-use crate::world::{BRIDGE, GUEST, LAN, TAP, World, echo, flow};
+use crate::world::{BRIDGE, GUEST, LAN, TAP, UPLINK, World, echo, flow, mac};
 use kvmtrace::diagnose::report::{Cause, FlowReport, Severity};
 use kvmtrace::event::Direction::{Egress, Ingress};
-use kvmtrace::event::host::{Backend, Chain, LinkKind, Rule};
-use kvmtrace::event::{MacAddress, Protocol};
+use kvmtrace::event::host::{Backend, Chain, LinkKind, Network, Rule};
+use kvmtrace::event::{FlowKey, MacAddress, PolicyRule, Protocol};
 
 const FORWARD: &[&str] = &["nft_do_chain_inet", "nf_hook_slow", "ip_forward"];
 
@@ -107,4 +107,47 @@ fn a_group_without_members_gets_entries_of_its_own_and_a_search_for_services_is_
     );
     let search = nobody_joined("239.255.255.250");
     assert_eq!((search.severity, search.fixes.iter().filter(|fix| fix.command.is_some()).count()), (Severity::Info, 0));
+}
+
+#[test]
+fn a_prohibition_that_the_sender_was_told_of_too_seldom_is_no_blackhole() {
+    let mut world = World::new();
+    let source = Some(Network { address: GUEST.parse().unwrap(), prefix: 32 });
+    let rule = PolicyRule { priority: 100, source, action: "prohibit".to_owned(), ..PolicyRule::default() };
+    world.host.policy_rules = vec![rule];
+    world.host.sysctls.insert("net.ipv4.ip_forward".to_owned(), "1".to_owned());
+    let key = echo(GUEST, "10.9.9.9");
+    world.seen(key, TAP, Ingress, |counters| counters.destination_mac = mac(0xb0));
+    world.dropped(key, ("NOT_SPECIFIED", "ip_error", BRIDGE), 4, 84, &[]);
+    let told = world.verdict(key);
+    assert_eq!(told.cause, Some(Cause::RouteProhibited), "{}", told.explanation);
+    let commands: Vec<&str> = told.fixes.iter().filter_map(|fix| fix.command.as_deref()).collect();
+    assert_eq!(commands, ["ip rule del priority 100 from 10.0.0.11/32 prohibit"]);
+}
+
+/// What is told of a guest's connection that asked so often and was answered as often, and of which that was all.
+fn opened(requests: u32, more: u64) -> FlowReport {
+    let mut world = World::new();
+    let key = FlowKey { destination_port: Some(80), source_port: Some(40_000), ..flow(Protocol::Tcp, GUEST, LAN) };
+    for (device, direction) in [(TAP, Ingress), (UPLINK, Egress)] {
+        world.seen(key, device, direction, |counters| {
+            (counters.packets, counters.tcp_syn) = (u64::from(requests) + more, requests);
+        });
+    }
+    for (device, direction) in [(UPLINK, Ingress), (TAP, Egress)] {
+        world.seen(key.reverse(), device, direction, |counters| {
+            (counters.source_mac, counters.destination_mac) = (mac(0x64), mac(1));
+            (counters.packets, counters.tcp_syn_ack) = (u64::from(requests), requests);
+        });
+    }
+    world.verdict(key)
+}
+
+#[test]
+fn a_connection_that_asks_again_and_again_though_it_is_answered_has_not_been_delivered() {
+    let told = opened(3, 0);
+    assert_eq!((told.cause, told.severity), (Some(Cause::NoReply), Severity::Warning));
+    assert!(told.explanation.contains("3 requests") && told.explanation.contains("web1"), "{}", told.explanation);
+    assert_eq!(opened(1, 0).cause, None, "one request that was answered is a connection that begins");
+    assert_eq!(opened(2, 1).cause, None, "the third segment came");
 }

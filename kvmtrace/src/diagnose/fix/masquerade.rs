@@ -41,9 +41,9 @@ pub fn masquerade(scene: &Scene<'_>, uplink: &Link, network: Network, to: Option
                     format!("{verb} rule {place} {word} saddr {network}{only} {out} masquerade comment \"{comment}\"");
                 Fix::run(format!("nft {}", quote(&rule)), nft_delete(&place, &comment), why)
             }
-            None => own_table(word, uplink, network, why),
+            None => own_table(word, uplink, network, to, why),
         },
-        None => own_table(word, uplink, network, why),
+        None => own_table(word, uplink, network, to, why),
     };
     let fix = fix.risk("Established connections keep their old way until they are opened anew.");
     if fix.persist.is_some() {
@@ -52,10 +52,11 @@ pub fn masquerade(scene: &Scene<'_>, uplink: &Link, network: Network, to: Option
     fix.persist("Add the rule to /etc/nftables.conf or /etc/iptables/rules.v4; for a libvirt network set <forward mode='nat'/>.")
 }
 
-fn own_table(word: &str, uplink: &Link, network: Network, why: String) -> Fix {
+fn own_table(word: &str, uplink: &Link, network: Network, to: Option<IpAddr>, why: String) -> Fix {
     let out = nft_device("oif", uplink);
+    let only = to.map(|to| format!(" {word} daddr {to}")).unwrap_or_default();
     let table = format!(
-        "add table {word} kvmtrace_nat; add chain {word} kvmtrace_nat postrouting {{ type nat hook postrouting priority 100; }}; add rule {word} kvmtrace_nat postrouting {word} saddr {network} {out} masquerade"
+        "add table {word} kvmtrace_nat; add chain {word} kvmtrace_nat postrouting {{ type nat hook postrouting priority 100; }}; add rule {word} kvmtrace_nat postrouting {word} saddr {network}{only} {out} masquerade"
     );
     Fix::run(format!("nft {}", quote(&table)), format!("nft delete table {word} kvmtrace_nat"), why)
 }

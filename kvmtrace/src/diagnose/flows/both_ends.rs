@@ -54,7 +54,9 @@ fn pairs(scene: &Scene<'_>) -> BTreeMap<FlowKey, FlowKey> {
     let own = |address: Address| address.ip().is_some_and(|address| scene.is_host_address(address));
     let is_double = |before: &FlowKey, after: &FlowKey| {
         // The host's own address in place of the source: the receiver answers to it, and so by this host.
-        before.source != after.source && (before.destination != after.destination || own(after.source))
+        // An address of a pool is nobody's here.
+        let pool = || scene.guest_by_address(after.source).is_none();
+        before.source != after.source && (before.destination != after.destination || own(after.source) || pool())
     };
     // It died before the source's turn came.
     let died_between = |before: &FlowKey, after: &FlowKey| {

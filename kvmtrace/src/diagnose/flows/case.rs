@@ -295,6 +295,14 @@ impl<'a> Case<'a> {
     }
 }
 
+/// Of a TCP conversation nothing but requests, answers to them and resets was seen.
+pub fn only_opens(flow: &Flow) -> bool {
+    flow.places.values().all(|counters| {
+        let opening = u64::from(counters.tcp_syn) + u64::from(counters.tcp_syn_ack) + u64::from(counters.tcp_reset);
+        counters.packets <= opening
+    })
+}
+
 /// Ports whose service answers each request: DNS, DHCP, NTP, TFTP, SNMP, RADIUS, `DHCPv6`.
 fn is_request_port(port: Option<u16>) -> bool {
     matches!(port, Some(53 | 67 | 69 | 123 | 161 | 547 | 1812))

@@ -12,6 +12,7 @@ pub mod dhcp;
 pub mod fragments;
 pub mod guest;
 pub mod hairpin;
+pub mod handshake;
 pub mod host_neighbour;
 pub mod ipsec;
 pub mod large_receive;
@@ -49,7 +50,7 @@ use super::judgement::Judgement;
 use super::report::{Fix, Severity};
 use crate::diagnose::faults::dhcp::is_served;
 use crate::diagnose::faults::netem;
-use crate::diagnose::flows::case::{Case, Way};
+use crate::diagnose::flows::case::{Case, Way, only_opens};
 use crate::event::IfIndex;
 use crate::forward::effect::Effect;
 
@@ -138,6 +139,7 @@ pub const DELIVERED: &[(&str, Rule)] = &[
     ("checksums by counter", checksum::judge_silent),
     ("neighbour entry", neighbour::judge_stale),
     ("some replies", no_reply::judge_partial),
+    ("connection that never comes to be", handshake::judge),
     ("conversation that stands still", stalled::judge),
     ("segments sent again", repeats::judge),
     ("router that is missing", router::judge_missing),
@@ -215,7 +217,8 @@ pub(super) fn suffers(case: &Case<'_>) -> bool {
 fn is_lost(case: &Case<'_>) -> bool {
     let known = matches!(case.way(), Way::Guest(_) | Way::Uplink | Way::Routed);
     // What was answered all along has arrived, wherever it was not counted.
-    let conversed = case.answered() > 2 && case.key().protocol == crate::event::Protocol::Tcp;
+    let is_tcp = case.key().protocol == crate::event::Protocol::Tcp;
+    let conversed = is_tcp && case.answered() > 2 && !case.answers.iter().all(|flow| only_opens(flow));
     known && case.left() == 0 && case.scene.is_unfiltered() && !conversed
 }
 

@@ -98,6 +98,15 @@ pub fn forbidding_rule(case: &Case<'_>, drop: &Dropped<'_>, input: &Link, kind: 
     });
     let what = case.dropped_share();
     let family = if to.ip().is_some_and(|to| to.is_ipv6()) { " -6" } else { "" };
+    // The sender is told of a prohibition no more often than its limit allows (`icmp_ratelimit`): silence is no blackhole.
+    let told_nothing = kind == "blackhole" && found.is_none();
+    let prohibits = |rule: &&crate::event::PolicyRule| {
+        let question = to.ip().map(|to| Question::of(source, to, &input.name));
+        rule.action == "prohibit" && question.is_some_and(|question| question.may_take(case.scene.host, rule))
+    };
+    if told_nothing && case.scene.host.policy_rules.iter().any(|rule| prohibits(&rule)) {
+        return forbidding_rule(case, drop, input, "prohibit");
+    }
     let Some(rule) = found else {
         let explanation =
             format!("{what} went to {to}; no route is of type {kind}, so a rule of policy routing {does}.");

@@ -60,13 +60,14 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         return None;
     }
     let answer = if case.key().protocol == Protocol::Tcp { "a reset" } else { "ICMP \"port unreachable\"" };
-    let explanation =
-        format!("{what} came to port{port} of this host, where nothing listens; it answered with {answer}.");
+    let explanation = format!(
+        "{what} came to port{port} of this host, where nothing listens on that address; it answered with {answer}."
+    );
     Some(
         Judgement::dropped(Cause::PortClosed, place, explanation)
             .verdict(Verdict::Refused)
             .severity(Severity::Warning)
-            .fix(Fix::advice(format!("Start the service that should listen on port{port} of this host (ss -lntup shows which do), or let the sender use the right port."))),
+            .fix(Fix::advice(format!("Start the service that should listen on port{port} of this host (ss -lntup shows which do, and on which addresses: 127.0.0.1 is for this host alone), or let the sender use the right port."))),
     )
 }
 

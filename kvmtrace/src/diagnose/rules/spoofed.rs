@@ -5,7 +5,7 @@ use crate::diagnose::facts::dropped::macs;
 use crate::diagnose::facts::firewall::protection::{Protection, protection};
 use crate::diagnose::facts::firewall::suspects::Suspect;
 use crate::diagnose::facts::place::at;
-use crate::diagnose::facts::routes::reverse_path_filter;
+use crate::diagnose::facts::routes::{reverse_path_filter, route_text, way_back};
 use crate::diagnose::facts::sites::Site;
 use crate::diagnose::facts::standing::{Owner, Standing};
 use crate::diagnose::faults::firewall::culprits;
@@ -34,6 +34,12 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let culprits = culprits(scene, drop, &drop.key());
     let first = culprits.as_ref().and_then(|(_, suspects)| suspects.first());
     let checks = first.and_then(|suspect| suspect.rule).and_then(protection) == Some(Protection::Source);
+    if let (true, Some(first), Some((stage, suspects))) = (checks, first, culprits.as_ref())
+        && let Some(judgement) =
+            led_astray(case, device, first, at(scene, drop.device().unwrap_or(device), stage.point()).of(drop))
+    {
+        return Some(judgement.evidence(suspects.iter().take(2).map(Suspect::evidence)));
+    }
     let disguise = disguise(case, device, checks)?;
     if let Some((stage, suspects)) = culprits.as_ref() {
         let manager = first.and_then(|suspect| manager_of(&scene.host.netfilter.chains, suspect.chain?, suspect.rule));
@@ -56,6 +62,35 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let input = filtered?;
     let by = format!("the reverse-path filter of {}", input.name);
     Some(spoofed(case, device, &disguise, at(scene, input.index, Point::Routing).of(drop), &by))
+}
+
+/// A rule asks for the way back (`rpfilter`, `fib`), and this host's own routes lead what is for the guest's network elsewhere:
+/// the source is one of that network, and nobody else's.
+fn led_astray(case: &Case<'_>, device: IfIndex, culprit: &Suspect<'_>, place: Where) -> Option<Judgement> {
+    let scene = case.scene;
+    let rule = culprit.rule?;
+    let asks_back = rule.text.split_whitespace().any(|word| matches!(word, "rpfilter" | "fib"));
+    let from = case.key().source.ip()?;
+    let input = scene.bridge_of(device).or_else(|| scene.link(device))?;
+    let is_own =
+        input.addresses.iter().any(|network| network.contains(from)) && scene.true_owner(device, from).is_none();
+    let back = way_back(scene, from, case.key().destination.ip());
+    let route = back.unicast().filter(|route| route.device.is_some_and(|by| by != input.index && by != device))?;
+    if !asks_back || !is_own {
+        return None;
+    }
+    let text = route_text(scene, route);
+    let explanation = format!(
+        "{} from {from} came in by {}, whose network that is, but this host would answer by another way ({text}); {} drops such packets.",
+        case.dropped_share(),
+        input.name,
+        culprit.text()
+    );
+    let judgement = Judgement::dropped(Cause::ReversePathFilter, place, explanation);
+    Some(judgement.fix(Fix::advice(format!(
+        "Correct the route {text}: what is for {from} has to lead by {}, where it is (ip route show match {from}; ip route del {text}, if nobody meant it). The rule does what it is for, and stays.",
+        input.name
+    ))))
 }
 
 /// The device whose reverse-path filter stopped it.
