@@ -1,10 +1,10 @@
 //! Hosts that change while they are watched, and what is usual on healthy ones.
 
-use crate::world::{BRIDGE, GUEST, LAN, TAP, UPLINK, World, echo, flow, mac};
+use crate::world::{BRIDGE, GUEST, LAN, OTHER_TAP, TAP, UPLINK, World, echo, flow, mac};
 use kvmtrace::diagnose::report::{Cause, FlowReport, Severity};
 use kvmtrace::event::Direction::{Egress, Ingress};
 use kvmtrace::event::host::{Backend, Chain, LinkKind, Network, Rule};
-use kvmtrace::event::{FlowKey, MacAddress, PolicyRule, Protocol};
+use kvmtrace::event::{FlowCounters, FlowKey, MacAddress, PolicyRule, Protocol};
 
 const FORWARD: &[&str] = &["nft_do_chain_inet", "nf_hook_slow", "ip_forward"];
 
@@ -150,4 +150,33 @@ fn a_connection_that_asks_again_and_again_though_it_is_answered_has_not_been_del
     assert!(told.explanation.contains("3 requests") && told.explanation.contains("web1"), "{}", told.explanation);
     assert_eq!(opened(1, 0).cause, None, "one request that was answered is a connection that begins");
     assert_eq!(opened(2, 1).cause, None, "the third segment came");
+}
+
+/// What is told of pings to a guest that ends meanwhile, after frames with this MAC address came in by the uplink.
+fn left(heard: MacAddress) -> FlowReport {
+    let mut world = World::new();
+    let mut end = world.host.clone();
+    end.links.remove(&OTHER_TAP);
+    end.guests.remove(1);
+    world.end = Some(end);
+    let key = echo(GUEST, "10.0.0.12");
+    let to_neighbour = |packets: u64| {
+        move |counters: &mut FlowCounters| (counters.packets, counters.destination_mac) = (packets, mac(2))
+    };
+    world.seen(key, TAP, Ingress, to_neighbour(8));
+    world.seen(key, OTHER_TAP, Egress, to_neighbour(4));
+    world.seen(key.reverse(), OTHER_TAP, Ingress, |counters| {
+        (counters.source_mac, counters.destination_mac) = (mac(2), mac(1));
+    });
+    let announced = flow(Protocol::Udp, "10.0.0.12", LAN);
+    world.seen(announced, UPLINK, Ingress, |counters| counters.source_mac = heard);
+    world.verdict(key)
+}
+
+#[test]
+fn a_guest_that_is_heard_beyond_the_uplink_after_it_ended_has_moved() {
+    let moved = left(mac(2));
+    assert_eq!((moved.cause, moved.severity), (Some(Cause::GuestGone), Severity::Info), "{}", moved.explanation);
+    assert!(moved.explanation.contains("heard behind eth0"), "{}", moved.explanation);
+    assert_eq!(left(mac(9)).severity, Severity::Error);
 }

@@ -36,7 +36,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
             .severity(Severity::Warning)
             .evidence([format!("{}: no uplink; nothing came from UDP port 67", bridge.name)])
             .fix(Fix::advice(format!(
-                "Start the DHCP server of {} (libvirt: virsh net-destroy NETWORK && virsh net-start NETWORK starts its dnsmasq; ss -lunp shows whether anybody listens on port 67), or see in its log why it gives no lease.",
+                "Start the DHCP server of {} (libvirt: virsh net-destroy NETWORK && virsh net-start NETWORK starts its dnsmasq; ss -lunp shows whether anybody listens on port 67), or see in its log why it gives no lease. Where a relay of this host asks another server (dnsmasq --dhcp-relay, dhcrelay), look there: does it get the requests and know this network?",
                 bridge.name
             ))),
     )

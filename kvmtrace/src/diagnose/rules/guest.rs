@@ -12,8 +12,8 @@ use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict};
 use crate::diagnose::shell::quote;
 use crate::diagnose::words;
-use crate::event::host::LinkKind;
-use crate::event::{Address, IfIndex, Protocol};
+use crate::event::host::{Link, LinkKind};
+use crate::event::{Address, Direction, FlowCounters, IfIndex, Place, Protocol};
 use std::net::IpAddr;
 
 /// What the hypervisor does with the guest or its card explains a drop at its device.
@@ -82,6 +82,21 @@ pub fn judge_ended(case: &Case<'_>) -> Option<Judgement> {
         None => place,
     };
     let was = scene.track.first_host().guest_of(device).and_then(|guest| guest.pid);
+    if let Some(port) = moved_behind(case, device) {
+        let explanation = format!(
+            "{} is no longer on this host: its process ended during the trace, and its MAC address is heard behind {} now, as after a live migration. {what} did not find it here any more.",
+            guest.name, port.name
+        );
+        return Some(
+            Judgement::dropped(Cause::GuestGone, place, explanation)
+                .verdict(if got < sent { Verdict::Lost } else { Verdict::Unanswered })
+                .severity(Severity::Info)
+                .fix(Fix::advice(format!(
+                    "Nothing is to be done if {} was migrated; look for it behind {}.",
+                    guest.name, port.name
+                ))),
+        );
+    }
     Some(
         Judgement::dropped(Cause::GuestGone, place, explanation)
             .verdict(if got < sent { Verdict::Lost } else { Verdict::Unanswered })
@@ -91,6 +106,20 @@ pub fn judge_ended(case: &Case<'_>) -> Option<Judgement> {
                 guest.name
             ))),
     )
+}
+
+/// The uplink of the guest's bridge behind which its MAC address is heard.
+fn moved_behind<'a>(case: &Case<'a>, device: IfIndex) -> Option<&'a Link> {
+    let scene = case.scene;
+    let before = scene.track.as_taken().first_host();
+    let mac = scene.mac_of(device)?;
+    let bridge = before.link(device)?.master?;
+    let is_uplink = |port: &&Link| scene.interface(port.index).is_none() && port.master == Some(bridge);
+    let came = |(place, counters): &(&Place, &FlowCounters)| {
+        place.direction == Direction::Ingress && counters.source_mac == mac
+    };
+    let heard = scene.track.flows().flat_map(|flow| &flow.places).filter(came);
+    heard.filter_map(|(place, _)| scene.link(place.device)).find(is_uplink)
 }
 
 /// See the module.
