@@ -2,7 +2,7 @@
 
 use super::asked::Goal;
 use super::packet::{Carried, Connection, Fragment, Ip, Network, Packet, Restore, TcpFlags, Translation, Transport};
-use super::step::{Arrival, Outcome, Stage, Step, Walk};
+use super::step::{Arrival, Outcome, Stage, Step, Stop, Walk};
 use super::{Entry, words};
 use crate::event::{HostState, IfIndex};
 use std::collections::BTreeMap;
@@ -151,7 +151,10 @@ impl<'w> Reading<'w> {
 fn is_of(step: &Step, goal: Goal) -> bool {
     match goal {
         Goal::Guest(device) => step.device == Some(device),
-        Goal::Host => matches!(step.stage, Stage::BridgeLocal | Stage::Local | Stage::NeighbourAnswer),
+        Goal::Host => {
+            matches!(step.stage, Stage::BridgeLocal | Stage::Local | Stage::NeighbourAnswer)
+                || step.outcome == Outcome::Stops(Stop::SwitchPortDown)
+        }
         Goal::Beyond => matches!(step.stage, Stage::DeviceTransmit | Stage::Neighbour | Stage::Tunnel),
     }
 }

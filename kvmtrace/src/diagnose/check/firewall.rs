@@ -94,7 +94,7 @@ fn open(scene: &Scene<'_>, bridge: &Link, chain: &Chain, family: &'static str, n
             ]
         }
         (None | Some(Manager::Docker), Some(guest)) => {
-            let stage = Stage { cause: Cause::NetfilterForward, hook: "forward", family, by_nft: true };
+            let stage = Stage { cause: Cause::NetfilterForward, hook: "forward", family, by_nft: Some(true) };
             let wanted = Conversation {
                 source: Some(guest),
                 destination: None,

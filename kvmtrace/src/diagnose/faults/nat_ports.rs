@@ -12,7 +12,7 @@ use crate::event::host::{Backend, Chain, Rule};
 
 /// See the module.
 pub fn no_port_left(case: &Case<'_>, drop: &Dropped<'_>, stage: &Stage) -> Option<Judgement> {
-    if stage.by_nft || stage.hook != "postrouting" || !matches!(stage.family, "ip" | "ip6") {
+    if stage.by_nft == Some(true) || stage.hook != "postrouting" || !matches!(stage.family, "ip" | "ip6") {
         return None;
     }
     let host = case.scene.host;

@@ -138,7 +138,7 @@ fn cures(name: &str, guest: &str) -> Vec<Fix> {
         Conversation { source, destination, service: Service::Udp, port: Some(Port::Destination(53)), answered: true };
     for chain in &scene.host.netfilter.chains {
         for hook in ["forward", "input"] {
-            let stage = Stage { cause: Cause::NetfilterForward, hook, family: "ip", by_nft: true };
+            let stage = Stage { cause: Cause::NetfilterForward, hook, family: "ip", by_nft: Some(true) };
             for rule in [None, chain.rules.first()] {
                 let suspect = Suspect { chain: Some(chain), base: None, rule, grown: None, traced: None, gone: false };
                 cures.extend(netfilter::fixes(&scene, &stage, &[suspect], &[], &wanted));

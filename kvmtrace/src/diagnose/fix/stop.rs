@@ -282,7 +282,7 @@ fn rule_fixes(
         cause: cause_of_stop(scene.host, step, stop, bridged),
         hook: words::hook(hook),
         family,
-        by_nft: true,
+        by_nft: Some(true),
     };
     let rule = reference.rule.and_then(|rule| chain.rules.get(rule));
     let suspect = Suspect { chain: Some(chain), base: None, rule, grown: None, traced: None, gone: false };

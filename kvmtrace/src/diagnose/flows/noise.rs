@@ -7,7 +7,8 @@ use crate::diagnose::facts::firewall::stage::stage;
 use crate::diagnose::facts::scene::Role;
 use crate::diagnose::facts::sites::Site;
 use crate::event::host::{BridgePort, Link, LinkKind, PortState};
-use crate::event::{Direction, Place, Protocol};
+use crate::event::{Direction, MacAddress, Place, Protocol};
+use std::net::IpAddr;
 
 /// Reasons by which a TCP end sorts out what it has had or never asked for (late, repeated, overlapping segments).
 /// The names grow with each kernel, so all of `TCP_` are its own business but these.
@@ -47,6 +48,7 @@ pub fn is_noise(case: &Case<'_>, drop: &Dropped<'_>) -> bool {
     }
     if is_bystander(case, drop)
         || is_own_copy(case, drop)
+        || is_switch_copy(case, drop)
         || is_beyond(case, drop)
         || is_redirect_for_translated(case, drop)
         || is_looped_back(case, drop)
@@ -149,22 +151,32 @@ fn is_beyond(case: &Case<'_>, drop: &Dropped<'_>) -> bool {
         && link.is_some_and(|link| link.kind == LinkKind::Veth && link.peer.is_none() && link.up && link.carrier)
 }
 
-/// The copy of a flooded frame that was for the host's own stack, on a bridge that is itself in another VLAN than the frame:
-/// the frame left by a port, and its receiver is there.
+/// The copy of a flooded frame that was for the host's own stack, on a bridge that is itself in another VLAN than the frame.
+/// Its receiver is behind a port, or behind none that carries the VLAN, which drops nothing (`br_allowed_egress`).
 fn is_own_copy(case: &Case<'_>, drop: &Dropped<'_>) -> bool {
     let scene = case.scene;
-    let asked = case.group.main.target.or(case.key().destination.ip());
-    let for_host = asked.is_some_and(|asked| scene.is_host_address(asked))
-        || case.destination_mac().is_some_and(|mac| scene.is_host_mac(mac));
+    let for_host = asked_host(case).is_some() || case.destination_mac().is_some_and(|mac| scene.is_host_mac(mac));
     if for_host || !drop.within(Site::BridgeOwnCopy) || !(drop.is_unspecified() || drop.because(&["VLAN_FILTER"])) {
         return false;
     }
     let bridge_of = |device| scene.bridge_of(device).or_else(|| scene.link(device)).map(|bridge| bridge.index);
     let Some(bridge) = drop.device().and_then(bridge_of) else { return false };
     let mut places = case.group.flows().flat_map(|flow| flow.places.keys());
-    places.any(|place| {
+    let left = places.any(|place| {
         place.direction == Direction::Egress && scene.link(place.device).is_some_and(|port| port.master == Some(bridge))
-    })
+    });
+    left || case.destination_mac().is_some_and(MacAddress::is_multicast)
+}
+
+/// A copy that Open vSwitch flooded to a port that is down (`do_output`), as its own port mostly is that nobody uses: the frame is for
+/// somebody else.
+fn is_switch_copy(case: &Case<'_>, drop: &Dropped<'_>) -> bool {
+    drop.because(&["DEV_READY"]) && drop.within(Site::Switch) && case.is_multicast() && asked_host(case).is_none()
+}
+
+/// The address of this host's that a frame is for, or asks for.
+fn asked_host(case: &Case<'_>) -> Option<IpAddr> {
+    case.group.main.target.or(case.key().destination.ip()).filter(|asked| case.scene.is_host_address(*asked))
 }
 
 /// What this host sends to a group comes back to its own stack (`ip_mc_output`, `ip6_finish_output2`: `dev_loopback_xmit`), for

@@ -161,7 +161,7 @@ fn unruled(case: &Case<'_>, drop: &Dropped<'_>, stage: &Stage) -> Option<Judgeme
 /// No rule did it: conntrack puts IPv6 datagrams together before it looks at them, and drops the pieces that it can't keep
 /// (`nf_ct_frag6_gather`, by `ipv6_defrag`).
 fn not_kept(case: &Case<'_>, drop: &Dropped<'_>, stage: &Stage) -> Option<Judgement> {
-    let first = matches!(stage.hook, "prerouting" | "output") && stage.family == "ip6" && !stage.by_nft;
+    let first = matches!(stage.hook, "prerouting" | "output") && stage.family == "ip6" && stage.by_nft != Some(true);
     let pieces = drop.flow.places.values().any(|counters| counters.fragments > 0);
     (first && pieces).then(|| fragments::not_kept(case, drop, CONNTRACK_IPV6, stage.point()))
 }
@@ -177,7 +177,7 @@ fn conntrack_full(case: &Case<'_>, drop: &Dropped<'_>, stage: &Stage) -> Option<
     };
     let refused = counter("conntrack.drop") + counter("conntrack.early_drop");
     let full = count.zip(max).is_some_and(|(count, max)| count + max / 50 >= max);
-    if stage.by_nft || !matches!(stage.hook, "prerouting" | "output") || !(full || refused > 0) {
+    if stage.by_nft == Some(true) || !matches!(stage.hook, "prerouting" | "output") || !(full || refused > 0) {
         return None;
     }
     let device = drop.device().or(case.device())?;

@@ -1,12 +1,15 @@
 //! Open vSwitch: `ovs-drop`, `ovs-upcall`, by the kernel's own reason; `ovs-vlan`, where a port puts a guest into a VLAN in which nobody
 //! is whom it asks for.
 
+use crate::diagnose::facts::dropped::Dropped;
 use crate::diagnose::facts::place::at;
 use crate::diagnose::facts::sites::Site;
+use crate::diagnose::fix::device::up;
 use crate::diagnose::fix::switch::port_vlan;
 use crate::diagnose::flows::case::Case;
 use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Fix, Point, Verdict};
+use crate::event::host::Link;
 use crate::event::switch::SwitchPlace;
 use crate::event::{Address, IfIndex};
 use crate::forward::switch::{has_fellows, vlan_of_target};
@@ -18,6 +21,9 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let reason = drop.reason().strip_prefix("OVS_DROP_");
     if reason.is_none() && !drop.within(Site::Switch) {
         return None;
+    }
+    if let Some(judgement) = own_port_down(case, drop) {
+        return Some(judgement);
     }
     let device = drop.device().or(case.device())?;
     let place = at(case.scene, device, Point::BridgeForward).of(drop);
@@ -45,6 +51,23 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     Some(Judgement::dropped(Cause::OvsDrop, place, explanation).fix(Fix::advice(format!(
         "Ask the switch which rule it was: ovs-appctl ofproto/trace BRIDGE in_port={name},…; ovs-appctl dpctl/dump-flows shows the flow that they met."
     ))))
+}
+
+/// The packets are for this host, or ask for it, and its own port of the switch is down (`do_output` finds it not running).
+fn own_port_down(case: &Case<'_>, drop: &Dropped<'_>) -> Option<Judgement> {
+    let scene = case.scene;
+    let asked = case.group.main.target.or(case.key().destination.ip())?;
+    let is_asked = |link: &&Link| {
+        !link.up && scene.is_switch_device(link.index) && link.addresses.iter().any(|own| own.address == asked)
+    };
+    let link = scene.host.links.values().find(is_asked).filter(|_| drop.because(&["DEV_READY"]))?;
+    let explanation = format!(
+        "{} were for {asked} of this host, whose own port {} of Open vSwitch is down.",
+        case.dropped_share(),
+        link.name
+    );
+    let place = at(scene, link.index, Point::BridgeForward).of(drop);
+    Some(Judgement::dropped(Cause::OvsPortDown, place, explanation).fix(up(scene.host, scene.host, link)))
 }
 
 /// Nobody answers, and the port puts the guest's frames into a VLAN in which nobody else was heard, while the one whom they are for is in

@@ -19,8 +19,9 @@ pub struct Stage {
     pub hook: &'static str,
     /// The family of the packet at that hook: `ip`, `ip6`, `bridge`, `arp`, `netdev`.
     pub family: &'static str,
-    /// An nft rule or policy dropped it, not a hook of another kind (iptables-legacy, conntrack).
-    pub by_nft: bool,
+    /// An nft rule or policy dropped it, not a hook of another kind (iptables-legacy, conntrack). Not known on a kernel
+    /// without drop reasons: there `nf_hook_slow` frees the packet for all of them.
+    pub by_nft: Option<bool>,
 }
 
 impl Stage {
@@ -61,7 +62,9 @@ pub fn stage(drop: &Dropped<'_>, key: &FlowKey) -> Option<Stage> {
         return None;
     }
     let has = |site: Site| names.iter().any(|name| site.has(name));
-    let by_nft = is_of_nft(drop.function()) || names.iter().take(4).any(|name| is_nft_chain(name));
+    let is_nft = is_of_nft(drop.function()) || names.iter().take(4).any(|name| is_nft_chain(name));
+    let is_anyones = drop.site.reason.is_none() && drop.within(Site::HookSlow);
+    let by_nft = (is_nft || !is_anyones).then_some(is_nft);
     let hook =
         names.iter().find_map(|name| HOOKS.iter().find(|(_, site)| site.has(name)).map(|(hook, _)| (*hook, *name)));
     // What comes in by a bridge has `br_nf_pre_routing` on its stack however it goes on: the innermost hook decides.

@@ -120,7 +120,7 @@ pub fn root(chain: &Chain, rule: Option<&Rule>) -> Root {
 /// All suspects, the likeliest first.
 pub fn suspects<'a>(scene: &Scene<'a>, stage: &Stage, key: &FlowKey, drop: &Dropped<'_>) -> Vec<Suspect<'a>> {
     let mut found = Vec::new();
-    for (index, base) in bases(scene, stage, drop, Some(stage.by_nft)) {
+    for (index, base) in bases(scene, stage, drop, stage.by_nft) {
         let packet = Asked::new(scene, stage, key, drop, base);
         let mut walk = Walk { scene, packet, base, index, beyond: None, seen: Vec::new(), found: &mut found };
         walk.whole();

@@ -81,5 +81,5 @@ fn at(base: &Chain, told: Stage) -> Option<Stage> {
         (_, "postrouting") => Cause::NetfilterPostrouting,
         _ => Cause::NetfilterForward,
     };
-    Some(Stage { cause, hook, family, by_nft: true })
+    Some(Stage { cause, hook, family, by_nft: Some(true) })
 }

@@ -188,7 +188,7 @@ fn cure(chains: Vec<Chain>, hook: &'static str, chain: &str, rule: Option<u32>) 
     let scene = Scene::new(&track);
     let chain = scene.host.netfilter.chains.iter().find(|known| known.name == chain).unwrap();
     let rule = rule.map(|number| chain.rules.iter().find(|rule| rule.number == number).unwrap());
-    let stage = Stage { cause: Cause::NetfilterForward, hook, family: "ip", by_nft: true };
+    let stage = Stage { cause: Cause::NetfilterForward, hook, family: "ip", by_nft: Some(true) };
     let suspect = Suspect { chain: Some(chain), base: None, rule, grown: None, traced: None, gone: false };
     let [source, destination] = [[10, 0, 0, 7], [10, 1, 0, 1]].map(|address| Some(address.into()));
     let (service, port) = (Service::Udp, Some(Port::Destination(53)));
