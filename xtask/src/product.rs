@@ -129,9 +129,9 @@ pub(crate) fn bench(arguments: &[OsString]) -> Result<ExitCode> {
     setup::ensure(Need::Lab)?;
     let kvmtrace = build(true)?;
     let programs = ebpf::build_bench()?;
-    // How fast the live view draws, how big and fast recordings are, and how long a walk takes: tables of their own, and no JSON.
+    // How fast the live view draws, how big and fast recordings are, and how long a walk and a report take: tables of their own, and no JSON.
     if !arguments.iter().any(|argument| argument == "--json") {
-        for example in ["live_view_frames", "recording_speed", "walk_speed"] {
+        for example in ["live_view_frames", "recording_speed", "walk_speed", "report_speed"] {
             let mut bench = shell::cargo();
             bench.args(["run", "--release", "--package", "kvmtrace", "--example", example]);
             shell::run(&mut bench)?;

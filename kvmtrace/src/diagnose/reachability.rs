@@ -6,6 +6,7 @@ use super::explain::{cause, clause};
 use super::report::{Finding, Fix, Label, LeftOut, Protocol, Row, Severity, TargetKind, Where};
 use super::shell;
 use crate::event::host::{GuestInterface, LinkKind};
+use crate::event::is_link_local;
 use crate::event::{HostState, IfIndex};
 use crate::forward::asked::{Asked, Goal, Kind, Question, STAND_IN, Segment, Target, resolve};
 use crate::forward::reading::{self, End, Reading};
@@ -58,10 +59,7 @@ struct Walker<'a, 't> {
 impl Walker<'_, '_> {
     fn rows(&self, found: &mut Reachability) {
         for v6 in [false, true] {
-            let wide = |address: &&IpAddr| match address {
-                IpAddr::V4(_) => !v6,
-                IpAddr::V6(address) => v6 && !address.is_unicast_link_local(),
-            };
+            let wide = |address: &&IpAddr| address.is_ipv6() == v6 && !is_link_local(**address);
             let Some(own) = self.interface.addresses.iter().find(wide).copied() else { continue };
             self.to_gateway_and_host(own, &mut found.rows);
             self.to_guests(own, found);
@@ -89,10 +87,7 @@ impl Walker<'_, '_> {
     }
 
     fn to_guests(&self, own: IpAddr, found: &mut Reachability) {
-        let same = |address: &&IpAddr| match address {
-            IpAddr::V4(_) => own.is_ipv4(),
-            IpAddr::V6(address) => own.is_ipv6() && !address.is_unicast_link_local(),
-        };
+        let same = |address: &&IpAddr| address.is_ipv6() == own.is_ipv6() && !is_link_local(**address);
         let others = self.segment.guests().filter(|other| other.device != self.interface.device);
         let others: Vec<_> =
             others.filter_map(|other| Some((other.device, *other.addresses.iter().find(same)?))).collect();
@@ -125,8 +120,7 @@ impl Walker<'_, '_> {
             });
             (known, true)
         };
-        let wide = |address: &IpAddr| !matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
-        let Some(address) = address.filter(wide) else { return };
+        let Some(address) = address.filter(|address| !is_link_local(*address)) else { return };
         let mut kinds = ip_kinds();
         if on_link {
             kinds.insert(0, if own.is_ipv6() { Kind::Nd } else { Kind::Arp });

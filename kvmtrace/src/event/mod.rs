@@ -24,7 +24,7 @@ pub mod units;
 pub use host::HostState;
 pub use packet::{Address, FlowKey, Protocol};
 pub use policy::{PolicyRule, RuleMark};
-pub use units::{IfIndex, MacAddress, Nanoseconds, Timestamp};
+pub use units::{IfIndex, MacAddress, Nanoseconds, Timestamp, is_link_local, is_self_assigned};
 
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;

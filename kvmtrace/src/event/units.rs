@@ -23,6 +23,17 @@ impl fmt::Display for IfIndex {
     }
 }
 
+/// An IPv6 address of one link alone (`fe80::/10`), which each device has of itself. IPv4's `169.254/16` is none: somebody has
+/// to set that, and Linux routes it as any other.
+pub fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
+}
+
+/// An address that a machine may give itself where nobody gives it one: a link-local one, or one of `169.254/16` (RFC 3927).
+pub fn is_self_assigned(address: IpAddr) -> bool {
+    is_link_local(address) || matches!(address, IpAddr::V4(address) if address.is_link_local())
+}
+
 /// A duration in nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -148,6 +159,22 @@ impl Network {
             }
             (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
         }
+    }
+
+    /// The network of the address: without the bits of a host.
+    #[must_use]
+    pub fn whole(self) -> Self {
+        let address = match self.address {
+            IpAddr::V4(address) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix.min(32))).unwrap_or(0);
+                IpAddr::from((u32::from(address) & mask).to_be_bytes())
+            }
+            IpAddr::V6(address) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix.min(128))).unwrap_or(0);
+                IpAddr::from((u128::from(address) & mask).to_be_bytes())
+            }
+        };
+        Self { address, ..self }
     }
 
     /// The address of all its machines (RFC 919); none for IPv6, and for networks without room for one (RFC 3021).

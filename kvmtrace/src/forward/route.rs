@@ -7,6 +7,7 @@ use super::packet::{Fragment, Ip, Packet};
 use super::step::{Arrival, Decision, Doubt, Outcome, Stage, Stop};
 use super::walker::{Output, Position, Task, Walker};
 use crate::event::host::{Link, Route};
+use crate::event::is_link_local;
 use crate::event::overlay::IpsecDirection;
 use crate::event::ruleset::{Hook, Layer};
 use crate::event::{IfIndex, MacAddress};
@@ -404,11 +405,6 @@ impl<'a> Walker<'a, '_> {
     fn ipv6_is_disabled(&self, link: &Link) -> bool {
         self.topology.device_sysctl("ipv6", link, "disable_ipv6") == Some(1)
     }
-}
-
-/// `fe80::/10`
-fn is_link_local(address: IpAddr) -> bool {
-    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
 /// The first of the fragments of a packet (`ip_do_fragment`): the walk follows it for all.

@@ -2,6 +2,7 @@
 
 use crate::event::IfIndex;
 use crate::event::host::{Guest, HostState, Link, LinkKind};
+use crate::event::is_self_assigned;
 use crate::event::switched::Switched;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -165,10 +166,7 @@ fn has_own_address(link: &Link) -> bool {
 }
 
 fn is_link_local(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => address.is_link_local(),
-        IpAddr::V6(address) => address.is_unicast_link_local() || address.is_multicast(),
-    }
+    is_self_assigned(address) || address.is_ipv6() && address.is_multicast()
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::diagnose::fix::{netfilter, sysctl};
 use crate::diagnose::report::{Cause, Finding, Fix, Point, Severity};
 use crate::diagnose::shell::quote;
 use crate::event::host::{Backend, Chain, Link, Network, Rule};
-use std::net::IpAddr;
+use crate::event::is_link_local;
 
 /// br_netfilter pushes bridged frames through the chain.
 pub(super) fn bridged(scene: &Scene<'_>, bridge: &Link) -> Option<Finding> {
@@ -56,10 +56,8 @@ pub(super) fn of_bridges(scene: &Scene<'_>, bridge: &Link) -> Option<Finding> {
 /// A bridge with an address, whose guests need this host to forward.
 pub(super) fn routed(scene: &Scene<'_>, bridge: &Link) -> Option<Finding> {
     let inside = |family: &str| {
-        let of_family = |network: &&Network| match network.address {
-            IpAddr::V4(_) => family == "ip",
-            IpAddr::V6(address) => family == "ip6" && !address.is_unicast_link_local(),
-        };
+        let of_family =
+            |network: &&Network| network.address.is_ipv6() == (family == "ip6") && !is_link_local(network.address);
         bridge.addresses.iter().find(of_family)
     };
     [("ip", "net.ipv4.ip_forward"), ("ip6", "net.ipv6.conf.all.forwarding")].into_iter().find_map(|(family, name)| {

@@ -7,7 +7,7 @@ use crate::diagnose::fix::device;
 use crate::diagnose::fix::vlan::retag;
 use crate::diagnose::report::{Cause, Finding, Point, Severity};
 use crate::event::host::{BridgePort, Link, Network};
-use std::net::IpAddr;
+use crate::event::is_link_local;
 
 /// The findings at one port: a guest's, or an uplink (then `guest` is none).
 pub(super) fn findings(scene: &Scene<'_>, guest: Option<&str>, link: &Link, bridge: &Link) -> Vec<Finding> {
@@ -42,7 +42,7 @@ pub(super) fn addressed(scene: &Scene<'_>, uplink: &Link) -> Option<Finding> {
         let way = route_to(scene, network.address).and_then(|route| route.device);
         way == Some(uplink.index) && !of_bridge(network)
     };
-    let network = uplink.addresses.iter().filter(|network| !is_link_local(network)).find(is_routed)?;
+    let network = uplink.addresses.iter().filter(|network| !is_link_local(network.address)).find(is_routed)?;
     let name = &uplink.name;
     Some(about(scene, None, uplink, Cause::NeighbourUnresolved, Severity::Warning).at(Point::Neighbour).say(
         format!(
@@ -52,10 +52,6 @@ pub(super) fn addressed(scene: &Scene<'_>, uplink: &Link) -> Option<Finding> {
         format!("{name}: port of {}, {network}", bridge.name),
         device::move_addresses(scene.host, uplink, bridge).into_iter().collect(),
     ))
-}
-
-fn is_link_local(network: &Network) -> bool {
-    matches!(network.address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
 /// The guest's frames without a tag go into a VLAN whose frames come to it with one.

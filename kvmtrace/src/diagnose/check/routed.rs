@@ -5,13 +5,14 @@ use super::about::About;
 use super::{firewall, routes};
 use crate::diagnose::facts::nat::{is_private, masquerades, masquerades_on_nothing};
 use crate::diagnose::facts::offload;
-use crate::diagnose::facts::routes::{MAIN, network_of, reverse_path_filter, route_to};
+use crate::diagnose::facts::routes::{MAIN, reverse_path_filter, route_to};
 use crate::diagnose::facts::scene::Scene;
 use crate::diagnose::fix::masquerade::masquerade;
 use crate::diagnose::fix::{device, sysctl};
 use crate::diagnose::report::{Cause, Finding, Fix, Point, Severity};
 use crate::event::IfIndex;
 use crate::event::host::{Link, LinkKind, Network, Route};
+use crate::event::is_link_local;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -151,10 +152,7 @@ fn unplugged(scene: &Scene<'_>, bridge: &Link) -> Option<Finding> {
 
 /// A NIC that is up and serves nothing: no bridge, no address but a link-local one, nothing stacked on it.
 fn is_idle(scene: &Scene<'_>, link: &Link) -> bool {
-    let address = link.addresses.iter().any(|network| match network.address {
-        IpAddr::V4(_) => true,
-        IpAddr::V6(address) => !address.is_unicast_link_local(),
-    });
+    let address = link.addresses.iter().any(|network| !is_link_local(network.address));
     let nic =
         matches!(link.kind, LinkKind::Physical | LinkKind::Bond) || link.kind == LinkKind::Veth && link.peer.is_none();
     nic && link.up
@@ -164,13 +162,16 @@ fn is_idle(scene: &Scene<'_>, link: &Link) -> bool {
         && !scene.host.links.values().any(|other| other.lower == Some(link.index))
 }
 
+/// An address of this family that more than one link can know.
+fn is_wide(address: IpAddr, v6: bool) -> bool {
+    address.is_ipv6() == v6 && !is_link_local(address)
+}
+
 /// The host has a network beside the guests': a device that is up, no port, no guest's, with an address of the family.
 fn has_other_network(scene: &Scene<'_>, bridge: &Link, v6: bool) -> bool {
     let of_family = |link: &Link| {
-        link.addresses.iter().any(|network| match network.address {
-            IpAddr::V4(address) => !v6 && !address.is_loopback(),
-            IpAddr::V6(address) => v6 && !address.is_loopback() && !address.is_unicast_link_local(),
-        })
+        let mut addresses = link.addresses.iter().map(|network| network.address);
+        addresses.any(|address| is_wide(address, v6) && !address.is_loopback())
     };
     let others =
         scene.host.links.values().filter(|link| link.index != bridge.index && link.up && link.master.is_none());
@@ -179,10 +180,7 @@ fn has_other_network(scene: &Scene<'_>, bridge: &Link, v6: bool) -> bool {
 }
 
 fn forwarding(scene: &Scene<'_>, bridge: &Link, name: &str, v6: bool, why: &str) -> Option<Finding> {
-    let addressed = bridge.addresses.iter().any(|network| match network.address {
-        IpAddr::V4(_) => !v6,
-        IpAddr::V6(address) => v6 && !address.is_unicast_link_local(),
-    });
+    let addressed = bridge.addresses.iter().any(|network| is_wide(network.address, v6));
     // An IPv6 address may be there for the host's own talk with the guests: not where the host has a way out.
     let needed = addressed && (!v6 || default_route(scene, bridge, v6).is_some());
     let off = needed && scene.host.sysctl(name) == Some("0") && !is_closed(scene, bridge);
@@ -209,11 +207,7 @@ fn forwarding(scene: &Scene<'_>, bridge: &Link, name: &str, v6: bool, why: &str)
 /// Something says that this host is to route for the guests of this bridge: a rule that translates them, a rule that lets them
 /// through, or addresses that the world knows.
 fn is_routed(scene: &Scene<'_>, bridge: &Link, v6: bool) -> bool {
-    let counts = |address: IpAddr| match address {
-        IpAddr::V4(_) => !v6,
-        IpAddr::V6(address) => v6 && !address.is_unicast_link_local(),
-    };
-    let own = || bridge.addresses.iter().map(|network| network.address).filter(|address| counts(*address));
+    let own = || bridge.addresses.iter().map(|network| network.address).filter(|address| is_wide(*address, v6));
     let mut others = scene.host.links.values().filter(|link| link.index != bridge.index);
     let translated = others.any(|uplink| own().any(|address| masquerades(scene, Some(address), uplink)));
     let let_through = scene.host.netfilter.chains.iter().flat_map(|chain| &chain.rules).any(|rule| {
@@ -229,17 +223,13 @@ fn is_routed(scene: &Scene<'_>, bridge: &Link, v6: bool) -> bool {
 fn untranslated(scene: &Scene<'_>, bridge: &Link, v6: bool) -> Option<Finding> {
     let host = scene.host;
     let unknown = host.missing.iter().any(|(what, _)| what.contains("rules"));
-    let counts = |network: &&Network| match network.address {
-        IpAddr::V4(_) => !v6,
-        IpAddr::V6(address) => v6 && !address.is_unicast_link_local(),
-    };
     let network =
         bridge.addresses.iter().find(|network| network.address.is_ipv6() == v6 && is_private(network.address))?;
     // Guests that have public addresses as well use those for the world.
-    let is_public = |network: &Network| counts(&network) && !is_private(network.address);
+    let is_public = |network: &Network| is_wide(network.address, v6) && !is_private(network.address);
     let route = default_route(scene, bridge, v6).filter(|_| !bridge.addresses.iter().any(is_public))?;
     let uplink = scene.link(route.device?)?;
-    let outside: Vec<_> = uplink.addresses.iter().filter(counts).collect();
+    let outside: Vec<_> = uplink.addresses.iter().filter(|network| is_wide(network.address, v6)).collect();
     let on_link = outside.iter().any(|outside| outside.contains(network.address));
     let unneeded = outside.is_empty()
         || on_link
@@ -249,7 +239,7 @@ fn untranslated(scene: &Scene<'_>, bridge: &Link, v6: bool) -> Option<Finding> {
     }
     let public = outside.iter().any(|outside| !is_private(outside.address));
     let stale = masquerades_on_nothing(scene, Some(network.address));
-    let network = network_of(*network);
+    let network = network.whole();
     let (severity, lacks, rules) = if let Some((name, rule)) = stale {
         let lacks = format!("the rule that translates them is for {name}, which this host does not have");
         (Severity::Warning, lacks, rule.text.clone())

@@ -2,14 +2,13 @@
 
 use super::about::About;
 use crate::diagnose::facts::routes;
-use crate::diagnose::facts::routes::{
-    MAIN, Question, hidden_by, lookup, network_of, route_to, rule_text, special_cause,
-};
+use crate::diagnose::facts::routes::{MAIN, Question, hidden_by, lookup, route_to, rule_text, special_cause};
 use crate::diagnose::facts::scene::Scene;
 use crate::diagnose::fix::route::renumber;
 use crate::diagnose::fix::{route, sysctl};
 use crate::diagnose::report::{Cause, Finding, Point, Severity};
 use crate::event::host::{Link, Network, Route};
+use crate::event::is_link_local;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Of a bridge with an address and no uplink.
@@ -21,14 +20,10 @@ pub(super) fn findings(scene: &Scene<'_>, bridge: &Link) -> Vec<Finding> {
     twice.or_else(hidden).into_iter().chain(forbidden).chain(unadvertised(scene, bridge)).collect()
 }
 
-fn is_link_local(address: IpAddr) -> bool {
-    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
-}
-
 /// The network lies on another device too: of two such routes one counts. A host of virtual machines that is one itself gets
 /// this by libvirt's default network on both levels.
 fn twice(scene: &Scene<'_>, bridge: &Link, network: Network) -> Option<Finding> {
-    let whole = network_of(network);
+    let whole = network.whole();
     let same = |route: &&Route| {
         let is_main = route.table == MAIN && route.kind == "unicast" && route.gateway.is_none();
         is_main && route.destination == whole && route.device != Some(bridge.index)
@@ -80,7 +75,7 @@ fn hidden(scene: &Scene<'_>, bridge: &Link, network: Network) -> Option<Finding>
         device: other.index,
         point: Point::Neighbour,
     };
-    let own = network_of(network);
+    let own = network.whole();
     Some(about.say(
         format!(
             "{address} is a guest's on {} ({own}), and {} has {longer}: this host looks for it on {1}.",

@@ -5,6 +5,7 @@ use crate::diagnose::report::Cause;
 use crate::diagnose::shell;
 use crate::event::PolicyRule;
 use crate::event::host::{HostState, Link, Network, Route};
+use crate::event::is_link_local;
 use crate::forward::words;
 use std::net::IpAddr;
 
@@ -27,21 +28,6 @@ pub fn caveat(answer: &Answer<'_>) -> Option<String> {
 /// As `ip rule` takes it, quoted for a shell.
 pub fn rule_text(rule: &PolicyRule) -> String {
     words::policy_rule(rule, shell::quote)
-}
-
-/// The network of an address.
-pub fn network_of(network: Network) -> Network {
-    let address = match network.address {
-        IpAddr::V4(address) => {
-            let mask = u32::MAX.checked_shl(32 - u32::from(network.prefix.min(32))).unwrap_or(0);
-            IpAddr::from((u32::from(address) & mask).to_be_bytes())
-        }
-        IpAddr::V6(address) => {
-            let mask = u128::MAX.checked_shl(128 - u32::from(network.prefix.min(128))).unwrap_or(0);
-            IpAddr::from((u128::from(address) & mask).to_be_bytes())
-        }
-    };
-    Network { address, ..network }
 }
 
 /// What a route or rule of this kind does.
@@ -108,9 +94,8 @@ pub fn reverse_path_filter(host: &HostState, input: &Link) -> u8 {
 
 /// The network of the device's own that has the address.
 pub fn own_network(link: &Link, address: IpAddr) -> Option<Network> {
-    let is_local = matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
     let mut own = link.addresses.iter().filter(|network| network.prefix > 0 && network.contains(address));
-    own.next().filter(|_| !is_local).map(|network| network_of(*network))
+    own.next().filter(|_| !is_link_local(address)).map(|network| network.whole())
 }
 
 /// A guest of the bridge has an address that a longer network of another device has too: the network, and the device.

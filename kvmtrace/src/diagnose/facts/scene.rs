@@ -3,6 +3,7 @@
 //! A guest's addresses are learnt from what it sends, for the host need not know them. A guest may lie: only addresses
 //! used with the interface's own MAC address count, few of them, and what the host knows comes first.
 
+use super::index::{Index, Part};
 use super::trace::Trace;
 use crate::event::host::{Guest, GuestInterface, Link, LinkKind};
 use crate::event::{Address, Direction, FlowCounters, FlowKey, HostState, IfIndex, MacAddress, Place, Protocol};
@@ -52,6 +53,7 @@ pub struct Scene<'a> {
     received: BTreeSet<(IpAddr, IfIndex)>,
     advertised: BTreeMap<IpAddr, Vec<&'a Flow>>,
     topology: OnceLock<Topology<'a>>,
+    index: OnceLock<Index<'a>>,
 }
 
 impl<'a> Scene<'a> {
@@ -96,6 +98,7 @@ impl<'a> Scene<'a> {
             received: BTreeSet::new(),
             advertised: BTreeMap::new(),
             topology: OnceLock::new(),
+            index: OnceLock::new(),
         };
         for state in [track.first_host(), host] {
             for interface in state.guests.iter().flat_map(|guest| &guest.interfaces) {
@@ -123,6 +126,20 @@ impl<'a> Scene<'a> {
     /// The host's tables with their indexes and typed rules, made when first asked for.
     pub fn topology(&self) -> &Topology<'a> {
         self.topology.get_or_init(|| Topology::new(self.host))
+    }
+
+    /// The trace's flows by what is asked of them often, made when first asked for.
+    pub fn index(&self) -> &Index<'a> {
+        self.index.get_or_init(|| Index::new(self.track.flows(), |place| self.part(place)))
+    }
+
+    fn part(&self, place: Place) -> Part {
+        match place.direction {
+            _ if self.is_exit(place) => Part::ToGuest,
+            Direction::Ingress if self.role(place.device) == Role::Nic => Part::FromNic,
+            Direction::Ingress if self.interface(place.device).is_none() => Part::FromElsewhere,
+            Direction::Ingress | Direction::Egress => Part::Other,
+        }
     }
 
     fn know(&mut self, device: IfIndex, address: IpAddr) {

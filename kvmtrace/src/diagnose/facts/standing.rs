@@ -3,7 +3,7 @@
 
 use super::scene::Scene;
 use crate::event::host::{Guest, Link};
-use crate::event::{Direction, IfIndex, MacAddress};
+use crate::event::{IfIndex, MacAddress};
 use std::net::IpAddr;
 
 /// How well an address is known to be an interface's.
@@ -88,16 +88,10 @@ impl<'a> Scene<'a> {
             return (link.index != device).then_some(Owner::Host(link));
         }
         // Learnt behind another port of its bridge, where it also came in.
-        let came = |other: IfIndex| {
-            self.track.flows().any(|flow| {
-                flow.places.iter().any(|(place, counters)| {
-                    place.device == other && place.direction == Direction::Ingress && counters.source_mac == mac
-                })
-            })
-        };
         let bridge = self.bridge_of(device)?.index;
         let entries = self.host.forwarding.iter().filter(|entry| entry.mac == mac && entry.bridge == Some(bridge));
-        let other = entries.map(|entry| entry.device).find(|port| *port != device && came(*port))?;
+        let other =
+            entries.map(|entry| entry.device).find(|port| *port != device && self.index().is_heard(*port, mac))?;
         Some(if self.interface(other).is_some() { Owner::Guest(other) } else { Owner::Machine(mac) })
     }
 }

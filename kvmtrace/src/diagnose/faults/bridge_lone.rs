@@ -9,6 +9,7 @@ use crate::diagnose::shell::quote;
 use crate::diagnose::words;
 use crate::event::MacAddress;
 use crate::event::host::{Link, LinkKind};
+use crate::event::is_link_local;
 
 /// The tap is the only port of its bridge, which bears no address: it hangs on the wrong one.
 pub fn lone_bridge(case: &Case<'_>, drop: Option<&Dropped<'_>>) -> Option<Judgement> {
@@ -56,10 +57,6 @@ pub fn lone_bridge(case: &Case<'_>, drop: Option<&Dropped<'_>>) -> Option<Judgem
         Some(drop) => Judgement { place: judgement.place.clone().of(drop), ..judgement },
         None => judgement.verdict(Verdict::Lost),
     })
-}
-
-fn is_link_local(address: std::net::IpAddr) -> bool {
-    matches!(address, std::net::IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
 /// A flood that no port takes: the bridge has learnt the address nowhere, and no device of this host bears it.

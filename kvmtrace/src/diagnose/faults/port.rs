@@ -14,6 +14,7 @@ use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict, Where};
 use crate::diagnose::words;
 use crate::event::host::{Link, LinkKind, PortState};
+use crate::event::is_link_local;
 
 /// The uplinks of the guest's bridge: there is none, or none that works.
 pub fn way_out(case: &Case<'_>, drop: Option<&Dropped<'_>>) -> Option<Judgement> {
@@ -60,12 +61,7 @@ fn stray_uplink<'a>(case: &Case<'a>, bridge: &Link) -> Option<&'a Link> {
 }
 
 fn has_address(link: &Link) -> bool {
-    link.addresses.iter().any(|network| is_configured(network.address))
-}
-
-/// Link-local IPv6 addresses come by themselves.
-fn is_configured(address: std::net::IpAddr) -> bool {
-    !matches!(address, std::net::IpAddr::V6(v6) if v6.is_unicast_link_local())
+    link.addresses.iter().any(|network| !is_link_local(network.address))
 }
 
 /// What keeps a port from sending this frame.
@@ -220,10 +216,6 @@ fn pair_fault(case: &Case<'_>, bridge: &Link, near: &Link, far: &Link) -> Option
     }
     let routed = far.addresses.iter().any(|network| !is_link_local(network.address));
     (far.master.is_none() && !routed).then(|| loose_end(case, bridge, near, far))
-}
-
-fn is_link_local(address: std::net::IpAddr) -> bool {
-    matches!(address, std::net::IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
 /// The far end is in no bridge: the host takes the guest's frames for its own and finds that they are not.

@@ -15,6 +15,7 @@ use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Fix, Point};
 use crate::diagnose::shell::quote;
 use crate::event::host::{Link, Network, Route};
+use crate::event::is_self_assigned;
 use crate::forward::effect::Effect;
 use crate::topology::routing::vrf_table;
 use std::net::IpAddr;
@@ -159,7 +160,7 @@ fn route_fixes(scene: &Scene<'_>, to: IpAddr) -> Vec<Fix> {
         .neighbours
         .iter()
         .filter(|neighbour| neighbour.mac.is_some() && neighbour.address.is_ipv4() == to.is_ipv4())
-        .filter(|neighbour| !is_link_local(neighbour.address) && neighbour.state != "failed")
+        .filter(|neighbour| !is_self_assigned(neighbour.address) && neighbour.state != "failed")
         .filter_map(|neighbour| Some((&neighbour.address, uplinks().find(|link| link.index == neighbour.device)?)))
         .collect();
     if let ([(gateway, link)], true) = (neighbours.as_slice(), fixes.is_empty()) {
@@ -210,8 +211,9 @@ pub(in crate::diagnose) fn guest_route(scene: &Scene<'_>, to: IpAddr) -> Option<
     let device = scene.guest_by_address(crate::event::Address::Ip(to))?;
     let guest = scene.guest_name(device)?;
     let link = scene.bridge_of(device).or_else(|| scene.link(device))?;
-    let of_family = |network: &&Network| network.address.is_ipv6() == to.is_ipv6() && !is_link_local(network.address);
-    let network = link.addresses.iter().find(of_family).map(|network| routes::network_of(*network));
+    let of_family =
+        |network: &&Network| network.address.is_ipv6() == to.is_ipv6() && !is_self_assigned(network.address);
+    let network = link.addresses.iter().find(of_family).map(|network| network.whole());
     // A tap of its own, without a bridge and a network: each of its guest's addresses is routed.
     if network.is_none() && (link.index != device || !routes::is_served_alone(scene, link)) {
         return None;
@@ -255,13 +257,6 @@ pub(in crate::diagnose) fn route_into(link: &Link, network: Network, table: u32)
     Fix::run(command("add"), command("del"), why)
         .persist("Set the route where the table's other routes are set.")
         .effect(Effect::RouteAdd(route.clone()))
-}
-
-fn is_link_local(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => address.is_link_local(),
-        IpAddr::V6(address) => address.is_unicast_link_local(),
-    }
 }
 
 /// A device towards the world: no guest's, no bridge with guests, not the loopback.

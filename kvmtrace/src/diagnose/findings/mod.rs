@@ -2,6 +2,7 @@
 
 mod dead_ways;
 mod gone;
+mod spoofed;
 mod xdp;
 
 use super::facts::tunnel;
@@ -12,10 +13,11 @@ use super::shell::quote;
 use crate::diagnose::facts::layer2::Layer2;
 use crate::diagnose::facts::place::at;
 use crate::diagnose::facts::scene::{Role, Scene};
+use crate::diagnose::facts::senders::{Senders, is_virtual_router};
 use crate::diagnose::flows::case::Case;
 use crate::diagnose::words;
-use crate::event::host::{Link, LinkKind};
-use crate::event::{Direction, IfIndex, MacAddress, Place, Protocol};
+use crate::event::host::LinkKind;
+use crate::event::{Direction, IfIndex, Place, Protocol};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// ARP requests per second from one guest that no honest one sends.
@@ -27,14 +29,18 @@ const STORM_COUNT: u64 = 500;
 /// Packets per second of a group that come back in by a port that they left by.
 const LOOP_PER_SECOND: f64 = 200.0;
 
+/// Addresses in conflict that are told.
+const CONFLICTS: usize = 64;
+
 /// All findings, the gravest first.
 pub fn findings(scene: &Scene<'_>, layer2: &Layer2, cases: &[Case<'_>], flows: &[FlowReport]) -> Vec<Finding> {
     let loops = loops(scene);
     let mut found = if loops.is_empty() { storms(scene, cases) } else { loops };
     let looping = found.iter().any(|finding| finding.cause == Cause::BridgeLoop);
     if !looping {
-        found.extend(conflicts(scene, layer2));
-        found.extend(spoofed(scene, layer2, flows));
+        let senders = Senders::of(scene);
+        found.extend(conflicts(scene, layer2, &senders));
+        found.extend(spoofed::findings(scene, layer2, &senders, flows));
     }
     if !flows.iter().any(|flow| flow.cause == Some(Cause::BridgeFloodDisabled)) {
         found.extend(unflooded(scene));
@@ -227,11 +233,15 @@ fn loops(scene: &Scene<'_>) -> Vec<Finding> {
         .collect()
 }
 
-fn conflicts(scene: &Scene<'_>, layer2: &Layer2) -> Vec<Finding> {
+fn conflicts(scene: &Scene<'_>, layer2: &Layer2, senders: &Senders) -> Vec<Finding> {
+    let speaks_vrrp = |device: &IfIndex| senders.at(*device).speaks_vrrp;
     let mut found = Vec::new();
     for address in layer2.claims.keys().copied() {
+        if found.len() == CONFLICTS {
+            break;
+        }
         let Some(conflict) = layer2.conflict(scene, address) else { continue };
-        if !conflict.spoofed && conflict.guests.iter().all(|device| speaks_vrrp(scene, *device)) {
+        if !conflict.spoofed && conflict.guests.iter().all(speaks_vrrp) {
             continue;
         }
         if layer2.has_moved(scene, &conflict) {
@@ -254,7 +264,7 @@ fn conflicts(scene: &Scene<'_>, layer2: &Layer2) -> Vec<Finding> {
         let Some(devices) = layer2.shared(mac) else { continue };
         let guests = devices.iter().map(|device| scene.guest_name(*device));
         let one_guest = guests.collect::<BTreeSet<_>>().len() == 1;
-        if one_guest || is_virtual_router(mac) && devices.iter().all(|device| speaks_vrrp(scene, *device)) {
+        if one_guest || is_virtual_router(mac) && devices.iter().all(speaks_vrrp) {
             continue;
         }
         let (explanation, fix) = conflict::sent_from_several(scene, mac, &devices);
@@ -274,146 +284,6 @@ fn conflicts(scene: &Scene<'_>, layer2: &Layer2) -> Vec<Finding> {
             fixes: vec![fix],
         });
     }
-    found.truncate(64);
-    found
-}
-
-/// The MAC address of a virtual router (RFC 9568), which moves with its role.
-fn is_virtual_router(mac: MacAddress) -> bool {
-    matches!(mac.0, [0, 0, 0x5e, 0, 1 | 2, _])
-}
-
-/// The guest takes part in VRRP, by which an address moves from one to another.
-fn speaks_vrrp(scene: &Scene<'_>, device: IfIndex) -> bool {
-    scene
-        .track
-        .as_taken()
-        .flows()
-        .filter(|flow| flow.key.protocol == Protocol::Ip(112))
-        .any(|flow| flow.places.keys().any(|place| place.device == device && scene.is_entry(*place)))
-}
-
-/// The guest's own address comes from another MAC address as well. A nested guest or a container has an address of its own.
-fn sends_own_address(scene: &Scene<'_>, device: IfIndex, mac: MacAddress) -> bool {
-    let own = scene.addresses_of(device);
-    scene.track.as_taken().flows().any(|flow| {
-        let ours = flow.key.source.ip().is_some_and(|source| own.contains(&source));
-        let here = flow
-            .places
-            .iter()
-            .any(|(place, counters)| place.device == device && scene.is_entry(*place) && counters.source_mac == mac);
-        let changed = flow.other_macs.iter().any(|(place, other)| place.device == device && *other == mac);
-        ours && (here || changed)
-    })
-}
-
-/// The interface's own MAC address sends, too: a guest that bridges or nests others has its own beside theirs.
-fn sends_with_own_mac(scene: &Scene<'_>, device: IfIndex) -> bool {
-    let own = scene.interface(device).and_then(|interface| interface.mac);
-    scene.track.as_taken().flows().any(|flow| {
-        flow.places.iter().any(|(place, counters)| {
-            place.device == device && scene.is_entry(*place) && Some(counters.source_mac) == own
-        })
-    })
-}
-
-/// What was sent to this MAC address came out at the guest's port.
-fn is_answered(scene: &Scene<'_>, device: IfIndex, mac: MacAddress) -> bool {
-    scene.track.as_taken().flows().any(|flow| {
-        let here = |place: &crate::event::Place| place.device == device && scene.is_exit(*place);
-        flow.places.iter().any(|(place, counters)| here(place) && counters.destination_mac == mac)
-    })
-}
-
-/// The interface's own MAC address was in use when the trace began, as the bridge had learned, and sends nothing any more: this
-/// is the only one that does.
-fn has_changed(scene: &Scene<'_>, device: IfIndex, mac: MacAddress) -> bool {
-    let own = scene.interface(device).and_then(|interface| interface.mac);
-    let learned = |entry: &crate::event::host::FdbEntry| {
-        entry.device == device && Some(entry.mac) == own && !entry.permanent && !entry.fixed
-    };
-    let alone = scene.track.as_taken().flows().all(|flow| {
-        let mut entries = flow.places.iter().filter(|(place, _)| place.device == device && scene.is_entry(**place));
-        entries.all(|(_, counters)| counters.source_mac == mac)
-    });
-    alone && scene.track.first_host().forwarding.iter().any(learned)
-}
-
-/// A next hop of this host's has it.
-fn is_router_mac(scene: &Scene<'_>, mac: MacAddress) -> bool {
-    let host = scene.host;
-    let is_hop = |address| host.routes.iter().any(|route| route.gateway == Some(address));
-    host.neighbours.iter().any(|entry| entry.mac == Some(mac) && is_hop(entry.address))
-}
-
-/// A guest that sends with a MAC address that is not its interface's.
-fn spoofed(scene: &Scene<'_>, layer2: &Layer2, flows: &[FlowReport]) -> Vec<Finding> {
-    let mut found = Vec::new();
-    // A rule that keeps guests to their own addresses has stopped it already, and the flow reports that.
-    let is_stopped = |device: IfIndex| {
-        let by_rule =
-            |cause: Cause| matches!(cause, Cause::SourceSpoofed | Cause::NetfilterBridge | Cause::NetfilterBridgedIp);
-        let own = |flow: &&FlowReport| flow.device.as_deref() == Some(scene.name(device).as_str()) && flow.dropped > 0;
-        flows.iter().filter(own).any(|flow| flow.cause.is_some_and(by_rule))
-    };
-    for (mac, devices) in &layer2.senders {
-        let [(device, count)] = devices.iter().collect::<Vec<_>>()[..] else { continue };
-        let Some(own) = scene.mac_of(*device).filter(|own| own != mac) else { continue };
-        let sends_own = layer2.senders.get(&own).is_some_and(|seen| seen.contains_key(device));
-        if mac.is_multicast()
-            || mac.is_zero()
-            || !sends_own && scene.interface(*device).is_none_or(|interface| interface.mac.is_none())
-        {
-            continue;
-        }
-        let host = scene.is_host_mac(*mac);
-        let other = scene.guest_by_mac(*mac).filter(|owner| owner != device);
-        let stolen = host || other.is_some() || is_router_mac(scene, *mac);
-        let plain = !sends_own_address(scene, *device, *mac) && sends_with_own_mac(scene, *device);
-        // What bridges, nests or runs containers is answered under the addresses that they send with.
-        let changed = has_changed(scene, *device, *mac);
-        let nested = !stolen && !changed && (plain || is_answered(scene, *device, *mac));
-        if !host && (is_virtual_router(*mac) || nested) {
-            continue;
-        }
-        // In this mode the guest has the whole NIC, with as many addresses as it likes.
-        let owns_nic = |link: &Link| matches!(&link.kind, LinkKind::Macvtap { mode } if mode == "passthru");
-        if is_stopped(*device) || scene.link(*device).is_some_and(owns_nic) {
-            continue;
-        }
-        let name = scene.name(*device);
-        let guest = scene.guest_name(*device).unwrap_or_default();
-        let whose = if host { ", which is this host's own" } else { "" };
-        let table = format!("netdev kvmtrace_mac_{}", device.0);
-        let rule = format!(
-            "add table {table}; add chain {table} only {{ type filter hook ingress device \"{name}\" priority 0; }}; add rule {table} only ether saddr != {own} drop"
-        );
-        let only = Fix::run(
-            format!("nft {}", quote(&rule)),
-            format!("nft delete table {table}"),
-            format!("Takes from {name} only frames of {own}."),
-        )
-        .risk("Nested guests, containers with addresses of their own, or VRRP in the guest stop working.")
-        .persist("libvirt: <filterref filter='no-mac-spoofing'/> in the guest's interface.");
-        let advice =
-            Fix::advice("If the guest bridges or runs guests of its own this is how it works: nothing to mend.");
-        // Its address is known under its own MAC address, and it sends from it with another.
-        let forged = sends_own_address(scene, *device, *mac) && is_answered(scene, *device, own);
-        let fixes = if stolen || changed || forged { vec![only, advice] } else { vec![advice, only] };
-        found.push(Finding {
-            label: Label::default(),
-            cause: Cause::MacSpoofed,
-            severity: if host { Severity::Error } else { Severity::Warning },
-            guest: Some(guest.clone()),
-            place: Some(at(scene, *device, Point::TapIngress)),
-            count: Some(*count),
-            explanation: format!(
-                "{guest} sends on {name} with the source MAC address {mac}{whose}; its interface's is {own}."
-            ),
-            evidence: vec![format!("{count} packets from {mac} at {name} ingress")],
-            fixes,
-        });
-    }
-    found.truncate(16);
+    found.truncate(CONFLICTS);
     found
 }

@@ -5,6 +5,7 @@ use crate::diagnose::facts::routes::MAIN;
 use crate::diagnose::report::{DeviceSetting, Fix, Setting};
 use crate::diagnose::shell::quote;
 use crate::event::host::{Link, LinkKind, Network, Qdisc, Route};
+use crate::event::is_link_local;
 use crate::event::{HostState, MacAddress};
 use crate::forward::effect::{BridgeOption, Effect, PortFlag};
 use std::net::IpAddr;
@@ -42,7 +43,9 @@ pub fn up(host: &HostState, before: &HostState, link: &Link) -> Fix {
     // The kernel takes IPv6 addresses off what goes down (`addrconf_ifdown`), unless keep_addr_on_down is set.
     let lost = before.link(link.index).map_or(&[][..], |before| before.addresses.as_slice()).iter();
     let addresses: Vec<String> = lost
-        .filter(|network| network.address.is_ipv6() && !link.addresses.contains(network) && !is_link_local(network))
+        .filter(|network| {
+            network.address.is_ipv6() && !link.addresses.contains(network) && !is_link_local(network.address)
+        })
         .map(|network| format!(" && ip -6 addr add {network} dev {name}"))
         .collect();
     let addresses = addresses.concat();
@@ -56,11 +59,6 @@ pub fn up(host: &HostState, before: &HostState, link: &Link) -> Fix {
     .setting(of(link, DeviceSetting::Up))
     .effect(Effect::Up(link.index, true))
     .effects(lost_effects)
-}
-
-/// The kernel makes these by itself.
-fn is_link_local(network: &Network) -> bool {
-    matches!(network.address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
 /// `ip route add …`
@@ -140,7 +138,7 @@ pub fn route_mtu(route: &Route, device: &str, mtu: u32) -> Fix {
 pub fn enslave(link: &Link, bridge: &Link, why: impl Into<String>) -> Fix {
     let name = quote(&link.name);
     let has_master = link.master.is_some_and(|master| master != bridge.index);
-    if has_master || link.addresses.iter().any(|network| !is_link_local(network)) {
+    if has_master || link.addresses.iter().any(|network| !is_link_local(network.address)) {
         let use_ = if has_master { "belongs to another device" } else { "has addresses of its own" };
         return Fix::advice(format!(
             "{} {use_} on this host: find out whether it is meant to be a port of {} before it is taken from there.",
@@ -159,7 +157,7 @@ pub fn enslave(link: &Link, bridge: &Link, why: impl Into<String>) -> Fix {
 
 /// Gives the addresses of a bridge's port to the bridge, and with them the routes by gateways; none where it has no address.
 pub fn move_addresses(host: &HostState, port: &Link, bridge: &Link) -> Option<Fix> {
-    let addresses: Vec<&Network> = port.addresses.iter().filter(|network| !is_link_local(network)).collect();
+    let addresses: Vec<&Network> = port.addresses.iter().filter(|network| !is_link_local(network.address)).collect();
     let by_port = |route: &&Route| route.device == Some(port.index) && route.gateway.is_some() && route.table == MAIN;
     let routes: Vec<&Route> = host.routes.iter().filter(by_port).take(ROUTES + 1).collect();
     if addresses.is_empty() || routes.len() > ROUTES {

@@ -7,6 +7,7 @@ use crate::diagnose::report::Fix;
 use crate::diagnose::shell::quote;
 use crate::event::HostState;
 use crate::event::host::{Link, LinkKind, PortState};
+use crate::event::is_link_local;
 use crate::forward::effect::Effect;
 
 /// Lets a port forward. Where spanning tree runs, it alone sets states (`br_set_port_state`: busy), and what it has begun
@@ -96,8 +97,4 @@ pub fn rejoin(scene: &Scene<'_>, bridge: &Link, far: &Link) -> Fix {
             far.name, bridge.name
         )),
     }
-}
-
-fn is_link_local(address: std::net::IpAddr) -> bool {
-    matches!(address, std::net::IpAddr::V6(v6) if v6.is_unicast_link_local())
 }

@@ -19,6 +19,7 @@ use crate::diagnose::facts::standing::Standing;
 use crate::diagnose::facts::{bridge, dropped};
 use crate::diagnose::report::FlowDirection;
 use crate::event::host::{BridgeState, Link, LinkKind};
+use crate::event::is_link_local;
 use crate::event::{Address, Direction, FlowKey, IfIndex, MacAddress, Place, Protocol};
 use crate::track::Flow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -151,10 +152,7 @@ fn turned_away(scene: &Scene<'_>, flow: &Flow) -> Option<IfIndex> {
     if scene.is_host_address(address) || flow.places.keys().any(|place| place.device != device) {
         return None;
     }
-    let kind = |address: &IpAddr| match address {
-        IpAddr::V4(_) => (4, false),
-        IpAddr::V6(address) => (6, address.is_unicast_link_local()),
-    };
+    let kind = |address: &IpAddr| (address.is_ipv6(), is_link_local(*address));
     let unknown = |port: &IfIndex| {
         let known = scene.addresses_of(*port);
         scene.interface(*port).is_some() && !known.iter().any(|known| kind(known) == kind(&address))
@@ -175,8 +173,7 @@ fn waiting_guest(scene: &Scene<'_>, flow: &Flow) -> Option<IfIndex> {
         return None;
     }
     // Each device has the same network of link-local addresses: where the flow went tells which is meant.
-    let is_link_local = matches!(address, std::net::IpAddr::V6(address) if address.is_unicast_link_local());
-    if is_link_local && flow.places.is_empty() {
+    if is_link_local(address) && flow.places.is_empty() {
         return None;
     }
     let serves = |link: &&Link| {

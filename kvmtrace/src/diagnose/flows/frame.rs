@@ -2,7 +2,7 @@
 
 use super::case::{Case, Way};
 use crate::diagnose::facts::bridge::{is_wide_group, pvid};
-use crate::diagnose::facts::routes::{network_of, route_to};
+use crate::diagnose::facts::routes::route_to;
 use crate::event::host::{Link, LinkKind, Network};
 use crate::event::{Direction, IfIndex, Protocol};
 use std::net::IpAddr;
@@ -52,7 +52,7 @@ pub fn guest_network(case: &Case<'_>, source: IpAddr) -> Option<Network> {
     let inside: Option<IfIndex> = route_to(case.scene, source).and_then(|route| route.device);
     let link = inside.and_then(|device| case.scene.link(device)).or_else(|| case.bridge())?;
     let network = link.addresses.iter().find(|network| network.contains(source))?;
-    Some(network_of(*network))
+    Some(network.whole())
 }
 
 /// The VLAN that a bridge with VLAN filtering takes the frames for: their tag, else the PVID of the port that they came in

@@ -13,6 +13,7 @@ use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict};
 use crate::diagnose::shell::quote;
 use crate::diagnose::words;
 use crate::event::host::{Link, LinkKind};
+use crate::event::is_link_local;
 use crate::event::{Address, Direction, FlowCounters, IfIndex, Place, Protocol};
 use std::net::IpAddr;
 
@@ -43,10 +44,7 @@ pub fn judge_held(case: &Case<'_>) -> Option<Judgement> {
 /// The one guest that a question to all reached, of which no address of this kind is known, and which can't answer.
 fn silent_guest(case: &Case<'_>, asked: IpAddr) -> Option<IfIndex> {
     let scene = case.scene;
-    let kind = |address: &IpAddr| match address {
-        IpAddr::V4(_) => (4, false),
-        IpAddr::V6(address) => (6, address.is_unicast_link_local()),
-    };
+    let kind = |address: &IpAddr| (address.is_ipv6(), is_link_local(*address));
     let interfaces = scene.host.guests.iter().flat_map(|guest| &guest.interfaces).map(|interface| interface.device);
     let unknown = |device: &IfIndex| !scene.addresses_of(*device).iter().any(|known| kind(known) == kind(&asked));
     let reached =

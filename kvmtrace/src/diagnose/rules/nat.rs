@@ -2,7 +2,6 @@
 
 use crate::diagnose::facts::nat::{exempting, is_private, masquerades, nat_chains};
 use crate::diagnose::facts::place::at;
-use crate::diagnose::facts::scene::Role;
 use crate::diagnose::fix::masquerade::masquerade;
 use crate::diagnose::flows::case::{Case, Way};
 use crate::diagnose::flows::frame::guest_network;
@@ -10,7 +9,7 @@ use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict};
 use crate::diagnose::words;
 use crate::event::host::{Link, LinkKind, Network};
-use crate::event::{Direction, IfIndex, Place, Protocol};
+use crate::event::{Direction, IfIndex};
 use std::net::IpAddr;
 
 /// See the module.
@@ -98,28 +97,15 @@ pub fn judge_one_way(case: &Case<'_>) -> Option<Judgement> {
 /// Packets that came in by a NIC have reached the guest, or another of its network under its own address: out there the way
 /// to the network is known.
 fn is_reached(case: &Case<'_>, network: Network) -> bool {
-    case.scene.track.flows().any(|flow| {
-        let from_outside = flow
-            .places
-            .keys()
-            .any(|place| place.direction == Direction::Ingress && case.scene.role(place.device) == Role::Nic);
-        let to_network = flow.key.destination.ip().is_some_and(|to| network.contains(to));
-        let here = |place: &Place| Some(place.device) == case.device() || to_network;
-        from_outside && flow.places.keys().any(|place| here(place) && case.scene.is_exit(*place))
-    })
+    let index = case.scene.index();
+    case.device().is_some_and(|device| index.is_reached(device)) || index.is_network_reached(network)
 }
 
 /// Out there somebody asks for the guest itself, by ARP or ND, and is not answered: that is why nothing comes back.
 fn is_sought(case: &Case<'_>, source: IpAddr, uplink: IfIndex) -> bool {
-    let track = case.scene.track;
-    track.flows().any(|flow| {
-        let asks = matches!(flow.key.protocol, Protocol::Arp { operation: 1 } | Protocol::Icmpv6 { kind: 135, .. });
-        let here = |place: &Place| place.device == uplink && place.direction == Direction::Ingress;
-        let told = || {
-            let advertised = case.scene.advertisements(source).iter();
-            track.get(&flow.key.reverse()).is_some()
-                || advertised.into_iter().any(|answer| answer.key.destination == flow.key.source)
-        };
-        asks && flow.target.or(flow.key.destination.ip()) == Some(source) && flow.places.keys().any(here) && !told()
+    let advertised = case.scene.advertisements(source);
+    case.scene.index().questions(source, uplink).iter().any(|question| {
+        let told = || advertised.iter().any(|answer| answer.key.destination == question.key.source);
+        case.scene.track.get(&question.key.reverse()).is_none() && !told()
     })
 }

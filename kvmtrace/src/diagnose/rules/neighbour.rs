@@ -4,7 +4,6 @@
 //! requests leave, none comes back; nothing is dropped.
 
 use crate::diagnose::facts::place::{at, beyond};
-use crate::diagnose::facts::routes::network_of;
 use crate::diagnose::facts::scene::Role;
 use crate::diagnose::facts::sites::Site;
 use crate::diagnose::faults::overlap::overlap;
@@ -14,6 +13,7 @@ use crate::diagnose::flows::case::Case;
 use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict};
 use crate::diagnose::words;
+use crate::event::is_link_local;
 use crate::event::{Direction, IfIndex, MacAddress};
 use std::net::IpAddr;
 
@@ -113,17 +113,20 @@ fn stranger(case: &Case<'_>) -> Option<Fix> {
     let scene = case.scene;
     let source = case.key().source.ip().filter(|_| case.is_from_guest())?;
     let bridge = case.bridge().filter(|bridge| scene.host.uplinks(bridge.index).next().is_none())?;
-    let local = |address: IpAddr| matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
     let served: Vec<_> = bridge
         .addresses
         .iter()
-        .filter(|own| own.address.is_ipv4() == source.is_ipv4() && !local(own.address))
+        .filter(|own| own.address.is_ipv4() == source.is_ipv4() && !is_link_local(own.address))
         .collect();
-    if local(source) || source.is_unspecified() || served.is_empty() || served.iter().any(|own| own.contains(source)) {
+    if is_link_local(source)
+        || source.is_unspecified()
+        || served.is_empty()
+        || served.iter().any(|own| own.contains(source))
+    {
         return None;
     }
     let guest = scene.guest_name(case.device()?).unwrap_or_default();
-    let networks: Vec<String> = served.iter().map(|own| network_of(**own).to_string()).collect();
+    let networks: Vec<String> = served.iter().map(|own| own.whole().to_string()).collect();
     let gateways: Vec<String> = served.iter().map(|own| own.address.to_string()).collect();
     Some(Fix::advice(format!(
         "{guest} uses {source}, and the network of {} is {}: give {guest} an address of that network, by DHCP or in its own configuration, and {} for its gateway.",

@@ -97,7 +97,7 @@ fn uses_address(scene: &Scene<'_>, flow: &Flow, device: IfIndex) -> bool {
 fn routed_network(scene: &Scene<'_>, bridge: &Link) -> Option<Network> {
     let forwards = scene.host.sysctl("net.ipv6.conf.all.forwarding").is_some_and(|value| value != "0");
     let mut own = bridge.addresses.iter().filter(|own| is_global(&own.address) && own.prefix <= 64);
-    own.next().filter(|_| forwards).map(|own| crate::diagnose::facts::routes::network_of(*own))
+    own.next().filter(|_| forwards).map(|own| own.whole())
 }
 
 fn is_global(address: &IpAddr) -> bool {

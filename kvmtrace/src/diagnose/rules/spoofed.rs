@@ -14,8 +14,9 @@ use crate::diagnose::flows::case::Case;
 use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict, Where};
 use crate::diagnose::words;
-use crate::event::host::Link;
-use crate::event::{Direction, IfIndex};
+use crate::event::IfIndex;
+use crate::event::host::{FdbEntry, Link};
+use crate::event::is_link_local;
 use std::net::IpAddr;
 
 /// What the guest sends as, and whose that is.
@@ -141,14 +142,8 @@ fn unstopped(case: &Case<'_>, device: IfIndex, disguise: &Disguise<'_>) -> Optio
 fn is_there(case: &Case<'_>, owner: &Owner<'_>) -> bool {
     let Owner::Machine(mac) = owner else { return true };
     let scene = case.scene;
-    let heard = || {
-        scene.track.flows().flat_map(|flow| &flow.places).any(|(place, counters)| {
-            counters.source_mac == *mac
-                && place.direction == Direction::Ingress
-                && scene.interface(place.device).is_none()
-        })
-    };
-    scene.host.forwarding.iter().any(|entry| entry.mac == *mac && !entry.permanent && !entry.fixed) || heard()
+    let learnt = |entry: &FdbEntry| entry.mac == *mac && !entry.permanent && !entry.fixed;
+    scene.index().is_heard_beyond(*mac) || scene.host.forwarding.iter().any(learnt)
 }
 
 /// The source is not the interface's own: another's, or one that the guest merely claims beside its own, or against a rule
@@ -186,9 +181,7 @@ fn disguise<'a>(case: &Case<'a>, device: IfIndex, checked: bool) -> Option<Disgu
 
 /// Sources that anybody may use before it has an address, and the link-local one that follows from the MAC address.
 fn is_of_no_one(source: IpAddr) -> bool {
-    source.is_unspecified()
-        || source.is_multicast()
-        || matches!(source, IpAddr::V6(address) if address.is_unicast_link_local())
+    source.is_unspecified() || source.is_multicast() || is_link_local(source)
 }
 
 fn spoofed(case: &Case<'_>, device: IfIndex, disguise: &Disguise<'_>, place: Where, by: &str) -> Judgement {

@@ -14,6 +14,7 @@ use crate::event::Protocol;
 use crate::event::host::{FdbEntry, Link, LinkKind};
 use crate::event::overlay::WireguardPeer;
 use crate::forward::effect::Effect;
+use crate::track::IcmpError;
 use std::net::IpAddr;
 
 /// See the module.
@@ -159,7 +160,13 @@ fn refused(case: &Case<'_>, tunnel: &Link, remote: IpAddr) -> Option<Judgement> 
         _ => return None,
     };
     let ends = scene.host.overlay.tunnels.get(&tunnel.index)?;
-    let about = |error: &&crate::track::IcmpError| error.about.flow.protocol == carrier && error.about.is_unreachable();
+    // Anybody can claim that; only the other end, and this host, know.
+    let knows = |from: IpAddr| from == remote || scene.is_host_address(from);
+    let about = |error: &&IcmpError| {
+        error.about.flow.protocol == carrier
+            && error.about.is_unreachable()
+            && error.flow.source.ip().is_some_and(knows)
+    };
     let errors = || scene.track.errors().filter(about);
     let key = ends.key.map(|key| format!(" with the key {key}")).unwrap_or_default();
     let own_key = ends.input_key.map(|key| format!(" with the key {key}")).unwrap_or_default();

@@ -1,5 +1,6 @@
 //! `vlan-tag-mismatch`: frames reach their receiver with a VLAN tag that it does not use, or without the one that it uses.
 
+use crate::diagnose::facts::index::{Tags, tag};
 use crate::diagnose::facts::place::at;
 use crate::diagnose::fix::vlan::retag;
 use crate::diagnose::flows::case::Case;
@@ -9,15 +10,11 @@ use crate::diagnose::words;
 use crate::event::host::{Link, LinkKind};
 use crate::event::{Address, Direction, IfIndex, Place};
 use crate::track::Flow;
-use std::collections::BTreeSet;
 use std::net::IpAddr;
-
-/// VLAN tags of frames; none for those without one, and for those that bear a priority alone (VLAN 0).
-type Tags = BTreeSet<Option<u16>>;
 
 fn tags<'a>(flows: impl Iterator<Item = &'a Flow>, device: IfIndex, direction: Direction) -> Tags {
     let place = Place { device, direction };
-    flows.filter(|flow| flow.places.contains_key(&place)).map(|flow| flow.key.vlan.filter(|vlan| *vlan != 0)).collect()
+    flows.filter(|flow| flow.places.contains_key(&place)).map(tag).collect()
 }
 
 /// Some frames, all of them other than all of those.
@@ -50,7 +47,6 @@ pub fn judge_silent(case: &Case<'_>) -> Option<Judgement> {
     if case.answered() > 0 {
         return judge(case);
     }
-    // Looked for in all flows: only what asks for an address is worth that.
     if !case.is_neighbour_traffic() {
         return None;
     }
@@ -66,10 +62,8 @@ pub fn judge_silent(case: &Case<'_>) -> Option<Judgement> {
 /// A guest is asked with a tag that it never uses.
 fn at_guest(case: &Case<'_>, guest: &Link, asked: IpAddr) -> Option<Judgement> {
     let came = tags(case.group.flows(), guest.index, Direction::Egress);
-    let mut uses = tags(case.scene.track.flows(), guest.index, Direction::Ingress);
-    if uses.is_empty() {
-        uses = known_to_host(case, guest, asked);
-    }
+    let seen = case.scene.index().tags_sent(guest.index);
+    let uses = seen.cloned().unwrap_or_else(|| known_to_host(case, guest, asked));
     let (gets, sends) = differ(&came, &uses)?;
     let explanation = format!(
         "{} for {asked} come to the guest on {} {}, and it sends its own frames {}: it takes none of these.",
@@ -98,12 +92,11 @@ fn known_to_host(case: &Case<'_>, guest: &Link, asked: IpAddr) -> Tags {
 
 /// A guest asks for somebody who sends by the same device with another tag.
 fn beyond(case: &Case<'_>, asked: IpAddr) -> Option<Judgement> {
-    let theirs: Vec<&Flow> =
-        case.scene.track.flows().filter(|flow| flow.key.source == Address::Ip(asked)).take(64).collect();
+    let theirs = case.scene.index().from(Address::Ip(asked));
     let exits = case.hops.iter().map(|(place, _)| place).filter(|place| place.direction == Direction::Egress);
     exits.map(|place| place.device).find_map(|device| {
         let went = tags(case.group.flows(), device, Direction::Egress);
-        let came = tags(theirs.iter().copied(), device, Direction::Ingress);
+        let came = tags(theirs.iter().copied().take(64), device, Direction::Ingress);
         let (sent, used) = differ(&went, &came)?;
         let link = case.scene.link(device)?;
         let explanation = format!(

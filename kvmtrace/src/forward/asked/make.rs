@@ -3,8 +3,9 @@
 use super::frames::{BROADCAST, STAND_IN, group_mac, ip, packet, resolution, sized};
 use super::owners::{family, outside_address, own_address, owner};
 use super::question::{Asked, Goal, Kind, Question, QuestionError, Resolution, Target, guest_named};
-use super::segment::{Segment, is_link_local};
+use super::segment::Segment;
 use crate::event::host::GuestInterface;
+use crate::event::is_self_assigned;
 use crate::event::{HostState, IfIndex};
 use crate::forward::Entry;
 use crate::forward::packet::{Packet, Transport};
@@ -109,7 +110,7 @@ fn addresses_of(
             let mut interfaces = interfaces;
             interfaces.sort_by_key(|interface| !near(interface.device));
             let all = interfaces.iter().flat_map(|interface| interface.addresses.iter().copied());
-            let all: Vec<IpAddr> = all.filter(|address| !is_link_local(*address)).collect();
+            let all: Vec<IpAddr> = all.filter(|address| !is_self_assigned(*address)).collect();
             let fitting =
                 wanted.iter().flat_map(|v6| all.iter().copied().filter(move |address| address.is_ipv6() == *v6));
             or(fitting.collect(), no_address(&other.name))
@@ -141,7 +142,7 @@ fn families(question: &Question, interface: &GuestInterface) -> Vec<bool> {
         (_, Some(source)) => vec![source.is_ipv6()],
         (_, None) => {
             let has = |v6: bool| {
-                interface.addresses.iter().any(|address| address.is_ipv6() == v6 && !is_link_local(*address))
+                interface.addresses.iter().any(|address| address.is_ipv6() == v6 && !is_self_assigned(*address))
             };
             let known: Vec<bool> = [false, true].into_iter().filter(|v6| has(*v6)).collect();
             if known.is_empty() { vec![false, true] } else { known }

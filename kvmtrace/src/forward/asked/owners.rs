@@ -1,15 +1,15 @@
 //! Whose addresses are whose, and by which of them a machine is spoken to.
 
 use super::question::Goal;
-use super::segment::is_link_local;
 use crate::event::HostState;
 use crate::event::host::{Link, LinkKind, Route};
+use crate::event::is_self_assigned;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The address that a guest would send from (RFC 6724, rule 2: the same scope).
 pub(super) fn own_address(addresses: &[IpAddr], target: IpAddr) -> Option<IpAddr> {
     let same = |address: &&IpAddr| address.is_ipv6() == target.is_ipv6();
-    addresses.iter().filter(same).find(|address| is_link_local(**address) == is_link_local(target)).copied()
+    addresses.iter().filter(same).find(|address| is_self_assigned(**address) == is_self_assigned(target)).copied()
 }
 
 /// An address of this host on a network that its default route leads out of, else any.
@@ -20,7 +20,7 @@ pub(super) fn outside_address(host: &HostState, v6: bool) -> Option<IpAddr> {
     let mut links: Vec<&Link> = host.links.values().filter(loopback).collect();
     links.sort_by_key(|link| (Some(link.index) != outside, link.index));
     let mut addresses = links.iter().flat_map(|link| &link.addresses).map(|network| network.address);
-    addresses.find(|address| address.is_ipv6() == v6 && !is_link_local(*address))
+    addresses.find(|address| address.is_ipv6() == v6 && !is_self_assigned(*address))
 }
 
 /// The longest match of the main table.

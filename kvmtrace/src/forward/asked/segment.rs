@@ -3,6 +3,7 @@
 
 use super::question::{Goal, NextHop};
 use crate::event::host::{BridgeState, GuestInterface, Link, LinkKind, Network, PortVlan, Route};
+use crate::event::is_self_assigned;
 use crate::event::switched::Switched;
 use crate::event::{HostState, IfIndex};
 use std::collections::BTreeSet;
@@ -157,13 +158,13 @@ impl<'a> Segment<'a> {
     fn own(&self, v6: bool) -> impl Iterator<Item = &'a Network> + Clone + use<'a> {
         let of_family = move |network: &&Network| network.address.is_ipv6() == v6;
         let all: Vec<&Network> = self.near.iter().flat_map(|link| &link.addresses).filter(of_family).collect();
-        let wide: Vec<&Network> = all.iter().copied().filter(|network| !is_link_local(network.address)).collect();
+        let wide: Vec<&Network> = all.iter().copied().filter(|network| !is_self_assigned(network.address)).collect();
         if wide.is_empty() { all.into_iter() } else { wide.into_iter() }
     }
 
     /// The prefix of the guest's network, where an address or route of this host shows it; of IPv6 the usual /64.
     pub fn network(&self, guest: IpAddr) -> Option<Network> {
-        if is_link_local(guest) {
+        if is_self_assigned(guest) {
             return Some(Network { address: guest, prefix: if guest.is_ipv6() { 64 } else { 16 } });
         }
         let whole = if guest.is_ipv6() { 128 } else { 32 };
@@ -227,12 +228,4 @@ impl<'a> Segment<'a> {
 
 fn is_macvlan(link: &Link) -> bool {
     matches!(link.kind, LinkKind::Macvlan)
-}
-
-/// `169.254/16` and `fe80::/10`.
-pub(super) fn is_link_local(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => address.is_link_local(),
-        IpAddr::V6(address) => address.is_unicast_link_local(),
-    }
 }

@@ -1,9 +1,10 @@
 //! What a guest can be expected to reach, as far as this host knows it.
 
 use super::question::{Goal, guest_named};
-use super::segment::{Segment, is_link_local};
+use super::segment::Segment;
 use crate::event::HostState;
 use crate::event::host::GuestInterface;
+use crate::event::is_self_assigned;
 use std::net::IpAddr;
 
 /// The targets of a probe that names none.
@@ -52,7 +53,7 @@ fn neighbour(host: &HostState, guest: &str) -> Option<String> {
 /// Families that the guest has an address of.
 fn speaks(interfaces: &[&GuestInterface], address: IpAddr) -> bool {
     let own = interfaces.iter().flat_map(|interface| &interface.addresses);
-    own.into_iter().any(|own| own.is_ipv6() == address.is_ipv6() && !is_link_local(*own))
+    own.into_iter().any(|own| own.is_ipv6() == address.is_ipv6() && !is_self_assigned(*own))
 }
 
 fn name_server(host: &HostState, guest: &str, name_servers: &[IpAddr]) -> Option<IpAddr> {
@@ -75,7 +76,7 @@ fn beyond(host: &HostState, guest: &str) -> Option<IpAddr> {
     let mut defaults: Vec<_> = host.routes.iter().filter(|route| route.destination.prefix == 0).collect();
     defaults.sort_by_key(|route| (route.destination.address.is_ipv6(), route.metric));
     let is_beyond = |address: &IpAddr| {
-        !is_link_local(*address)
+        !is_self_assigned(*address)
             && speaks(&interfaces, *address)
             && interfaces.iter().all(|interface| {
                 let segment = Segment::of(host, interface.device);

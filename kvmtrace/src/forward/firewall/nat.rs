@@ -3,6 +3,7 @@
 use super::run::{End, Run};
 use super::test::Answers;
 use crate::event::host::{Link, Network};
+use crate::event::is_link_local;
 use crate::event::ruleset::{Choice, Hook, Layer, MapAnswer, Nat, NatKind, NatTarget};
 use crate::forward::packet::{Connection, Packet, Transport};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -142,9 +143,8 @@ impl Run<'_> {
         let link: &Link = self.subject.place.topology.link(at.input?)?;
         let mut own = link.addresses.iter().map(|network| network.address).filter(|address| address.is_ipv6() == v6);
         // nf_nat_redirect_ipv6_usable: a link-local destination asks for a link-local address; the kernel lists the widest first.
-        let is_local = |address: &IpAddr| matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
-        let bound = self.subject.packet.ip().is_some_and(|ip| is_local(&ip.destination));
-        own.find(|address| !bound || is_local(address))
+        let bound = self.subject.packet.ip().is_some_and(|ip| is_link_local(ip.destination));
+        own.find(|address| !bound || is_link_local(*address))
     }
 }
 

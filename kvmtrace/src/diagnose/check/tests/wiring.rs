@@ -2,7 +2,6 @@
 
 use super::*;
 use super::{broken, change, host, link, routed, rule};
-use crate::diagnose::facts::routes;
 use crate::event::bridge::PortVlan;
 use crate::event::host::{Chain, Neighbour, Route};
 use crate::event::{Event, EventKind, HostState, PolicyRule, Timestamp};
@@ -167,12 +166,12 @@ fn bridges_that_are_joined_twice_are_told_where_nothing_breaks_the_ring() {
 #[test]
 fn a_network_that_lies_on_two_devices_is_told() {
     let also = |own: &str, metric: u32| {
-        let destination = base(network(own, 24));
+        let destination = network(own, 24).whole();
         told(|host| {
             routed(host, "192.168.122.1", "198.51.100.7");
             host.netfilter.chains.push(rule("postrouting", "masquerade", "masquerade"));
             host.routes.push(Route { metric, ..route(destination, 5) });
-            host.routes.push(route(base(network("192.168.122.1", 24)), 2));
+            host.routes.push(route(network("192.168.122.1", 24).whole(), 2));
         })
     };
     let device = |found: &[Finding]| found[0].place.as_ref().and_then(|place| place.device.clone());
@@ -185,8 +184,8 @@ fn a_network_that_lies_on_two_devices_is_told() {
     // A hoster's way: the bridge has the NIC's network, and each guest a route of its own.
     let routed_each = broken(|host| {
         routed(host, "203.0.113.1", "203.0.113.1");
-        host.routes.push(route(base(network("203.0.113.1", 24)), 5));
-        host.routes.push(route(base(network("203.0.113.1", 24)), 2));
+        host.routes.push(route(network("203.0.113.1", 24).whole(), 5));
+        host.routes.push(route(network("203.0.113.1", 24).whole(), 2));
         host.routes.push(route(network("203.0.113.9", 32), 2));
     });
     assert_eq!(routed_each, []);
@@ -198,7 +197,7 @@ fn a_longer_network_elsewhere_is_told_where_it_has_a_guests_address() {
         broken(|host| {
             routed(host, "203.0.113.1", "203.0.113.65");
             change(host, 5, |link| link.addresses[0].prefix = 26);
-            host.routes.push(route(base(network("203.0.113.1", 24)), 2));
+            host.routes.push(route(network("203.0.113.1", 24).whole(), 2));
             host.routes.push(route(network("203.0.113.64", 26), 5));
             host.guests[0].interfaces[0].addresses.push(address.parse().unwrap());
         })
@@ -386,10 +385,6 @@ fn a_host_that_forwards_and_lost_its_advertised_route_is_told() {
     assert_eq!(found("2", false), []);
     assert_eq!(found("0", false), []);
     assert_eq!(found("1", true), []);
-}
-
-fn base(network: Network) -> Network {
-    routes::network_of(network)
 }
 
 /// An address of the bridge's network may belong to a guest that the host routes for beside the bridge.
