@@ -30,9 +30,18 @@ pub fn isolated(case: &Case<'_>, port: &Link, target: &Link, bridge: &Link) -> O
         target.name,
         bridge.name
     );
+    // Nobody isolates the ports of two guests by chance: it keeps them apart, whoever they are.
+    let is_meant = [port, target].iter().all(|link| case.scene.interface(link.index).is_some());
+    let meant = is_meant.then(|| {
+        Fix::advice(format!(
+            "Find out whether {} and {} are kept apart on purpose (guests of different tenants, a private network): then this works as configured, and nothing is to be mended.",
+            port.name, target.name
+        ))
+    });
     Some(
         Judgement::dropped(Cause::BridgePortIsolated, at(case.scene, port.index, Point::BridgeForward), explanation)
             .evidence([format!("{}: isolated on; {}: isolated on", port.name, target.name)])
+            .fixes(meant)
             .fix(
                 device::port_flag(
                     port,
