@@ -152,8 +152,8 @@ fn check_what_was_configured(state: &HostState) {
         let fits = |route: &&kvmtrace::event::host::Route| route.destination.to_string() == destination;
         state.routes.iter().filter(fits).collect::<Vec<_>>()
     };
-    assert_eq!(routes("10.66.0.0/16")[0].kind, "blackhole");
-    assert_eq!(routes("fd66::/64")[0].kind, "prohibit");
+    assert_eq!(routes("10.66.0.0/16")[0].kind.name(), "blackhole");
+    assert_eq!(routes("fd66::/64")[0].kind.name(), "prohibit");
     let other_table = routes("10.67.0.0/16")[0];
     assert_eq!((other_table.table, other_table.mtu, other_table.gateway), (100, Some(1300), address("10.9.0.9")));
     let gateways: Vec<_> = routes("10.68.0.0/16").iter().map(|route| route.gateway).collect();
@@ -161,7 +161,7 @@ fn check_what_was_configured(state: &HostState) {
     assert_eq!(routes("10.9.0.1/32").len(), 0, "the local table is left out");
 
     let neighbour = state.neighbours.iter().find(|neighbour| neighbour.address.to_string() == "fd00::5").unwrap();
-    assert_eq!((neighbour.device, neighbour.state.as_str()), (bridge.index, "permanent"));
+    assert_eq!((neighbour.device, neighbour.state.name()), (bridge.index, "permanent"));
     assert!(
         state.qdiscs.iter().any(|qdisc| qdisc.device == tap.index && qdisc.kind == "tbf" && qdisc.parent == "root")
     );

@@ -5,6 +5,7 @@ use kvmtrace::event::bridge::{BridgePort, BridgeState, PortState};
 use kvmtrace::event::host::{
     Backend, Chain, FdbEntry, Guest, GuestInterface, HostState, Link, LinkKind, LinkStatistics, Network, Route, Rule,
 };
+use kvmtrace::event::names::RouteKind;
 use kvmtrace::event::{IfIndex, MacAddress};
 use std::net::IpAddr;
 use std::time::Instant;
@@ -123,7 +124,7 @@ pub(crate) fn host() -> HostState {
             source: None,
             table: 254,
             metric: 0,
-            kind: "unicast".to_owned(),
+            kind: RouteKind::Unicast,
             mtu: None,
         });
     }

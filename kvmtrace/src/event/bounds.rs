@@ -6,6 +6,7 @@
 
 use super::host::{Chain, FdbEntry, Guest, Link, LinkKind, Neighbour, Qdisc, Route};
 use super::{HostState, IfIndex, MacAddress};
+use crate::event::names::RouteKind;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Entries of one table: more than hosts have, but for routers, fabrics of tunnels and hosts of thousands of containers.
@@ -16,7 +17,7 @@ pub const ROOM: usize = 800_000;
 /// Routes in the order in which they go: the most special first; a route that stands for many stays. One without a
 /// gateway leads to a neighbour or a guest, or forbids something.
 fn rank_of_route(route: &Route) -> (bool, u8) {
-    let general = route.destination.prefix == 0 || route.gateway.is_none() || route.kind != "unicast";
+    let general = route.destination.prefix == 0 || route.gateway.is_none() || route.kind != RouteKind::Unicast;
     (!general, route.destination.prefix)
 }
 

@@ -3,6 +3,7 @@
 
 pub use super::bridge::{BridgePort, BridgeState, PortState, PortVlan};
 use super::configuration::Configuration;
+use super::names::{MacvtapMode, NeighbourState, RouteKind};
 pub use super::units::Network;
 use super::units::{IfIndex, MacAddress};
 use serde::{Deserialize, Serialize};
@@ -150,8 +151,8 @@ pub enum LinkKind {
     },
     /// A macvtap on `Link::lower`.
     Macvtap {
-        /// `bridge`, `vepa`, `private`, `passthru`.
-        mode: String,
+        /// Which of the macvtaps of one device it reaches.
+        mode: MacvtapMode,
     },
     /// A macvlan on `Link::lower`.
     Macvlan,
@@ -199,8 +200,8 @@ pub struct Route {
     pub table: u32,
     /// Priority; lower wins.
     pub metric: u32,
-    /// `unicast`, `blackhole`, `unreachable`, `prohibit`, `throw`.
-    pub kind: String,
+    /// What it does.
+    pub kind: RouteKind,
     /// MTU set on the route, in bytes.
     pub mtu: Option<u32>,
 }
@@ -214,8 +215,8 @@ pub struct Neighbour {
     pub device: IfIndex,
     /// Its MAC address, null while unresolved.
     pub mac: Option<MacAddress>,
-    /// `reachable`, `stale`, `delay`, `probe`, `incomplete`, `failed`, `permanent`, `noarp`.
-    pub state: String,
+    /// What is known of it.
+    pub state: NeighbourState,
 }
 
 /// An entry of a bridge's or VXLAN device's forwarding database.

@@ -12,6 +12,7 @@ pub mod configuration;
 pub mod decode;
 pub mod encode;
 pub mod host;
+pub mod names;
 pub mod overlay;
 pub mod packet;
 pub mod policy;

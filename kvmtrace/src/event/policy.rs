@@ -1,5 +1,6 @@
 //! Policy routing: the rules that choose a table, or decide by themselves.
 
+use super::names::RuleAction;
 use super::units::Network;
 use serde::{Deserialize, Serialize};
 
@@ -16,8 +17,8 @@ pub struct PolicyRule {
     pub destination: Option<Network>,
     /// The device that the packet came in by.
     pub input: Option<String>,
-    /// `lookup`, `goto`, `nop`, `blackhole`, `unreachable`, `prohibit`; `l3mdev` for the table of the packet's VRF.
-    pub action: String,
+    /// What it does.
+    pub action: RuleAction,
     /// The table of `lookup`.
     pub table: u32,
     /// It asks for something that is not read (a user, a tunnel, TOS). Old recordings count marks, ports, protocols and

@@ -6,6 +6,7 @@ use super::step::{Arrival, Decision, Doubt, Outcome, Stage, Stop};
 use super::walker::{Position, Task, Walker};
 use crate::event::bond::{Bond, BondMode};
 use crate::event::host::{Link, LinkKind};
+use crate::event::names::MacvtapMode;
 use crate::event::ruleset::Hook;
 use crate::event::{Direction, IfIndex, MacAddress};
 use crate::topology::is_switched;
@@ -165,7 +166,7 @@ impl<'a> Walker<'a, '_> {
             return true;
         }
         // macvlan_hash_lookup; passthru takes all that comes.
-        let passthru = uppers.iter().find(|upper| is_mode(upper, "passthru"));
+        let passthru = uppers.iter().find(|upper| is_mode(upper, MacvtapMode::Passthru));
         let own = uppers.iter().find(|upper| macvlan_mac(upper) == Some(destination));
         match own.or(passthru) {
             Some(upper) if !upper.up => {
@@ -393,7 +394,7 @@ impl<'a> Walker<'a, '_> {
             self.leave(&task, link);
             return;
         };
-        let bridged = is_mode(link, "bridge") || link.kind == LinkKind::Macvlan;
+        let bridged = is_mode(link, MacvtapMode::Bridge) || link.kind == LinkKind::Macvlan;
         if let Some(destination) = task.packet.destination_mac.filter(|_| bridged) {
             let others = self.topology.uppers(lower.index).iter();
             let others: Vec<&Link> = others
@@ -401,7 +402,7 @@ impl<'a> Walker<'a, '_> {
                 .filter(|other| {
                     other.index != device
                         && is_macvlan(other)
-                        && (is_mode(other, "bridge") || other.kind == LinkKind::Macvlan)
+                        && (is_mode(other, MacvtapMode::Bridge) || other.kind == LinkKind::Macvlan)
                 })
                 .collect();
             if destination.is_multicast() {
@@ -452,8 +453,8 @@ fn is_macvlan(link: &Link) -> bool {
     matches!(link.kind, LinkKind::Macvlan | LinkKind::Macvtap { .. })
 }
 
-fn is_mode(link: &Link, mode: &str) -> bool {
-    matches!(&link.kind, LinkKind::Macvtap { mode: own } if own == mode)
+fn is_mode(link: &Link, mode: MacvtapMode) -> bool {
+    matches!(&link.kind, LinkKind::Macvtap { mode: own } if *own == mode)
 }
 
 /// A macvtap is given its guest's address, unless the guest has changed it.
@@ -462,7 +463,7 @@ fn macvlan_mac(link: &Link) -> Option<MacAddress> {
 }
 
 fn filters_groups(link: &Link) -> bool {
-    !is_mode(link, "passthru")
+    !is_mode(link, MacvtapMode::Passthru)
 }
 
 fn macvlan_position(link: &Link) -> Position {

@@ -4,6 +4,7 @@
 use crate::event::bond::{Bond, BondMode};
 use crate::event::bridge::{PortState, PortVlan};
 use crate::event::host::{FdbEntry, HostState, Link, LinkKind, Network, Route, Rule};
+use crate::event::names::{MacvtapMode, RouteKind};
 use crate::event::overlay::IpsecPolicy;
 use crate::event::ruleset::RuleReference;
 use crate::event::switch::{SwitchFlow, SwitchPlace, SwitchVlans};
@@ -69,7 +70,7 @@ pub enum Effect {
     /// A device takes part in ARP.
     ArpOn(IfIndex),
     /// A macvtap gets another mode.
-    MacvtapMode(IfIndex, String),
+    MacvtapMode(IfIndex, MacvtapMode),
     /// An option of a bond.
     Bond(IfIndex, BondOption),
     /// An address is given to a device.
@@ -190,7 +191,7 @@ impl Effect {
             Self::XdpOff(device) => with(host, *device, |link| link.xdp = None),
             Self::ArpOn(device) => with(host, *device, |link| link.arp_off = false),
             Self::MacvtapMode(device, mode) => {
-                with(host, *device, |link| link.kind = LinkKind::Macvtap { mode: mode.clone() });
+                with(host, *device, |link| link.kind = LinkKind::Macvtap { mode: *mode });
             }
             Self::Bond(device, option) => {
                 if let Some(bond) = host.bonds.get_mut(device) {
@@ -289,7 +290,7 @@ fn connect(host: &mut HostState, device: IfIndex) {
             source: (!v6).then_some(own.address),
             table: MAIN,
             metric: if v6 { IPV6_METRIC } else { 0 },
-            kind: "unicast".to_owned(),
+            kind: RouteKind::Unicast,
             mtu: None,
         });
     }

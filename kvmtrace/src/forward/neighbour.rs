@@ -8,6 +8,7 @@ use super::step::{Arrival, Decision, Outcome, Stage, Stop};
 use super::walker::{Position, Task, Walker};
 use crate::event::MacAddress;
 use crate::event::host::Link;
+use crate::event::names::NeighbourState;
 use crate::event::ruleset::{Hook, Layer};
 use crate::topology::routing::Question;
 use std::net::{IpAddr, Ipv4Addr};
@@ -35,7 +36,7 @@ impl<'a> Walker<'a, '_> {
                 packet.destination_mac = Some(MacAddress([0xff; 6]));
             } else if let Some(entry) = self.topology.neighbour(link.index, next_hop) {
                 decisions.push(Decision::Neighbour(Box::new(entry.clone())));
-                if entry.mac.is_none() && entry.state == "failed" {
+                if entry.mac.is_none() && entry.state == NeighbourState::Failed {
                     let functions = &["neigh_resolve_output", "neigh_invalidate"];
                     self.stop(
                         &task,

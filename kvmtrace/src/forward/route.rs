@@ -8,6 +8,7 @@ use super::step::{Arrival, Decision, Doubt, Outcome, Stage, Stop};
 use super::walker::{Output, Position, Task, Walker};
 use crate::event::host::{Link, Route};
 use crate::event::is_link_local;
+use crate::event::names::RouteKind;
 use crate::event::overlay::IpsecDirection;
 use crate::event::ruleset::{Hook, Layer};
 use crate::event::{IfIndex, MacAddress};
@@ -127,17 +128,16 @@ impl<'a> Walker<'a, '_> {
         let kind = match (answer.route, answer.rule) {
             (Some(route), _) => {
                 decisions.push(Decision::Route(Box::new(route.clone())));
-                route.kind.as_str()
+                Some(route.kind)
             }
-            (None, Some(rule)) if rule.action != "lookup" => rule.action.as_str(),
-            (None, _) => "none",
+            (None, rule) => rule.and_then(|rule| rule.action.as_route()),
         };
         let stop = match kind {
-            "unicast" => return answer.route.map(|route| (route, decisions)),
-            "blackhole" => Stop::Blackhole,
-            "prohibit" => Stop::Prohibited,
-            "unreachable" => Stop::Unreachable,
-            _ => Stop::NoRoute,
+            Some(RouteKind::Unicast) => return answer.route.map(|route| (route, decisions)),
+            Some(RouteKind::Blackhole) => Stop::Blackhole,
+            Some(RouteKind::Prohibit) => Stop::Prohibited,
+            Some(RouteKind::Unreachable) => Stop::Unreachable,
+            Some(RouteKind::Throw | RouteKind::Other) | None => Stop::NoRoute,
         };
         self.stop(task, Stage::Route, device, ERROR, decisions, stop);
         None

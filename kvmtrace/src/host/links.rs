@@ -4,6 +4,7 @@ use super::bridge;
 use super::netlink::{Attributes, Message, Netlink, attribute, read_u16, read_u32, read_u64};
 use crate::event::IfIndex;
 use crate::event::host::{BridgePort, Link, LinkKind, LinkStatistics, Network, PortState};
+use crate::event::names::MacvtapMode;
 use kvmtrace_common::parse::has_ethernet_header;
 use nix::libc;
 use std::collections::BTreeMap;
@@ -159,21 +160,21 @@ fn kind(info: Attributes<'_>, ethernet: bool) -> LinkKind {
         "bond" => LinkKind::Bond,
         "macvlan" => LinkKind::Macvlan,
         "vlan" => LinkKind::Vlan { id: data.u16(1).unwrap_or(0) },
-        "macvtap" => LinkKind::Macvtap { mode: macvlan_mode(data.u32(1).unwrap_or(0)).to_owned() },
+        "macvtap" => LinkKind::Macvtap { mode: macvlan_mode(data.u32(1).unwrap_or(0)) },
         "vxlan" => vxlan(data),
         _ => LinkKind::Other(kind),
     }
 }
 
 /// `MACVLAN_MODE_*`
-fn macvlan_mode(mode: u32) -> &'static str {
+fn macvlan_mode(mode: u32) -> MacvtapMode {
     match mode {
-        1 => "private",
-        2 => "vepa",
-        4 => "bridge",
-        8 => "passthru",
-        16 => "source",
-        _ => "unknown",
+        1 => MacvtapMode::Private,
+        2 => MacvtapMode::Vepa,
+        4 => MacvtapMode::Bridge,
+        8 => MacvtapMode::Passthru,
+        16 => MacvtapMode::Source,
+        _ => MacvtapMode::Other,
     }
 }
 

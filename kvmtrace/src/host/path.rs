@@ -3,6 +3,7 @@
 use crate::event::IfIndex;
 use crate::event::host::{Guest, HostState, Link, LinkKind};
 use crate::event::is_self_assigned;
+use crate::event::names::RouteKind;
 use crate::event::switched::Switched;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -94,8 +95,10 @@ fn way(state: &HostState, switched: &Switched<'_>, interface: IfIndex) -> BTreeS
         }
     }
     if routed {
-        for route in
-            state.routes.iter().filter(|route| route.kind == "unicast" && !is_link_local(route.destination.address))
+        for route in state
+            .routes
+            .iter()
+            .filter(|route| route.kind == RouteKind::Unicast && !is_link_local(route.destination.address))
         {
             if let Some(device) = route.device {
                 spread(state, switched, device, &mut seen);
@@ -189,7 +192,7 @@ mod tests {
             source: None,
             table: 254,
             metric: 0,
-            kind: "unicast".to_owned(),
+            kind: RouteKind::Unicast,
             mtu: None,
         }
     }
@@ -235,7 +238,7 @@ mod tests {
             with(port(31, "fwln", LinkKind::Veth, 12), |link| link.peer = Some(IfIndex(32))),
             with(port(32, "fwpr", LinkKind::Veth, 10), |link| link.peer = Some(IfIndex(31))),
             port(33, "vx0", vxlan, 13),
-            with(link(34, "macvtap0", LinkKind::Macvtap { mode: "bridge".to_owned() }), |link| {
+            with(link(34, "macvtap0", LinkKind::Macvtap { mode: crate::event::names::MacvtapMode::Bridge }), |link| {
                 link.lower = Some(IfIndex(7));
             }),
         ]);

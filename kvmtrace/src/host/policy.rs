@@ -2,6 +2,7 @@
 
 use super::netlink::{Message, Netlink, read_u32};
 use crate::event::host::Network;
+use crate::event::names::RuleAction;
 use crate::event::{PolicyRule, RuleMark};
 use nix::libc;
 use std::io;
@@ -67,13 +68,13 @@ fn rule(message: &Message) -> Option<PolicyRule> {
         |kind, prefix| attributes.address(kind).filter(|_| prefix > 0).map(|address| Network { address, prefix });
     let of_vrf = attributes.get(FRA_L3MDEV).is_some_and(|value| value.first().is_some_and(|on| *on != 0));
     let action = match header[7] {
-        1 if of_vrf => "l3mdev",
-        1 => "lookup",
-        2 => "goto",
-        3 => "nop",
-        6 => "blackhole",
-        7 => "unreachable",
-        8 => "prohibit",
+        1 if of_vrf => RuleAction::L3mdev,
+        1 => RuleAction::Lookup,
+        2 => RuleAction::Goto,
+        3 => RuleAction::Nop,
+        6 => RuleAction::Blackhole,
+        7 => RuleAction::Unreachable,
+        8 => RuleAction::Prohibit,
         _ => return None,
     };
     let more = attributes.iter().any(|(kind, value)| !PLAIN.contains(&kind) && value.iter().any(|byte| *byte != 0));
@@ -95,7 +96,7 @@ fn rule(message: &Message) -> Option<PolicyRule> {
         source: network(FRA_SRC, header[2]),
         destination: network(FRA_DST, header[1]),
         input: attributes.text(FRA_IIFNAME),
-        action: action.to_owned(),
+        action,
         table: attributes.u32(FRA_TABLE).unwrap_or(u32::from(header[4])),
         narrower: header[3] != 0 || more,
         suppress: attributes.u32(FRA_SUPPRESS_PREFIXLEN).filter(|length| *length != u32::MAX),

@@ -5,6 +5,7 @@ use super::netlink::{Attributes, Message, Netlink, read_address, read_u16};
 use crate::event::IfIndex;
 use crate::event::bounds;
 use crate::event::host::{FdbEntry, Neighbour, Network, Route};
+use crate::event::names::{NeighbourState, RouteKind};
 use nix::libc;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -53,11 +54,11 @@ fn route(message: &Message) -> Vec<Route> {
     let Some((header, attributes)) = message.split(ROUTE_HEADER) else { return Vec::new() };
     let table = attributes.u32(libc::RTA_TABLE).unwrap_or(u32::from(header[4]));
     let kind = match header[7] {
-        libc::RTN_UNICAST => "unicast",
-        libc::RTN_BLACKHOLE => "blackhole",
-        libc::RTN_UNREACHABLE => "unreachable",
-        libc::RTN_PROHIBIT => "prohibit",
-        libc::RTN_THROW => "throw",
+        libc::RTN_UNICAST => RouteKind::Unicast,
+        libc::RTN_BLACKHOLE => RouteKind::Blackhole,
+        libc::RTN_UNREACHABLE => RouteKind::Unreachable,
+        libc::RTN_PROHIBIT => RouteKind::Prohibit,
+        libc::RTN_THROW => RouteKind::Throw,
         _ => return Vec::new(),
     };
     if table == u32::from(libc::RT_TABLE_LOCAL) {
@@ -72,11 +73,11 @@ fn route(message: &Message) -> Vec<Route> {
         destination: Network { address: attributes.address(libc::RTA_DST).unwrap_or(any), prefix: header[1] },
         gateway: gateway(attributes),
         // IPv6 hangs its blackholes on the loopback device.
-        device: attributes.get(libc::RTA_OIF).filter(|_| kind == "unicast").and_then(index),
+        device: attributes.get(libc::RTA_OIF).filter(|_| kind == RouteKind::Unicast).and_then(index),
         source: attributes.address(libc::RTA_PREFSRC),
         table,
         metric: attributes.u32(libc::RTA_PRIORITY).unwrap_or(0),
-        kind: kind.to_owned(),
+        kind,
         mtu: attributes.nested(libc::RTA_METRICS).u32(RTAX_MTU),
     };
     let hops = next_hops(attributes.get(libc::RTA_MULTIPATH).unwrap_or_default());
@@ -144,18 +145,18 @@ fn neighbour(message: &Message) -> Option<Neighbour> {
         return None;
     }
     let state = match read_u16(&header[8..])? {
-        libc::NUD_INCOMPLETE => "incomplete",
-        libc::NUD_REACHABLE => "reachable",
-        libc::NUD_STALE => "stale",
-        libc::NUD_DELAY => "delay",
-        libc::NUD_PROBE => "probe",
-        libc::NUD_FAILED => "failed",
-        libc::NUD_NOARP => "noarp",
-        libc::NUD_PERMANENT => "permanent",
-        _ => "none",
+        libc::NUD_INCOMPLETE => NeighbourState::Incomplete,
+        libc::NUD_REACHABLE => NeighbourState::Reachable,
+        libc::NUD_STALE => NeighbourState::Stale,
+        libc::NUD_DELAY => NeighbourState::Delay,
+        libc::NUD_PROBE => NeighbourState::Probe,
+        libc::NUD_FAILED => NeighbourState::Failed,
+        libc::NUD_NOARP => NeighbourState::NoArp,
+        libc::NUD_PERMANENT => NeighbourState::Permanent,
+        _ => NeighbourState::None,
     };
     let mac = attributes.mac(libc::NDA_LLADDR).filter(|mac| !mac.is_zero());
-    Some(Neighbour { address, device: index(&header[4..])?, mac, state: state.to_owned() })
+    Some(Neighbour { address, device: index(&header[4..])?, mac, state })
 }
 
 /// The forwarding databases of bridges and VXLAN devices.

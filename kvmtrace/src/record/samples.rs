@@ -7,6 +7,7 @@ use crate::event::host::{
     Backend, BridgePort, BridgeState, Chain, FdbEntry, Guest, GuestInterface, Link, LinkKind, LinkStatistics,
     Neighbour, Netfilter, Network, PortState, PortVlan, Qdisc, Route, Rule, Set,
 };
+use crate::event::names::{MacvtapMode, NeighbourState, RouteKind, RuleAction};
 use crate::event::overlay::{
     IpsecDirection, IpsecPolicy, IpsecSelector, IpsecState, IpsecTemplate, Overlay, RealServer, TunnelEnds,
     VirtualService, WireguardPeer,
@@ -309,7 +310,7 @@ fn host() -> HostState {
             link(3, "vnet0", LinkKind::Tun, Some(4), Some(port)),
             link(4, "br0", LinkKind::Bridge(bridge), None, None),
             link(5, "vx0", tunnel, None, None),
-            link(6, "macvtap0", LinkKind::Macvtap { mode: "bridge".to_owned() }, None, None),
+            link(6, "macvtap0", LinkKind::Macvtap { mode: MacvtapMode::Bridge }, None, None),
             link(7, "weird0", LinkKind::Other("ifb".to_owned()), None, None),
         ]
         .into(),
@@ -319,7 +320,7 @@ fn host() -> HostState {
             source: Some(Network { address: "10.0.0.1".parse().unwrap(), prefix: 32 }),
             destination: Some(Network { address: "10.0.9.0".parse().unwrap(), prefix: 24 }),
             input: Some("br0".to_owned()),
-            action: "prohibit".to_owned(),
+            action: RuleAction::Prohibit,
             table: 0,
             narrower: false,
             suppress: Some(0),
@@ -338,7 +339,7 @@ fn host() -> HostState {
             source: None,
             table: 254,
             metric: 100,
-            kind: "unicast".to_owned(),
+            kind: RouteKind::Unicast,
             mtu: None,
         }],
         proxies: vec![("10.0.0.7".parse().unwrap(), IfIndex(4))],
@@ -347,7 +348,7 @@ fn host() -> HostState {
             address: "10.0.0.254".parse().unwrap(),
             device: IfIndex(4),
             mac: Some(ROUTER_MAC),
-            state: "reachable".to_owned(),
+            state: NeighbourState::Reachable,
         }],
         forwarding: vec![FdbEntry {
             mac: GUEST_MAC,

@@ -266,7 +266,7 @@ mod tests {
             address: "203.0.113.1".parse().unwrap(),
             device: UPLINK,
             mac: Some(mac(254)),
-            state: "reachable".to_owned(),
+            state: crate::event::names::NeighbourState::Reachable,
         });
         host
     }

@@ -4,6 +4,7 @@
 use crate::event::IfIndex;
 use crate::event::PolicyRule;
 use crate::event::host::{HostState, LinkKind, Network, Route};
+use crate::event::names::{RouteKind, RuleAction};
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
@@ -101,12 +102,12 @@ pub struct Answer<'a> {
 impl<'a> Answer<'a> {
     /// The route, if it leads somewhere.
     pub fn unicast(&self) -> Option<&'a Route> {
-        self.route.filter(|route| route.kind == "unicast")
+        self.route.filter(|route| route.kind == RouteKind::Unicast)
     }
 
     /// The next hop of the route by this device.
     pub fn leg(&self, device: IfIndex) -> Option<&'a Route> {
-        self.legs.iter().copied().find(|leg| leg.kind == "unicast" && leg.device == Some(device))
+        self.legs.iter().copied().find(|leg| leg.kind == RouteKind::Unicast && leg.device == Some(device))
     }
 }
 
@@ -163,24 +164,24 @@ impl<'a> Routes<'a> {
                 continue;
             }
             let surely = fits == Some(true);
-            match rule.action.as_str() {
-                "nop" => continue,
-                "lookup" if rule.table == LOCAL => continue,
-                "l3mdev" if vrf_of(host, question.input).is_none() => continue,
+            match rule.action {
+                RuleAction::Nop => continue,
+                RuleAction::Lookup if rule.table == LOCAL => continue,
+                RuleAction::L3mdev if vrf_of(host, question.input).is_none() => continue,
                 // A jump leads forward only (`fib_nl_newrule`); without a rule at its target it leads nowhere.
-                "goto" if surely && rule.target.is_some() => {
+                RuleAction::Goto if surely && rule.target.is_some() => {
                     let target = rule.target.filter(|target| *target > rule.priority);
                     if rules.iter().any(|rule| Some(rule.priority) == target) {
                         skipped_to = target.unwrap_or(0);
                     }
                     continue;
                 }
-                "goto" => {
+                RuleAction::Goto => {
                     answer.doubt.get_or_insert(rule);
                     continue;
                 }
-                "lookup" | "l3mdev" => {
-                    let of_vrf = vrf_of(host, question.input).filter(|_| rule.action == "l3mdev");
+                RuleAction::Lookup | RuleAction::L3mdev => {
+                    let of_vrf = vrf_of(host, question.input).filter(|_| rule.action == RuleAction::L3mdev);
                     let Some(table) = of_vrf.map_or(Some(rule.table), |vrf| vrf_table(host, vrf)) else {
                         answer.doubt.get_or_insert(rule);
                         continue;
@@ -190,10 +191,10 @@ impl<'a> Routes<'a> {
                     }
                     let legs = self.best(host, table, question, rule.suppress).unwrap_or_default();
                     match legs.first().copied() {
-                        Some(route) if route.kind != "throw" && surely => {
+                        Some(route) if route.kind != RouteKind::Throw && surely => {
                             (answer.route, answer.legs) = (Some(route), legs);
                         }
-                        Some(route) if route.kind != "throw" => {
+                        Some(route) if route.kind != RouteKind::Throw => {
                             answer.doubt.get_or_insert(rule);
                             continue;
                         }
@@ -201,11 +202,12 @@ impl<'a> Routes<'a> {
                         _ => continue,
                     }
                 }
-                _ if !surely => {
-                    answer.doubt.get_or_insert(rule);
-                    continue;
+                RuleAction::Blackhole | RuleAction::Unreachable | RuleAction::Prohibit | RuleAction::Other => {
+                    if !surely {
+                        answer.doubt.get_or_insert(rule);
+                        continue;
+                    }
                 }
-                _ => {}
             }
             answer.rule = Some(rule);
             break;

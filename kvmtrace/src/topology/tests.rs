@@ -3,6 +3,7 @@
 use super::Topology;
 use super::routing::{Answer, MAIN, Question};
 use crate::event::host::{HostState, Link, LinkKind, LinkStatistics, Network, Route};
+use crate::event::names::RuleAction;
 use crate::event::{IfIndex, PolicyRule, RuleMark};
 use rstest::rstest;
 use std::net::{IpAddr, Ipv4Addr};
@@ -22,13 +23,13 @@ fn route(destination: &str, table: u32, kind: &str, device: u32) -> Route {
         source: None,
         table,
         metric: 0,
-        kind: kind.to_owned(),
+        kind: kind.into(),
         mtu: None,
     }
 }
 
 fn rule(priority: u32, table: u32) -> PolicyRule {
-    PolicyRule { priority, action: "lookup".to_owned(), table, ..PolicyRule::default() }
+    PolicyRule { priority, action: RuleAction::Lookup, table, ..PolicyRule::default() }
 }
 
 fn lookup<'a>(host: &'a HostState, question: Question<'_>) -> Answer<'a> {
@@ -63,7 +64,7 @@ fn of_guest(rule: PolicyRule) -> PolicyRule {
 #[case::a_throw(vec![rule(100, 78), rule(101, 77)], "10.0.0.11", Some(2))]
 #[case::a_default_route_suppressed(vec![PolicyRule { suppress: Some(0), ..rule(100, MAIN) }, rule(101, 77)], "10.0.0.11", Some(2))]
 #[case::unreachable(vec![rule(100, 79)], "10.0.0.11", None)]
-#[case::a_rule_that_forbids(vec![PolicyRule { action: "prohibit".into(), ..rule(100, 0) }], "10.0.0.11", None)]
+#[case::a_rule_that_forbids(vec![PolicyRule { action: RuleAction::Prohibit, ..rule(100, 0) }], "10.0.0.11", None)]
 fn the_first_table_with_a_route_decides(
     #[case] rules: Vec<PolicyRule>,
     #[case] from: &str,
@@ -119,7 +120,7 @@ fn ports_choose_the_table(#[case] rule: PolicyRule, #[case] layer4: (u8, u16, u1
 #[case::past_a_rule(Some(200), Some(1))]
 #[case::to_no_rule(Some(150), Some(2))]
 fn a_rule_jumps_over_others(#[case] target: Option<u32>, #[case] device: Option<u32>) {
-    let jump = PolicyRule { action: "goto".to_owned(), target, ..rule(50, 0) };
+    let jump = PolicyRule { action: RuleAction::Goto, target, ..rule(50, 0) };
     let host = host(vec![jump, rule(100, 77), rule(200, MAIN)]);
     let answer = lookup(&host, Question::own("198.51.100.1".parse().unwrap()));
     assert_eq!(answer.unicast().and_then(|route| route.device), device.map(IfIndex));

@@ -5,6 +5,7 @@ use kvmtrace::diagnose::report::{Cause, FlowReport, Verdict};
 use kvmtrace::event::Direction::Ingress;
 use kvmtrace::event::IfIndex;
 use kvmtrace::event::host::{FdbEntry, Neighbour, Network, Route};
+use kvmtrace::event::names::{NeighbourState, RouteKind};
 
 fn command(flow: &FlowReport) -> Option<&str> {
     flow.fixes.first()?.command.as_deref()
@@ -64,7 +65,7 @@ fn routed() -> World {
         source: None,
         table: 254,
         metric: 0,
-        kind: "unicast".to_owned(),
+        kind: RouteKind::Unicast,
         mtu: None,
     });
     world
@@ -78,7 +79,7 @@ fn what_waits_for_a_next_hop_is_told_before_the_kernel_gives_up() {
     world.seen(ping, TAP, Ingress, to_host);
     world.seen(ping, BRIDGE, Ingress, to_host);
     let address = "10.8.8.1".parse().unwrap();
-    world.host.neighbours.push(Neighbour { address, device: UPLINK, mac: None, state: "incomplete".to_owned() });
+    world.host.neighbours.push(Neighbour { address, device: UPLINK, mac: None, state: NeighbourState::Incomplete });
     let flow = world.verdict(ping);
     assert_eq!((flow.cause, flow.verdict), (Some(Cause::NeighbourUnresolved), Verdict::Lost), "{flow:?}");
     assert!(flow.explanation.contains("the next hop 10.8.8.1 on eth0"), "{}", flow.explanation);

@@ -4,6 +4,7 @@ use crate::world::{BRIDGE, GUEST, LAN, OTHER_TAP, TAP, UPLINK, World, echo, flow
 use kvmtrace::diagnose::report::Fix;
 use kvmtrace::event::Direction::{Egress, Ingress};
 use kvmtrace::event::host::{Backend, Chain, FdbEntry, HostState, Neighbour, Network, Route, Rule};
+use kvmtrace::event::names::{NeighbourState, RouteKind};
 use kvmtrace::event::{Address, FlowCounters, FlowKey, IfIndex, MacAddress, Protocol};
 use kvmtrace::forward::asked::Goal;
 use kvmtrace::forward::packet::Packet;
@@ -152,7 +153,7 @@ fn world() -> World {
             source: None,
             table: 254,
             metric: 0,
-            kind: "unicast".to_owned(),
+            kind: RouteKind::Unicast,
             mtu: None,
         });
     }
@@ -162,7 +163,7 @@ fn world() -> World {
             address: address.parse().unwrap(),
             device: BRIDGE,
             mac: Some(mac(last)),
-            state: "reachable".to_owned(),
+            state: NeighbourState::Reachable,
         });
     }
     world.host.guests[0].interfaces[0].addresses.push(GUEST.parse().unwrap());

@@ -23,6 +23,7 @@ use kvmtrace::diagnose::report::Latency;
 use kvmtrace::diagnose::report::{Cause, FlowDirection, Severity, Verdict};
 use kvmtrace::event::Direction::{Egress, Ingress};
 use kvmtrace::event::host::{Backend, Chain, LinkKind, Network, PortState, Rule};
+use kvmtrace::event::names::MacvtapMode;
 use kvmtrace::event::{MacAddress, Protocol};
 use kvmtrace::sink::text::View;
 use world::{BRIDGE, GUEST, LAN, OTHER_TAP, TAP, UPLINK, World, echo, flow, mac};
@@ -429,7 +430,7 @@ fn who_asks_for_an_unknown_guest_through_a_port_that_takes_nothing_is_told() {
 fn is_told_as_spoofing(address: &str, own_address_of: kvmtrace::event::IfIndex) -> bool {
     let mut world = World::new();
     let macvtap = world.link(TAP);
-    (macvtap.kind, macvtap.mac) = (LinkKind::Macvtap { mode: "bridge".to_owned() }, Some(mac(1)));
+    (macvtap.kind, macvtap.mac) = (LinkKind::Macvtap { mode: MacvtapMode::Bridge }, Some(mac(1)));
     (macvtap.master, macvtap.lower, macvtap.port) = (None, Some(UPLINK), None);
     let own = Network { address: address.parse().unwrap(), prefix: 64 };
     world.link(own_address_of).addresses.push(own);
@@ -449,7 +450,7 @@ fn nobody_answers_for_a_guest_that_is_gone_from_its_macvtap() {
     let cause = |pid| {
         let mut world = World::new();
         let macvtap = world.link(TAP);
-        (macvtap.kind, macvtap.mac) = (LinkKind::Macvtap { mode: "bridge".to_owned() }, Some(mac(1)));
+        (macvtap.kind, macvtap.mac) = (LinkKind::Macvtap { mode: MacvtapMode::Bridge }, Some(mac(1)));
         (macvtap.master, macvtap.lower, macvtap.port) = (None, Some(UPLINK), None);
         world.host.guests[0].pid = pid;
         let asked = |counters: &mut kvmtrace::event::FlowCounters| {

@@ -4,6 +4,7 @@ use crate::world::{BRIDGE, GUEST, LAN, OTHER_TAP, TAP, UPLINK, World, echo, flow
 use kvmtrace::diagnose::report::{Cause, FlowReport, Severity};
 use kvmtrace::event::Direction::{Egress, Ingress};
 use kvmtrace::event::host::{Backend, Chain, LinkKind, Network, Rule};
+use kvmtrace::event::names::RuleAction;
 use kvmtrace::event::{FlowCounters, FlowKey, MacAddress, PolicyRule, Protocol};
 
 const FORWARD: &[&str] = &["nft_do_chain_inet", "nf_hook_slow", "ip_forward"];
@@ -113,7 +114,7 @@ fn a_group_without_members_gets_entries_of_its_own_and_a_search_for_services_is_
 fn a_prohibition_that_the_sender_was_told_of_too_seldom_is_no_blackhole() {
     let mut world = World::new();
     let source = Some(Network { address: GUEST.parse().unwrap(), prefix: 32 });
-    let rule = PolicyRule { priority: 100, source, action: "prohibit".to_owned(), ..PolicyRule::default() };
+    let rule = PolicyRule { priority: 100, source, action: RuleAction::Prohibit, ..PolicyRule::default() };
     world.host.policy_rules = vec![rule];
     world.host.sysctls.insert("net.ipv4.ip_forward".to_owned(), "1".to_owned());
     let key = echo(GUEST, "10.9.9.9");

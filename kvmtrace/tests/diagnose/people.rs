@@ -77,7 +77,7 @@ fn a_neighbour_entry_of_a_former_interface_is_deleted() {
         address: GUEST.parse().unwrap(),
         device: BRIDGE,
         mac: Some(mac),
-        state: state.to_owned(),
+        state: state.into(),
     };
     world.host.neighbours.push(entry("permanent", mac(0x99)));
     let answer = echo(LAN, GUEST);

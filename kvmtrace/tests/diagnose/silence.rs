@@ -3,6 +3,7 @@
 use crate::world::{BRIDGE, GUEST, LAN, TAP, UPLINK, World, echo, flow};
 use kvmtrace::diagnose::report::{Cause, Point, Severity, Verdict};
 use kvmtrace::event::host::{Network, Route};
+use kvmtrace::event::names::RouteKind;
 use kvmtrace::event::{Direction::Ingress, MacAddress, Protocol};
 use rstest::rstest;
 
@@ -30,7 +31,7 @@ fn route(host: &mut World, destination: &str, device: kvmtrace::event::IfIndex) 
         source: None,
         table: 254,
         metric: 0,
-        kind: "unicast".to_owned(),
+        kind: RouteKind::Unicast,
         mtu: None,
     });
 }

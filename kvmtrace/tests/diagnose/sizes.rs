@@ -5,6 +5,7 @@ use kvmtrace::diagnose::report::{Cause, FlowReport, Severity, Verdict};
 use kvmtrace::event::Direction::{Egress, Ingress};
 use kvmtrace::event::IfIndex;
 use kvmtrace::event::host::{LinkKind, Network, Route};
+use kvmtrace::event::names::RouteKind;
 
 fn commands(flow: &FlowReport) -> Vec<&str> {
     flow.fixes.iter().filter_map(|fix| fix.command.as_deref()).collect()
@@ -64,7 +65,7 @@ fn a_routes_own_mtu_is_taken_off_the_route() {
         source: None,
         table: 254,
         metric: 100,
-        kind: "unicast".to_owned(),
+        kind: RouteKind::Unicast,
         mtu: Some(1400),
     });
     let flow = too_big_for_a_route(&mut world);
@@ -91,7 +92,7 @@ fn a_bridge_that_is_as_narrow_as_the_guests_tap_is_widened_after_it() {
         source: None,
         table: 254,
         metric: 0,
-        kind: "unicast".to_owned(),
+        kind: RouteKind::Unicast,
         mtu: None,
     });
     world.link(UPLINK).master = None;

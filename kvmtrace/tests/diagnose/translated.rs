@@ -4,6 +4,7 @@ use crate::world::{BRIDGE, GUEST, OTHER_TAP, TAP, UPLINK, World, echo, mac};
 use kvmtrace::diagnose::report::{Cause, FlowReport};
 use kvmtrace::event::Direction::{Egress, Ingress};
 use kvmtrace::event::host::{Backend, Chain, Network, Route, Rule};
+use kvmtrace::event::names::RouteKind;
 use kvmtrace::event::overlay::{IpsecDirection, IpsecPolicy, IpsecSelector, IpsecState, IpsecTemplate};
 
 fn network(text: &str) -> Network {
@@ -19,7 +20,7 @@ fn route(destination: &str, gateway: Option<&str>, device: kvmtrace::event::IfIn
         source: None,
         table: 254,
         metric: 0,
-        kind: "unicast".to_owned(),
+        kind: RouteKind::Unicast,
         mtu: None,
     }
 }

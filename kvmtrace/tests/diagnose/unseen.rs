@@ -4,6 +4,7 @@ use crate::world::{BRIDGE, GUEST, LAN, OTHER_TAP, TAP, UPLINK, World, echo, flow
 use kvmtrace::diagnose::report::{Cause, FlowReport, Severity};
 use kvmtrace::event::Direction::{Egress, Ingress};
 use kvmtrace::event::host::{LinkKind, Network, Policer, Qdisc, Route};
+use kvmtrace::event::names::RouteKind;
 use kvmtrace::event::{IfIndex, MacAddress, Protocol};
 use rstest::rstest;
 
@@ -17,7 +18,7 @@ fn asks_beside(own: &str, other: &str, known: bool) -> FlowReport {
     let mut world = World::new();
     for (device, mode, last) in [(TAP, own, 1), (OTHER_TAP, other, 2)] {
         let link = world.link(device);
-        (link.kind, link.mac) = (LinkKind::Macvtap { mode: mode.to_owned() }, Some(mac(last)));
+        (link.kind, link.mac) = (LinkKind::Macvtap { mode: mode.into() }, Some(mac(last)));
         (link.master, link.port, link.lower) = (None, None, Some(UPLINK));
     }
     let uplink = world.link(UPLINK);
@@ -176,7 +177,7 @@ fn behind(prefix: u8, proxied: bool) -> FlowReport {
         source: None,
         table: 254,
         metric: 0,
-        kind: "unicast".to_owned(),
+        kind: RouteKind::Unicast,
         mtu: None,
     };
     world.host.routes = vec![route("203.0.113.0", 24, UPLINK), route(guest, prefix, BRIDGE)];

@@ -74,7 +74,7 @@ fn a_tunnel_whose_packets_die_without_a_reason_is_judged_by_the_way_to_its_far_e
             source: None,
             table: 254,
             metric: 0,
-            kind: kind.to_owned(),
+            kind: kind.into(),
             mtu: None,
         }));
         let ping = echo(GUEST, LAN);

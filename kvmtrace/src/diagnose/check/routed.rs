@@ -13,6 +13,7 @@ use crate::diagnose::report::{Cause, Finding, Fix, Point, Severity};
 use crate::event::IfIndex;
 use crate::event::host::{Link, LinkKind, Network, Route};
 use crate::event::is_link_local;
+use crate::event::names::RouteKind;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -274,7 +275,7 @@ fn is_closed(scene: &Scene<'_>, bridge: &Link) -> bool {
 fn default_route<'a>(scene: &Scene<'a>, bridge: &Link, v6: bool) -> Option<&'a Route> {
     let routes = scene.host.routes.iter().filter(|route| {
         let everything = route.destination.prefix == 0 && route.destination.address.is_ipv6() == v6;
-        everything && route.table == MAIN && route.kind == "unicast" && route.device != Some(bridge.index)
+        everything && route.table == MAIN && route.kind == RouteKind::Unicast && route.device != Some(bridge.index)
     });
     routes.min_by_key(|route| route.metric)
 }

@@ -9,6 +9,7 @@ use crate::diagnose::fix::{route, sysctl};
 use crate::diagnose::report::{Cause, Finding, Point, Severity};
 use crate::event::host::{Link, Network, Route};
 use crate::event::is_link_local;
+use crate::event::names::RouteKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Of a bridge with an address and no uplink.
@@ -25,7 +26,7 @@ pub(super) fn findings(scene: &Scene<'_>, bridge: &Link) -> Vec<Finding> {
 fn twice(scene: &Scene<'_>, bridge: &Link, network: Network) -> Option<Finding> {
     let whole = network.whole();
     let same = |route: &&Route| {
-        let is_main = route.table == MAIN && route.kind == "unicast" && route.gateway.is_none();
+        let is_main = route.table == MAIN && route.kind == RouteKind::Unicast && route.gateway.is_none();
         is_main && route.destination == whole && route.device != Some(bridge.index)
     };
     let devices = scene.host.routes.iter().filter(same).filter_map(|route| scene.link(route.device?));
@@ -97,17 +98,17 @@ fn forbidden(scene: &Scene<'_>, bridge: &Link, network: Network) -> Option<Findi
     let answer = lookup(scene, Question::of(Some(network.address), to, &bridge.name));
     let rule = answer.rule.filter(|_| answer.doubt.is_none() && scene.host.sysctl(forwards) == Some("1"))?;
     let whole = rule.source.is_none_or(|source| source.prefix <= network.prefix) && rule.destination.is_none();
-    let forbids = |kind: &str| matches!(kind, "blackhole" | "unreachable" | "prohibit");
     let (kind, what, fix) = match answer.route {
-        Some(route) if forbids(&route.kind) && route.table != MAIN => {
+        Some(route) if route.kind.forbids() && route.table != MAIN => {
             let text = routes::route_text(scene, route);
             let why = format!("Removes the route \"{text}\"; another has to lead out then.");
-            (&route.kind, format!("route \"{text}\""), route::delete_route(route, why))
+            (route.kind, format!("route \"{text}\""), route::delete_route(route, why))
         }
-        None if forbids(&rule.action) => {
-            (&rule.action, format!("rule of policy routing \"{}\"", rule_text(rule)), route::delete_rule(rule))
+        None => {
+            let what = format!("rule of policy routing \"{}\"", rule_text(rule));
+            (rule.action.as_route()?, what, route::delete_rule(rule))
         }
-        _ => return None,
+        Some(_) => return None,
     };
     let (cause, does) = special_cause(kind);
     let (severity, point) = (Severity::Warning, Point::Routing);
@@ -130,8 +131,9 @@ fn unadvertised(scene: &Scene<'_>, bridge: &Link) -> Option<Finding> {
             |network: &Network| matches!(network.address, IpAddr::V6(ip) if ip.segments()[0] & 0xe000 == 0x2000);
         link.addresses.iter().any(of_world)
     };
-    let leads_out =
-        |route: &Route| route.destination.prefix == 0 && route.destination.address.is_ipv6() && route.kind == "unicast";
+    let leads_out = |route: &Route| {
+        route.destination.prefix == 0 && route.destination.address.is_ipv6() && route.kind == RouteKind::Unicast
+    };
     if !is_global(bridge)
         || host.sysctl("net.ipv6.conf.all.forwarding") != Some("1")
         || host.routes.iter().any(leads_out)

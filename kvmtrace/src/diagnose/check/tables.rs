@@ -3,6 +3,7 @@
 use crate::diagnose::facts::scene::Scene;
 use crate::diagnose::fix::sysctl;
 use crate::diagnose::report::{Cause, Finding, Label, Point, Severity, Where};
+use crate::event::names::NeighbourState;
 
 /// A table counts as nearly full at so many parts in a hundred.
 const NEARLY_FULL: u64 = 90;
@@ -26,8 +27,11 @@ fn connections(scene: &Scene<'_>) -> Option<Finding> {
 
 /// Beyond the limit no neighbour is made (`neigh_alloc`); entries that are set by hand do not count.
 fn neighbours_of(scene: &Scene<'_>, limit: &str, v6: bool) -> Option<Finding> {
-    let counts =
-        scene.host.neighbours.iter().filter(|entry| entry.address.is_ipv6() == v6 && entry.state != "permanent");
+    let counts = scene
+        .host
+        .neighbours
+        .iter()
+        .filter(|entry| entry.address.is_ipv6() == v6 && entry.state != NeighbourState::Permanent);
     let table = Table {
         cause: Cause::NeighbourUnresolved,
         point: Point::Neighbour,

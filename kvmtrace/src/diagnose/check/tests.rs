@@ -9,6 +9,7 @@ use crate::diagnose::report::{Cause, Finding, Severity};
 use crate::event::host::{
     BridgePort, BridgeState, Chain, FdbEntry, Guest, GuestInterface, Link, LinkKind, LinkStatistics, Network, PortState,
 };
+use crate::event::names::RouteKind;
 use crate::event::{Event, EventKind, HostState, IfIndex, MacAddress, Timestamp};
 use crate::track::Track;
 
@@ -237,7 +238,7 @@ fn routed(host: &mut HostState, inside: &str, outside: &str) {
         source: None,
         table: 254,
         metric: 0,
-        kind: "unicast".to_owned(),
+        kind: RouteKind::Unicast,
         mtu: None,
     });
     host.sysctls.insert("net.ipv4.ip_forward".to_owned(), "1".to_owned());

@@ -3,11 +3,12 @@
 use super::scene::Scene;
 use crate::event::MacAddress;
 use crate::event::host::{Link, LinkKind};
+use crate::event::names::MacvtapMode;
 
-/// A macvtap's mode: `bridge`, `vepa`, `private`, `passthru`, `source`.
-pub fn mode(link: &Link) -> Option<&str> {
+/// A macvtap's mode.
+pub fn mode(link: &Link) -> Option<MacvtapMode> {
     let LinkKind::Macvtap { mode } = &link.kind else { return None };
-    Some(mode)
+    Some(*mode)
 }
 
 /// The macvtap's own address, where the guest has another: only what is sent to the macvtap's is handed up
@@ -15,6 +16,6 @@ pub fn mode(link: &Link) -> Option<&str> {
 pub fn other_address(scene: &Scene<'_>, own: &Link) -> Option<(MacAddress, MacAddress)> {
     let LinkKind::Macvtap { mode } = &own.kind else { return None };
     let guest = scene.interface(own.index)?.mac?;
-    let by_address = matches!(mode.as_str(), "bridge" | "vepa" | "private");
+    let by_address = mode.hands_up_by_address();
     own.mac.filter(|mac| by_address && *mac != guest).map(|mac| (mac, guest))
 }

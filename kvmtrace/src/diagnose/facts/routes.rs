@@ -6,6 +6,7 @@ use crate::diagnose::shell;
 use crate::event::PolicyRule;
 use crate::event::host::{HostState, Link, Network, Route};
 use crate::event::is_link_local;
+use crate::event::names::RouteKind;
 use crate::forward::words;
 use std::net::IpAddr;
 
@@ -31,11 +32,13 @@ pub fn rule_text(rule: &PolicyRule) -> String {
 }
 
 /// What a route or rule of this kind does.
-pub fn special_cause(kind: &str) -> (Cause, &'static str) {
+pub fn special_cause(kind: RouteKind) -> (Cause, &'static str) {
     match kind {
-        "blackhole" => (Cause::RouteBlackhole, "throws these packets away without a word"),
-        "prohibit" => (Cause::RouteProhibited, "forbids these packets and tells the sender"),
-        _ => (Cause::NoRoute, "calls this destination unreachable"),
+        RouteKind::Blackhole => (Cause::RouteBlackhole, "throws these packets away without a word"),
+        RouteKind::Prohibit => (Cause::RouteProhibited, "forbids these packets and tells the sender"),
+        RouteKind::Unicast | RouteKind::Unreachable | RouteKind::Throw | RouteKind::Other => {
+            (Cause::NoRoute, "calls this destination unreachable")
+        }
     }
 }
 
@@ -58,7 +61,7 @@ pub fn is_served_alone(scene: &Scene<'_>, link: &Link) -> bool {
 
 /// No route of this host's own leads there.
 pub fn has_no_way(scene: &Scene<'_>, to: IpAddr) -> bool {
-    lookup(scene, Question::own(to)).route.is_none_or(|route| route.kind != "unicast")
+    lookup(scene, Question::own(to)).route.is_none_or(|route| route.kind != RouteKind::Unicast)
 }
 
 /// The unicast route that this host's own packets take.
@@ -68,11 +71,11 @@ pub fn route_to<'a>(scene: &Scene<'a>, to: IpAddr) -> Option<&'a Route> {
 
 /// As `ip route` writes it.
 pub fn route_text(scene: &Scene<'_>, route: &Route) -> String {
-    let kind = if route.kind == "unicast" { String::new() } else { format!("{} ", route.kind) };
+    let kind = if route.kind == RouteKind::Unicast { String::new() } else { format!("{} ", route.kind) };
     let via = route.gateway.map(|gateway| format!(" via {gateway}")).unwrap_or_default();
     let by = route
         .device
-        .filter(|_| route.kind == "unicast")
+        .filter(|_| route.kind == RouteKind::Unicast)
         .map(|device| format!(" dev {}", scene.name(device)))
         .unwrap_or_default();
     format!("{kind}{}{via}{by}", route.destination)
@@ -104,7 +107,7 @@ pub fn hidden_by<'a>(scene: &Scene<'a>, bridge: &Link, guest_address: IpAddr) ->
     let routes = scene.host.routes.iter();
     let longer = |route: &&Route| {
         route.table == MAIN
-            && route.kind == "unicast"
+            && route.kind == RouteKind::Unicast
             && route.gateway.is_none()
             && route.device != Some(bridge.index)
             && route.destination.prefix > own.prefix

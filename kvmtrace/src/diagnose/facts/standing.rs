@@ -3,6 +3,7 @@
 
 use super::scene::Scene;
 use crate::event::host::{Guest, Link};
+use crate::event::names::NeighbourState;
 use crate::event::{IfIndex, MacAddress};
 use std::net::IpAddr;
 
@@ -72,8 +73,8 @@ impl<'a> Scene<'a> {
         if let Some((_, interface)) = others.first() {
             return Some(Owner::Guest(*interface));
         }
-        let resolved = |state: &str| matches!(state, "reachable" | "permanent" | "stale" | "delay" | "probe");
-        let entry = self.host.neighbours.iter().find(|entry| entry.address == address && resolved(&entry.state))?;
+        let resolved = |state: NeighbourState| state.is_resolved() && state != NeighbourState::NoArp;
+        let entry = self.host.neighbours.iter().find(|entry| entry.address == address && resolved(entry.state))?;
         let mac = entry.mac.filter(|mac| self.guest_by_mac(*mac).is_none())?;
         (standing < Standing::Resolved).then_some(Owner::Machine(mac))
     }

@@ -13,6 +13,7 @@ use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict};
 use crate::diagnose::shell::quote;
 use crate::diagnose::words;
 use crate::event::host::{Link, LinkKind};
+use crate::event::names::MacvtapMode;
 use std::net::IpAddr;
 
 /// See the module.
@@ -50,7 +51,7 @@ pub fn apart(case: &Case<'_>, own: &Link) -> Option<Judgement> {
         scene.host.links.values().filter(|other| {
             other.index != own.index && other.lower == own.lower && scene.interface(other.index).is_some()
         });
-    let others: Vec<(&Link, &str)> = others.filter_map(|other| Some((other, mode(other)?))).collect();
+    let others: Vec<(&Link, MacvtapMode)> = others.filter_map(|other| Some((other, mode(other)?))).collect();
     let own_mode = mode(own)?;
     let lower = scene.link(own.lower?)?;
     let of_family = |address: &&IpAddr| address.is_ipv6() == asked.is_ipv6();
@@ -59,10 +60,11 @@ pub fn apart(case: &Case<'_>, own: &Link) -> Option<Judgement> {
         has || case.destination_mac().is_some_and(|mac| !mac.is_multicast() && other.mac == Some(mac))
     });
     // Who keeps silent because it hears nothing is not known by its address.
-    let silent = |other: &&(&Link, &str)| !scene.addresses_of(other.0.index).iter().any(|address| of_family(&address));
+    let silent =
+        |other: &&(&Link, MacvtapMode)| !scene.addresses_of(other.0.index).iter().any(|address| of_family(&address));
     let (other, their) = known.or_else(|| others.iter().find(silent).filter(|_| case.is_neighbour_traffic()))?;
-    let apart = |mode: &str| matches!(mode, "vepa" | "private");
-    if !case.is_from_guest() || case.reached(other.index) || !apart(own_mode) && !apart(their) {
+    let apart = |mode: MacvtapMode| matches!(mode, MacvtapMode::Vepa | MacvtapMode::Private);
+    if !case.is_from_guest() || case.reached(other.index) || !apart(own_mode) && !apart(*their) {
         return None;
     }
     let guest = scene.guest_name(other.index).unwrap_or_default();
@@ -76,7 +78,7 @@ pub fn apart(case: &Case<'_>, own: &Link) -> Option<Judgement> {
         own.name,
         other.name
     );
-    let private = own_mode == "private" || *their == "private";
+    let private = own_mode == MacvtapMode::Private || *their == MacvtapMode::Private;
     let advice = if private {
         "Mode private keeps guests apart, which may be meant: nothing is to be mended then.".to_owned()
     } else {
@@ -113,9 +115,8 @@ pub fn wrong_address(case: &Case<'_>, own: &Link) -> Option<Judgement> {
 
 /// What is sent to an address that the guest has given its card, and that its macvtap does not know.
 fn changed_address(case: &Case<'_>, own: &Link) -> Option<Judgement> {
-    let LinkKind::Macvtap { mode } = &own.kind else { return None };
     let (mac, sent_to) = (own.mac?, case.destination_mac()?);
-    let by_address = matches!(mode.as_str(), "bridge" | "vepa" | "private");
+    let by_address = mode(own)?.hands_up_by_address();
     let uses = |flow: &crate::track::Flow| {
         let mut places = flow.places.iter();
         places
@@ -149,7 +150,7 @@ fn macvlan(case: &Case<'_>, own: &Link, lower: &Link, host: IpAddr, guest: Optio
         known.filter(|guest| guest.is_ipv6() == host.is_ipv6() && is_routable(*guest) && *guest != host).collect();
     guests.sort_unstable();
     guests.dedup();
-    if mode != "bridge" || guests.is_empty() || !is_routable(host) {
+    if *mode != MacvtapMode::Bridge || guests.is_empty() || !is_routable(host) {
         return None;
     }
     // A device's name has 15 characters.

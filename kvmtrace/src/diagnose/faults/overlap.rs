@@ -10,6 +10,7 @@ use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Fix, Point};
 use crate::diagnose::shell::quote;
 use crate::event::host::{Link, Network, Route};
+use crate::event::names::RouteKind;
 use crate::event::{Address, IfIndex};
 use crate::forward::effect::Effect;
 use crate::topology::routing::MAIN;
@@ -46,7 +47,7 @@ fn host_route(home: &Link, asked: &str, to: IpAddr) -> Fix {
         source: None,
         table: MAIN,
         metric: if to.is_ipv6() { 1024 } else { 0 },
-        kind: "unicast".to_owned(),
+        kind: RouteKind::Unicast,
         mtu: None,
     };
     let command = |verb: &str| format!("ip{family} route {verb} {to}/{prefix} dev {name}");

@@ -16,6 +16,7 @@ use crate::diagnose::report::{Cause, Fix, Point};
 use crate::diagnose::shell::quote;
 use crate::event::host::{Link, Network, Route};
 use crate::event::is_self_assigned;
+use crate::event::names::{NeighbourState, RouteKind};
 use crate::forward::effect::Effect;
 use crate::topology::routing::vrf_table;
 use std::net::IpAddr;
@@ -28,8 +29,7 @@ pub(in crate::diagnose) fn special_route(
     route: &Route,
     to: IpAddr,
 ) -> Judgement {
-    let kind = route.kind.as_str();
-    let (cause, does) = special_cause(kind);
+    let (cause, does) = special_cause(route.kind);
     let text = route_text(case.scene, route);
     let fix = delete_route(route, format!("Removes the route \"{text}\"; a wider route has to lead to {to} then."));
     let explanation = format!("{} went to {to}, for which the route \"{text}\" {does}.", case.dropped_share());
@@ -40,7 +40,7 @@ pub(in crate::diagnose) fn special_route(
 /// This host itself has no way to `to`, to which a tunnel sends.
 pub fn no_way(case: &Case<'_>, drop: &Dropped<'_>, from: &Link, to: IpAddr) -> Judgement {
     let answer = lookup(case.scene, Question::own(to));
-    match answer.route.filter(|route| route.kind != "unicast") {
+    match answer.route.filter(|route| route.kind != RouteKind::Unicast) {
         Some(route) => special_route(case, drop, from, route, to),
         None => no_route(case, drop, from, &answer, to),
     }
@@ -122,7 +122,7 @@ fn route_fixes(scene: &Scene<'_>, to: IpAddr) -> Vec<Fix> {
     }
     let prefix = if to.is_ipv6() { 128 } else { 32 };
     let family = if to.is_ipv6() { " -6" } else { "" };
-    let leads_there = |route: &Route| route.destination.contains(to) && route.kind == "unicast";
+    let leads_there = |route: &Route| route.destination.contains(to) && route.kind == RouteKind::Unicast;
     let lost = device::lost_routes(host, scene.track.first_host(), leads_there);
     let mut fixes: Vec<Fix> = lost
         .max_by_key(|route| route.destination.prefix)
@@ -160,7 +160,7 @@ fn route_fixes(scene: &Scene<'_>, to: IpAddr) -> Vec<Fix> {
         .neighbours
         .iter()
         .filter(|neighbour| neighbour.mac.is_some() && neighbour.address.is_ipv4() == to.is_ipv4())
-        .filter(|neighbour| !is_self_assigned(neighbour.address) && neighbour.state != "failed")
+        .filter(|neighbour| !is_self_assigned(neighbour.address) && neighbour.state != NeighbourState::Failed)
         .filter_map(|neighbour| Some((&neighbour.address, uplinks().find(|link| link.index == neighbour.device)?)))
         .collect();
     if let ([(gateway, link)], true) = (neighbours.as_slice(), fixes.is_empty()) {
@@ -193,7 +193,7 @@ fn host_route(to: IpAddr, gateway: Option<IpAddr>, link: &Link) -> Effect {
         source: None,
         table: MAIN,
         metric: 0,
-        kind: "unicast".to_owned(),
+        kind: RouteKind::Unicast,
         mtu: None,
     })
 }
@@ -245,7 +245,7 @@ pub(in crate::diagnose) fn route_into(link: &Link, network: Network, table: u32)
         source: None,
         table,
         metric: 0,
-        kind: "unicast".to_owned(),
+        kind: RouteKind::Unicast,
         mtu: None,
     };
     let command = |verb: &str| device::route_command(verb, &route, &link.name);

@@ -7,6 +7,7 @@ use crate::diagnose::facts::senders::{Sender, Senders, is_virtual_router};
 use crate::diagnose::report::{Cause, Finding, Fix, FlowReport, Label, Point, Severity};
 use crate::diagnose::shell::quote;
 use crate::event::host::{FdbEntry, Link, LinkKind};
+use crate::event::names::MacvtapMode;
 use crate::event::{IfIndex, MacAddress};
 use std::collections::HashSet;
 
@@ -66,7 +67,7 @@ pub(super) fn findings(scene: &Scene<'_>, layer2: &Layer2, senders: &Senders, fl
             continue;
         }
         // In this mode the guest has the whole NIC, with as many addresses as it likes.
-        let owns_nic = |link: &Link| matches!(&link.kind, LinkKind::Macvtap { mode } if mode == "passthru");
+        let owns_nic = |link: &Link| matches!(&link.kind, LinkKind::Macvtap { mode } if *mode == MacvtapMode::Passthru);
         let name = scene.name(*device);
         if stopped.contains(name.as_str()) || scene.link(*device).is_some_and(owns_nic) {
             continue;

@@ -6,6 +6,7 @@ use crate::diagnose::report::{DeviceSetting, Fix, Setting};
 use crate::diagnose::shell::quote;
 use crate::event::host::{Link, LinkKind, Network, Qdisc, Route};
 use crate::event::is_link_local;
+use crate::event::names::MacvtapMode;
 use crate::event::{HostState, MacAddress};
 use crate::forward::effect::{BridgeOption, Effect, PortFlag};
 use std::net::IpAddr;
@@ -275,16 +276,17 @@ fn option_effect(bridge: &Link, option: &str, value: &str) -> Option<Effect> {
 /// Brings macvtaps on one device into mode `bridge`, in which they hand each other frames (`macvlan_queue_xmit`); the mode of a
 /// macvtap that runs may change, but not from or to `passthru` (`macvlan_changelink`).
 pub fn bridge_macvtaps(links: &[&Link], why: impl Into<String>) -> Option<Fix> {
-    let set = |link: &Link, mode: &str| format!("ip link set dev {} type macvtap mode {mode}", quote(&link.name));
+    let set =
+        |link: &Link, mode: MacvtapMode| format!("ip link set dev {} type macvtap mode {mode}", quote(&link.name));
     let changed: Vec<&Link> =
-        links.iter().copied().filter(|link| mode(link).is_some_and(|mode| mode != "bridge")).collect();
-    let commands: Vec<String> = changed.iter().map(|link| set(link, "bridge")).collect();
+        links.iter().copied().filter(|link| mode(link).is_some_and(|mode| mode != MacvtapMode::Bridge)).collect();
+    let commands: Vec<String> = changed.iter().map(|link| set(link, MacvtapMode::Bridge)).collect();
     let undo: Option<Vec<String>> = changed.iter().map(|link| Some(set(link, mode(link)?))).collect();
-    if changed.iter().any(|link| mode(link) == Some("passthru")) || commands.is_empty() {
+    if changed.iter().any(|link| mode(link) == Some(MacvtapMode::Passthru)) || commands.is_empty() {
         return None;
     }
     let fix = Fix::run(commands.join(" && "), undo?.join(" && "), why)
-        .effects(changed.iter().map(|link| Effect::MacvtapMode(link.index, "bridge".to_owned())));
+        .effects(changed.iter().map(|link| Effect::MacvtapMode(link.index, MacvtapMode::Bridge)));
     Some(fix.persist(
         "libvirt: mode='bridge' in the interface's <source dev='…'/>, in the definition of each guest (virsh edit).",
     ))

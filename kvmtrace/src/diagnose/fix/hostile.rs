@@ -12,6 +12,7 @@ use crate::diagnose::fix::persist::tests::link;
 use crate::diagnose::report::{Cause, Fix};
 use crate::diagnose::shell::quote;
 use crate::event::host::{Backend, Chain, Guest, GuestInterface, LinkKind, Network, Qdisc, Route, Rule, Set};
+use crate::event::names::RouteKind;
 use crate::event::{Event, EventKind, HostState, MacAddress, Timestamp};
 use crate::track::Track;
 use proptest::prelude::*;
@@ -106,7 +107,7 @@ fn cures(name: &str, guest: &str) -> Vec<Fix> {
         source: None,
         table: 254,
         metric: 0,
-        kind: "unicast".to_owned(),
+        kind: RouteKind::Unicast,
         mtu: None,
     };
     let before = HostState { routes: vec![route], ..HostState::default() };

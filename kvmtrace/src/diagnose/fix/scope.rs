@@ -226,7 +226,7 @@ pub fn removed_protection(host: &HostState, fix: &Fix) -> Option<String> {
         }
         Effect::MacvtapMode(index, _) => {
             let private = |link: &crate::event::host::Link| {
-                matches!(&link.kind, crate::event::host::LinkKind::Macvtap { mode } if mode == "private")
+                matches!(&link.kind, crate::event::host::LinkKind::Macvtap { mode } if *mode == crate::event::names::MacvtapMode::Private)
             };
             let link = host.link(*index).filter(|link| private(link))?;
             Some(format!("{} is no longer kept apart from the other guests on its device", link.name))

@@ -10,6 +10,7 @@ use crate::diagnose::fix::{bond, device, netfilter, persist, port, route, switch
 use crate::diagnose::report::Fix;
 use crate::diagnose::shell::quote;
 use crate::event::host::{BridgeState, Link, LinkKind};
+use crate::event::names::{RouteKind, RuleAction};
 use crate::event::ruleset::RuleReference;
 use crate::forward::effect::Effect;
 use crate::forward::packet::{Network, Packet, Transport};
@@ -239,10 +240,10 @@ fn ipsec_fix(step: &Step) -> Vec<Fix> {
 /// Without the route or policy rule that forbids it.
 fn routing_fix(step: &Step) -> Vec<Fix> {
     let fix = step.decisions.iter().rev().find_map(|decision| match decision {
-        Decision::Route(forbids) if forbids.kind != "unicast" => {
+        Decision::Route(forbids) if forbids.kind != RouteKind::Unicast => {
             Some(route::delete_route(forbids, "Removes the very route that forbids these packets.".to_owned()))
         }
-        Decision::PolicyRule(rule) if rule.action != "lookup" => Some(route::delete_rule(rule)),
+        Decision::PolicyRule(rule) if rule.action != RuleAction::Lookup => Some(route::delete_rule(rule)),
         Decision::Route(_)
         | Decision::PolicyRule(_)
         | Decision::Rule(_)

@@ -8,6 +8,7 @@ use crate::diagnose::facts::scene::{Role, Scene};
 use crate::diagnose::report::FlowDirection;
 use crate::diagnose::words;
 use crate::event::host::{Link, LinkKind};
+use crate::event::names::MacvtapMode;
 use crate::event::{Address, Direction, FlowCounters, FlowKey, IfIndex, MacAddress, Place, Protocol};
 use crate::track::{Flow, IcmpError};
 use std::net::IpAddr;
@@ -148,7 +149,7 @@ impl<'a> Case<'a> {
             let apart = self
                 .device()
                 .and_then(|device| self.scene.link(device))
-                .is_some_and(|link| matches!(&link.kind, LinkKind::Macvtap { mode } if mode != "bridge"));
+                .is_some_and(|link| matches!(&link.kind, LinkKind::Macvtap { mode } if *mode != MacvtapMode::Bridge));
             return if apart { Way::Uplink } else { Way::Guest(peer) };
         }
         if self.is_multicast() {

@@ -13,6 +13,7 @@ use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict};
 use crate::diagnose::shell::quote;
 use crate::diagnose::words;
 use crate::event::host::{Link, LinkKind, Network, Route};
+use crate::event::names::RouteKind;
 use crate::event::{Direction, HostState};
 use crate::forward::effect::Effect;
 use std::net::IpAddr;
@@ -172,7 +173,7 @@ fn straight(scene: &Scene<'_>, back: &Answer<'_>, input: &Link, from: IpAddr) ->
         source: None,
         table,
         metric: 0,
-        kind: "unicast".to_owned(),
+        kind: RouteKind::Unicast,
         mtu: None,
     };
     let command = route_command("replace", &to, &input.name);

@@ -145,11 +145,10 @@ pub fn judge_waiting(case: &Case<'_>) -> Option<Judgement> {
     let to = case.key().destination.ip()?;
     let answer = case.routing();
     answer.unicast()?;
-    let waits = |state: &str| matches!(state, "incomplete" | "failed");
     let (device, hop, entry) = answer.legs.iter().find_map(|leg| {
         let (device, hop) = (leg.device?, leg.gateway.unwrap_or(to));
         let mut entries = case.scene.host.neighbours.iter();
-        let entry = entries.find(|entry| entry.address == hop && entry.device == device && waits(&entry.state))?;
+        let entry = entries.find(|entry| entry.address == hop && entry.device == device && entry.state.is_silent())?;
         Some((device, hop, entry))
     })?;
     if let Some(judgement) = overlap(case, &format!("{} wait", words::packets(case.packets())), device, hop) {
@@ -214,8 +213,7 @@ pub fn judge_stale(case: &Case<'_>) -> Option<Judgement> {
     if let Some(judgement) = stale_beyond(case, device, to, own) {
         return Some(judgement);
     }
-    let fixed = |state: &str| matches!(state, "permanent" | "noarp" | "reachable" | "stale" | "delay" | "probe");
-    let entry = scene.host.neighbours.iter().find(|entry| entry.address == to && fixed(&entry.state))?;
+    let entry = scene.host.neighbours.iter().find(|entry| entry.address == to && entry.state.is_resolved())?;
     let mac = entry.mac.filter(|mac| *mac != own && scene.guest_by_mac(*mac).is_none() && !scene.is_host_mac(*mac))?;
     let bridge = scene.bridge_of(device)?;
     let sent = case.hops.iter().any(|(place, counters)| {

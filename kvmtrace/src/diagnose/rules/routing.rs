@@ -17,6 +17,7 @@ use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Cause, Fix, Point};
 use crate::event::HostState;
 use crate::event::host::{Link, Route};
+use crate::event::names::{RouteKind, RuleAction};
 use std::net::IpAddr;
 
 /// See the module.
@@ -36,7 +37,7 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     if !drop.because(&["IP_INNOROUTES", "IP6_INNOROUTES"]) && !drop.is_unspecified() {
         return None;
     }
-    let special = |route: &&Route| matches!(route.kind.as_str(), "blackhole" | "prohibit" | "unreachable");
+    let special = |route: &&Route| route.kind.forbids();
     let kind = kind_told(case, drop);
     let from = drop.key().source.ip().filter(|from| !case.scene.is_host_address(*from)).or(case.key().source.ip());
     let answer = lookup(case.scene, Question::of(from, to, &input.name));
@@ -44,49 +45,49 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
     let elsewhere = || {
         let routes = case.scene.host.routes.iter().filter(special);
         routes
-            .filter(|route| Some(route.kind.as_str()) == kind && route.destination.contains(to))
+            .filter(|route| Some(route.kind) == kind && route.destination.contains(to))
             .max_by_key(|route| route.destination.prefix)
     };
-    let may_forbid = |kind: &str| {
+    let may_forbid = |kind: RouteKind| {
         let mut rules = case.scene.host.policy_rules.iter();
         let question = Question::of(from, to, &input.name);
-        rules.any(|rule| rule.action == kind && question.may_take(case.scene.host, rule))
+        rules.any(|rule| rule.action.as_route() == Some(kind) && question.may_take(case.scene.host, rule))
     };
-    let forbids = answer.rule.is_some_and(|rule| rule.action != "lookup");
+    let forbids = answer.rule.is_some_and(|rule| rule.action != RuleAction::Lookup);
     let route = answer.route.filter(special).or_else(|| if forbids { None } else { elsewhere() });
     if let Some(route) = route {
         return Some(special_route(case, drop, input, route, to));
     }
-    match kind? {
-        _ if downed_uplink(case.scene, to).is_some() => Some(no_route(case, drop, input, &answer, to)),
-        // Nothing forbids it: there is just no route.
-        "unreachable" if answer.unicast().is_none() && !may_forbid("unreachable") => {
-            Some(no_route(case, drop, input, &answer, to))
-        }
-        kind => Some(forbidding_rule(case, drop, input, kind)),
-    }
+    let kind = kind?;
+    // Where nothing forbids it there is just no route.
+    let plain = kind == RouteKind::Unreachable && answer.unicast().is_none() && !may_forbid(kind);
+    Some(if plain || downed_uplink(case.scene, to).is_some() {
+        no_route(case, drop, input, &answer, to)
+    } else {
+        forbidding_rule(case, drop, input, kind)
+    })
 }
 
 /// Which kind of route it met, from where it died and what the sender was told: `ip_error` says "net unreachable" or
 /// "administratively prohibited" or nothing, each for its own kind; IPv6 has a function for each.
-fn kind_told(case: &Case<'_>, drop: &Dropped<'_>) -> Option<&'static str> {
+fn kind_told(case: &Case<'_>, drop: &Dropped<'_>) -> Option<RouteKind> {
     let told = |test: fn(&crate::track::Quoted) -> bool| case.errors.iter().any(|error| test(&error.about));
     if !drop.within(Site::RouteKind) {
-        return drop.because(&["IP_INNOROUTES", "IP6_INNOROUTES"]).then_some("unreachable");
+        return drop.because(&["IP_INNOROUTES", "IP6_INNOROUTES"]).then_some(RouteKind::Unreachable);
     }
     if drop.through(Site::RouteProhibit) || drop.is_unspecified() && told(crate::track::Quoted::is_prohibited) {
-        Some("prohibit")
+        Some(RouteKind::Prohibit)
     } else if drop.within(Site::RouteDiscard)
         || drop.within(Site::RouteError) && drop.is_unspecified() && !told(crate::track::Quoted::is_unreachable)
     {
-        Some("blackhole")
+        Some(RouteKind::Blackhole)
     } else {
-        Some("unreachable")
+        Some(RouteKind::Unreachable)
     }
 }
 
 /// The rule, by what it does.
-pub fn forbidding_rule(case: &Case<'_>, drop: &Dropped<'_>, input: &Link, kind: &str) -> Judgement {
+pub fn forbidding_rule(case: &Case<'_>, drop: &Dropped<'_>, input: &Link, kind: RouteKind) -> Judgement {
     let to = case.key().destination;
     let (cause, does) = special_cause(kind);
     let place = at(case.scene, input.index, Point::Routing).of(drop);
@@ -94,18 +95,18 @@ pub fn forbidding_rule(case: &Case<'_>, drop: &Dropped<'_>, input: &Link, kind: 
     let found = to.ip().and_then(|to| {
         let mut rules = case.scene.host.policy_rules.iter();
         let question = Question::of(source, to, &input.name);
-        rules.find(|rule| rule.action == kind && question.may_take(case.scene.host, rule))
+        rules.find(|rule| rule.action.as_route() == Some(kind) && question.may_take(case.scene.host, rule))
     });
     let what = case.dropped_share();
     let family = if to.ip().is_some_and(|to| to.is_ipv6()) { " -6" } else { "" };
     // The sender is told of a prohibition no more often than its limit allows (`icmp_ratelimit`): silence is no blackhole.
-    let told_nothing = kind == "blackhole" && found.is_none();
+    let told_nothing = kind == RouteKind::Blackhole && found.is_none();
     let prohibits = |rule: &&crate::event::PolicyRule| {
         let question = to.ip().map(|to| Question::of(source, to, &input.name));
-        rule.action == "prohibit" && question.is_some_and(|question| question.may_take(case.scene.host, rule))
+        rule.action == RuleAction::Prohibit && question.is_some_and(|question| question.may_take(case.scene.host, rule))
     };
     if told_nothing && case.scene.host.policy_rules.iter().any(|rule| prohibits(&rule)) {
-        return forbidding_rule(case, drop, input, "prohibit");
+        return forbidding_rule(case, drop, input, RouteKind::Prohibit);
     }
     let Some(rule) = found else {
         let explanation =

@@ -19,6 +19,7 @@ use crate::diagnose::report::{Cause, Fix, Point, Severity, Verdict};
 use crate::diagnose::shell::quote;
 use crate::diagnose::words;
 use crate::event::host::{Link, LinkKind};
+use crate::event::names::NeighbourState;
 use crate::event::{Direction, Protocol};
 use crate::track::Flow;
 use std::net::IpAddr;
@@ -116,7 +117,7 @@ fn remote_hint(scene: &Scene<'_>, link: &Link) -> Option<IpAddr> {
             let mut near = scene.host.neighbours.iter().filter(|neighbour| {
                 neighbour.device == underlay.index
                     && neighbour.mac.is_some()
-                    && neighbour.state != "failed"
+                    && neighbour.state != NeighbourState::Failed
                     && neighbour.address.is_ipv4()
             });
             near.next().filter(|_| near.next().is_none()).map(|neighbour| neighbour.address)

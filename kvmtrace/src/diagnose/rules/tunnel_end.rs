@@ -102,9 +102,8 @@ fn silent(case: &Case<'_>, tunnel: &Link, remote: IpAddr) -> Option<Judgement> {
     let scene = case.scene;
     let way = route_to(scene, remote)?;
     let (next, under) = (way.gateway.unwrap_or(remote), scene.link(way.device?)?);
-    let is_silent = |state: &str| matches!(state, "failed" | "incomplete");
     let mut entries = scene.host.neighbours.iter();
-    entries.find(|entry| entry.device == under.index && entry.address == next && is_silent(&entry.state))?;
+    entries.find(|entry| entry.device == under.index && entry.address == next && entry.state.is_silent())?;
     let what = if next == remote { "which" } else { "by the router" };
     let router = if next == remote { String::new() } else { format!(" {next}, which") };
     let explanation = format!(

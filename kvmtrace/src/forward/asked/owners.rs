@@ -4,6 +4,7 @@ use super::question::Goal;
 use crate::event::HostState;
 use crate::event::host::{Link, LinkKind, Route};
 use crate::event::is_self_assigned;
+use crate::event::names::RouteKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The address that a guest would send from (RFC 6724, rule 2: the same scope).
@@ -26,7 +27,7 @@ pub(super) fn outside_address(host: &HostState, v6: bool) -> Option<IpAddr> {
 /// The longest match of the main table.
 pub(super) fn route_to(host: &HostState, address: IpAddr) -> Option<&Route> {
     let fits = host.routes.iter().filter(|route| {
-        matches!(route.table, 0 | 254) && route.kind == "unicast" && route.destination.contains(address)
+        matches!(route.table, 0 | 254) && route.kind == RouteKind::Unicast && route.destination.contains(address)
     });
     fits.max_by_key(|route| (route.destination.prefix, std::cmp::Reverse(route.metric)))
 }

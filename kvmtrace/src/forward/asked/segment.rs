@@ -216,10 +216,9 @@ impl<'a> Segment<'a> {
             return NextHop { address, mac, owner: Goal::Host };
         }
         let here = |device: IfIndex| self.near.iter().any(|link| link.index == device);
-        let usable = |state: &str| !matches!(state, "failed" | "incomplete");
         let neighbours = self.host.neighbours.iter();
         let mac = neighbours
-            .filter(|entry| entry.address == address && here(entry.device) && usable(&entry.state))
+            .filter(|entry| entry.address == address && here(entry.device) && !entry.state.is_silent())
             .find_map(|entry| entry.mac);
         let owner = mac.and_then(|mac| self.guests().find(|guest| guest.mac == Some(mac)));
         NextHop { address, mac, owner: owner.map_or(Goal::Beyond, |guest| Goal::Guest(guest.device)) }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::event::host::{BridgeState, Guest, GuestInterface, Link, LinkKind, Neighbour, Network, Route};
+use crate::event::names::{NeighbourState, RouteKind};
 use crate::event::{IfIndex, MacAddress};
 use crate::forward::Entry;
 use crate::forward::packet::{self, Transport};
@@ -33,7 +34,7 @@ fn route(destination: &str, gateway: &str, device: IfIndex) -> Route {
         source: None,
         table: 254,
         metric: 0,
-        kind: "unicast".to_owned(),
+        kind: RouteKind::Unicast,
         mtu: None,
     }
 }
@@ -71,7 +72,7 @@ fn bridged() -> HostState {
         address: address.parse().unwrap(),
         device: BR0,
         mac: Some(mac(last)),
-        state: "reachable".to_owned(),
+        state: NeighbourState::Reachable,
     };
     host.neighbours = vec![known("10.0.0.254", 0xfe)];
     host

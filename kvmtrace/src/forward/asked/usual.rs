@@ -5,6 +5,7 @@ use super::segment::Segment;
 use crate::event::HostState;
 use crate::event::host::GuestInterface;
 use crate::event::is_self_assigned;
+use crate::event::names::RouteKind;
 use std::net::IpAddr;
 
 /// The targets of a probe that names none.
@@ -63,7 +64,7 @@ fn name_server(host: &HostState, guest: &str, name_servers: &[IpAddr]) -> Option
     };
     let is_connected = |address: IpAddr| {
         let near = host.routes.iter().filter(|route| route.gateway.is_none() && route.destination.prefix > 0);
-        near.filter(|route| route.kind == "unicast").any(|route| route.destination.contains(address))
+        near.filter(|route| route.kind == RouteKind::Unicast).any(|route| route.destination.contains(address))
     };
     name_servers.iter().copied().find(|address| {
         !address.is_loopback() && !is_own(*address) && is_connected(*address) && speaks(&interfaces, *address)

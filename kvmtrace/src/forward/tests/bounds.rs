@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::event::host::{Backend, Chain, Neighbour, Rule, Set};
+use crate::event::names::{NeighbourState, RuleAction};
 use crate::forward::step::Doubt;
 use std::time::{Duration, Instant};
 
@@ -141,7 +142,7 @@ fn policy_rules_that_jump_backwards_end() {
     let mut host = routed();
     let jump = |priority, target| crate::event::PolicyRule {
         priority,
-        action: "goto".to_owned(),
+        action: RuleAction::Goto,
         target: Some(target),
         ..crate::event::PolicyRule::default()
     };
@@ -172,7 +173,7 @@ fn a_hundred_thousand_neighbours_and_entries() {
         let mac = MacAddress([2, 0, 0, (number >> 16) as u8, (number >> 8) as u8, number as u8]);
         host.forwarding.push(fdb(mac, GUEST2, false));
         let address = IpAddr::from((0x0a00_0100 + number).to_be_bytes());
-        host.neighbours.push(Neighbour { address, device: BRIDGE, mac: Some(mac), state: "stale".to_owned() });
+        host.neighbours.push(Neighbour { address, device: BRIDGE, mac: Some(mac), state: NeighbourState::Stale });
     }
     let walk = in_time(|| from_guest(&host, &ping("10.0.0.12", mac(2))));
     assert_eq!(arrivals(&walk), [Arrival::Guest(GUEST2)]);

@@ -1,6 +1,7 @@
 //! What the kernel did with packets of `cargo xtask fidelity` where the model had said something else.
 
 use super::*;
+use crate::event::names::NeighbourState;
 use crate::forward::packet::Connection;
 use crate::forward::step::Step;
 use rstest::rstest;
@@ -64,7 +65,7 @@ fn a_local_entry_on_a_port_takes_guests_frames_and_not_the_hosts() {
         address: "10.0.0.12".parse().unwrap(),
         device: BRIDGE,
         mac: Some(mac(2)),
-        state: "permanent".to_owned(),
+        state: NeighbourState::Permanent,
     });
     assert_eq!(arrivals(&from_host(&host, "10.0.0.12")), [Arrival::Guest(GUEST2)]);
     assert!(arrivals(&from_guest(&host, &ping("10.0.0.12", mac(2)))).is_empty());

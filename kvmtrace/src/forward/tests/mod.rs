@@ -13,6 +13,7 @@ use super::step::{Arrival, Outcome, Stop, Walk};
 use super::{Entry, walk};
 use crate::event::bridge::{BridgePort, BridgeState, PortState, PortVlan};
 use crate::event::host::{FdbEntry, Guest, GuestInterface, HostState, Link, LinkKind, LinkStatistics, Route};
+use crate::event::names::RouteKind;
 use crate::event::{IfIndex, MacAddress, host};
 use crate::topology::Topology;
 use std::net::IpAddr;
@@ -118,7 +119,7 @@ pub(crate) fn route(destination: &str, gateway: Option<&str>, device: IfIndex) -
         source: None,
         table: 254,
         metric: 0,
-        kind: "unicast".to_owned(),
+        kind: RouteKind::Unicast,
         mtu: None,
     }
 }

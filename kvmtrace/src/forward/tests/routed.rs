@@ -3,6 +3,7 @@
 use super::*;
 use crate::event::PolicyRule;
 use crate::event::host::Neighbour;
+use crate::event::names::NeighbourState;
 use rstest::rstest;
 
 fn routed() -> HostState {
@@ -27,7 +28,7 @@ fn a_routed_packet_leaves_for_the_gateways_address() {
         address: "192.0.2.1".parse().unwrap(),
         device: UPLINK,
         mac: Some(mac(200)),
-        state: "reachable".to_owned(),
+        state: NeighbourState::Reachable,
     });
     let walk = to_the_world(&host);
     assert_eq!(arrivals(&walk), [Arrival::Uplink(UPLINK)]);
@@ -67,7 +68,7 @@ fn a_routed_packet_ends_where_the_kernel_ends_it(
 }
 
 fn special(destination: &str, kind: &str) -> Route {
-    Route { kind: kind.to_owned(), device: None, ..route(destination, None, UPLINK) }
+    Route { kind: kind.into(), device: None, ..route(destination, None, UPLINK) }
 }
 
 fn failed(host: &mut HostState) {
@@ -75,12 +76,12 @@ fn failed(host: &mut HostState) {
         address: "192.0.2.1".parse().unwrap(),
         device: UPLINK,
         mac: None,
-        state: "failed".to_owned(),
+        state: NeighbourState::Failed,
     });
 }
 
 fn rule(priority: u32, action: &str, table: u32) -> PolicyRule {
-    PolicyRule { priority, action: action.to_owned(), table, ..PolicyRule::default() }
+    PolicyRule { priority, action: action.into(), table, ..PolicyRule::default() }
 }
 
 fn forbid(host: &mut HostState) {

@@ -1,6 +1,7 @@
 //! Rules, routes and entries as the host's own tools write them.
 
 use crate::event::host::{Backend, Chain, FdbEntry, Neighbour, Route};
+use crate::event::names::{RouteKind, RuleAction};
 use crate::event::overlay::{IpsecDirection, IpsecPolicy, IpsecSelector};
 use crate::event::ruleset::RuleReference;
 use crate::event::switch::SwitchFlow;
@@ -79,7 +80,7 @@ fn tool(chain: &Chain) -> &'static str {
 
 /// As `ip route` writes it.
 pub fn route(host: &HostState, route: &Route) -> String {
-    let mut text = if route.kind == "unicast" { String::new() } else { format!("{} ", route.kind) };
+    let mut text = if route.kind == RouteKind::Unicast { String::new() } else { format!("{} ", route.kind) };
     text.push_str(&if route.destination.prefix == 0 { "default".to_owned() } else { route.destination.to_string() });
     let mut add = |word: &str, value: Option<String>| {
         if let Some(value) = value {
@@ -164,8 +165,8 @@ pub fn policy_rule(rule: &PolicyRule, quote: impl Fn(&str) -> String) -> String 
             None => {}
         }
     }
-    add(rule.action.clone());
-    if rule.action == "lookup" {
+    add(rule.action.to_string());
+    if rule.action == RuleAction::Lookup {
         add(rule.table.to_string());
     }
     if let Some(target) = rule.target {

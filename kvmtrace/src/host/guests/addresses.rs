@@ -122,7 +122,7 @@ mod tests {
                 address,
                 device: IfIndex(device),
                 mac: Some(guest),
-                state: "stale".to_owned(),
+                state: crate::event::names::NeighbourState::Stale,
             });
         }
         let seen = addresses(&host, &host.links[&IfIndex(3)], Some(guest));

@@ -1,6 +1,7 @@
 //! Frames enter devices of a namespace of the test's own, and a packet socket there reads what the stack received.
 
 use super::*;
+use crate::event::names::MacvtapMode;
 use crate::kernel::Kernel;
 use crate::kernel::version::LIVE_FRAMES;
 use crate::probe::loader::Settings;
@@ -165,7 +166,7 @@ fn a_frame_of_a_macvtaps_guest_leaves_by_the_device_below() {
         ip("link add link nic0 name macvtap0 type macvtap mode bridge");
         ip("link set macvtap0 up");
         let (mut programs, kernel) = programs();
-        let macvtap = link("macvtap0", LinkKind::Macvtap { mode: "bridge".to_owned() });
+        let macvtap = link("macvtap0", LinkKind::Macvtap { mode: MacvtapMode::Bridge });
         let ear = Ear::at(&link("far0", LinkKind::Veth));
         let mut injector = Injector::open(&mut programs, &macvtap, kernel.version >= LIVE_FRAMES).expect("a way in");
         injector.send(&mut programs, &frame(700)).expect("sent");

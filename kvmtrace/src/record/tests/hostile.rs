@@ -4,6 +4,7 @@ use super::format::{COMPRESSED, LARGEST_RATIO};
 use super::*;
 use crate::event::bounds::{MOST, ROOM};
 use crate::event::host::{FdbEntry, Link, LinkKind, Neighbour, Network, PortVlan, Route, Rule};
+use crate::event::names::RouteKind;
 use crate::event::{HostState, IfIndex, MacAddress};
 use std::net::Ipv4Addr;
 
@@ -76,7 +77,7 @@ fn route(number: u32) -> Route {
         source: None,
         table: 254,
         metric: 0,
-        kind: "unicast".to_owned(),
+        kind: RouteKind::Unicast,
         mtu: None,
     }
 }
@@ -93,7 +94,7 @@ fn recorded(host: &HostState) -> HostState {
 #[test]
 fn a_router_with_a_full_table_is_recorded_with_the_routes_that_tell_most() {
     let mut router = host();
-    let special = Route { kind: "blackhole".to_owned(), gateway: None, device: None, ..route(77) };
+    let special = Route { kind: RouteKind::Blackhole, gateway: None, device: None, ..route(77) };
     router.routes.extend((0..60_000).map(route).chain([special.clone()]));
     let all = router.routes.len();
     let kept = recorded(&router);
@@ -125,7 +126,7 @@ fn a_host_that_is_too_large_in_every_way_is_recorded_all_the_same() {
     let (fdb, port) = (huge.forwarding[0].clone(), huge.links[&IfIndex(2)].clone());
     for number in 0..15_000 {
         huge.routes.push(Route { destination: Network { address: v6(number), prefix: 64 }, ..route(0) });
-        let state = "stale".to_owned();
+        let state = "stale".into();
         huge.neighbours.push(Neighbour { address: v6(number), device: IfIndex(4), mac: Some(mac(number)), state });
         let remote = Some(v6(number % 100));
         huge.forwarding.insert(0, FdbEntry { mac: mac(number), device: IfIndex(5), remote, ..fdb.clone() });

@@ -291,7 +291,7 @@ mod tests {
         for (kind, word) in [
             (LinkKind::Physical, "NIC"),
             (LinkKind::Tun, "tap"),
-            (LinkKind::Macvtap { mode: "bridge".to_owned() }, "macvtap"),
+            (LinkKind::Macvtap { mode: crate::event::names::MacvtapMode::Bridge }, "macvtap"),
             (vxlan, "vxlan"),
             (LinkKind::Vlan { id: 12 }, "vlan"),
             (LinkKind::Bond, "bond"),

@@ -4,6 +4,7 @@ use super::*;
 use super::{broken, change, host, link, routed, rule};
 use crate::event::bridge::PortVlan;
 use crate::event::host::{Chain, Neighbour, Route};
+use crate::event::names::RouteKind;
 use crate::event::{Event, EventKind, HostState, PolicyRule, Timestamp};
 use std::net::IpAddr;
 
@@ -19,7 +20,7 @@ fn route(destination: Network, device: u32) -> Route {
         source: None,
         table: 254,
         metric: 0,
-        kind: "unicast".to_owned(),
+        kind: RouteKind::Unicast,
         mtu: None,
     }
 }
@@ -211,7 +212,7 @@ fn a_rule_of_policy_routing_that_forbids_all_that_guests_send_is_told() {
     let rule = |priority, action: &str, source: Option<Network>| PolicyRule {
         priority,
         source,
-        action: action.to_owned(),
+        action: action.into(),
         table: if action == "lookup" { 100 } else { 0 },
         ..PolicyRule::default()
     };
@@ -233,8 +234,7 @@ fn a_rule_of_policy_routing_that_forbids_all_that_guests_send_is_told() {
         broken(|host| {
             routed(host, "203.0.113.1", "198.51.100.7");
             host.policy_rules = vec![rule(90, "lookup", guests), prohibit.clone()];
-            let guard =
-                Route { table: 100, metric: 9, kind: "blackhole".to_owned(), ..route(network("0.0.0.0", 0), 5) };
+            let guard = Route { table: 100, metric: 9, kind: RouteKind::Blackhole, ..route(network("0.0.0.0", 0), 5) };
             host.routes.push(Route { device: None, ..guard });
             host.routes.extend(tunnel.then(|| Route { table: 100, ..route(network("0.0.0.0", 0), 5) }));
         })
@@ -250,7 +250,7 @@ fn a_neighbour_table_that_is_nearly_full_is_told_and_what_is_set_by_hand_does_no
             host.sysctls.insert("net.ipv4.neigh.default.gc_thresh3".to_owned(), "100".to_owned());
             for last in 0..95 {
                 let address = IpAddr::from([10, 0, 0, last]);
-                let state = state.to_owned();
+                let state = state.into();
                 host.neighbours.push(Neighbour { address, device: IfIndex(2), mac: None, state });
             }
         })
@@ -355,7 +355,7 @@ fn a_macvtap_stands_on_its_nic_and_has_the_address_of_its_guest() {
             host.guests[0].manager = manager.map(str::to_owned);
             change(host, 3, |link| {
                 (link.master, link.port, link.lower) = (None, None, Some(IfIndex(5)));
-                link.kind = LinkKind::Macvtap { mode: mode.to_owned() };
+                link.kind = LinkKind::Macvtap { mode: mode.into() };
                 link.carrier = nic_is_dead.up && nic_is_dead.carrier;
                 link.mac = Some(MacAddress([0x52, 0x54, 0, 0, 0, if manager.is_none() { 1 } else { 9 }]));
             });
