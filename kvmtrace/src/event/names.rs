@@ -164,3 +164,17 @@ impl RouteKind {
         matches!(self, Self::Blackhole | Self::Unreachable | Self::Prohibit)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_of_a_later_version_reads_as_not_known() {
+        assert_eq!(RouteKind::from("prohibit"), RouteKind::Prohibit);
+        assert_eq!(RouteKind::from("nat"), RouteKind::Other);
+        let read: Vec<NeighbourState> = serde_json::from_str(r#"["noarp", "new"]"#).unwrap();
+        assert_eq!(read, [NeighbourState::NoArp, NeighbourState::None]);
+        assert_eq!(serde_json::to_string(&read).unwrap(), r#"["noarp","none"]"#);
+    }
+}

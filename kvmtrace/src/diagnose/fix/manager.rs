@@ -3,11 +3,12 @@
 
 pub(in crate::diagnose) mod bans;
 pub mod firewalld;
+mod libvirt;
 mod nwfilter;
 mod proxmox;
 
 use self::bans::Banner;
-use super::accept::{accept, accept_ways};
+use super::accept::accept;
 use super::conversation::{Conversation, Port, Service};
 use crate::diagnose::facts::firewall::protection::{Protection, protection};
 use crate::diagnose::facts::firewall::stage::Stage;
@@ -172,7 +173,7 @@ pub(in crate::diagnose) fn fixes(
         Manager::Ufw => ufw(chain, stage, wanted).into_iter().collect(),
         Manager::Firewalld => firewalld::fixes(scene, chain, stage, wanted),
         Manager::Docker => docker(scene, chain, stage, wanted).into_iter().collect(),
-        Manager::Libvirt => vec![libvirt(scene, chain, wanted)],
+        Manager::Libvirt => vec![libvirt::fix(scene, chain, wanted, rule)],
         Manager::LibvirtFilter => vec![nwfilter::fix(scene, chain, wanted)],
         Manager::Proxmox => proxmox::fixes(scene, chain, stage, wanted, rule),
         Manager::Neutron => vec![neutron(scene, chain, wanted, rule)],
@@ -245,15 +246,6 @@ fn docker(scene: &Scene<'_>, chain: &Chain, stage: &Stage, wanted: &Conversation
     Some(Fix { why, ..fix }.persist(
         "Docker keeps DOCKER-USER while it runs, not over a reboot: run the command from a unit that starts after docker.service.",
     ))
-}
-
-/// libvirt lets answers through by itself.
-fn libvirt(scene: &Scene<'_>, chain: &Chain, wanted: &Conversation) -> Fix {
-    let fix = accept_ways(scene, chain, &[*wanted], None);
-    let why = format!("{} libvirt lets nobody outside open connections to guests of a NAT network.", fix.why);
-    Fix { why, ..fix }.persist(
-        "libvirt makes its chains anew when the network starts: run the command from /etc/libvirt/hooks/network, or set <forward mode='open'/> (no rules by libvirt) in the network's XML.",
-    )
 }
 
 /// User rules come after ufw's own "before" chains and before its policy; `prepend` puts one before other user rules.

@@ -256,6 +256,28 @@ fn a_manager_is_asked_in_its_own_way(#[case] fix: Fix, #[case] command: &str, #[
     assert!(fix.risk.is_some() && fix.persist.is_some(), "{fix:?}");
 }
 
+const ISOLATED: &str = ":FORWARD ACCEPT [0:0]
+    :LIBVIRT_FWI - [0:0]
+    :LIBVIRT_FWO - [0:0]
+    :LIBVIRT_FWX - [0:0]
+    -A FORWARD -j LIBVIRT_FWX
+    -A FORWARD -j LIBVIRT_FWI
+    -A FORWARD -j LIBVIRT_FWO
+    -A LIBVIRT_FWO -s 192.168.122.0/24 -i virbr0 -j ACCEPT
+    -A LIBVIRT_FWO -i virbr0 -j REJECT --reject-with icmp-port-unreachable
+    -A LIBVIRT_FWO -i virbr1 -j REJECT --reject-with icmp-port-unreachable
+    -A LIBVIRT_FWI -o virbr1 -j REJECT --reject-with icmp-port-unreachable
+    -A LIBVIRT_FWX -i virbr1 -o virbr1 -j ACCEPT";
+
+#[rstest]
+#[case::of_a_network_without_a_way_out(3, false)]
+#[case::of_one_that_has_one(2, true)]
+fn nothing_is_opened_out_of_a_network_that_libvirt_keeps_to_itself(#[case] rule: u32, #[case] opens: bool) {
+    let fix = cure(saved(ISOLATED), "forward", "LIBVIRT_FWO", Some(rule));
+    assert_eq!(fix.command.is_some(), opens, "{}", fix.why);
+    assert_eq!(fix.why.contains("virbr1 is isolated"), !opens, "{}", fix.why);
+}
+
 #[rstest]
 #[case::what_no_security_group_allows(
     "neutron-openvswi-sg-fallback",
