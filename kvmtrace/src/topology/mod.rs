@@ -4,11 +4,14 @@
 
 pub mod routing;
 pub mod rules;
+mod served;
 mod source;
 pub mod switch;
 
 #[cfg(test)]
 mod tests;
+
+pub use served::is_served;
 
 use crate::event::host::{FdbEntry, Guest, GuestInterface, Link, LinkKind, Neighbour, Network};
 use crate::event::{HostState, IfIndex, MacAddress};

@@ -21,11 +21,11 @@ use self::dead::dead_uplink;
 use super::facts::{bridge, machine};
 use super::fix::{self, device, port, stack};
 use super::report::{Cause, Finding, Fix, Point, Severity};
-use crate::diagnose::facts::routes::is_served_alone;
 use crate::diagnose::facts::scene::Scene;
 use crate::diagnose::shell;
 use crate::event::host::{BridgeState, Link, LinkKind, PortState};
 use crate::event::{IfIndex, MacAddress};
+use crate::topology::is_served;
 use crate::track::Track;
 use std::collections::BTreeMap;
 
@@ -109,7 +109,7 @@ fn interface_state(scene: &Scene<'_>, guest: &str, link: &Link) -> Vec<Finding> 
             vec![Fix::advice(format!("Start the guest that belongs to {name}, or delete the tap."))],
         ));
     }
-    if tap && link.master.is_none() && !is_served_alone(scene, link) {
+    if tap && link.master.is_none() && !is_served(scene.host, link) {
         let bridges = scene.host.links.values().filter(|link| matches!(link.kind, LinkKind::Bridge(_)));
         let fixes: Vec<Fix> = bridges
             .map(|bridge| device::enslave(link, bridge, format!("Makes {name} a port of {}.", bridge.name)))

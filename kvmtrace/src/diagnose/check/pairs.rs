@@ -2,12 +2,12 @@
 //! and does not: one end is down, or its far end is loose.
 
 use super::about::About;
-use crate::diagnose::facts::routes::is_served_alone;
 use crate::diagnose::facts::scene::Scene;
 use crate::diagnose::fix::device;
 use crate::diagnose::fix::port::rejoin;
 use crate::diagnose::report::{Cause, Finding, Point, Severity};
 use crate::event::host::Link;
+use crate::topology::is_served;
 
 /// The pairs of a guest's bridge that lead nowhere.
 pub(super) fn findings(scene: &Scene<'_>, bridge: &Link) -> Vec<Finding> {
@@ -32,7 +32,7 @@ fn finding(scene: &Scene<'_>, bridge: &Link, near: &Link) -> Option<Finding> {
             vec![device::up(scene.host, scene.host, down)],
         ));
     }
-    let loose = far.master.is_none() && !is_served_alone(scene, far);
+    let loose = far.master.is_none() && !is_served(scene.host, far);
     loose.then(|| {
         about(Cause::BridgePortDetached, far, Point::NicIngress).say(
             format!(

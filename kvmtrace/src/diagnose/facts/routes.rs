@@ -42,23 +42,6 @@ pub fn special_cause(kind: RouteKind) -> (Cause, &'static str) {
     }
 }
 
-/// A device without a bridge for whose guest this host routes: it has an address or a route there, or answers there for others
-/// (`proxy_arp`, `proxy_ndp`). What a device has of itself once it is up does not count.
-pub fn is_served_alone(scene: &Scene<'_>, link: &Link) -> bool {
-    let of_itself = |network: &Network| match network.address {
-        IpAddr::V4(_) => false,
-        IpAddr::V6(address) => address.is_unicast_link_local() || address.is_multicast(),
-    };
-    let host = scene.host;
-    let routes = host.routes.iter().filter(|route| route.device == Some(link.index));
-    let mut networks = link.addresses.iter().chain(routes.map(|route| &route.destination));
-    let answers = |key: &str| host.sysctl(&format!("net.{key}")) == Some("1");
-    networks.any(|network| !of_itself(network))
-        || host.proxies.iter().any(|(_, device)| *device == link.index)
-        || answers(&format!("ipv4.conf.{}.proxy_arp", link.name))
-        || answers(&format!("ipv6.conf.{}.proxy_ndp", link.name))
-}
-
 /// No route of this host's own leads there.
 pub fn has_no_way(scene: &Scene<'_>, to: IpAddr) -> bool {
     lookup(scene, Question::own(to)).route.is_none_or(|route| route.kind != RouteKind::Unicast)

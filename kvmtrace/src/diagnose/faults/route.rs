@@ -3,7 +3,6 @@
 use super::port;
 use crate::diagnose::facts::dropped::Dropped;
 use crate::diagnose::facts::place::at;
-use crate::diagnose::facts::routes;
 use crate::diagnose::facts::routes::{Answer, MAIN, Question, caveat, lookup, route_text, special_cause};
 use crate::diagnose::facts::scene::{Role, Scene};
 use crate::diagnose::facts::standing::Standing;
@@ -18,6 +17,7 @@ use crate::event::host::{Link, Network, Route};
 use crate::event::is_self_assigned;
 use crate::event::names::{NeighbourState, RouteKind};
 use crate::forward::effect::Effect;
+use crate::topology::is_served;
 use crate::topology::routing::vrf_table;
 use std::net::IpAddr;
 
@@ -215,7 +215,7 @@ pub(in crate::diagnose) fn guest_route(scene: &Scene<'_>, to: IpAddr) -> Option<
         |network: &&Network| network.address.is_ipv6() == to.is_ipv6() && !is_self_assigned(network.address);
     let network = link.addresses.iter().find(of_family).map(|network| network.whole());
     // A tap of its own, without a bridge and a network: each of its guest's addresses is routed.
-    if network.is_none() && (link.index != device || !routes::is_served_alone(scene, link)) {
+    if network.is_none() && (link.index != device || !is_served(scene.host, link)) {
         return None;
     }
     let other = network.map(|network| format!("give {guest} an address of the network of {} ({network})", link.name));

@@ -3,7 +3,6 @@
 
 use crate::diagnose::facts::bridge::carries;
 use crate::diagnose::facts::place::at;
-use crate::diagnose::facts::routes::is_served_alone;
 use crate::diagnose::faults::bridge::{blocked_port, bridge_down, flood_disabled, isolated, misdirected, not_in_vlan};
 use crate::diagnose::faults::port::{dead_link, detached, exit_port, way_out};
 use crate::diagnose::faults::{bridge_lone, macvtap};
@@ -13,6 +12,7 @@ use crate::diagnose::judgement::Judgement;
 use crate::diagnose::report::{Point, Verdict};
 use crate::event::host::{Link, LinkKind, PortState};
 use crate::event::{Address, Direction, HostState};
+use crate::topology::is_served;
 
 /// See the module.
 pub fn judge(case: &Case<'_>) -> Option<Judgement> {
@@ -41,10 +41,8 @@ fn find(case: &Case<'_>) -> Option<Judgement> {
         return Some(dead_link(case, dead, at(scene, dead.index, Point::NicEgress)));
     }
     let Some(bridge) = case.bridge() else {
-        let alone = case.way() != Way::Host
-            && case.way() != Way::Routed
-            && own.master.is_none()
-            && !is_served_alone(scene, own);
+        let alone =
+            case.way() != Way::Host && case.way() != Way::Routed && own.master.is_none() && !is_served(scene.host, own);
         let point = if case.is_from_guest() { Point::TapIngress } else { Point::TapEgress };
         return alone.then(|| detached(case, own, point));
     };

@@ -6,6 +6,7 @@ use crate::event::host::{BridgeState, GuestInterface, Link, LinkKind, Network, P
 use crate::event::is_self_assigned;
 use crate::event::switched::Switched;
 use crate::event::{HostState, IfIndex};
+use crate::topology::is_served;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
@@ -111,21 +112,9 @@ impl<'a> Segment<'a> {
         self.bridges.is_empty() && self.lower.is_none() && self.switched.is_empty()
     }
 
-    /// This host has an address or a route there, or answers for others (`proxy_arp`, `proxy_ndp`). What a device has of itself
-    /// once it is up does not count.
+    /// This host serves one of the devices of the segment by itself.
     fn is_served(&self) -> bool {
-        let of_itself = |network: &Network| match network.address {
-            IpAddr::V4(_) => false,
-            IpAddr::V6(address) => address.is_unicast_link_local() || address.is_multicast(),
-        };
-        self.near.iter().any(|link| {
-            let routes = self.host.routes.iter().filter(|route| route.device == Some(link.index));
-            let mut networks = link.addresses.iter().chain(routes.map(|route| &route.destination));
-            let answers = |key: String| self.host.sysctl(&key) == Some("1");
-            networks.any(|network| !of_itself(network))
-                || answers(format!("net.ipv4.conf.{}.proxy_arp", link.name))
-                || answers(format!("net.ipv6.conf.{}.proxy_ndp", link.name))
-        })
+        self.near.iter().any(|link| is_served(self.host, link))
     }
 
     /// Guests' interfaces on the segment, the own one included.
