@@ -1,10 +1,11 @@
 //! The guests and their paths, for the report and for `kvmtrace guests`.
 
-use super::report::{GuestReport, InterfaceReport, Origin};
+use super::report::{BondReport, GuestReport, InterfaceReport, LegReport, Origin, UplinkReport};
 use crate::diagnose::facts::scene::Scene;
 use crate::event::host::{GuestInterface, Link, LinkKind};
 use crate::event::switched::Switched;
 use crate::event::{HostState, MacAddress};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 /// As the host knows them.
@@ -78,4 +79,35 @@ fn uplinks(host: &HostState, switched: &Switched<'_>, link: Option<&Link>, bridg
     routed.sort_unstable();
     routed.dedup();
     routed
+}
+
+/// Devices that stand on each other, told at most.
+const STACKED: usize = 4;
+
+/// The guests' uplinks, each followed by the devices that it stands on: those below a VLAN device, down to a bond with its legs.
+/// Each device once, in the order of the guests.
+pub fn uplink_stacks(host: &HostState, guests: &[GuestReport]) -> Vec<UplinkReport> {
+    let names = guests.iter().flat_map(|guest| &guest.interfaces).flat_map(|interface| &interface.uplinks);
+    let mut told = BTreeSet::new();
+    names.flat_map(|name| stack(host, name)).filter(|uplink| told.insert(uplink.device.clone())).collect()
+}
+
+/// One uplink and the devices that it stands on, from the top down.
+pub fn stack(host: &HostState, name: &str) -> Vec<UplinkReport> {
+    let lower = |link: &Link| link.lower.filter(|_| matches!(link.kind, LinkKind::Vlan { .. }));
+    let devices = std::iter::successors(host.link_named(name), |link| host.link(lower(link)?)).take(STACKED);
+    let report = |link: &Link| UplinkReport {
+        device: link.name.clone(),
+        vlan: if let LinkKind::Vlan { id } = link.kind { Some(id) } else { None },
+        lower: lower(link).map(|lower| host.link_name(lower)),
+        bond: host.bonds.get(&link.index).map(|bond| BondReport {
+            mode: bond.mode.to_string(),
+            legs: bond
+                .legs
+                .keys()
+                .map(|leg| LegReport { device: host.link_name(*leg), sends: bond.sends_by(*leg) })
+                .collect(),
+        }),
+    };
+    devices.map(report).collect()
 }

@@ -171,6 +171,37 @@ pub struct InterfaceReport {
     pub addresses: Vec<String>,
 }
 
+/// A device by which guests reach the world, in `guests --json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct UplinkReport {
+    /// Its name.
+    pub device: String,
+    /// The VLAN that it adds and takes off; null for other devices.
+    pub vlan: Option<u16>,
+    /// The device below a VLAN device.
+    pub lower: Option<String>,
+    /// What a bond does; null for other devices.
+    pub bond: Option<BondReport>,
+}
+
+/// A bond.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct BondReport {
+    /// As `ip -d link` names it: `active-backup`, `802.3ad`, …
+    pub mode: String,
+    /// Its devices.
+    pub legs: Vec<LegReport>,
+}
+
+/// A device of a bond.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LegReport {
+    /// Its name.
+    pub device: String,
+    /// The bond sends by it now.
+    pub sends: bool,
+}
+
 /// A flow and its verdict.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[allow(missing_docs, reason = "the names are the contract's, which documents them")]

@@ -3,10 +3,10 @@
 use super::escape::escape;
 use super::json::line;
 use super::style::Style;
-use crate::diagnose::guests::guests;
-use crate::diagnose::report::{GuestReport, Host, InterfaceReport, Severity};
+use crate::diagnose::guests::{self, guests};
+use crate::diagnose::report::{GuestReport, Host, InterfaceReport, LegReport, Severity, UplinkReport};
 use crate::event::HostState;
-use crate::event::host::{Link, LinkKind};
+use crate::event::host::Link;
 use serde::Serialize;
 use std::io::{self, Write};
 use unicode_width::UnicodeWidthStr as _;
@@ -17,13 +17,17 @@ struct List {
     schema: &'static str,
     host: Host,
     guests: Vec<GuestReport>,
+    /// An addition to the contract: the guests' uplinks and what they stand on.
+    uplinks: Vec<UplinkReport>,
 }
 
 /// Writes the guests as one JSON object.
 pub fn json(host: &HostState, out: &mut impl Write) -> io::Result<()> {
     let kvmtrace = env!("CARGO_PKG_VERSION").to_owned();
     let host_report = Host { name: host.name.clone(), kernel: host.kernel.clone(), kvmtrace };
-    line(&List { schema: "kvmtrace/guests/1", host: host_report, guests: guests(host) }, out)
+    let guests = guests(host);
+    let uplinks = guests::uplink_stacks(host, &guests);
+    line(&List { schema: "kvmtrace/guests/1", host: host_report, guests, uplinks }, out)
 }
 
 /// Columns of a line, the first of them the guest's name.
@@ -90,28 +94,22 @@ fn cells(host: &HostState, guest: &GuestReport, interface: &InterfaceReport, fir
     ]
 }
 
-/// Devices that stand on each other, shown at most.
-const STACKED: usize = 4;
-
 /// An uplink with what it stands on: VLANs, and a bond with its mode and legs, those in reserve in brackets.
 fn stack(host: &HostState, uplink: &str) -> String {
-    let mut text = escape(uplink);
-    let mut below = host.link_named(uplink);
-    for _ in 0..STACKED {
-        let Some(link) = below else { break };
-        if let Some(bond) = host.bonds.get(&link.index) {
-            let legs = bond.legs.keys().map(|leg| {
-                let name = escape(&host.link_name(*leg));
-                if bond.sends_by(*leg) { name } else { format!("[{name}]") }
-            });
-            return format!("{text} ({}: {})", bond.mode, legs.collect::<Vec<_>>().join(", "));
-        }
-        below = link.lower.and_then(|lower| host.link(lower)).filter(|_| matches!(link.kind, LinkKind::Vlan { .. }));
-        if let Some(lower) = below {
-            text = format!("{text} → {}", escape(&lower.name));
-        }
+    let told = |device: &UplinkReport| {
+        let name = escape(&device.device);
+        let Some(bond) = &device.bond else { return name };
+        let leg = |leg: &LegReport| {
+            let name = escape(&leg.device);
+            if leg.sends { name } else { format!("[{name}]") }
+        };
+        format!("{name} ({}: {})", bond.mode, bond.legs.iter().map(leg).collect::<Vec<_>>().join(", "))
+    };
+    let devices = guests::stack(host, uplink);
+    if devices.is_empty() {
+        return escape(uplink);
     }
-    text
+    devices.iter().map(told).collect::<Vec<_>>().join(" → ")
 }
 
 /// What catches the eye of who looks for a fault.
@@ -143,7 +141,7 @@ fn marks(host: &HostState, interface: &InterfaceReport) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::host::{BridgeState, Guest, GuestInterface, LinkStatistics};
+    use crate::event::host::{BridgeState, Guest, GuestInterface, LinkKind, LinkStatistics};
     use crate::event::{IfIndex, MacAddress};
 
     fn link(index: u32, name: &str, kind: LinkKind, mtu: u32, master: Option<u32>) -> Link {
@@ -212,7 +210,7 @@ mod tests {
     #[test]
     fn guests_as_json() {
         let version = env!("CARGO_PKG_VERSION");
-        let json = shown(|out| json(&host(), out)).replace(version, "VERSION");
+        let json = shown_json(&host()).replace(version, "VERSION");
         insta::assert_snapshot!(json);
     }
 
@@ -227,8 +225,20 @@ mod tests {
         let legs = [(IfIndex(9), BondLeg::default()), (IfIndex(7), BondLeg::default())];
         let (mode, active) = (BondMode::ActiveBackup, Some(IfIndex(9)));
         host.bonds.insert(IfIndex(8), Bond { mode, active, legs: legs.into(), ..Bond::default() });
-        let shown = stack(&host, "eth0");
-        assert_eq!(shown, format!("eth0 → bond0 (active-backup: [{}], eth1)", host.link_name(IfIndex(7))));
+        let text = stack(&host, "eth0");
+        assert_eq!(text, format!("eth0 → bond0 (active-backup: [{}], eth1)", host.link_name(IfIndex(7))));
+        let told: serde_json::Value = serde_json::from_str(&shown_json(&host)).unwrap();
+        let legs = serde_json::json!([{"device": host.link_name(IfIndex(7)), "sends": false}, {"device": "eth1", "sends": true}]);
+        let bond = serde_json::json!({"mode": "active-backup", "legs": legs});
+        let expected = serde_json::json!([
+            {"device": "eth0", "vlan": 7, "lower": "bond0", "bond": null},
+            {"device": "bond0", "vlan": null, "lower": null, "bond": bond},
+        ]);
+        assert_eq!(told["uplinks"], expected);
+    }
+
+    fn shown_json(host: &HostState) -> String {
+        shown(|out| json(host, out))
     }
 
     #[test]
