@@ -126,13 +126,14 @@ fn a_prohibition_that_the_sender_was_told_of_too_seldom_is_no_blackhole() {
     assert_eq!(commands, ["ip rule del priority 100 from 10.0.0.11/32 prohibit"]);
 }
 
-/// What is told of a guest's connection that asked so often and was answered as often, and of which that was all.
-fn opened(requests: u32, more: u64) -> FlowReport {
+/// What is told of a guest's connection that asked so often and was answered as often, beside `more` segments and resets.
+fn opened(requests: u32, more: u64, resets: u32) -> FlowReport {
     let mut world = World::new();
     let key = FlowKey { destination_port: Some(80), source_port: Some(40_000), ..flow(Protocol::Tcp, GUEST, LAN) };
     for (device, direction) in [(TAP, Ingress), (UPLINK, Egress)] {
         world.seen(key, device, direction, |counters| {
-            (counters.packets, counters.tcp_syn) = (u64::from(requests) + more, requests);
+            (counters.packets, counters.tcp_syn) = (u64::from(requests + resets) + more, requests);
+            counters.tcp_reset = resets;
         });
     }
     for (device, direction) in [(UPLINK, Ingress), (TAP, Egress)] {
@@ -146,11 +147,12 @@ fn opened(requests: u32, more: u64) -> FlowReport {
 
 #[test]
 fn a_connection_that_asks_again_and_again_though_it_is_answered_has_not_been_delivered() {
-    let told = opened(3, 0);
+    let told = opened(3, 0, 0);
     assert_eq!((told.cause, told.severity), (Some(Cause::NoReply), Severity::Warning));
     assert!(told.explanation.contains("3 requests") && told.explanation.contains("web1"), "{}", told.explanation);
-    assert_eq!(opened(1, 0).cause, None, "one request that was answered is a connection that begins");
-    assert_eq!(opened(2, 1).cause, None, "the third segment came");
+    assert_eq!(opened(1, 0, 0).cause, None, "one request that was answered is a connection that begins");
+    assert_eq!(opened(2, 1, 0).cause, None, "the third segment came");
+    assert_eq!(opened(2, 0, 2).cause, None, "who only looks whether the port is open resets what it gets");
 }
 
 /// What is told of pings to a guest that ends meanwhile, after frames with this MAC address came in by the uplink.

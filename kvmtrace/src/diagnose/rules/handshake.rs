@@ -32,10 +32,13 @@ pub fn judge(case: &Case<'_>) -> Option<Judgement> {
         return None;
     }
     past_this_host(case, requests, refused).or_else(|| {
+        // Who resets the connection has got the answer to it: a check of a port (a scan, a probe, a load balancer) ends so.
+        if refused {
+            return None;
+        }
         let (place, asker) = asker(case);
-        let does = if refused { "refuses them by a reset" } else { "goes on asking" };
         let explanation = format!(
-            "{} for a connection to {} and {} came and went in order, but {asker} {does}: the answers are not what it waits for, or do not get to it.",
+            "{} for a connection to {} and {} came and went in order, but {asker} goes on asking: the answers are not what it waits for, or do not get to it.",
             words::counted(u64::from(requests), "request"),
             case.key().destination,
             words::counted(u64::from(accepted), "answer"),
