@@ -2,13 +2,16 @@
 
 use super::scene::{Role, Scene};
 use crate::event::host::Link;
-use crate::event::{Direction, IfIndex, MacAddress, Place, Protocol, Timestamp};
+use crate::event::{Direction, IfIndex, MacAddress, Nanoseconds, Place, Protocol, Timestamp};
 use crate::track::Flow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// Claims that are remembered: a guest may claim without end.
 const CLAIMS: usize = 4_096;
+
+/// How long after its last packet a flow's counters may be read.
+const LATE: Nanoseconds = Nanoseconds(1_000_000_000);
 
 /// What was claimed in the trace.
 #[derive(Debug, Default)]
@@ -157,8 +160,10 @@ impl Layer2 {
             }
         }
         let (Some(first), Some(second)) = (heard.get(&one), heard.get(&other)) else { return false };
-        let (taker, apart) = if first.1 <= second.0 { (other, true) } else { (one, second.1 <= first.0) };
-        apart && announced.contains(&taker) && self.users.contains(&(address, taker))
+        let follows =
+            |old: &(Timestamp, Timestamp), new: &(Timestamp, Timestamp)| old.0 < new.0 && old.1.since(new.0) <= LATE;
+        let takes = |taker: IfIndex| announced.contains(&taker) && self.users.contains(&(address, taker));
+        follows(first, second) && takes(other) || follows(second, first) && takes(one)
     }
 
     /// A MAC address that sends from several guests' interfaces.
