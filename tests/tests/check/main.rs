@@ -61,7 +61,14 @@ fn faults_of_a_bridged_host_are_told_where_they_are_and_the_cure_silences_them()
         (format!("ip link set {tap} down"), "link-down", &tap),
         (format!("ip link set {tap} nomaster"), "bridge-port-detached", &tap),
         (format!("bridge link set dev {tap} state 0"), "bridge-port-blocked", &tap),
-        (format!("bridge link set dev {tap} flood off learning off"), "bridge-flood-disabled", &tap),
+        (
+            // It may have been learned before.
+            format!(
+                "bridge link set dev {tap} flood off learning off; bridge fdb del {mac} dev {tap} master 2>/dev/null; true"
+            ),
+            "bridge-flood-disabled",
+            &tap,
+        ),
         (format!("ip link set {tap} txqueuelen 8"), "guest-not-reading", &tap),
         (format!("bridge link set dev {tap} bcast_flood off"), "bridge-flood-disabled", &tap),
         (
